@@ -1,0 +1,27 @@
+"""Train, study and evaluate Dragonfly, the vision-language model that zooms into the crops that matter."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dragonfly_lit.models.config import DragonflyConfig
+    from dragonfly_lit.models.dragonfly import DragonflyForConditionalGeneration
+    from dragonfly_lit.processing.processor import DragonflyProcessor
+
+__version__ = "0.1.0"
+__all__ = ["DragonflyConfig", "DragonflyForConditionalGeneration", "DragonflyProcessor"]
+
+_HOMES = {
+    "DragonflyConfig": "dragonfly_lit.models.config",
+    "DragonflyForConditionalGeneration": "dragonfly_lit.models.dragonfly",
+    "DragonflyProcessor": "dragonfly_lit.processing.processor",
+}
+
+
+def __getattr__(name: str):
+    # Lazy, so that `data_prep` and the scorers start without loading transformers.
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,1 @@
+"""The configuration becomes objects; the only room that knows Hydra."""

@@ -1,0 +1,1 @@
+"""Shards become batches in an order that is a pure function of small integers."""

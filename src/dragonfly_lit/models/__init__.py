@@ -1,0 +1,1 @@
+"""Dragonfly itself: tower, zoom, projector, fusion, language model."""

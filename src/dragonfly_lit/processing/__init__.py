@@ -1,0 +1,1 @@
+"""Images and text become token sequences: pure functions that the training stream and the processor share."""

@@ -1,0 +1,1 @@
+"""The types that travel between the rooms, and the numbers that have one owner."""

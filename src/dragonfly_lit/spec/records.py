@@ -1,0 +1,137 @@
+"""One frozen type for each arrow of the flow: record, sample, crops, sequence, batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Bool, Float, Int, UInt8
+from PIL.Image import Image
+from torch import Tensor
+
+from dragonfly_lit.spec.layout import Grids
+
+Role = Literal["system", "user", "assistant"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Turn:
+    """What one side said, and how many of the sample's images came with it."""
+
+    role: Role
+    text: str
+    num_images: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """A sample as it lies in a shard: its turns and its images still encoded."""
+
+    key: str
+    source: str
+    turns: tuple[Turn, ...]
+    images: tuple[bytes, ...] = ()
+    licence: str = ""
+    share_image: bool = False
+    """Whether each user-assistant pair is a question of its own about the same image."""
+    meta: Mapping[str, Any] = field(default_factory=dict)
+    """Whatever else the shard carries for this sample (answer type, category, boxes): never read by training."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """A record whose images are decoded to RGB, and whose prompt has been chosen."""
+
+    key: str
+    source: str
+    turns: tuple[Turn, ...]
+    images: tuple[Image, ...] = ()
+    share_image: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Crops:
+    """An image as the vision tower sees it: low, medium and high crops in one tensor."""
+
+    pixels: UInt8[Tensor, "crops 3 side side"]
+    grids: Grids
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sequence:
+    """Token ids of one sample, or of several packed behind one another.
+
+    A token attends to the tokens before it of the same sample that lie on the trunk (branch 0) or
+    on its own branch. Branches let several questions share one image.
+    """
+
+    input_ids: Int[Tensor, " tokens"]
+    labels: Int[Tensor, " tokens"]
+    position_ids: Int[Tensor, " tokens"]
+    sample_ids: Int[Tensor, " tokens"]
+    branch_ids: Int[Tensor, " tokens"]
+    question_mask: Bool[Tensor, " tokens"]
+    crops: tuple[Crops, ...]
+    keys: tuple[str, ...]
+    sources: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return self.input_ids.numel()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """What a training step takes: rows of tokens, and the crops of all their images behind one another.
+
+    Attributes:
+        input_ids: padded token ids.
+        labels: the token itself where it is supervised, else IGNORE; the shift by one is the loss's.
+        label_weights: weight of each label in the loss.
+        position_ids: restart at 0 with every sample; a branch goes on from the end of its trunk.
+        sample_ids: number of the sample within its row; -1 is padding.
+        branch_ids: 0 on the trunk, 1.. on a branch.
+        question_mask: text of the user's turns before the first answer.
+        pixel_values: uint8 crops of every image, in the order of their slots; None without an image.
+        image_grids: (cols, rows) of the medium and of the high grid of every image; None likewise.
+        keys: sample keys, a tuple a row.
+        sources: source names, a tuple a row.
+        state: position of the data stream after this batch, plain types only.
+    """
+
+    input_ids: Int[Tensor, "rows tokens"]
+    labels: Int[Tensor, "rows tokens"]
+    label_weights: Float[Tensor, "rows tokens"]
+    position_ids: Int[Tensor, "rows tokens"]
+    sample_ids: Int[Tensor, "rows tokens"]
+    branch_ids: Int[Tensor, "rows tokens"]
+    question_mask: Bool[Tensor, "rows tokens"]
+    pixel_values: UInt8[Tensor, "images crops 3 side side"] | None
+    image_grids: Int[Tensor, "images 2 2"] | None
+    keys: tuple[tuple[str, ...], ...]
+    sources: tuple[tuple[str, ...], ...]
+    state: Mapping[str, Any] | None = None
+
+    def _map(self, function) -> Batch:
+        tensors = {f.name: function(v) for f in fields(self) if isinstance(v := getattr(self, f.name), torch.Tensor)}
+        return replace(self, **tensors)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
+        """The same batch with its tensors on `device`."""
+        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> Batch:
+        """The same batch in page-locked memory, for copies that overlap with computing."""
+        return self._map(torch.Tensor.pin_memory)
+
+    def model_inputs(self) -> dict[str, Tensor | None]:
+        """The arguments of the model's forward, without labels."""
+        names = (
+            "input_ids", "position_ids", "sample_ids", "branch_ids", "question_mask", "pixel_values", "image_grids",
+        )  # fmt: skip
+        return {name: getattr(self, name) for name in names}
+
+    @property
+    def num_samples(self) -> int:
+        return sum(map(len, self.keys))
