@@ -1,0 +1,1 @@
+"""Metrics over the questions of a benchmark: torchmetrics classes whose states sum over ranks."""
