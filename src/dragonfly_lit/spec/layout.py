@@ -8,14 +8,15 @@ same for every image. Source: arXiv 2406.00977 and the released code of both ver
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from math import isqrt
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple
 
-Regions = Literal["raster", "spatial"]
-Score = Literal["pooled", "max", "question"]
-HighGrid = Literal["best", "medium"]
+REGIONS = ("raster", "spatial")
+SCORES = ("pooled", "max", "question")
+HIGH_GRIDS = ("best", "medium")
 
 LONGEST_ASPECT = 6
 """Grids narrower than 1:6 are no candidates: the released 24 crops stop at 2x12."""
@@ -65,7 +66,7 @@ def best_grid(width: int, height: int, crop_size: int, candidates: tuple[Grid, .
     return max(candidates, key=merit)
 
 
-def _fitting(values: range, test) -> str:
+def _fitting(values: range, test: Callable[[int], object]) -> str:
     return ", ".join(str(v) for v in values if test(v))
 
 
@@ -93,18 +94,18 @@ class Zoom:
     high: bool = True
     medium_crops: int = 4
     high_crops: int = 24
-    high_grid: HighGrid = "best"
+    high_grid: str = "best"
     top_k: int | None = 3
-    regions: Regions = "spatial"
-    score: Score = "pooled"
+    regions: str = "spatial"
+    score: str = "pooled"
     learned: bool = False
     pool: int = 1
 
     def __post_init__(self) -> None:
         for name, value, allowed in (
-            ("high_grid", self.high_grid, get_args(HighGrid)),
-            ("regions", self.regions, get_args(Regions)),
-            ("score", self.score, get_args(Score)),
+            ("high_grid", self.high_grid, HIGH_GRIDS),
+            ("regions", self.regions, REGIONS),
+            ("score", self.score, SCORES),
         ):
             if value not in allowed:
                 raise ValueError(f"zoom.{name}={value} is unknown. Use one of {', '.join(allowed)}.")
@@ -112,11 +113,15 @@ class Zoom:
             raise ValueError("zoom.low, zoom.medium and zoom.high are all false: nothing would be seen. Set one true.")
         if self.medium and not candidate_grids(self.medium_crops):
             good = _fitting(range(1, 41), candidate_grids)
-            raise ValueError(f"zoom.medium_crops={self.medium_crops} has no grid within 1:{LONGEST_ASPECT}. Use {good}.")
+            raise ValueError(
+                f"zoom.medium_crops={self.medium_crops} has no grid within 1:{LONGEST_ASPECT}. Use {good}."
+            )
         if self.high:
             self._check_high()
         elif self.learned:
-            raise ValueError("zoom.learned=true scores high crops, but zoom.high=false. Set zoom.high=true or learned=false.")
+            raise ValueError(
+                "zoom.learned=true scores high crops, but zoom.high=false. Set zoom.high=true or learned=false."
+            )
 
     def _check_high(self) -> None:
         n, m = self.high_crops, self.medium_crops

@@ -64,7 +64,9 @@ def record_from_json(key: str, fields: Mapping[str, Any], images: tuple[bytes, .
     )  # fmt: skip
     placeholders = sum(turn.num_images for turn in record.turns)
     if placeholders != len(images):
-        raise ValueError(f"record {key}: {placeholders} image placeholders but {len(images)} images; they must be equal.")
+        raise ValueError(
+            f"record {key}: {placeholders} image placeholders but {len(images)} images; they must be equal."
+        )
     return record
 
 

@@ -1,0 +1,70 @@
+"""Errors that a user can mend end a command with one line: the key, the value, the way out."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Callable
+from difflib import get_close_matches
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+CONF = Path(__file__).resolve().parents[3] / "conf"
+
+EXIT_USER_ERROR = 1
+
+
+def one_line_errors(main: Callable[[], None], config: str) -> None:
+    """Runs a Hydra main; what a user can mend ends in one line and exit status 1, a bug in its traceback.
+
+    With `HYDRA_FULL_ERROR=1` in the environment every error keeps its traceback.
+    """
+    wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # or Hydra prints errors itself, over several lines
+    try:
+        main()
+    except (ValueError, FileNotFoundError, PermissionError, HydraException, OmegaConfBaseException) as error:
+        if wants_traceback:
+            raise
+        print(f"error: {describe(error, config)}", file=sys.stderr)
+        sys.exit(EXIT_USER_ERROR)
+
+
+def describe(error: BaseException, config: str) -> str:
+    """One line for `error`, with the nearest existing key or the existing choices."""
+    while error.__cause__ is not None and not isinstance(error, MissingConfigException):
+        error = error.__cause__
+    text = str(error)
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, choice = str(error.missing_cfg_file).rpartition("/")
+        options = ", ".join(error.options or sorted(p.stem for p in (CONF / group).glob("*.yaml")))
+        return f"{group}={choice} does not exist. Use one of {options}."
+    if match := re.search(r"Could not override '([^']+)'", text) or re.search(r"full_key: (\S+)", text):
+        key = match[1].split("@")[0]
+        near = get_close_matches(key, _keys(config), n=3, cutoff=0.5)
+        way_out = f"Did you mean {' or '.join(near)}?" if near else f"The keys are listed in conf/{config}.yaml."
+        return f"{key} is no key of this configuration. {way_out}"
+    if isinstance(error, ConfigCompositionException | OmegaConfBaseException):
+        return " ".join(text.split())
+    return " ".join(text.split()) or type(error).__name__
+
+
+def _keys(config: str) -> list[str]:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose(config)
+    keys: list[str] = []
+
+    def walk(node: DictConfig, prefix: str) -> None:
+        for name in node:
+            keys.append(f"{prefix}{name}")
+            child = node._get_node(name)
+            if isinstance(child, DictConfig) and not child._is_none() and not child._is_interpolation():
+                walk(child, f"{prefix}{name}.")
+
+    walk(cfg, "")
+    return keys + [path.name for path in CONF.iterdir() if path.is_dir()]

@@ -1,0 +1,67 @@
+"""Dependencies point one way: an AST walk over every import of the product."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+MAY_USE = {
+    "spec": {"spec"},
+    "processing": {"spec", "processing"},
+    "data": {"spec", "processing", "data"},
+    "models": {"spec", "models"},
+    "training": {"spec", "processing", "data", "models", "training"},
+    "evaluation": {"spec", "processing", "models", "evaluation"},
+    "app": {"spec", "processing", "data", "models", "training", "evaluation", "app", "data_prep"},
+    "data_prep": {"spec", "processing", "data", "data_prep"},
+}
+CONFIGURATION_LIBRARIES = {"hydra", "omegaconf"}
+
+
+def room_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).parts
+    return "data_prep" if parts[0] == "data_prep" else parts[2]
+
+
+def imports(path: Path) -> list[tuple[str, bool]]:
+    """Imported modules, and whether the import is lazy (inside a function)."""
+    tree = ast.parse(path.read_text())
+    lazy = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        for inner in ast.walk(node)
+    }
+    found = []
+    for node in ast.walk(tree):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import hides where it points"
+            names = [node.module or ""]
+        found += [(name, id(node) in lazy) for name in names]
+    return found
+
+
+FILES = [
+    path
+    for folder in ("src/dragonfly_lit", "data_prep")
+    for path in sorted((ROOT / folder).rglob("*.py"))
+    if path.parent != ROOT / "src/dragonfly_lit"
+]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_dependencies_point_one_way(path):
+    room = room_of(path)
+    for module, lazy in imports(path):
+        parts = module.split(".")
+        if parts[0] == "dragonfly_lit" and len(parts) > 1:
+            allowed = MAY_USE[room] | ({"app"} if room == "data_prep" and lazy else set())
+            assert parts[1] in allowed, f"{room} may not import {module}"
+        if parts[0] == "data_prep":
+            assert "data_prep" in MAY_USE[room], f"{room} may not import {module}"
+        if parts[0] in CONFIGURATION_LIBRARIES:
+            assert room == "app", f"only app knows {parts[0]}; {path.name} imports {module}"

@@ -1,0 +1,17 @@
+"""Trains one stage of a Dragonfly model: `python train.py stage=1`, `stage=2`; see README.md."""
+
+import hydra
+
+from dragonfly_lit.app.errors import one_line_errors
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="train")
+def main(cfg) -> float | None:
+    """Returns the validation loss, so that a sweeper can optimise it."""
+    from dragonfly_lit.app.train import train  # after composing: a mistyped key is answered at once
+
+    return train(cfg)
+
+
+if __name__ == "__main__":
+    one_line_errors(main, config="train")
