@@ -1,0 +1,113 @@
+"""Text to token ids with the answer and the question marked, images expanded in place.
+
+The whole text goes through the tokenizer at once, so the ids are those of the rendered text; what a token belongs to
+follows from its character offsets. Structural tokens split the text, so turns tokenised apart give the same ids.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from transformers import PreTrainedTokenizerBase
+
+from dragonfly_lit.processing.prompts import Span, find_turns
+from dragonfly_lit.spec.layout import Layout
+from dragonfly_lit.spec.tokens import BEGIN_OF_TEXT, END_OF_TEXT, IMAGE, NEWLINE, STRUCTURAL
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpecialIds:
+    """Ids of the special tokens that sequences are built from."""
+
+    image: int
+    newline: int
+    begin: int
+    end: int
+
+
+@dataclass(kw_only=True)
+class Marked:
+    """Token ids, and for each whether it is supervised (an answer and its end) and whether it is of the question."""
+
+    ids: list[int] = field(default_factory=list)
+    answer: list[bool] = field(default_factory=list)
+    question: list[bool] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def extend(self, ids: Iterable[int], *, answer: bool = False, question: bool = False) -> None:
+        before = len(self.ids)
+        self.ids.extend(ids)
+        added = len(self.ids) - before
+        self.answer.extend([answer] * added)
+        self.question.extend([question] * added)
+
+    def append(self, other: Marked) -> None:
+        self.ids.extend(other.ids)
+        self.answer.extend(other.answer)
+        self.question.extend(other.question)
+
+
+def special_ids(tokenizer: PreTrainedTokenizerBase) -> SpecialIds:
+    """Ids of the special tokens.
+
+    Raises:
+        ValueError: the tokenizer lacks a structural token.
+    """
+    known = tokenizer.get_vocab()
+    if missing := [token for token in STRUCTURAL if token not in known]:
+        raise ValueError(
+            f"the tokenizer lacks {', '.join(missing)}. Add them with `add_structural_tokens(tokenizer)` and give the "
+            "language model as many embeddings."
+        )
+    return SpecialIds(image=known[IMAGE], newline=known[NEWLINE], begin=known[BEGIN_OF_TEXT], end=known[END_OF_TEXT])
+
+
+def add_structural_tokens(tokenizer: PreTrainedTokenizerBase) -> int:
+    """Teach any tokenizer the structural tokens it lacks, and pad with `<|end_of_text|>`; how many are new."""
+    known = tokenizer.get_vocab()
+    missing = [token for token in STRUCTURAL if token not in known]
+    num_added = tokenizer.add_tokens(missing, special_tokens=True)
+    tokenizer.pad_token = END_OF_TEXT
+    return num_added
+
+
+def mark(tokenizer: PreTrainedTokenizerBase, text: str) -> Marked:
+    """The tokens of a text in the Llama-3 format: no `<|begin_of_text|>` is added, no image expanded.
+
+    An answer is the text of an assistant's turn with its `<|eot_id|>`. The question is the text of the user's turns
+    before the first answer; text without any header is a question as a whole.
+    """
+    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    spans = find_turns(text)
+    answers = [Span(s.role, s.start, s.close, s.close) for s in spans if s.role == "assistant"]
+    first_answer = answers[0].start if answers else len(text)
+    questions = [s for s in spans if s.role == "user" and s.start < first_answer]
+    if not spans:
+        questions = [Span("user", 0, len(text), len(text))]
+    # Only the ends count: byte-level tokenizers may trim white space from a token's start.
+    ends = [end for _, end in encoded["offset_mapping"]]
+    return Marked(ids=list(encoded["input_ids"]), answer=_inside(ends, answers), question=_inside(ends, questions))
+
+
+def _inside(ends: list[int], spans: list[Span]) -> list[bool]:
+    inside = [False] * len(ends)
+    for span in spans:
+        first, last = bisect_right(ends, span.start), bisect_right(ends, span.end)
+        inside[first:last] = [True] * (last - first)
+    return inside
+
+
+def expand_images(marked: Marked, layout: Layout, ids: SpecialIds) -> Marked:
+    """`marked` with each image placeholder replaced by the tokens of an image, none of them supervised."""
+    image = layout.image_ids(ids.image, ids.newline)
+    expanded = Marked()
+    for token, answer, question in zip(marked.ids, marked.answer, marked.question, strict=True):
+        if token == ids.image:
+            expanded.extend(image)
+        else:
+            expanded.extend([token], answer=answer, question=question)
+    return expanded

@@ -1,0 +1,68 @@
+"""Turns to Llama-3 text, and which part of that text is a question and which an answer.
+
+A turn is `<|start_header_id|>ROLE<|end_header_id|>`, a blank line, its text without surrounding space, `<|eot_id|>`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from dragonfly_lit.spec.records import Role, Turn
+from dragonfly_lit.spec.tokens import END_HEADER, END_OF_TURN, START_HEADER, STRUCTURAL
+
+_TURN = re.compile(
+    rf"{re.escape(START_HEADER)}(?P<role>.*?){re.escape(END_HEADER)}\n\n"
+    rf"(?P<text>.*?)(?P<end>{re.escape(END_OF_TURN)}|(?={re.escape(START_HEADER)})|\Z)",
+    re.DOTALL,
+)
+
+
+class Span(NamedTuple):
+    """One turn inside a text, as character offsets.
+
+    Attributes:
+        role: whose turn it is.
+        start: where its text starts, after the header.
+        end: where its text ends.
+        close: where its `<|eot_id|>` ends; equals `end` for a turn left open.
+    """
+
+    role: str
+    start: int
+    end: int
+    close: int
+
+
+def header(role: Role) -> str:
+    """What opens a turn of `role`."""
+    return f"{START_HEADER}{role}{END_HEADER}\n\n"
+
+
+def render(turns: Sequence[Turn], *, answer_next: bool = False) -> str:
+    """The turns as one text, without images and `<|begin_of_text|>`.
+
+    Args:
+        turns: in the order of the conversation.
+        answer_next: whether the text ends with the open header of the assistant.
+
+    Raises:
+        ValueError: a turn's text holds a structural token, which a tokenizer would take for one.
+    """
+    for turn in turns:
+        if found := next((token for token in STRUCTURAL if token in turn.text), None):
+            raise ValueError(f"the text of a turn of role {turn.role} holds the structural token {found}. Take it out.")
+    text = "".join(f"{header(turn.role)}{turn.text.strip()}{END_OF_TURN}" for turn in turns)
+    return text + header("assistant") * answer_next
+
+
+def question_text(question: str, *, system: str | None = None) -> str:
+    """The prompt that asks one question and leaves the answer to the model, as the released code formats it."""
+    turns = [Turn(role="system", text=system)] if system else []
+    return render([*turns, Turn(role="user", text=question)], answer_next=True)
+
+
+def find_turns(text: str) -> list[Span]:
+    """The turns of a text that `render` made, or of any other in its format."""
+    return [Span(m["role"], m.start("text"), m.end("text"), m.end("end")) for m in _TURN.finditer(text)]

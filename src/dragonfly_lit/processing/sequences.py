@@ -1,0 +1,206 @@
+"""Sample to sequence: image tokens, `<|begin_of_text|>`, the turns; labels where an answer is to be learnt.
+
+Several questions that share their images become branches: the images and a system turn are the trunk, each question
+with its answer is a branch whose positions go on from the trunk's end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Seq
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from dragonfly_lit.processing.crops import Resize, cut
+from dragonfly_lit.processing.encoding import Marked, mark, special_ids
+from dragonfly_lit.processing.prompts import render
+from dragonfly_lit.spec.layout import Layout
+from dragonfly_lit.spec.records import Sample, Sequence, Turn
+from dragonfly_lit.spec.tokens import IGNORE
+
+Supervise = Literal["assistant", "all"]
+TooLong = Literal["cut", "refuse"]
+
+
+class TooLongError(ValueError):
+    """A sample that does not fit and may not, or cannot, be cut at a turn boundary."""
+
+
+@dataclass(kw_only=True)
+class LengthCounts:
+    """What became of the samples that were too long, since the builder was made."""
+
+    samples_cut: int = 0
+    turns_cut: int = 0
+    samples_refused: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Draft:
+    """A sample's tokens, still as lists: the trunk, then its branches."""
+
+    trunk: Marked
+    branches: tuple[Marked, ...] = ()
+    num_images: int
+    num_turns_cut: int = 0
+
+    def __len__(self) -> int:
+        return len(self.trunk) + sum(map(len, self.branches))
+
+
+class SequenceBuilder:
+    """Builds sequences of at most `max_tokens` tokens.
+
+    Args:
+        tokenizer: a fast tokenizer that knows the structural tokens.
+        layout: how many tokens an image takes.
+        max_tokens: length of a sequence at most, the images included.
+        resize: `fast`, or `pillow` for the released pixels.
+        supervise: `assistant` puts labels on the assistant's texts and their `<|eot_id|>`; `all` is the released
+            training encoding: everything after `<|begin_of_text|>`, closed by an `<|end_of_text|>`.
+        too_long: `cut` drops whole trailing exchanges (an answer and what led to it) with the images that came with
+            them until the rest fits; `refuse` raises. A sample whose first exchange does not fit is refused either way.
+
+    Attributes:
+        counts: how many samples and turns were cut, and how many samples refused.
+    """
+
+    def __init__(
+        self,
+        *,
+        tokenizer: PreTrainedTokenizerBase,
+        layout: Layout,
+        max_tokens: int,
+        resize: Resize = "fast",
+        supervise: Supervise = "assistant",
+        too_long: TooLong = "cut",
+    ) -> None:
+        for name, value, allowed in (
+            ("supervise", supervise, get_args(Supervise)),
+            ("too_long", too_long, get_args(TooLong)),
+            ("resize", resize, get_args(Resize)),
+        ):
+            if value not in allowed:
+                raise ValueError(f"{name}={value!r} is unknown. Use one of {', '.join(allowed)}.")
+        self.tokenizer, self.layout, self.max_tokens = tokenizer, layout, max_tokens
+        self.resize, self.supervise, self.too_long = resize, supervise, too_long
+        self.ids = special_ids(tokenizer)
+        self.counts = LengthCounts()
+        self._image = layout.image_ids(self.ids.image, self.ids.newline)
+
+    def build(self, sample: Sample) -> Sequence:
+        """The sequence of a sample.
+
+        Raises:
+            TooLongError: it does not fit and is not to be, or cannot be, cut.
+            ValueError: nothing of it is supervised, its images and placeholders differ in number, its questions
+                cannot share an image, or a turn holds a structural token.
+        """
+        try:
+            draft = self._fit(sample.turns, len(sample.images), share_image=sample.share_image)
+        except TooLongError as error:
+            self.counts.samples_refused += 1
+            raise TooLongError(f"sample {sample.key}: {error}") from error
+        except ValueError as error:
+            raise ValueError(f"sample {sample.key}: {error}") from error
+        self.counts.samples_cut += draft.num_turns_cut > 0
+        self.counts.turns_cut += draft.num_turns_cut
+        images = sample.images[: draft.num_images]
+        return self._assemble(sample, draft, tuple(cut(image, self.layout, self.resize) for image in images))
+
+    def num_tokens(self, turns: Seq[Turn], num_images: int, *, share_image: bool = False) -> int:
+        """Length of the sequence that `build` would give, without looking at an image; it raises what `build` would."""
+        return len(self._fit(turns, num_images, share_image=share_image))
+
+    def _fit(self, turns: Seq[Turn], num_images: int, *, share_image: bool) -> _Draft:
+        _check_turns(turns, num_images, share_image=share_image)
+        kept = len(turns)
+        while True:
+            draft = self._draft(turns[:kept], _images_of(turns, kept, num_images), len(turns) - kept, share_image)
+            if len(draft) <= self.max_tokens:
+                break
+            shorter = _last_answer(turns[: kept - 1])
+            if self.too_long == "refuse" or not shorter:
+                raise TooLongError(
+                    f"{len(draft)} tokens ({draft.num_images} images) are more than max_tokens={self.max_tokens}"
+                    + ("" if shorter else ", and there is no earlier exchange to cut to")
+                    + ". Raise max_tokens, or use a zoom with fewer tokens an image."
+                )
+            kept = shorter
+        if not any(any(part.answer) for part in (draft.trunk, *draft.branches)):
+            raise ValueError("no turn of the assistant: there is nothing to learn. Leave the sample out.")
+        return draft
+
+    def _draft(self, turns: Seq[Turn], num_images: int, num_turns_cut: int, share_image: bool) -> _Draft:
+        trunk = Marked()
+        for _ in range(num_images):
+            trunk.extend(self._image)
+        trunk.extend([self.ids.begin])
+        if share_image:
+            system = [turn for turn in turns if turn.role == "system"]
+            trunk.append(self._text(system, closed=False))
+            asked = turns[len(system) :]
+            branches = tuple(self._text(asked[i : i + 2]) for i in range(0, len(asked), 2))
+        else:
+            trunk.append(self._text(turns))
+            branches = ()
+        return _Draft(trunk=trunk, branches=branches, num_images=num_images, num_turns_cut=num_turns_cut)
+
+    def _text(self, turns: Seq[Turn], *, closed: bool = True) -> Marked:
+        marked = mark(self.tokenizer, render(turns))
+        if self.supervise == "all":
+            marked.answer = [True] * len(marked)
+            if closed:
+                marked.extend([self.ids.end], answer=True)
+        return marked
+
+    def _assemble(self, sample: Sample, draft: _Draft, crops: tuple) -> Sequence:
+        whole, positions, branch_ids = Marked(), [], []
+        for branch, part in enumerate((draft.trunk, *draft.branches)):
+            start = 0 if branch == 0 else len(draft.trunk)
+            # A branch follows another one in the row but not in what it sees: its first token has nothing to be
+            # predicted from, nor has the first of all.
+            part.answer[0] = False
+            whole.append(part)
+            positions.extend(range(start, start + len(part)))
+            branch_ids.extend([branch] * len(part))
+        ids = torch.tensor(whole.ids)
+        return Sequence(
+            input_ids=ids,
+            labels=ids.masked_fill(~torch.tensor(whole.answer), IGNORE),
+            position_ids=torch.tensor(positions),
+            sample_ids=torch.zeros_like(ids),
+            branch_ids=torch.tensor(branch_ids),
+            question_mask=torch.tensor(whole.question),
+            crops=crops,
+            keys=(sample.key,),
+            sources=(sample.source,),
+        )
+
+
+def _check_turns(turns: Seq[Turn], num_images: int, *, share_image: bool) -> None:
+    placeholders = sum(turn.num_images for turn in turns)
+    if placeholders not in (0, num_images):
+        raise ValueError(f"{placeholders} image placeholders but {num_images} images; they must be equal.")
+    if not share_image:
+        return
+    roles = [turn.role for turn in turns]
+    asked = roles[roles.count("system") :]
+    if "system" in asked or asked != ["user", "assistant"] * (len(asked) // 2):
+        raise ValueError(
+            f"share_image=true needs pairs of a user's and an assistant's turn after the system's, not {', '.join(roles)}."
+        )
+
+
+def _images_of(turns: Seq[Turn], kept: int, num_images: int) -> int:
+    """Images that came with the first `kept` turns; all of them when no turn says which are its own."""
+    if not any(turn.num_images for turn in turns):
+        return num_images
+    return sum(turn.num_images for turn in turns[:kept])
+
+
+def _last_answer(turns: Seq[Turn]) -> int:
+    """How many turns there are up to the last one of the assistant."""
+    return max((i + 1 for i, turn in enumerate(turns) if turn.role == "assistant"), default=0)
