@@ -28,12 +28,24 @@ def pack(sequences: Seq[Sequence]) -> Sequence:
     for sequence in sequences:
         offsets.append(sequence.sample_ids + offset)
         offset += int(sequence.sample_ids.max()) + 1
-    joined = {
-        name: torch.cat([getattr(sequence, name) for sequence in sequences])
-        for name in ("input_ids", "labels", "position_ids", "branch_ids", "question_mask")
-    }
-    chained = {name: tuple(x for s in sequences for x in getattr(s, name)) for name in ("crops", "keys", "sources")}
-    return Sequence(sample_ids=torch.cat(offsets), **joined, **chained)
+
+    def joined(name: str) -> Tensor:
+        return torch.cat([getattr(sequence, name) for sequence in sequences])
+
+    def chained(name: str) -> tuple:
+        return tuple(item for sequence in sequences for item in getattr(sequence, name))
+
+    return Sequence(
+        input_ids=joined("input_ids"),
+        labels=joined("labels"),
+        position_ids=joined("position_ids"),
+        sample_ids=torch.cat(offsets),
+        branch_ids=joined("branch_ids"),
+        question_mask=joined("question_mask"),
+        crops=chained("crops"),
+        keys=chained("keys"),
+        sources=chained("sources"),
+    )
 
 
 def collate(

@@ -85,7 +85,8 @@ class SequenceBuilder:
             if value not in allowed:
                 raise ValueError(f"{name}={value!r} is unknown. Use one of {', '.join(allowed)}.")
         self.tokenizer, self.layout, self.max_tokens = tokenizer, layout, max_tokens
-        self.resize, self.supervise, self.too_long = resize, supervise, too_long
+        self.resize: Resize = resize
+        self.supervise, self.too_long = supervise, too_long
         self.ids = special_ids(tokenizer)
         self.counts = LengthCounts()
         self._image = layout.image_ids(self.ids.image, self.ids.newline)
@@ -190,7 +191,8 @@ def _check_turns(turns: Seq[Turn], num_images: int, *, share_image: bool) -> Non
     asked = roles[roles.count("system") :]
     if "system" in asked or asked != ["user", "assistant"] * (len(asked) // 2):
         raise ValueError(
-            f"share_image=true needs pairs of a user's and an assistant's turn after the system's, not {', '.join(roles)}."
+            "share_image=true needs pairs of a user's and an assistant's turn, a system's before them, "
+            f"not {', '.join(roles)}."
         )
 
 
