@@ -1,0 +1,191 @@
+"""`probes`: small details on large photographs, with questions that only a look close enough can answer.
+
+Each image has one detail in each quarter, all of about the same size, from 2% to 25% of the side: real handwritten
+digits (scikit-learn's) and coloured shapes on public-domain photographs (scikit-image's). Digits are split by writer
+sample, so none is in both splits. Answers are drawn first and uniformly, so chance is known; `dataset.json` tells it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import shutil
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from itertools import chain, islice
+from pathlib import Path
+
+import numpy as np
+from rich.progress import track
+
+from data_prep.probe_images import COLOURS, SHAPES, Detail, background, digits, draw
+from data_prep.shards import alone, write_shard
+from dragonfly_lit.data.index import index_folder
+from dragonfly_lit.spec.records import Record, Turn
+from dragonfly_lit.spec.shard import DATASET_FILE
+
+NAME = "probes"
+LICENCE = "details: BSD-3-Clause (scikit-learn digits); backgrounds: public domain and CC0 (scikit-image)"
+SPLITS = ("train", "test")
+SIZES = (0.02, 0.04, 0.06, 0.09, 0.13, 0.18, 0.25)
+"""Side of a detail as a share of the canvas's side."""
+PLACES = {"upper left": (0, 0), "upper right": (1, 0), "lower left": (0, 1), "lower right": (1, 1)}
+NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+SHARD_SIZE = 500
+TEST_EVERY = 5
+"""Every fifth writer sample of each digit belongs to the test split."""
+JITTER = 0.15
+"""Details of one image differ in size by at most this share, so that one of them is the smallest."""
+
+
+def writer_samples(split: str) -> dict[int, list[int]]:
+    """Rows of scikit-learn's digits that a split may use, by digit; the two splits share none."""
+    rows: dict[int, list[int]] = {}
+    for digit in range(10):
+        own = np.flatnonzero(digits()[1] == digit).tolist()
+        rows[digit] = [row for i, row in enumerate(own) if (i % TEST_EVERY == 0) == (split == "test")]
+    return rows
+
+
+def place_details(rng: np.random.Generator, split: str, size: float, side: int) -> list[Detail]:
+    """One detail in each quarter of a canvas of `side` pixels, each about `size` of it wide."""
+    samples, half, details = writer_samples(split), side // 2, []
+    for place, (column, row) in PLACES.items():
+        width = max(2, round(side * size * rng.uniform(1 - JITTER, 1 + JITTER)))
+        width = min(width, half - 2)
+        left = column * half + int(rng.integers(1, half - width))
+        top = row * half + int(rng.integers(1, half - width))
+        digit = int(rng.integers(10)) if rng.random() < 0.5 else None
+        details.append(
+            Detail(
+                place=place,
+                kind=SHAPES[rng.integers(len(SHAPES))] if digit is None else "digit",
+                colour=list(COLOURS)[rng.integers(len(COLOURS))],
+                digit=digit,
+                writer_sample=None if digit is None else int(rng.choice(samples[digit])),
+                box=(left, top, left + width, top + width),
+            )
+        )
+    return details
+
+
+def ask(rng: np.random.Generator, details: list[Detail]) -> list[dict]:
+    """The questions about an image: text, answer, kind, and the box of the asked detail (None for a count)."""
+    asked = []
+    for detail in details:
+        where = f"in the {detail.place}"
+        asked.append(_question("colour", f"what colour is the detail {where}?", detail.colour, detail))
+        if detail.digit is not None:
+            asked.append(_question("digit", f"which digit is written {where}?", str(detail.digit), detail))
+        else:
+            asked.append(_question("shape", f"what shape is {where}?", detail.kind, detail))
+    present = [detail.digit for detail in details if detail.digit is not None]
+    # Half the counts ask for a digit that is there: a digit drawn blindly is hardly ever.
+    counted = int(rng.choice(present)) if present and rng.random() < 0.5 else int(rng.integers(10))
+    count = sum(detail.digit == counted for detail in details)
+    asked.append(_question("count", f"how many {NUMBERS[counted]}s are there?", str(count), None))
+    for shape in SHAPES:
+        same = sorted((d for d in details if d.kind == shape), key=lambda d: d.box[2] - d.box[0])
+        if len(same) > 1 and same[0].box[2] - same[0].box[0] < same[1].box[2] - same[1].box[0]:
+            text = f"what colour is the smallest {shape}?"
+            asked.append(_question("smallest", text, same[0].colour, same[0]))
+    return asked
+
+
+def _question(kind: str, text: str, answer: str, detail: Detail | None) -> dict:
+    return {"kind": kind, "text": text, "answer": answer, "box": None if detail is None else list(detail.box)}
+
+
+def probe(split: str, number: int, *, seed: int, side: int) -> Record:
+    """Sample `number` of a split: a pure function of its arguments."""
+    rng = np.random.default_rng([seed, SPLITS.index(split), number])
+    size = SIZES[number % len(SIZES)]
+    details = place_details(rng, split, size, side)
+    canvas = background(rng, side)
+    for detail in details:
+        draw(canvas, detail)
+    encoded = io.BytesIO()
+    canvas.save(encoded, "JPEG", quality=92, subsampling=0)
+    questions = ask(rng, details)
+    turns = [turn for q in questions for turn in (("user", q["text"]), ("assistant", q["answer"]))]
+    key = f"{split}-{number:06d}"
+    return Record(
+        key=key, source=NAME, licence=LICENCE, share_image=True, images=(encoded.getvalue(),),
+        turns=tuple(Turn(role=role, text=text, num_images=int(i == 0)) for i, (role, text) in enumerate(turns)),
+        meta={
+            "question_ids": [f"{key}-{i}" for i in range(len(questions))],
+            "kinds": [q["kind"] for q in questions], "boxes": [q["box"] for q in questions],
+            "size": size, "side": side,
+            "writer_samples": [d.writer_sample for d in details if d.writer_sample is not None],
+        },
+    )  # fmt: skip
+
+
+def chance(records: Iterable[Record]) -> dict[str, float]:
+    """Accuracy, by kind of question, of always giving the most frequent answer to that kind."""
+    answers: dict[str, Counter[str]] = defaultdict(Counter)
+    for record in records:
+        for kind, turn in zip(record.meta["kinds"], record.turns[1::2], strict=True):
+            answers[kind][turn.text] += 1
+    return {kind: count.most_common(1)[0][1] / count.total() for kind, count in sorted(answers.items())}
+
+
+def make_probes(root: Path, *, num_train: int, num_test: int, seed: int, side: int) -> Path:
+    """Draw both splits under `root/probes` unless they lie there already with the same settings.
+
+    Raises:
+        ValueError: other settings made what lies there.
+    """
+    home = root / NAME
+    home.mkdir(parents=True, exist_ok=True)
+    settings = {"num_train": num_train, "num_test": num_test, "seed": seed, "side": side}
+    with alone(home / ".lock"):
+        card = home / "probes.json"
+        if card.is_file():
+            made = json.loads(card.read_text())["settings"]
+            if made != settings:
+                raise ValueError(
+                    f"{home} was made with {made}, not with {settings}. Remove it, or give another --root."
+                )
+            return home
+        chances = {split: _write_split(home, split, settings) for split in SPLITS}
+        card.write_text(json.dumps({"settings": settings, "sizes": SIZES, "chance": chances["test"]}, indent=1) + "\n")
+    return home
+
+
+def _write_split(home: Path, split: str, settings: dict[str, int]) -> dict[str, float]:
+    partial, final = home / f".{split}.partial", home / split
+    for left_behind in (partial, final):
+        shutil.rmtree(left_behind, ignore_errors=True)
+    partial.mkdir()
+    total, seen = settings[f"num_{split}"], []
+
+    def records() -> Iterator[Record]:
+        for number in track(range(total), description=f"drawing {split}"):
+            record = probe(split, number, seed=settings["seed"], side=settings["side"])
+            seen.append(record)
+            yield record
+
+    stream = records()
+    for number, first in enumerate(stream):
+        write_shard(partial / f"{NAME}-{split}-{number:05d}.tar", chain([first], islice(stream, SHARD_SIZE - 1)))
+    index_folder(partial, name=f"{NAME}/{split}", licence=LICENCE)
+    partial.rename(final)
+    assert (final / DATASET_FILE).is_file()
+    return chance(seen)
+
+
+def main(argv: list[str]) -> int:
+    """Draw the probes and say where they are and what chance gives."""
+    parser = argparse.ArgumentParser(prog="python -m data_prep probes", description=__doc__)
+    parser.add_argument("--root", type=Path, default=Path("data"), help="folder of all data (default: data)")
+    parser.add_argument("--num-train", type=int, default=4000, help="training images (default: 4000)")
+    parser.add_argument("--num-test", type=int, default=700, help="test images (default: 700)")
+    parser.add_argument("--side", type=int, default=192, help="side of the canvas in pixels (default: 192)")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args(argv)
+    home = make_probes(args.root, num_train=args.num_train, num_test=args.num_test, seed=args.seed, side=args.side)
+    told = json.loads((home / "probes.json").read_text())["chance"]
+    print(f"{home}: chance is " + ", ".join(f"{kind} {share:.1%}" for kind, share in told.items()))
+    return 0
