@@ -1,0 +1,89 @@
+"""What a Dragonfly is made of, in transformers' manner: two configs, a zoom, and two token ids."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from functools import cached_property
+from typing import Any
+
+from transformers import AutoConfig, PreTrainedConfig
+
+from dragonfly_lit.spec.layout import Layout, Zoom
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+class DragonflyConfig(PreTrainedConfig):
+    """Config of a Dragonfly: vision tower, language model, zoom and special tokens.
+
+    Args:
+        vision_config: of a CLIP- or SigLIP-style tower, as an object or a dict with `model_type`.
+        text_config: of any causal language model that takes `inputs_embeds`.
+        zoom: the fields of `spec.layout.Zoom`.
+        image_token_id: id of the slot of one image feature.
+        newline_token_id: id of the token that closes every crop.
+        image_mean: per channel, of pixels in 0..1.
+        image_std: per channel, of pixels in 0..1.
+        feature_layer: index into the tower's hidden states, embeddings first; -2 is the released one.
+        vision_source: where the tower came from, a name or a folder; kept for the released layout.
+    """
+
+    model_type = "dragonfly_lit"
+    sub_configs = {"vision_config": AutoConfig, "text_config": AutoConfig}  # noqa: RUF012 (transformers' own name)
+
+    def __init__(
+        self,
+        vision_config: PreTrainedConfig | Mapping[str, Any] | None = None,
+        text_config: PreTrainedConfig | Mapping[str, Any] | None = None,
+        zoom: Mapping[str, Any] | None = None,
+        image_token_id: int = 128002,
+        newline_token_id: int = 128003,
+        image_mean: Sequence[float] = CLIP_MEAN,
+        image_std: Sequence[float] = CLIP_STD,
+        feature_layer: int = -2,
+        vision_source: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.vision_config = _config(vision_config, "clip_vision_model")
+        self.text_config = _config(text_config, "llama")
+        self.zoom = asdict(Zoom(**(zoom or {})))
+        self.image_token_id = image_token_id
+        self.newline_token_id = newline_token_id
+        self.image_mean = list(image_mean)
+        self.image_std = list(image_std)
+        self.feature_layer = feature_layer
+        self.vision_source = vision_source
+        kwargs.setdefault("tie_word_embeddings", bool(getattr(self.text_config, "tie_word_embeddings", False)))
+        super().__init__(**kwargs)
+
+    @cached_property
+    def layout(self) -> Layout:
+        """Geometry of an image's tokens."""
+        vision = self.vision_config
+        return Layout(
+            image_size=vision.image_size,
+            patch_size=vision.patch_size,
+            class_token="clip" in vision.model_type,
+            zoom=Zoom(**self.zoom),
+        )
+
+    @property
+    def num_vision_layers_used(self) -> int:
+        """Layers of the tower up to `feature_layer`; the rest is never built."""
+        total, layer = self.vision_config.num_hidden_layers, self.feature_layer
+        used = layer if layer >= 0 else total + 1 + layer
+        if not 0 <= used <= total:
+            raise ValueError(
+                f"feature_layer={layer} points outside the {total + 1} hidden states of a tower of {total} layers. "
+                f"Use {-total - 1} to {total}; the released models use -2."
+            )
+        return used
+
+
+def _config(config: PreTrainedConfig | Mapping[str, Any] | None, default: str) -> PreTrainedConfig:
+    if isinstance(config, PreTrainedConfig):
+        return config
+    fields = dict(config or {})
+    return AutoConfig.for_model(fields.pop("model_type", default), **fields)

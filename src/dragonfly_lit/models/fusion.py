@@ -1,0 +1,61 @@
+"""Image tokens into their slots, counts checked; and which row and sample each image belongs to."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+def slots_of_images(
+    input_ids: Int[Tensor, "rows tokens"], image_token_id: int, num_images: int, slots_per_image: int
+) -> Int[Tensor, "images slots"]:
+    """Flat positions (row-major) of every image's slots, in the order in which the images come.
+
+    Raises:
+        ValueError: the slots in `input_ids` are not those of `num_images` images.
+    """
+    slots = (input_ids.flatten() == image_token_id).nonzero().squeeze(1)
+    expected = num_images * slots_per_image
+    if slots.numel() != expected:
+        raise ValueError(
+            f"input_ids has {slots.numel()} image slots (token {image_token_id}), but {num_images} images of "
+            f"{slots_per_image} tokens fill {expected}: features would land on the wrong words. "
+            "Build ids and crops with the same zoom, and give pixel_values for every image in the text."
+        )
+    return slots.view(num_images, slots_per_image)
+
+
+def fill_slots(
+    embeddings: Float[Tensor, "rows tokens width"],
+    slots: Int[Tensor, "images slots"],
+    image_tokens: Float[Tensor, "images slots width"],
+) -> Float[Tensor, "rows tokens width"]:
+    """Word embeddings with the image tokens in their slots."""
+    flat = embeddings.flatten(0, 1)
+    filled = flat.index_copy(0, slots.flatten(), image_tokens.flatten(0, 1).to(flat.dtype))
+    return filled.view_as(embeddings)
+
+
+def question_means(
+    embeddings: Float[Tensor, "rows tokens width"],
+    slots: Int[Tensor, "images slots"],
+    question_mask: Tensor,
+    sample_ids: Tensor | None,
+) -> tuple[Float[Tensor, "images width"], Int[Tensor, " images"]]:
+    """Mean word embedding of the question about each image, and how many words that were.
+
+    The question of an image is every masked token of its sample; branches that share an image are averaged.
+    """
+    rows, tokens, _ = embeddings.shape
+    first = slots[:, 0]
+    row = first // tokens
+    mask = torch.zeros(rows, tokens, dtype=torch.bool, device=embeddings.device)
+    mask[:, : question_mask.shape[1]] = question_mask.bool()
+    mask = mask[row]
+    if sample_ids is not None:
+        mask = mask & (sample_ids[row] == sample_ids.flatten()[first].unsqueeze(1))
+    weights = mask.to(embeddings.dtype)
+    counts = mask.sum(1)
+    sums = torch.einsum("nt,ntd->nd", weights, embeddings[row])
+    return sums / counts.clamp(min=1).unsqueeze(1), counts

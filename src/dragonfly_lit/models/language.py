@@ -1,0 +1,33 @@
+"""The causal language model: any of transformers' that takes `inputs_embeds`."""
+
+from __future__ import annotations
+
+from torch import nn
+from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+
+_LOGIT_CHANGES = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier")
+
+
+def build_language(config: PreTrainedConfig) -> PreTrainedModel:
+    """A language model of random weights.
+
+    Raises:
+        ValueError: the model changes its logits after the head; the loss reads the head alone.
+    """
+    for name in _LOGIT_CHANGES:
+        if (value := getattr(config, name, None)) not in (None, 1, 1.0):
+            raise ValueError(
+                f"language {name}={value}: {config.model_type} changes its logits after the head, which the row-wise "
+                "loss does not reproduce. Use a Llama, Qwen, SmolLM or Mistral model."
+            )
+    return AutoModelForCausalLM.from_config(config)
+
+
+def decoder_of(language: nn.Module) -> PreTrainedModel:
+    """The stack of blocks below the head, also when adapters are wrapped around it."""
+    return language.get_decoder()
+
+
+def head_of(language: nn.Module) -> nn.Module:
+    """The layer from hidden states to logits."""
+    return language.get_output_embeddings()

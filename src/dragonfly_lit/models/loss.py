@@ -1,0 +1,104 @@
+"""Hidden states and labels to loss: the only shift by one, and only the rows that are supervised go through the head."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from dragonfly_lit.spec.tokens import IGNORE
+
+ROWS_PER_CHUNK = 2048
+"""Rows whose logits exist at a time: 1 GB of float32 at 128,256 words."""
+
+Head = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossSums:
+    """The two sums of which a mean loss is made, over however many batches and ranks.
+
+    Attributes:
+        loss: sum of weighted token losses, with gradient.
+        weight: sum of the weights.
+        token_losses: unweighted loss of every supervised token, detached.
+        rows: flat position (row-major) of the label of each of them.
+    """
+
+    loss: Float[Tensor, ""]
+    weight: Float[Tensor, ""]
+    token_losses: Float[Tensor, " supervised"]
+    rows: Int[Tensor, " supervised"]
+
+    @property
+    def mean(self) -> Float[Tensor, ""]:
+        """Weighted mean; zero, with a graph, where nothing is supervised."""
+        return self.loss / torch.where(self.weight == 0, torch.ones_like(self.weight), self.weight)
+
+
+def supervised_labels(
+    labels: Int[Tensor, "rows tokens"], sample_ids: Tensor | None, branch_ids: Tensor | None
+) -> Int[Tensor, " supervised"]:
+    """Flat positions of the labels that count: those whose token before is of the same sample and branch (or trunk)."""
+    counts = labels != IGNORE
+    counts[:, 0] = False
+    if sample_ids is not None:
+        counts[:, 1:] &= sample_ids[:, 1:] == sample_ids[:, :-1]
+    if branch_ids is not None:
+        counts[:, 1:] &= (branch_ids[:, 1:] == branch_ids[:, :-1]) | (branch_ids[:, :-1] == 0)
+    return counts.flatten().nonzero().squeeze(1)
+
+
+def loss_sums(
+    hidden: Float[Tensor, "rows tokens width"],
+    head: Head,
+    labels: Int[Tensor, "rows tokens"],
+    label_weights: Tensor | None = None,
+    sample_ids: Tensor | None = None,
+    branch_ids: Tensor | None = None,
+    rows_per_chunk: int = ROWS_PER_CHUNK,
+) -> LossSums:
+    """Cross-entropy of each supervised label under the position before it.
+
+    Logits exist for `rows_per_chunk` rows at a time; backward computes them again.
+
+    Args:
+        hidden: last hidden states.
+        head: hidden states to logits.
+        labels: token ids, IGNORE where nothing is supervised; not shifted.
+        label_weights: weight of each label; 1 without.
+        sample_ids: as in Batch; the first token of a sample has no position that predicts it.
+        branch_ids: as in Batch; the first token of a later branch likewise.
+        rows_per_chunk: rows whose logits exist at a time.
+    """
+    rows = supervised_labels(labels, sample_ids, branch_ids)
+    states = hidden.flatten(0, 1).index_select(0, rows - 1)
+    targets = labels.flatten()[rows]
+    dtype = torch.promote_types(hidden.dtype, torch.float32)
+    weights = torch.ones(rows.numel(), device=rows.device) if label_weights is None else label_weights.flatten()[rows]
+    weights = weights.to(dtype)
+    total, token_losses = states.sum().to(dtype) * 0, []
+    for start in range(0, rows.numel(), rows_per_chunk):
+        chunk = slice(start, start + rows_per_chunk)
+        if torch.is_grad_enabled() and rows.numel() > rows_per_chunk:
+            losses = checkpoint(_token_losses, states[chunk], targets[chunk], head, use_reentrant=False)
+        else:
+            losses = _token_losses(states[chunk], targets[chunk], head)
+        total = total + (losses * weights[chunk]).sum()
+        token_losses.append(losses.detach())
+    return LossSums(
+        loss=total,
+        weight=weights.sum(),
+        token_losses=torch.cat(token_losses) if token_losses else weights.new_zeros(0),
+        rows=rows,
+    )
+
+
+def _token_losses(states: Tensor, targets: Tensor, head: Head) -> Tensor:
+    logits = head(states)
+    return F.cross_entropy(logits.to(torch.promote_types(logits.dtype, torch.float32)), targets, reduction="none")

@@ -1,0 +1,70 @@
+"""Crops to patch features: a CLIP- or SigLIP-style tower that ends at the layer whose features are used."""
+
+from __future__ import annotations
+
+import copy
+from functools import lru_cache
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+from transformers import AutoModel
+
+from dragonfly_lit.models.config import DragonflyConfig
+
+TOWERS = ("clip_vision_model", "siglip_vision_model")
+
+
+class VisionTower(nn.Module):
+    """A vision transformer without the layers and norms after the features that are used.
+
+    Truncating gives `hidden_states[feature_layer]` bit for bit, keeps no other state, and leaves no
+    parameter that would never get a gradient. A frozen tower stays in eval mode.
+    """
+
+    def __init__(self, config: DragonflyConfig) -> None:
+        super().__init__()
+        if config.vision_config.model_type not in TOWERS:
+            raise ValueError(
+                f"vision model_type={config.vision_config.model_type} is not a tower that Dragonfly can use. "
+                f"Use one of {', '.join(TOWERS)}."
+            )
+        truncated = copy.deepcopy(config.vision_config)
+        truncated.num_hidden_layers = config.num_vision_layers_used
+        if hasattr(truncated, "vision_use_head"):
+            truncated.vision_use_head = False
+        model = AutoModel.from_config(truncated)
+        # Older transformers releases wrap the transformer once more.
+        self.tower = getattr(model, "vision_model", model)
+        self.tower.post_layernorm = nn.Identity()
+        self.mean = tuple(config.image_mean)
+        self.std = tuple(config.image_std)
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        """The transformer layers, for sharding and compiling one by one."""
+        return self.tower.encoder.layers
+
+    @property
+    def frozen(self) -> bool:
+        return not any(p.requires_grad for p in self.parameters())
+
+    def train(self, mode: bool = True) -> VisionTower:
+        """Switch to training mode, unless every weight is frozen."""
+        return super().train(mode and not self.frozen)
+
+    def normalise(self, pixels: UInt8[Tensor, "crops 3 side side"]) -> Float[Tensor, "crops 3 side side"]:
+        """Pixels in 0..255 to zero mean and unit deviation, computed in float32 or better, on their device."""
+        dtype = torch.promote_types(next(self.parameters()).dtype, torch.float32)
+        scale, shift = _scale_and_shift(self.mean, self.std, pixels.device, dtype)
+        return pixels.to(dtype) * scale + shift
+
+    def forward(self, pixels: UInt8[Tensor, "crops 3 side side"]) -> Float[Tensor, "crops features width"]:
+        """Features of every crop, class token first where the tower has one."""
+        return self.tower(pixel_values=self.normalise(pixels)).last_hidden_state
+
+
+@lru_cache(maxsize=16)
+def _scale_and_shift(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device, dtype: torch.dtype):
+    means, stds = (torch.tensor(values, device=device, dtype=dtype).view(1, 3, 1, 1) for values in (mean, std))
+    return 1 / (255 * stds), -means / stds

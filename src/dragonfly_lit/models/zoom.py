@@ -1,0 +1,177 @@
+"""Which high-resolution crops the language model sees, and how the others are pooled.
+
+Zoom-in patch selection (arXiv 2406.00977, section 3): the high crops of a region compete for the
+places under one medium crop. Everything is a count known beforehand, so every image has as many tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from einops import rearrange
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from dragonfly_lit.spec.layout import Layout, Zoom
+
+Project = Callable[[Tensor], Tensor]
+
+
+class Ranking(NamedTuple):
+    """How the high crops of each image did.
+
+    Attributes:
+        scores: of every high crop, in float32; comparable within an image.
+        regions: the medium crop under which each high crop competes.
+        selected: indices of the kept high crops within the high crops, ascending.
+        gates: 1 for each kept crop, with the gradient of its score; None unless the score is learned.
+    """
+
+    scores: Float[Tensor, "images high"]
+    regions: Int[Tensor, "images high"]
+    selected: Int[Tensor, "images kept"]
+    gates: Tensor | None = None
+
+
+def pool_patches(
+    features: Float[Tensor, "*crops features width"], layout: Layout
+) -> Float[Tensor, "*crops pooled width"]:
+    """Average-pool the patches of each crop by `zoom.pool` a side; the class token stays.
+
+    Exact before an affine projector: the projection of a mean is the mean of the projections.
+    """
+    if layout.zoom.pool == 1:
+        return features
+    first = int(layout.class_token)
+    side = layout.patches_per_side // layout.zoom.pool
+    patches = features[..., first:, :].unflatten(-2, (side, layout.zoom.pool, side, layout.zoom.pool))
+    pooled = patches.mean(dim=(-4, -2)).flatten(-3, -2)
+    return torch.cat([features[..., :first, :], pooled], dim=-2)
+
+
+def crop_regions(zoom: Zoom, num_images: int, grids: Int[Tensor, "images 2 2"] | None) -> Int[Tensor, "images high"]:
+    """The medium crop under which each high crop competes.
+
+    Args:
+        zoom: `raster` deals equal runs in reading order; `spatial` takes the medium crop of the largest
+            overlap, the lower index on a tie.
+        num_images: number of images.
+        grids: (cols, rows) of the medium and of the high grid; only `spatial` needs them.
+    """
+    device = None if grids is None else grids.device
+    high = torch.arange(zoom.num_high, device=device)
+    if zoom.regions == "raster":
+        return (high // (zoom.num_high // zoom.num_medium)).expand(num_images, -1)
+    if grids is None:
+        raise ValueError(
+            "zoom.regions=spatial needs image_grids, the (cols, rows) of the medium and of the high grid of every image. "
+            "DragonflyProcessor and the data stream give them; or use zoom.regions=raster."
+        )
+    medium = torch.arange(zoom.num_medium, device=device)
+    overlap = torch.ones((), dtype=torch.long, device=device)
+    medium_cols, high_cols = grids[:, 0, 0], grids[:, 1, 0]
+    places = ((medium % medium_cols[:, None], high % high_cols[:, None]),
+              (medium // medium_cols[:, None], high // high_cols[:, None]))  # fmt: skip
+    for axis, (in_medium, in_high) in enumerate(places):
+        # In units of 1 / (medium * high) of the image's side, so that everything stays an integer.
+        num_medium, num_high = grids[:, 0, axis, None, None], grids[:, 1, axis, None, None]
+        m, h = in_medium[:, None, :], in_high[:, :, None]
+        shared = torch.minimum((m + 1) * num_high, (h + 1) * num_medium) - torch.maximum(m * num_high, h * num_medium)
+        overlap = overlap * shared.clamp(min=0)
+    return (overlap * zoom.num_medium - medium).argmax(-1)
+
+
+def select_crops(scores: Tensor, regions: Tensor, zoom: Zoom) -> Int[Tensor, "images kept"]:
+    """The best `top_k` of every region, ascending.
+
+    A region with fewer crops than places gives those places to the best of the others, so the count never
+    changes. Equal scores go to the lower index.
+    """
+    assert zoom.top_k is not None
+    order = scores.argsort(dim=-1, descending=True, stable=True)
+    place = order.argsort(dim=-1)
+    same = regions[:, :, None] == regions[:, None, :]
+    better = place[:, None, :] < place[:, :, None]
+    rank_in_region = (same & better).sum(-1)
+    preference = place + zoom.num_high * (rank_in_region >= zoom.top_k)
+    return preference.argsort(dim=-1)[:, : zoom.num_high_kept].sort(dim=-1).values
+
+
+class ZoomIn(nn.Module):
+    """Ranks the high crops of every image and keeps the best.
+
+    `zoom.score` says against what a high crop is held: `pooled`, the dot product of the mean over its
+    projected tokens with the mean over its medium crop's (the released rule); `max`, its best token with
+    that mean; `question`, its mean with the mean word embedding of the question. `zoom.learned` puts a
+    linear layer, at first the identity, on what it is held against; it trains through a straight-through gate.
+    """
+
+    def __init__(self, layout: Layout, width: int) -> None:
+        super().__init__()
+        self.layout = layout
+        self.query = nn.Linear(width, width, bias=False) if layout.zoom.learned else None
+
+    def scores(
+        self,
+        medium: Float[Tensor, "images medium features vision"],
+        high: Float[Tensor, "images high features vision"],
+        regions: Int[Tensor, "images high"],
+        project: Project,
+        question: tuple[Tensor, Tensor] | None = None,
+    ) -> Float[Tensor, "images high"]:
+        """Score of every high crop, in float32.
+
+        Args:
+            medium: pooled features of the medium crops.
+            high: pooled features of the high crops.
+            regions: the medium crop under which each high crop competes.
+            project: vision width to language width; affine, so a mean may come before it.
+            question: mean word embedding of each image's question, and its number of words; an image
+                without a question is ranked against its medium crop.
+        """
+        score = self.layout.zoom.score
+        means = project(medium.mean(dim=-2)).float()
+        query = means.gather(1, regions[:, :, None].expand(-1, -1, means.shape[-1]))
+        if score == "question":
+            if question is None:
+                raise ValueError(
+                    "zoom.score=question needs question_mask, the words of the question in input_ids. "
+                    "DragonflyProcessor and the data stream give it; or use zoom.score=pooled."
+                )
+            asked, num_words = question
+            query = torch.where(num_words[:, None, None] > 0, asked.float()[:, None, :], query)
+        if self.query is not None:
+            query = self.query(query.to(self.query.weight.dtype)).float()
+        if score == "max":
+            return torch.einsum("nhpd,nhd->nhp", project(high).float(), query).amax(dim=-1)
+        return torch.einsum("nhd,nhd->nh", project(high.mean(dim=-2)).float(), query)
+
+    def forward(
+        self,
+        medium: Float[Tensor, "images medium features vision"],
+        high: Float[Tensor, "images high features vision"],
+        project: Project,
+        grids: Int[Tensor, "images 2 2"] | None = None,
+        question: tuple[Tensor, Tensor] | None = None,
+    ) -> Ranking:
+        """Scores, regions and the kept crops. Gradients reach the learned query only, never what is ranked."""
+        zoom = self.layout.zoom
+        regions = crop_regions(zoom, len(high), grids).to(high.device)
+        if question is not None:
+            question = (question[0].detach(), question[1])
+        with torch.set_grad_enabled(self.query is not None and torch.is_grad_enabled()):
+            scores = self.scores(medium.detach(), high.detach(), regions, lambda x: project(x).detach(), question)
+        selected = select_crops(scores.detach(), regions, zoom)
+        if not scores.requires_grad:
+            return Ranking(scores, regions, selected)
+        return Ranking(scores.detach(), regions, selected, self._gates(scores, regions, selected))
+
+    def _gates(self, scores: Tensor, regions: Tensor, selected: Tensor) -> Tensor:
+        assert self.query is not None
+        same = rearrange(regions, "n h -> n h 1") == rearrange(regions, "n h -> n 1 h")
+        logits = scores / self.query.weight.shape[-1] ** 0.5
+        rivals = logits[:, None, :].expand(same.shape).masked_fill(~same, float("-inf"))
+        share = (logits - rivals.logsumexp(dim=-1)).exp().gather(1, selected)
+        return 1 + share - share.detach()
