@@ -1,0 +1,141 @@
+"""`demo`: the images and questions of the easy-vqa package (MIT) as shards, one sample an image."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain, islice
+from pathlib import Path
+
+from rich.progress import Progress
+
+from data_prep.shards import alone, write_shard
+from dragonfly_lit.data.index import index_folder
+from dragonfly_lit.spec.records import Record, Turn
+from dragonfly_lit.spec.shard import DATASET_FILE
+
+NAME = "easy_vqa"
+LICENCE = "MIT"
+SPLITS = ("train", "test")
+SHARD_SIZE = 500
+CAPTION_PROMPT = "Describe the image."
+SHAPES = ("circle", "rectangle", "triangle")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageQuestions:
+    """One image of the package and its questions, numbered in the order of the official split."""
+
+    number: int
+    path: Path
+    questions: tuple[tuple[str, str, str], ...]
+    """(id, question, answer) of each question."""
+
+
+def caption(questions: Iterable[tuple[str, str]]) -> str | None:
+    """What the answers to "what ..." questions say of an image: "a red triangle", "a triangle" or "something red".
+
+    Args:
+        questions: pairs of question and answer about one image.
+    """
+    told = {answer for question, answer in questions if question.startswith("what")}
+    shape = next((answer for answer in sorted(told) if answer in SHAPES), None)
+    color = next((answer for answer in sorted(told) if answer not in SHAPES), None)
+    if shape is None:
+        return f"something {color}" if color else None
+    return f"a {color} {shape}" if color else f"a {shape}"
+
+
+def read_split(split: str) -> list[ImageQuestions]:
+    """The images of an official split by number. Question ids are "test-000123", the place in the split's list.
+
+    Raises:
+        ValueError: the package easy_vqa is not installed.
+    """
+    try:
+        import easy_vqa
+    except ImportError as error:
+        raise ValueError("package easy_vqa, the demo data, is not installed. Run pip install easy-vqa.") from error
+    train = split == "train"
+    texts, answers, numbers = easy_vqa.get_train_questions() if train else easy_vqa.get_test_questions()
+    paths = easy_vqa.get_train_image_paths() if train else easy_vqa.get_test_image_paths()
+    questions = defaultdict(list)
+    for place, (text, answer, number) in enumerate(zip(texts, answers, numbers, strict=True)):
+        questions[number].append((f"{split}-{place:06d}", text, answer))
+    return [
+        ImageQuestions(number=number, path=Path(paths[number]), questions=tuple(questions[number]))
+        for number in sorted(questions)
+    ]
+
+
+def to_record(image: ImageQuestions, split: str) -> Record:
+    """One sample: every question a pair of its own, in train after a caption; `meta.question_ids` has one id a pair."""
+    pairs = list(image.questions)
+    told = caption((question, answer) for _, question, answer in pairs)
+    if split == "train" and told:
+        pairs.insert(0, (f"{split}-caption-{image.number:04d}", CAPTION_PROMPT, told))
+    return Record(
+        key=f"{split}-{image.number:04d}", source=NAME, licence=LICENCE, share_image=True,
+        turns=tuple(_turns((question, answer) for _, question, answer in pairs)),
+        images=(image.path.read_bytes(),),
+        meta={"question_ids": [name for name, _, _ in pairs]},
+    )  # fmt: skip
+
+
+def _turns(pairs: Iterable[tuple[str, str]]) -> Iterator[Turn]:
+    for place, (question, answer) in enumerate(pairs):
+        yield Turn(role="user", text=question, num_images=int(place == 0))
+        yield Turn(role="assistant", text=answer)
+
+
+def is_made(root: Path) -> bool:
+    """Whether both splits lie under `root`: a split is whole if and only if it has its dataset.json."""
+    return all((root / NAME / split / DATASET_FILE).is_file() for split in SPLITS)
+
+
+def make_demo(root: Path) -> Path:
+    """Pack easy-VQA into `root/easy_vqa/{train,test}` unless it lies there already; takes some seconds.
+
+    A split is written under a hidden name and renamed when it is whole, so a kill leaves nothing half believed;
+    a process that comes while another one packs waits and finds the work done.
+
+    Returns:
+        The folder of both splits.
+    """
+    home = root / NAME
+    if is_made(root):
+        return home
+    home.mkdir(parents=True, exist_ok=True)
+    with alone(home / ".lock"), Progress() as progress:
+        missing = [split for split in SPLITS if not (home / split / DATASET_FILE).is_file()]
+        images = {split: read_split(split) for split in missing}
+        task = progress.add_task("packing easy-VQA", total=sum(map(len, images.values())))
+        for split in missing:
+            partial = home / f".{split}.partial"
+            for left_behind in (partial, home / split):
+                shutil.rmtree(left_behind, ignore_errors=True)
+            partial.mkdir()
+            _write_split(partial, split, progress.track(images[split], task_id=task))
+            partial.rename(home / split)
+    return home
+
+
+def _write_split(folder: Path, split: str, images: Iterable[ImageQuestions]) -> None:
+    records = (to_record(image, split) for image in images)
+    for number, first in enumerate(records):
+        write_shard(folder / f"{NAME}-{split}-{number:05d}.tar", chain([first], islice(records, SHARD_SIZE - 1)))
+    index_folder(folder, licence=LICENCE)
+
+
+def main(argv: list[str]) -> int:
+    """Make the demo data and say where they are."""
+    parser = argparse.ArgumentParser(prog="python -m data_prep demo", description=__doc__)
+    parser.add_argument("--root", type=Path, default=Path("data"), help="folder of all data (default: data)")
+    root = parser.parse_args(argv).root
+    known = is_made(root)
+    home = make_demo(root)
+    print(f"{home}: {'already made' if known else 'made'}. data=demo, the default, trains on it.")
+    return 0

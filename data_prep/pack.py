@@ -1,0 +1,69 @@
+"""`pack`: a published data set, or your own images and texts, into shards; killed, it goes on where it was."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from data_prep.packing import DUPLICATES_FILE, SKIPPED_FILE, Job, pack
+from data_prep.sources import SOURCES, source
+from data_prep.sources.drafts import Options
+from data_prep.sources.files import num_rows
+
+MAX_WORKERS = 8
+
+
+def num_workers() -> int:
+    """Processes to use when nobody says how many: the processors, at most `MAX_WORKERS`."""
+    return min(os.cpu_count() or 1, MAX_WORKERS)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line of `pack`."""
+    formats = "\n".join(f"  {name:<11}{(source(name).__doc__ or '').splitlines()[0]}" for name in SOURCES)
+    made = argparse.ArgumentParser(
+        prog="python -m data_prep pack", description=__doc__, epilog=f"formats:\n{formats}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    made.add_argument("path", type=Path, metavar="IN", help="the file with the rows, or a folder of such files")
+    made.add_argument("--from", dest="form", required=True, choices=SOURCES, metavar="FORMAT", help="see below")
+    made.add_argument("--out", type=Path, required=True, help="folder of the shards")
+    made.add_argument("--source", required=True, help="name of the data set; sample keys start with it")
+    made.add_argument("--licence", required=True, help="licence of the data, kept with every sample")
+    made.add_argument("--images", type=Path, help="folder of the images that the rows name")
+    made.add_argument("--shard-size", type=int, default=1000, help="rows a shard (default: 1000)")
+    made.add_argument(
+        "--max-side", type=int, help="pixels; larger images are scaled down (default: copied as they are)"
+    )
+    made.add_argument("--workers", type=int, default=num_workers(), help="processes (default: %(default)s)")
+    made.add_argument("--on-error", choices=("raise", "skip"), default="raise",
+                      help=f"stop at a bad row, or list it in {SKIPPED_FILE} and go on (default: raise)")  # fmt: skip
+    made.add_argument("--share-image", action="store_true", help="VQA: all questions about an image become one sample")
+    made.add_argument("--split", choices=("train", "test", "all"), default="train", help="of vqa_rad (default: train)")
+    made.add_argument("--language", choices=("en", "zh", "all"), default="en", help="of slake (default: en)")
+    made.add_argument("--prompt", default=Options.prompt, help="captions: what the user says (default: %(default)s)")
+    return made
+
+
+def main(argv: list[str]) -> int:
+    """Pack, and say what came of it."""
+    given = parser().parse_args(argv)
+    options = Options(split=given.split, language=given.language, share_image=given.share_image, prompt=given.prompt)
+    job = Job(
+        form=given.form, path=given.path, out=given.out, source=given.source, licence=given.licence,
+        images=given.images, shard_size=given.shard_size, max_side=given.max_side, on_error=given.on_error,
+        options=options,
+    )  # fmt: skip
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    with Progress(*columns) as progress:
+        task = progress.add_task(f"packing {given.source}", total=num_rows(given.path))
+        report = pack(job, workers=given.workers, on_progress=lambda rows: progress.advance(task, rows))
+    print(f"{given.out}: {report['samples']} samples.")
+    if report["skipped"]:
+        print(f"{report['skipped']} rows were left out: {given.out / SKIPPED_FILE} says which and why.")
+    if report["duplicates"]:
+        print(f"{report['duplicates']} samples are exact copies of others: {given.out / DUPLICATES_FILE} lists them.")
+    return 0

@@ -1,0 +1,76 @@
+"""Records into tar shards: byte-identical for the same records, and never half written under their final name."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from webdataset.writer import TarWriter
+
+from dragonfly_lit.spec.records import Record
+from dragonfly_lit.spec.shard import IMAGE_EXTENSIONS, check_key, record_to_json
+
+MAGIC = ((b"\xff\xd8\xff", "jpg"), (b"\x89PNG\r\n\x1a\n", "png"))
+
+
+def image_extension(data: bytes) -> str | None:
+    """jpg, png or webp by the first bytes of an encoded image; None for any other format."""
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "webp"
+    return next((extension for magic, extension in MAGIC if data.startswith(magic)), None)
+
+
+def sample_members(record: Record) -> dict[str, str | bytes]:
+    """What `webdataset.TarWriter` takes for a record: its key, its JSON and its images.
+
+    Raises:
+        ValueError: the key has other characters than a shard allows, or an image is no jpg, png or webp.
+    """
+    members: dict[str, str | bytes] = {"__key__": check_key(record.key)}
+    members["json"] = json.dumps(record_to_json(record), ensure_ascii=False, sort_keys=True).encode()
+    for number, data in enumerate(record.images):
+        extension = image_extension(data)
+        if extension is None:
+            raise ValueError(f"record {record.key}: image {number} is none of {', '.join(IMAGE_EXTENSIONS)}.")
+        members[extension if len(record.images) == 1 else f"{number}.{extension}"] = data
+    return members
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """A name beside `path` to write to; it becomes `path` when the block ends without an error."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        yield partial
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def alone(lock: Path) -> Iterator[None]:
+    """Wait until no other process of this machine is inside with the same lock; a killed one is no longer inside."""
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def write_shard(path: Path, records: Iterable[Record]) -> int:
+    """Write one tar with fixed times and owners, so that equal records give equal bytes.
+
+    Returns:
+        The number of samples written.
+    """
+    num_samples = 0
+    with atomic(path) as partial, partial.open("wb") as file:
+        with TarWriter(file, encoder=False, mtime=0, user="", group="", mode=0o644) as writer:
+            for record in records:
+                writer.write(sample_members(record))
+                num_samples += 1
+        file.flush()
+        os.fsync(file.fileno())
+    return num_samples

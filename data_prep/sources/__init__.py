@@ -1,0 +1,18 @@
+"""Published formats, a module each: `rows(path, options)` reads a file lazily, `draft(row, options)` converts a row.
+
+Rows are plain picklable values, so that workers convert them; an error of `draft` is an error of that row alone.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from types import ModuleType
+
+SOURCES = ("llava", "dragonfly", "messages", "parquet", "captions", "vqa_rad", "slake", "path_vqa", "roco")
+
+
+def source(name: str) -> ModuleType:
+    """The module of one of `SOURCES`."""
+    if name not in SOURCES:
+        raise ValueError(f"--from {name} is no format. Use one of {', '.join(SOURCES)}.")
+    return import_module(f"data_prep.sources.{name}")

@@ -1,0 +1,57 @@
+"""Released Dragonfly records: `{"image_url", "conversations": text in Llama-3's format, "source"}`, Parquet or JSON.
+
+A record with `text` instead of `conversations` is a caption, as the released loader has it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from data_prep.sources.drafts import ROLES, Draft, Options, finish, question_turns
+from data_prep.sources.files import read_rows
+from dragonfly_lit.processing.prompts import find_turns
+from dragonfly_lit.spec.records import Turn
+from dragonfly_lit.spec.tokens import BEGIN_OF_TEXT, END_HEADER, END_OF_TEXT, START_HEADER
+
+
+def parse_turns(text: str) -> list[Turn]:
+    """Turns of a text with Llama-3's headers.
+
+    Raises:
+        ValueError: a role is unknown, or something stands outside the turns.
+    """
+    text = text.strip().removeprefix(BEGIN_OF_TEXT).removesuffix(END_OF_TEXT)
+    turns, end = [], 0
+    for span in find_turns(text):
+        opening = f"{START_HEADER}{span.role}{END_HEADER}"
+        before = text[end : span.start].strip()
+        if before != opening:
+            raise ValueError(f"{before.removesuffix(opening)!r:.60} stands outside of any turn.")
+        if span.role not in ROLES:
+            raise ValueError(f"turn of {span.role!r}: the roles are system, user, assistant.")
+        turns.append(Turn(role=ROLES[span.role], text=text[span.start : span.end].strip()))
+        end = span.close
+    if not turns or text[end:].strip():
+        raise ValueError(f"{text[end:]!r:.60} has no header of a turn: expected {START_HEADER}user{END_HEADER}.")
+    return turns
+
+
+def rows(path: Path, options: Options) -> Iterator[dict[str, Any]]:
+    """The records of a Parquet, JSON or JSON-lines file, or of a folder of them."""
+    return read_rows(path)
+
+
+def draft(row: dict[str, Any], options: Options) -> Draft:
+    """One record; an empty `image_url` means text only."""
+    url = row.get("image_url") or []
+    names = [name for name in ([url] if isinstance(url, str) else list(url)) if name.strip()]
+    text = row.get("conversations")
+    if isinstance(text, str):
+        turns = parse_turns(text)
+    elif isinstance(row.get("text"), str):
+        turns = question_turns([(options.prompt, row["text"])])
+    else:
+        raise ValueError(f"'conversations' must be a text with Llama-3's headers, not {text!r:.60}.")
+    return finish(str(row.get("id", "")), turns, names, origin=str(row.get("source") or ""))
