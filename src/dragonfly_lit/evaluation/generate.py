@@ -1,0 +1,312 @@
+"""Prompts and images to answers: what questions have in common is computed once, and long ones go first.
+
+A sequence is image tokens, then text, so all questions about the same images share a prefix. Its keys and values are
+computed once an image and repeated for the questions; their own words follow, padded between prefix and text. The mask and
+the positions make that equal to asking one by one. Batches are planned over all questions at once: neither the number of
+ranks nor a kill changes what is computed together.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from os.path import commonprefix
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from dragonfly_lit.processing.crops import cut
+from dragonfly_lit.processing.encoding import Marked, mark, special_ids
+from dragonfly_lit.processing.images import decode
+from dragonfly_lit.processing.prompts import question_text
+from dragonfly_lit.spec.records import Crops
+from dragonfly_lit.spec.tokens import END_OF_TEXT, END_OF_TURN
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ask:
+    """One prompt about some images.
+
+    Attributes:
+        id: names it in errors, and seeds it when sampling.
+        prompt: words of the user's turn.
+        image_keys: identity of each image; equal keys, equal images.
+        read_images: gives the encoded images, called when they are needed.
+        max_new_tokens: the answer stops there.
+    """
+
+    id: str
+    prompt: str
+    image_keys: tuple[str, ...] = ()
+    read_images: Callable[[], Sequence[bytes]] = tuple
+    max_new_tokens: int = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reply:
+    """The words that came, and where the model looked: one entry an image."""
+
+    id: str
+    output: str
+    zoom: list[dict[str, Any]] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encoded:
+    """A prompt as tokens, `<|begin_of_text|>` first, its images not among them."""
+
+    ask: Ask
+    text: Marked
+
+
+@dataclass(frozen=True, kw_only=True)
+class AskBatch:
+    """Questions answered together; `owner[i]` is the position in `groups` of the images of question i."""
+
+    items: tuple[Encoded, ...]
+    owner: tuple[int, ...]
+
+    @property
+    def leaders(self) -> list[Ask]:
+        """One question for each distinct set of images."""
+        first = {group: item.ask for item, group in zip(reversed(self.items), reversed(self.owner), strict=True)}
+        return [first[group] for group in range(len(first))]
+
+
+@dataclass(kw_only=True)
+class _Decoding:
+    """Rows that are still being answered."""
+
+    cache: Any
+    mask: Bool[Tensor, "rows tokens"]
+    position: Int[Tensor, " rows"]
+    rows: list[int]
+    outputs: list[list[int]] = field(default_factory=list)
+
+
+class Generator:
+    """Answers prompts with a Dragonfly model; greedy unless `temperature` is above 0.
+
+    Args:
+        model: a `DragonflyForConditionalGeneration` in evaluation mode.
+        processor: its `DragonflyProcessor`.
+        batch_tokens: tokens of a batch at most, padding and answers included: bounds the memory of the key-value cache.
+        temperature: 0 takes the likeliest token; above, tokens are drawn by a generator of each question's own.
+        seed: of the drawing.
+    """
+
+    def __init__(self, model, processor, *, batch_tokens: int = 32768, temperature: float = 0.0, seed: int = 0) -> None:
+        if batch_tokens < 1 or temperature < 0:
+            raise ValueError(
+                f"batch_tokens={batch_tokens} must be positive and temperature={temperature} not negative."
+            )
+        self.model, self.tokenizer = model, processor.tokenizer
+        self.resize = getattr(processor, "resize", "fast")
+        self.layout = model.config.layout
+        self.batch_tokens, self.temperature, self.seed = batch_tokens, temperature, seed
+        self.ids = special_ids(self.tokenizer)
+        self.never = torch.tensor([self.ids.image], device=model.device)  # a slot without an image has no meaning
+        self.image_ids = self.layout.image_ids(self.ids.image, self.ids.newline)
+        self.by_question = self.layout.zoom.score == "question" and self.layout.zoom.selects
+        eos = getattr(model.generation_config, "eos_token_id", None)
+        stops = set(eos) if isinstance(eos, list) else {eos} - {None}
+        self.stops = stops | {self.tokenizer.convert_tokens_to_ids(token) for token in (END_OF_TURN, END_OF_TEXT)}
+
+    # Planning ---------------------------------------------------------------------------------------------------------
+
+    def plan(self, asks: Sequence[Ask]) -> list[AskBatch]:
+        """All questions in batches, the longest first, those about the same images together.
+
+        Raises:
+            ValueError: a question does not fit into the model's context.
+        """
+        groups: dict[Any, list[Encoded]] = {}
+        for ask in asks:
+            item = self._encode(ask)
+            alone = (ask.id,) if self.by_question else ()
+            groups.setdefault((ask.image_keys, *alone), []).append(item)
+        for items in groups.values():
+            items.sort(key=lambda item: -len(item.text))
+        ordered = sorted(groups.values(), key=lambda items: (-len(items[0].ask.image_keys), -len(items[0].text)))
+        batches: list[AskBatch] = []
+        items: list[Encoded] = []
+        owner: list[int] = []
+        for group in ordered:
+            for place, item in enumerate(group):
+                if items and not self._fits(items, item):
+                    batches.append(AskBatch(items=tuple(items), owner=tuple(owner)))
+                    items, owner = [], []
+                if not items:
+                    number = 0
+                elif place == 0:
+                    number = owner[-1] + 1
+                else:
+                    number = owner[-1]
+                items.append(item)
+                owner.append(number)
+        return [*batches, AskBatch(items=tuple(items), owner=tuple(owner))] if items else batches
+
+    def _encode(self, ask: Ask) -> Encoded:
+        text = Marked()
+        text.extend([self.ids.begin])
+        text.append(mark(self.tokenizer, question_text(ask.prompt)))
+        total = len(ask.image_keys) * len(self.image_ids) + len(text) + ask.max_new_tokens
+        limit = getattr(self.model.config.text_config, "max_position_embeddings", total)
+        if total > limit:
+            raise ValueError(
+                f"question {ask.id}: {len(ask.image_keys)} images of {len(self.image_ids)} tokens, {len(text)} tokens of text "
+                f"and {ask.max_new_tokens} of answer are {total}; the model's context is {limit}. "
+                "Shorten the prompt or lower max_new_tokens."
+            )
+        return Encoded(ask=ask, text=text)
+
+    def _fits(self, items: list[Encoded], item: Encoded) -> bool:
+        if len(items[0].ask.image_keys) != len(item.ask.image_keys):
+            return False
+        prefix = len(item.ask.image_keys) * len(self.image_ids)
+        text = max(len(other.text) for other in (*items, item))
+        answer = max(other.ask.max_new_tokens for other in (*items, item))
+        window = getattr(self.model.config.text_config, "sliding_window", None)
+        if window and prefix + text + answer > window and len(items[0].text) != len(item.text):
+            return False  # a window counts places, and padding would take some
+        return (len(items) + 1) * (prefix + text + answer) <= self.batch_tokens
+
+    # Answering --------------------------------------------------------------------------------------------------------
+
+    def answer(self, batches: Sequence[AskBatch]) -> Iterator[list[Reply]]:
+        """The replies of each batch; the images of the next ones are decoded and cut meanwhile."""
+        ahead = 2
+        with ThreadPoolExecutor(ahead) as pool:
+            pending: list[Future] = [pool.submit(self._crops, batch) for batch in batches[:ahead]]
+            for number, batch in enumerate(batches):
+                crops = pending.pop(0).result()
+                if number + ahead < len(batches):
+                    pending.append(pool.submit(self._crops, batches[number + ahead]))
+                yield self.answer_batch(batch, crops)
+
+    def _crops(self, batch: AskBatch) -> list[Crops]:
+        crops = []
+        for ask in batch.leaders:
+            try:
+                crops += [cut(decode(data), self.layout, self.resize) for data in ask.read_images()]
+            except ValueError as error:
+                raise ValueError(f"question {ask.id}: {error}") from error
+        return crops
+
+    @torch.inference_mode()
+    def answer_batch(self, batch: AskBatch, crops: list[Crops]) -> list[Reply]:
+        """The replies of one batch, in its order."""
+        start = self._start_by_question if self.by_question else self._start
+        logits, state, selected = start(batch, crops)
+        outputs = self._decode(batch, logits, state)
+        texts = self.tokenizer.batch_decode(outputs, skip_special_tokens=True)
+        zoom = self._zoom(crops, selected, len(batch.items[0].ask.image_keys))
+        return [
+            Reply(id=item.ask.id, output=text.strip(), zoom=zoom[group] if zoom else None)
+            for item, text, group in zip(batch.items, texts, batch.owner, strict=True)
+        ]
+
+    def _start(self, batch: AskBatch, crops: list[Crops]) -> tuple[Tensor, _Decoding, Tensor | None]:
+        """The prefix once an image, then the rest of every question on the repeated cache."""
+        texts = [item.text.ids for item in batch.items]
+        num_shared = min(len(commonprefix(texts)), min(map(len, texts)) - 1)
+        images = self.image_ids * len(batch.items[0].ask.image_keys)
+        prefix = torch.tensor([images + texts[0][:num_shared]] * len(batch.leaders), device=self.model.device)
+        output = self.model(input_ids=prefix, use_cache=True, logits_to_keep=1, **self._pixels(crops))
+        cache = output.past_key_values
+        if len(batch.leaders) < len(texts):
+            cache.batch_select_indices(torch.tensor(batch.owner, device=self.model.device))
+        ids, mask = self._pad_left([text[num_shared:] for text in texts])
+        positions = prefix.shape[1] + (mask.cumsum(1) - 1).clamp(min=0)
+        mask = torch.cat([mask.new_ones(len(texts), prefix.shape[1]), mask], dim=1)
+        step = self.model(
+            input_ids=ids, attention_mask=mask.long(), position_ids=positions, past_key_values=cache,
+            use_cache=True, logits_to_keep=1,
+        )  # fmt: skip
+        state = _Decoding(
+            cache=step.past_key_values, mask=mask, position=positions[:, -1] + 1, rows=list(range(len(texts)))
+        )
+        return step.logits[:, -1], state, output.selected_crops
+
+    def _start_by_question(self, batch: AskBatch, crops: list[Crops]) -> tuple[Tensor, _Decoding, Tensor | None]:
+        """Everything at once: what is seen of an image depends on the question, so nothing is shared."""
+        images = self.image_ids * len(batch.items[0].ask.image_keys)
+        ids, mask = self._pad_left([images + item.text.ids for item in batch.items])
+        question, _ = self._pad_left([[0] * len(images) + [int(q) for q in item.text.question] for item in batch.items])
+        positions = (mask.cumsum(1) - 1).clamp(min=0)
+        output = self.model(
+            input_ids=ids, attention_mask=mask.long(), position_ids=positions, question_mask=(question == 1) & mask,
+            use_cache=True, logits_to_keep=1, **self._pixels(crops),
+        )  # fmt: skip
+        state = _Decoding(
+            cache=output.past_key_values, mask=mask, position=positions[:, -1] + 1, rows=list(range(len(batch.items)))
+        )
+        return output.logits[:, -1], state, output.selected_crops
+
+    def _decode(self, batch: AskBatch, logits: Float[Tensor, "rows words"], state: _Decoding) -> list[list[int]]:
+        outputs: list[list[int]] = [[] for _ in batch.items]
+        draws = [self._draw_of(item.ask) for item in batch.items]
+        while True:
+            words = self._choose(logits, [draws[row] for row in state.rows])
+            going = []
+            for place, (row, word) in enumerate(zip(state.rows, words.tolist(), strict=True)):
+                if word in self.stops:
+                    continue
+                outputs[row].append(word)
+                if len(outputs[row]) < batch.items[row].ask.max_new_tokens:
+                    going.append(place)
+            if not going:
+                return outputs
+            if len(going) < len(state.rows):
+                keep = torch.tensor(going, device=words.device)
+                state.cache.batch_select_indices(keep)
+                state.mask, state.position, words = state.mask[keep], state.position[keep], words[keep]
+                state.rows = [state.rows[place] for place in going]
+            state.mask = torch.cat([state.mask, state.mask.new_ones(len(going), 1)], dim=1)
+            step = self.model(
+                input_ids=words[:, None], attention_mask=state.mask.long(), position_ids=state.position[:, None],
+                past_key_values=state.cache, use_cache=True, logits_to_keep=1,
+            )  # fmt: skip
+            state.cache, logits = step.past_key_values, step.logits[:, -1]
+            state.position = state.position + 1
+
+    def _draw_of(self, ask: Ask) -> torch.Generator | None:
+        if self.temperature == 0:
+            return None
+        seed = hashlib.blake2b(f"{self.seed}/{ask.id}".encode(), digest_size=7).digest()
+        return torch.Generator().manual_seed(int.from_bytes(seed, "big"))
+
+    def _choose(self, logits: Tensor, draws: list[torch.Generator | None]) -> Int[Tensor, " rows"]:
+        logits = logits.index_fill(1, self.never, float("-inf"))
+        if self.temperature == 0:
+            return logits.argmax(-1)
+        chances = (logits.float() / self.temperature).softmax(-1).cpu()
+        words = [torch.multinomial(row, 1, generator=draw) for row, draw in zip(chances, draws, strict=True)]
+        return torch.cat(words).to(logits.device)
+
+    def _pixels(self, crops: list[Crops]) -> dict[str, Tensor]:
+        if not crops:
+            return {}
+        pixels = torch.stack([crop.pixels for crop in crops])
+        grids = torch.tensor([[list(crop.grids.medium), list(crop.grids.high)] for crop in crops])
+        return {"pixel_values": pixels.to(self.model.device), "image_grids": grids.to(self.model.device)}
+
+    def _pad_left(self, rows: list[list[int]]) -> tuple[Int[Tensor, "rows tokens"], Bool[Tensor, "rows tokens"]]:
+        width = max(map(len, rows))
+        ids = torch.tensor([[self.ids.end] * (width - len(row)) + row for row in rows], device=self.model.device)
+        lengths = torch.tensor([len(row) for row in rows], device=self.model.device)
+        return ids, torch.arange(width, device=self.model.device)[None] >= (width - lengths)[:, None]
+
+    def _zoom(self, crops: list[Crops], selected: Tensor | None, num_images: int) -> list[list[dict[str, Any]]]:
+        if not num_images:
+            return []
+        kept = selected.tolist() if selected is not None else [None] * len(crops)
+        seen = [
+            {"medium": list(crop.grids.medium), "high": list(crop.grids.high), "kept": one}
+            for crop, one in zip(crops, kept, strict=True)
+        ]
+        return [seen[start : start + num_images] for start in range(0, len(seen), num_images)]
