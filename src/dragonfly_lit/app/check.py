@@ -1,0 +1,76 @@
+"""Rules across groups, checked on the plain configuration before any weight is loaded."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+PRECISIONS = ("fp32", "bf16", "fp8")
+
+
+def check_train(config: dict[str, Any]) -> None:
+    """ValueError for a combination that cannot run: the key, the value and the way out."""
+    _check_processes(config)
+    _check_precision(config["trainer"]["precision"])
+    _check_start(config)
+    for group in ("vision", "language"):
+        check_weights(group, config[group]["path"], config)
+
+
+def check_multirun(num_processes: int | None = None) -> None:
+    """A sweep inside a launch of several processes would start itself once a process."""
+    world = num_processes or int(os.environ.get("WORLD_SIZE", os.environ.get("SLURM_NTASKS", "1")))
+    if world > 1:
+        raise ValueError(
+            f"--multirun was started by {world} processes, and each would run the whole sweep. Start it once, "
+            "without torchrun or srun, with hydra/launcher=submitit_slurm or trainer.devices=N for its jobs."
+        )
+
+
+def check_weights(group: str, path: str, config: dict[str, Any]) -> None:
+    """The pretrained part `group` is on disk, unless a released checkpoint brings it."""
+    if path == "builtin" or (group == "language" and config["model"]["released"]):
+        return
+    if not Path(path).exists():
+        raise ValueError(
+            f"{group}.path={path} does not exist. Download it there (`hf download REPO --local-dir {path}`), "
+            f"set {group}.path or weights_root to where it lies, or use model=tiny."
+        )
+
+
+def _check_processes(config: dict[str, Any]) -> None:
+    trainer, strategy = config["trainer"], config["strategy"]
+    if trainer["accelerator"] == "gpu":
+        import torch
+
+        if not torch.cuda.is_available():
+            raise ValueError("trainer.accelerator=gpu: torch finds no CUDA device here. Use trainer=cpu.")
+    processes = trainer["devices"] * trainer["num_nodes"]
+    if processes > 1 and strategy["name"] == "single":
+        raise ValueError(
+            f"trainer.devices={trainer['devices']} on {trainer['num_nodes']} nodes with strategy=single. "
+            "Use strategy=ddp or strategy=fsdp."
+        )
+
+
+def _check_precision(precision: str) -> None:
+    if precision in ("fp16", "float16", "16", "16-mixed"):
+        raise ValueError(
+            f"trainer.precision={precision}: Llama's activations overflow in fp16, and loss scaling would hide it. "
+            "Use bf16, or fp32 where the device has no bf16."
+        )
+    if precision not in PRECISIONS:
+        raise ValueError(f"trainer.precision={precision} is unknown. Use one of {', '.join(PRECISIONS)}.")
+
+
+def _check_start(config: dict[str, Any]) -> None:
+    for key in ("resume", "init_from"):
+        value = config[key]
+        if value not in (None, "auto") and not Path(value).exists():
+            raise ValueError(f"{key}={value} does not exist. Give a run folder, a checkpoint, or {key}=auto.")
+    if config["resume"] not in (None, "auto") and config["init_from"] not in (None, "auto"):
+        raise ValueError(
+            f"resume={config['resume']} goes on with everything, init_from={config['init_from']} starts anew from "
+            "weights: give one of them."
+        )
