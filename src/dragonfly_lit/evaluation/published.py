@@ -1,4 +1,4 @@
-"""Rows of published tables, verified in the text of their source; nothing here is from memory."""
+"""Rows of published tables, each verified in the text of its source; nothing here is from memory."""
 
 from __future__ import annotations
 
@@ -7,11 +7,19 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedRow:
-    """One number of a published table, in the paper's units (percent unless the metric says otherwise)."""
+    """One number of a published table.
+
+    Attributes:
+        task: our name of the benchmark.
+        metric: the key of our metric that it stands beside; `note` says where the source leaves its own rule open.
+        model: the row's model.
+        value: in the source's units, percent unless the metric is in points.
+        source: where the number was read.
+        note: what keeps it from being comparable digit by digit.
+    """
 
     task: str
     metric: str
-    """The key of our metric that it compares with, or a key of ours with a note where the paper does not name its own."""
     model: str
     value: float
     source: str

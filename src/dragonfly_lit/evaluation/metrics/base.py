@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from dragonfly_lit.evaluation.tasks.base import Question
+from dragonfly_lit.evaluation.tasks.question import Question
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,17 +21,17 @@ class Mark:
 
     Attributes:
         parsed: the answer that the official rule read out of the output; None when it found none.
-        score: what the official rule gives, 0..1 (CIDEr-D goes to 10).
-        lenient_parsed: the same by the lenient rule; equal to the official one where a benchmark has no second rule.
+        score: what the official rule gives, 0..1.
+        lenient_parsed: the same by the second rule; equal to the official one where a benchmark has only one.
         lenient_score: likewise.
-        values: the row of numbers that the metric keeps, one a column.
+        values: the numbers that the metric keeps, by column; nan where a column does not apply to the question.
     """
 
     parsed: str | None
     score: float
     lenient_parsed: str | None
     lenient_score: float
-    values: tuple[float, ...]
+    values: Mapping[str, float]
 
 
 class QuestionMetric(Metric):
@@ -43,7 +44,10 @@ class QuestionMetric(Metric):
     is_differentiable = False
     higher_is_better = True
     full_state_update = False
-    columns: ClassVar[tuple[str, ...]] = ("score", "lenient_score", "parsed", "lenient_parsed")
+    columns: ClassVar[tuple[str, ...]]
+    """What is kept of each question: means are reported, except of columns named `num_...`, which are summed."""
+    broken_down: ClassVar[tuple[str, ...]] = ()
+    """Columns that are also reported by split and by category, as `column/group`."""
 
     seen: Tensor
     values: Tensor
@@ -71,11 +75,12 @@ class QuestionMetric(Metric):
             raise ValueError(f"question {question.id!r} is not one of the {len(self.rows)} questions of this metric.")
         if self.seen[row]:
             raise ValueError(f"question {question.id!r} was scored before; each is scored once.")
+        values = self.mark(prediction, question).values
+        self.values[row] = torch.tensor([values[name] for name in self.columns], dtype=torch.float64)
         self.seen[row] += 1
-        self.values[row] = torch.tensor(self.mark(prediction, question).values, dtype=torch.float64)
 
     def compute(self) -> dict[str, float]:
-        """Scores by name, as fractions (MME: points).
+        """Scores by name, as fractions (MME: points); `num_...` are counts.
 
         Raises:
             ValueError: a question has no answer yet, or two ranks answered the same one.
@@ -83,15 +88,60 @@ class QuestionMetric(Metric):
         for count, problem in ((self.seen == 0, "no answer"), (self.seen > 1, "more than one answer")):
             if count.any():
                 first = self.questions[int(count.nonzero()[0])].id
-                raise ValueError(
-                    f"{int(count.sum())} of {len(self.questions)} questions have {problem}, e.g. {first!r}."
-                )
+                raise ValueError(f"{int(count.sum())} of {len(self.questions)} questions have {problem}: {first!r}.")
         return self.summarise()
 
-    @abstractmethod
     def summarise(self) -> dict[str, float]:
         """The scores over all rows, each of which is filled."""
+        scores: dict[str, float] = {}
+        for name in self.columns:
+            values = self.column(name)
+            if not all(map(math.isnan, values)):
+                scores[name] = total(values) if name.startswith("num_") else mean(values)
+        for name in self.broken_down:
+            for group, value in self.by_group(self.column(name)).items():
+                if not math.isnan(value):
+                    scores[f"{name}/{group}"] = value
+        return scores
 
-    def column(self, name: str) -> Tensor:
+    def column(self, name: str) -> list[float]:
         """One column over all questions, in their order."""
-        return self.values[:, self.columns.index(name)]
+        return self.values[:, self.columns.index(name)].tolist()
+
+    def by_group(self, values: Sequence[float]) -> dict[str, float]:
+        """Means by split and by category, where there is more than one of them."""
+        means: dict[str, float] = {}
+        for group_of in (_split, _category):
+            groups = grouped(values, self.questions, group_of)
+            if len(groups) > 1:
+                means |= {group: mean(members) for group, members in groups.items() if group}
+        return means
+
+
+def _split(question: Question) -> str:
+    return question.split
+
+
+def _category(question: Question) -> str:
+    return question.category
+
+
+def grouped(
+    values: Sequence[float], questions: Sequence[Question], group_of: Callable[[Question], str]
+) -> dict[str, list[float]]:
+    """The values of the questions of each group, groups in the order of their names."""
+    groups: dict[str, list[float]] = {}
+    for value, question in zip(values, questions, strict=True):
+        groups.setdefault(group_of(question), []).append(value)
+    return dict(sorted(groups.items()))
+
+
+def total(values: Sequence[float]) -> float:
+    """Exact sum of the values that are numbers."""
+    return math.fsum(value for value in values if not math.isnan(value))
+
+
+def mean(values: Sequence[float]) -> float:
+    """Correctly rounded mean of the values that are numbers; nan when there are none."""
+    count = sum(not math.isnan(value) for value in values)
+    return total(values) / count if count else math.nan

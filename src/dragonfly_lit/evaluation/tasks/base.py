@@ -2,69 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import ClassVar
 
-from dragonfly_lit.evaluation.tasks.images import StoredImage
+from dragonfly_lit.evaluation.metrics.base import QuestionMetric
+from dragonfly_lit.evaluation.published import PublishedRow, rows_of
+from dragonfly_lit.evaluation.tasks.question import Question
 
-if TYPE_CHECKING:
-    from dragonfly_lit.evaluation.metrics.base import QuestionMetric
-    from dragonfly_lit.evaluation.published import PublishedRow
+__all__ = ["Question", "Suite", "Task", "check_questions"]
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Question:
-    """One question of a benchmark, as its data set words it; the prompt template is applied later.
-
-    Attributes:
-        id: unique within the task, the same on every machine and in every layout where the data set numbers its questions.
-        task: name of the benchmark.
-        text: the question without choices, hints or instructions.
-        images: where the images are; empty for a text-only question. Read them with `read_images`.
-        answers: accepted answers; ten human answers, one gold answer, or the letter of the right choice.
-        choices: texts of the choices of a multiple-choice question, else None.
-        category: what the breakdown groups by (subject, subtask, question type).
-        split: the part of the benchmark that is scored apart (human or augmented, random or popular).
-        meta: what a prompt or a metric needs besides (hint, OCR tokens, answer type, pair id).
-    """
-
-    id: str
-    task: str
-    text: str
-    images: tuple[bytes | Path | StoredImage, ...] = ()
-    answers: tuple[str, ...] = ()
-    choices: tuple[str, ...] | None = None
-    category: str = ""
-    split: str = ""
-    meta: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def image_keys(self) -> tuple[str, ...]:
-        """Identity of each image: two questions with equal keys look at the same images, so a prefix can be shared."""
-        return tuple(_image_key(image) for image in self.images)
-
-    def read_images(self) -> tuple[bytes, ...]:
-        """The encoded images; a ValueError names the question when one is missing."""
-        try:
-            return tuple(
-                image if isinstance(image, bytes) else image.read_bytes() for image in self.images
-            )  # Path and StoredImage share the method
-        except (OSError, ValueError) as error:
-            raise ValueError(f"{self.task}: question {self.id}: its image cannot be read: {error}") from error
-
-
-def _image_key(image: bytes | Path | StoredImage) -> str:
-    if isinstance(image, bytes):
-        return hashlib.sha256(image).hexdigest()
-    return image.key if isinstance(image, StoredImage) else str(image)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +43,8 @@ class Task(ABC):
     """Name of the rule that reads an answer out of the output, for the results file."""
     judged: ClassVar[bool] = False
     """Whether the metric needs scores of a judge."""
-    multiple_choice: ClassVar[bool] = False
+    expects: ClassVar[str] = ""
+    """The layouts that `read` knows, for the message when a file is missing."""
 
     split: str = "test"
     limit: int | None = None
@@ -111,18 +65,23 @@ class Task(ABC):
     def metric(self, questions: Sequence[Question], judged: Mapping[str, float] | None = None) -> QuestionMetric:
         """A metric over exactly these questions; `judged` holds a judge's score by question id where one is needed."""
 
+    def locate(self, data_root: str | Path) -> Path:
+        """The folder of this benchmark; ValueError when it is not there."""
+        folder = Path(self.folder) if self.folder is not None else Path(data_root) / self.name
+        if not folder.is_dir():
+            raise ValueError(
+                f"{self.name}: there is no folder {folder}. Expected {self.expects} below data_root={data_root}. "
+                f"`python -m data_prep benchmark {self.name}` says where the data comes from."
+            )
+        return folder
+
     def questions(self, data_root: str | Path) -> list[Question]:
         """The questions to ask, checked.
 
         Raises:
-            ValueError: a file is missing (says what was expected), an id stands twice, or an image or answer is missing.
+            ValueError: a file is missing (says what was expected), an id stands twice, an image or answer is missing.
         """
-        folder = Path(self.folder) if self.folder is not None else Path(data_root) / self.name
-        questions: list[Question] = []
-        for question in self.read(folder):
-            questions.append(question)
-            if self.limit is not None and len(questions) == self.limit:
-                break
+        questions = list(islice(self.read(self.locate(data_root)), self.limit))
         check_questions(self.name, questions)
         if note := self.count_note(len(questions)):
             log.warning(note)
@@ -138,8 +97,6 @@ class Task(ABC):
 
     def published(self) -> tuple[PublishedRow, ...]:
         """Verified rows of papers for this benchmark."""
-        from dragonfly_lit.evaluation.published import rows_of
-
         return rows_of(self.name)
 
     @property
@@ -176,7 +133,7 @@ def check_questions(task: str, questions: Sequence[Question]) -> None:
     for question in questions:
         if not question.text.strip():
             raise ValueError(f"{task}: question {question.id} has no text.")
-        if not question.answers and not question.meta.get("hidden"):
+        if not question.answers:
             raise ValueError(
                 f"{task}: question {question.id} has no answer. Remove it, or read a split with public answers."
             )
