@@ -1,0 +1,182 @@
+"""Packing is deterministic, copies images as they are, and says what it leaves out."""
+
+import json
+import os
+from io import BytesIO
+
+import numpy as np
+import pytest
+import webdataset
+from PIL import Image
+
+from data_prep.__main__ import main
+from data_prep.images import find_image, load_image
+from data_prep.packing import Job, pack
+from dragonfly_lit.data.shards import open_dataset
+
+
+def photo(seed: int, width: int = 20, height: int = 10, kind: str = "PNG") -> bytes:
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    out = BytesIO()
+    Image.fromarray(pixels).save(out, kind)
+    return out.getvalue()
+
+
+@pytest.fixture
+def captions(tmp_path):
+    """25 images and their captions; numbers 3 and 20 are exact copies."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    lines = []
+    for number in range(25):
+        same = 3 if number == 20 else number
+        (folder / f"{number}.png").write_bytes(photo(same))
+        lines.append(json.dumps({"image": f"{number}.png", "caption": f"Noise {same}."}))
+    (tmp_path / "captions.jsonl").write_text("\n".join(lines))
+    return tmp_path
+
+
+def job(home, out="out", **changes):
+    given = {"form": "captions", "path": home / "captions.jsonl", "images": home / "images", "out": home / out,
+             "source": "noise", "licence": "CC0", "shard_size": 7}  # fmt: skip
+    return Job(**(given | changes))
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def test_what_is_packed_is_the_same_for_any_number_of_workers(captions):
+    pack(job(captions, "one"), workers=1)
+    pack(job(captions, "two"), workers=2)
+    assert contents(captions / "one") == contents(captions / "two")
+    assert len(open_dataset(captions / "one")) == 25
+
+
+def test_webdataset_reads_the_same_samples(captions):
+    pack(job(captions), workers=1)
+    shards = open_dataset(captions / "out")
+    urls = [str(captions / "out" / entry.name) for entry in shards.entries]
+    theirs = list(webdataset.WebDataset(urls, shardshuffle=False, empty_check=False))
+    assert [sample["__key__"] for sample in theirs] == [shards[i].key for i in range(25)]
+    assert [sample["png"] for sample in theirs] == [shards[i].images[0] for i in range(25)]
+
+
+def test_images_are_copied_as_they_are(captions):
+    pack(job(captions), workers=1)
+    assert open_dataset(captions / "out")[4].images == ((captions / "images" / "4.png").read_bytes(),)
+
+
+def test_max_side_shrinks_only_what_is_larger():
+    jpeg = photo(0, 400, 200, "JPEG")
+    small = Image.open(BytesIO(load_image(jpeg, None, max_side=100)))
+    assert (small.size, small.format) == ((100, 50), "JPEG")
+    assert load_image(jpeg, None, max_side=400) is jpeg
+
+
+def test_an_image_of_another_format_becomes_png_without_loss():
+    made = Image.open(BytesIO(load_image(photo(0, kind="BMP"), None, max_side=None)))
+    assert made.format == "PNG"
+    assert made.tobytes() == Image.open(BytesIO(photo(0))).tobytes()
+
+
+def test_exact_copies_are_reported_and_kept(captions):
+    report = pack(job(captions), workers=1)
+    lines = (captions / "out" / "duplicates.jsonl").read_text().splitlines()
+    assert (report["samples"], report["duplicates"]) == (25, 1)
+    assert json.loads(lines[0]) == {"key": "noise-00000020", "same_as": "noise-00000003"}
+
+
+def test_bad_rows_are_left_out_and_listed(captions):
+    (captions / "images" / "5.png").unlink()
+    (captions / "images" / "6.png").write_bytes(b"no image")
+    report = pack(job(captions, on_error="skip"), workers=1)
+    skipped = [json.loads(line) for line in (captions / "out" / "skipped.jsonl").read_text().splitlines()]
+    assert report["samples"] == len(open_dataset(captions / "out")) == 23
+    assert [line["row"] for line in skipped] == [5, 6]
+    assert "missing" in skipped[0]["reason"]
+
+
+def test_a_bad_row_stops_the_run_which_goes_on_once_it_is_mended(captions):
+    broken = captions / "images" / "12.png"
+    good = broken.read_bytes()
+    broken.unlink()
+    with pytest.raises(ValueError, match=r"row 12 \(?.*12\.png is missing"):
+        pack(job(captions), workers=1)
+    broken.write_bytes(good)
+    pack(job(captions), workers=1)
+    pack(job(captions, "fresh"), workers=1)
+    assert contents(captions / "out") == contents(captions / "fresh")
+
+
+def test_another_run_cannot_go_on_in_its_place(captions):
+    (captions / "images" / "12.png").rename(captions / "images" / "away.png")
+    with pytest.raises(ValueError, match="missing"):
+        pack(job(captions), workers=1)
+    with pytest.raises(ValueError, match="shard_size was 7, is 5"):
+        pack(job(captions, shard_size=5), workers=1)
+
+
+def test_packing_again_changes_nothing_and_packing_otherwise_is_refused(captions):
+    first = pack(job(captions), workers=1)
+    before = contents(captions / "out")
+    assert pack(job(captions), workers=1) == first
+    with pytest.raises(ValueError, match="packed otherwise"):
+        pack(job(captions, licence="MIT"), workers=1)
+    assert contents(captions / "out") == before
+
+
+def test_a_chunk_without_a_good_row_leaves_no_shard(captions):
+    for number in range(7, 14):
+        (captions / "images" / f"{number}.png").unlink()
+    pack(job(captions, on_error="skip"), workers=1)
+    names = [entry.name for entry in open_dataset(captions / "out").entries]
+    assert names == ["noise-00000.tar", "noise-00002.tar", "noise-00003.tar"]
+
+
+@pytest.mark.parametrize("name", ["../secret.png", "a/../../secret.png", "{home}/secret.png", "", ".", "a\0b"])
+def test_a_name_that_leaves_the_image_folder_is_refused(tmp_path, name):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "secret.png").write_bytes(photo(0))
+    with pytest.raises(ValueError, match="outside"):
+        find_image(name.format(home=tmp_path), tmp_path / "images")
+
+
+def test_an_address_is_not_fetched(tmp_path):
+    with pytest.raises(ValueError, match="nothing is downloaded"):
+        find_image("https://example.org/a.png", tmp_path)
+
+
+def test_an_image_that_claims_too_many_pixels_is_refused():
+    bomb = bytearray(photo(0))
+    bomb[16:24] = (60000).to_bytes(4, "big") * 2
+    with pytest.raises(ValueError, match=r"60000x60000|cannot be opened"):
+        load_image(bytes(bomb), None, max_side=None)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("rows.json", "{"), ("rows.json", "{}"), ("rows.jsonl", '{"a": 1}\n['), ("rows.jsonl", "[1]\n"),
+     ("rows.parquet", "PAR1"), ("rows.arrow", "ARROW"), ("rows.json", b"\xff\xfe".decode("latin-1")),
+     ("rows.json", "[]"), ("rows.doc", ""), ("rows.csv", "")],
+)  # fmt: skip
+def test_a_broken_input_is_one_line_with_its_name(tmp_path, capsys, name, content):
+    (tmp_path / name).write_text(content, encoding="latin-1")
+    argv = ["pack", "--from", "parquet", str(tmp_path / name), "--out", str(tmp_path / "out"), "--source", "a"]
+    assert main([*argv, "--licence", "CC0", "--workers", "1"]) == 1
+    told = capsys.readouterr().err.strip()
+    assert name in told
+    assert "\n" not in told
+
+
+def test_pack_from_the_command_line(captions, capsys):
+    argv = ["pack", "--from", "captions", str(captions / "captions.jsonl"), "--images", str(captions / "images")]
+    argv += ["--out", str(captions / "out"), "--source", "noise", "--licence", "CC0", "--workers", "1"]
+    assert main(argv) == 0
+    assert "25 samples" in capsys.readouterr().out
+    assert not os.path.exists(captions / "out" / ".pack")
+
+
+def test_a_source_name_that_cannot_be_a_key_is_refused(captions):
+    with pytest.raises(ValueError, match="key"):
+        pack(job(captions, source="a.b"), workers=1)
