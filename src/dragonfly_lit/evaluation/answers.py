@@ -1,8 +1,7 @@
 """Answers as JSON lines: appended and fsynced batch by batch, read back after a kill, keyed by all that made them.
 
-A line is `{"key", "id", "task", "prompt", "output", "answer", "score", "lenient_answer", "lenient_score", "images", "zoom"}`. The key is
-a digest of the question, its prompt, its images, the generation settings and the model: a changed one of them makes another
-key, so an old answer is never taken for a new one.
+A line has the fields of `Answer`. Its key is a digest of the question, its prompt, its images, the generation settings
+and the model: a changed one of them makes another key, so an old answer is never taken for a new one.
 """
 
 from __future__ import annotations
@@ -147,8 +146,8 @@ def read_predictions(path: Path, task: str, questions: Sequence[Question]) -> di
     """The outputs of a predictions file by question id: JSON lines, or one JSON list of objects.
 
     Raises:
-        ValueError: the file is missing, empty or malformed; an id stands twice, is unknown, or has no prediction; a question
-            has none; or the predictions are of another benchmark.
+        ValueError: the file is missing, empty or malformed; an id stands twice, is unknown, or has no prediction; a
+            question has none; or the predictions are of another benchmark.
     """
     outputs: dict[str, str] = {}
     for number, row in enumerate(_rows(path), 1):
@@ -162,7 +161,7 @@ def read_predictions(path: Path, task: str, questions: Sequence[Question]) -> di
         output = next((row[name] for name in OUTPUT_FIELDS if row.get(name) is not None), None)
         if not isinstance(output, str | int | float):
             raise ValueError(
-                f"{path}: the prediction for {key!r} has no text; expected one of the fields {', '.join(OUTPUT_FIELDS)}."
+                f"{path}: the prediction for {key!r} has no text; expected a field {' or '.join(OUTPUT_FIELDS)}."
             )
         if str(key) in outputs:
             raise ValueError(f"{path}: id {key!r} stands twice. Keep one prediction a question.")

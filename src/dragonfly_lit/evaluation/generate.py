@@ -1,9 +1,9 @@
 """Prompts and images to answers: what questions have in common is computed once, and long ones go first.
 
 A sequence is image tokens, then text, so all questions about the same images share a prefix. Its keys and values are
-computed once an image and repeated for the questions; their own words follow, padded between prefix and text. The mask and
-the positions make that equal to asking one by one. Batches are planned over all questions at once: neither the number of
-ranks nor a kill changes what is computed together.
+computed once an image and repeated for the questions; their own words follow, padded between prefix and text. The
+mask and the positions make that equal to asking one by one. Batches are planned over all questions at once: neither the
+number of ranks nor a kill changes what is computed together.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from os.path import commonprefix
+from itertools import takewhile
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from dragonfly_lit.processing.crops import cut
+from dragonfly_lit.processing.crops import Resize, cut
 from dragonfly_lit.processing.encoding import Marked, mark, special_ids
 from dragonfly_lit.processing.images import decode
 from dragonfly_lit.processing.prompts import question_text
@@ -105,7 +105,7 @@ class Generator:
                 f"batch_tokens={batch_tokens} must be positive and temperature={temperature} not negative."
             )
         self.model, self.tokenizer = model, processor.tokenizer
-        self.resize = getattr(processor, "resize", "fast")
+        self.resize: Resize = getattr(processor, "resize", "fast")
         self.layout = model.config.layout
         self.batch_tokens, self.temperature, self.seed = batch_tokens, temperature, seed
         self.ids = special_ids(self.tokenizer)
@@ -158,8 +158,8 @@ class Generator:
         limit = getattr(self.model.config.text_config, "max_position_embeddings", total)
         if total > limit:
             raise ValueError(
-                f"question {ask.id}: {len(ask.image_keys)} images of {len(self.image_ids)} tokens, {len(text)} tokens of text "
-                f"and {ask.max_new_tokens} of answer are {total}; the model's context is {limit}. "
+                f"question {ask.id}: {len(ask.image_keys)} images of {len(self.image_ids)} tokens, {len(text)} tokens "
+                f"of text and {ask.max_new_tokens} of answer are {total}; the model's context is {limit}. "
                 "Shorten the prompt or lower max_new_tokens."
             )
         return Encoded(ask=ask, text=text)
@@ -213,7 +213,7 @@ class Generator:
     def _start(self, batch: AskBatch, crops: list[Crops]) -> tuple[Tensor, _Decoding, Tensor | None]:
         """The prefix once an image, then the rest of every question on the repeated cache."""
         texts = [item.text.ids for item in batch.items]
-        num_shared = min(len(commonprefix(texts)), min(map(len, texts)) - 1)
+        num_shared = min(_num_common(texts), min(map(len, texts)) - 1)
         images = self.image_ids * len(batch.items[0].ask.image_keys)
         prefix = torch.tensor([images + texts[0][:num_shared]] * len(batch.leaders), device=self.model.device)
         output = self.model(input_ids=prefix, use_cache=True, logits_to_keep=1, **self._pixels(crops))
@@ -252,8 +252,10 @@ class Generator:
         draws = [self._draw_of(item.ask) for item in batch.items]
         while True:
             words = self._choose(logits, [draws[row] for row in state.rows])
-            going = []
-            for place, (row, word) in enumerate(zip(state.rows, words.tolist(), strict=True)):
+            chosen: list[int] = words.tolist()
+            going: list[int] = []
+            for place, row in enumerate(state.rows):
+                word = chosen[place]
                 if word in self.stops:
                     continue
                 outputs[row].append(word)
@@ -310,3 +312,7 @@ class Generator:
             for crop, one in zip(crops, kept, strict=True)
         ]
         return [seen[start : start + num_images] for start in range(0, len(seen), num_images)]
+
+
+def _num_common(texts: list[list[int]]) -> int:
+    return sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, zip(*texts, strict=False)))

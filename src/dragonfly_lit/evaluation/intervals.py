@@ -1,14 +1,18 @@
-"""95% intervals by bootstrap over images: questions about one image are drawn together, since their errors are not independent."""
+"""95% intervals by bootstrap over images: questions about one image err together, so they are drawn together."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Sequence
+import math
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from functools import cached_property
 
 import numpy as np
 
+from dragonfly_lit.evaluation.metrics.base import QuestionMetric
+
 LEVEL = 0.95
-CHUNK = 64
-"""Resamples held in memory at once."""
+DIGITS = 6
+"""Decimals of a bound; the last ones would depend on the number of threads."""
 
 
 class Resamples:
@@ -25,35 +29,74 @@ class Resamples:
         self.cluster = np.array([names[name] for name in clusters])
         self.num_clusters, self.num, self.seed = len(names), num, seed
 
-    def counts(self) -> Iterator[np.ndarray]:
-        """How often each cluster is drawn, `[resamples, clusters]`, a few resamples at a time."""
-        draw = np.random.default_rng(self.seed)
+    @cached_property
+    def counts(self) -> np.ndarray:
+        """How often each cluster is drawn, `[resamples, clusters]`."""
         chances = np.full(self.num_clusters, 1 / self.num_clusters)
-        for start in range(0, self.num, CHUNK):
-            yield draw.multinomial(self.num_clusters, chances, size=min(CHUNK, self.num - start))
+        return np.random.default_rng(self.seed).multinomial(self.num_clusters, chances, size=self.num)
 
     def means(self, values: np.ndarray) -> np.ndarray:
-        """The mean over questions of `values[questions]` in each resample."""
-        sums = np.bincount(self.cluster, values, self.num_clusters)
-        sizes = np.bincount(self.cluster, minlength=self.num_clusters)
-        return np.concatenate([(count @ sums) / (count @ sizes) for count in self.counts()])
+        """The mean of `values[questions]` in each resample, over the questions where it is a number."""
+        known = np.isfinite(values)
+        sums = np.bincount(self.cluster[known], values[known], self.num_clusters)
+        sizes = np.bincount(self.cluster[known], minlength=self.num_clusters)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return (self.counts @ sums) / (self.counts @ sizes)
 
-    def rows(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """For each resample the numbers of its questions, and for each of them which copy of its cluster it is of."""
+    def rows(self) -> Iterator[np.ndarray]:
+        """The numbers of the questions of each resample, those of one draw of a cluster together and in order."""
         members = np.argsort(self.cluster, kind="stable")
-        ends = np.cumsum(np.bincount(self.cluster, minlength=self.num_clusters))
-        blocks = np.split(members, ends[:-1])
-        for counts in self.counts():
-            for count in counts:
-                drawn = [(blocks[c], copy) for c in np.flatnonzero(count) for copy in range(count[c])]
-                yield (
-                    np.concatenate([block for block, _ in drawn]),
-                    np.concatenate([np.full(len(block), copy) for block, copy in drawn]),
-                )
+        blocks = np.split(members, np.cumsum(np.bincount(self.cluster, minlength=self.num_clusters))[:-1])
+        for count in self.counts:
+            yield np.concatenate([block for block, times in zip(blocks, count, strict=True) for _ in range(times)])
 
 
-def interval(estimates: np.ndarray) -> list[float]:
-    """The middle `LEVEL` of the estimates; NaNs (a resample without any positive) are left out."""
+def interval(estimates: np.ndarray) -> list[float] | None:
+    """The middle `LEVEL` of the estimates; those that are no number (a resample without any positive) are left out."""
+    estimates = estimates[np.isfinite(estimates)]
+    if not len(estimates):
+        return None
     tail = (1 - LEVEL) / 2
-    low, high = np.nanquantile(estimates, [tail, 1 - tail]) if np.isfinite(estimates).any() else (np.nan, np.nan)
-    return [float(low), float(high)]
+    return [round(float(bound), DIGITS) for bound in np.quantile(estimates, [tail, 1 - tail])]
+
+
+def intervals(
+    metric: QuestionMetric, scores: Mapping[str, float], resamples: Resamples
+) -> dict[str, list[float] | None]:
+    """An interval for each score that is no count.
+
+    A score that is the mean of a column is resampled as such; the others through the metric's own summary.
+    """
+    wanted = [name for name in scores if not name.startswith("num_")]
+    found = {name: interval(resamples.means(column)) for name, column in _columns(metric, scores).items()}
+    if rest := [name for name in wanted if name not in found]:
+        drawn = [_summary(metric, rows) for rows in resamples.rows()]
+        found |= {name: interval(np.array([summary.get(name, math.nan) for summary in drawn])) for name in rest}
+    return {name: found[name] for name in wanted}
+
+
+def _columns(metric: QuestionMetric, scores: Mapping[str, float]) -> dict[str, np.ndarray]:
+    """The scores that are plain means, each with what it is the mean of."""
+    found: dict[str, np.ndarray] = {}
+    for name, score in scores.items():
+        column, _, group = name.partition("/")
+        if column not in metric.columns or column.startswith("num_"):
+            continue
+        values = np.array(metric.column(column))
+        if group:
+            inside = [group in (question.split, question.category) for question in metric.questions]
+            values = np.where(inside, values, math.nan)
+        known = values[np.isfinite(values)]
+        if len(known) and math.isclose(known.mean(), score, rel_tol=1e-9, abs_tol=1e-12):
+            found[name] = values
+    return found
+
+
+def _summary(metric: QuestionMetric, rows: np.ndarray) -> dict[str, float]:
+    """The metric's summary over the questions `rows`, some of them several times."""
+    questions, values = metric.questions, metric.values
+    try:
+        metric.questions, metric.values = tuple(questions[row] for row in rows), values[rows]
+        return metric.summarise()
+    finally:
+        metric.questions, metric.values = questions, values
