@@ -137,7 +137,7 @@ def packed_varlen_attention(
     """Attention of transformers' interface: (rows, heads, tokens, width) in, (rows, tokens, heads, width) out."""
     if packing is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **kwargs)
-    rows, heads, tokens, width = query.shape
+    rows, heads, tokens, _ = query.shape
     q, k, v = (x.transpose(1, 2).flatten(0, 1) for x in (query, key, value))
     keys = packing.queries if packing.keys is None else packing.keys
     if packing.queries is not None:
@@ -165,7 +165,8 @@ def _run_by_run(q: Tensor, k: Tensor, v: Tensor, packing: Packing, scaling: floa
             mask = ones.tril(num_keys - num_queries)
         out = F.scaled_dot_product_attention(
             query.transpose(0, 1)[None], key.transpose(0, 1)[None], value.transpose(0, 1)[None],
-            attn_mask=mask, is_causal=mask is None, scale=scaling, dropout_p=dropout, enable_gqa=q.shape[1] != k.shape[1],
+            attn_mask=mask, is_causal=mask is None, scale=scaling, dropout_p=dropout,
+            enable_gqa=q.shape[1] != k.shape[1],
         )  # fmt: skip
         outs.append(out[0].transpose(0, 1))
     return torch.cat(outs) if outs else q
@@ -192,7 +193,7 @@ def _torch_varlen(q: Tensor, k: Tensor, v: Tensor, packing: Packing, scaling: fl
     from torch.nn.attention.varlen import varlen_attn
 
     known = inspect.signature(varlen_attn).parameters
-    options = {"window_size": (-1, 0)} if "window_size" in known else {"is_causal": True}
+    options: dict = {"window_size": (-1, 0)} if "window_size" in known else {"is_causal": True}
     if q.shape[1] != k.shape[1]:
         if "enable_gqa" in known:
             options["enable_gqa"] = True

@@ -1,4 +1,4 @@
-"""Hidden states and labels to loss: the only shift by one, and only the rows that are supervised go through the head."""
+"""Hidden states and labels to loss: the only shift by one; only supervised rows go through the head."""
 
 from __future__ import annotations
 

@@ -44,7 +44,10 @@ def tiny_config(
         "pad_token_id": None,
     } | (text or {})  # fmt: skip
     zoom_fields = {"medium_crops": 4, "high_crops": 8, "top_k": 1} | (zoom or {})
-    fields = {"image_token_id": _IDS[tokens.IMAGE], "newline_token_id": _IDS[tokens.NEWLINE]} | overrides
+    fields: dict[str, Any] = {
+        "image_token_id": _IDS[tokens.IMAGE],
+        "newline_token_id": _IDS[tokens.NEWLINE],
+    } | overrides
     return DragonflyConfig(vision_config=vision_fields, text_config=text_fields, zoom=zoom_fields, **fields)
 
 

@@ -46,6 +46,10 @@ class VisionTower(nn.Module):
         return self.tower.encoder.layers
 
     @property
+    def dtype(self) -> torch.dtype:
+        return next(self.parameters()).dtype
+
+    @property
     def frozen(self) -> bool:
         return not any(p.requires_grad for p in self.parameters())
 
@@ -55,7 +59,7 @@ class VisionTower(nn.Module):
 
     def normalise(self, pixels: UInt8[Tensor, "crops 3 side side"]) -> Float[Tensor, "crops 3 side side"]:
         """Pixels in 0..255 to zero mean and unit deviation, computed in float32 or better, on their device."""
-        dtype = torch.promote_types(next(self.parameters()).dtype, torch.float32)
+        dtype = torch.promote_types(self.dtype, torch.float32)
         scale, shift = _scale_and_shift(self.mean, self.std, pixels.device, dtype)
         return pixels.to(dtype) * scale + shift
 

@@ -66,7 +66,7 @@ def crop_regions(zoom: Zoom, num_images: int, grids: Int[Tensor, "images 2 2"] |
         return (high // (zoom.num_high // zoom.num_medium)).expand(num_images, -1)
     if grids is None:
         raise ValueError(
-            "zoom.regions=spatial needs image_grids, the (cols, rows) of the medium and of the high grid of every image. "
+            "zoom.regions=spatial needs image_grids: (cols, rows) of the medium and of the high grid of every image. "
             "DragonflyProcessor and the data stream give them; or use zoom.regions=raster."
         )
     medium = torch.arange(zoom.num_medium, device=device)

@@ -1,0 +1,289 @@
+"""The released checkpoints in, and out again in the layout that the released code loads."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from huggingface_hub import split_torch_state_dict_into_shards
+from safetensors.torch import save_file
+from tokenizers import Tokenizer
+from torch import Tensor
+from transformers import AutoConfig, GenerationConfig, PreTrainedConfig
+from transformers import initialization as init
+
+from dragonfly_lit.models.config import DragonflyConfig
+from dragonfly_lit.models.weights import Stored, fill, stored_in, stored_tensors
+from dragonfly_lit.spec import tokens
+from dragonfly_lit.spec.layout import Zoom
+from dragonfly_lit.spec.released import ZOOMS, released_zoom
+
+if TYPE_CHECKING:
+    from dragonfly_lit.models.dragonfly import DragonflyForConditionalGeneration
+
+log = logging.getLogger(__name__)
+UNUSED_FILE = "vision_unused.safetensors"
+"""Beside a saved model: the tower's layers after the features, which the released layout has and nothing computes."""
+VISION_FOLDER = "image_encoder"
+_LLAMA_3_IDS = {tokens.IMAGE: 128002, tokens.NEWLINE: 128003, tokens.END_OF_TURN: 128009, tokens.END_OF_TEXT: 128001}
+_RECOMPUTED = re.compile(r"(embeddings\.position_ids|rotary_emb\.inv_freq)$")
+_LAYER = re.compile(r"encoder\.layers\.(\d+)\.")
+
+
+def vision_config_of(vision: str | Path | None, folder: Path, named: str | None) -> PreTrainedConfig:
+    """Config of the tower of a released checkpoint: from a folder, or by name from the local cache, never the network.
+
+    Args:
+        vision: what the user gave.
+        folder: the released checkpoint.
+        named: what its config calls the tower.
+    """
+    candidates = (
+        [vision] if vision is not None else [folder / VISION_FOLDER, *([folder / named, named] if named else [])]
+    )
+    for candidate in candidates:
+        try:
+            config = AutoConfig.from_pretrained(candidate, local_files_only=True)
+        except (OSError, ValueError):
+            continue
+        return getattr(config, "vision_config", config)
+    raise ValueError(
+        f"{folder} needs the config of its vision tower ({named}), and {' or '.join(map(str, candidates))} is neither a "
+        "folder with a config.json nor a name in the local cache. Give vision=FOLDER; its weights are not needed."
+    )
+
+
+def token_ids(folder: Path, vocab_size: int) -> dict[str, int]:
+    """Ids of the image slot, the newline, the end of turn and the padding, from the checkpoint's own tokenizer."""
+    if not (folder / "tokenizer.json").is_file():
+        if vocab_size == 128256:
+            return _LLAMA_3_IDS
+        raise ValueError(
+            f"{folder} has no tokenizer.json, so the ids of its special tokens are unknown. Copy it there."
+        )
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    ids = {token: tokenizer.token_to_id(token) for token in _LLAMA_3_IDS}
+    if lacking := [token for token, index in ids.items() if index is None]:
+        raise ValueError(f"{folder / 'tokenizer.json'} lacks {', '.join(lacking)}. It is not a Llama-3 tokenizer.")
+    return {token: index for token, index in ids.items() if index is not None}
+
+
+def read_released(
+    cls: type[DragonflyForConditionalGeneration],
+    folder: str | Path,
+    *,
+    vision: str | Path | None,
+    version: str,
+    dtype: torch.dtype,
+    device: torch.device | str,
+) -> DragonflyForConditionalGeneration:
+    """A model from a released folder; see `DragonflyForConditionalGeneration.from_released`."""
+    folder = Path(folder)
+    if not (folder / "config.json").is_file():
+        raise ValueError(f"{folder} has no config.json. A released checkpoint is a folder with config and weights.")
+    fields = json.loads((folder / "config.json").read_text())
+    ids = token_ids(folder, fields["vocab_size"])
+    config = DragonflyConfig(
+        vision_config=vision_config_of(vision, folder, fields.get("image_encoder")),
+        text_config=_text_config(fields),
+        zoom=vars(released_zoom(version)),
+        image_token_id=ids[tokens.IMAGE],
+        newline_token_id=ids[tokens.NEWLINE],
+        vision_source=fields.get("image_encoder"),
+        **_pixel_statistics(vision, folder),
+    )
+    model = allocate(cls, config, dtype, device)
+    stored, unused = _our_names(stored_tensors(folder), config)
+    fill(model, stored, folder)
+    model.unused_vision = unused
+    model.generation_config = GenerationConfig(
+        bos_token_id=fields.get("bos_token_id"),
+        eos_token_id=[ids[tokens.END_OF_TURN], ids[tokens.END_OF_TEXT]],
+        pad_token_id=ids[tokens.END_OF_TEXT],
+    )
+    return model
+
+
+def allocate(
+    cls: type[DragonflyForConditionalGeneration],
+    config: DragonflyConfig,
+    dtype: torch.dtype,
+    device: torch.device | str = "cpu",
+) -> DragonflyForConditionalGeneration:
+    """A model in eval mode whose weights hold anything; its buffers are right and stay in float32."""
+    for part in (config, config.vision_config, config.text_config):
+        part.dtype = dtype
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        with torch.device(device), init.no_init_weights():
+            model = cls(config)
+    finally:
+        torch.set_default_dtype(before)
+    model.tie_weights()
+    return model.eval()
+
+
+def _text_config(fields: dict[str, Any]) -> PreTrainedConfig:
+    """The flat Llama fields of a released config, `text_config` over them."""
+    own = {k: v for k, v in fields.items() if k not in ("architectures", "text_config", "image_encoder", "model_type")}
+    merged = own | {k: v for k, v in (fields.get("text_config") or {}).items() if v is not None}
+    merged.pop("text_pretrained_model_name_or_path", None)
+    for vision_field in ("image_size", "patch_size", "num_channels", "transformers_version", "torch_dtype", "dtype"):
+        merged.pop(vision_field, None)
+    return AutoConfig.for_model(merged.pop("model_type", "llama"), **merged)
+
+
+def _pixel_statistics(vision: str | Path | None, folder: Path) -> dict[str, Any]:
+    for place in (vision, folder / VISION_FOLDER, folder):
+        file = Path(place or "") / "preprocessor_config.json"
+        if place is not None and file.is_file():
+            fields = json.loads(file.read_text())
+            return {k: fields[k] for k in ("image_mean", "image_std") if k in fields}
+    return {}
+
+
+def _our_names(stored: dict[str, Stored], config: DragonflyConfig) -> tuple[dict[str, Stored], dict[str, Stored]]:
+    """Tensors by our names, and those of the tower after the features by their released names."""
+    ours, unused = {}, {}
+    for key, tensor in stored.items():
+        name = key.removeprefix("module.")
+        if _RECOMPUTED.search(name):
+            continue
+        if name.startswith("vision_embed_tokens."):
+            ours["projector." + name.removeprefix("vision_embed_tokens.")] = tensor
+        elif name.startswith("language_model."):
+            ours["language." + name.removeprefix("language_model.")] = tensor
+        elif name.startswith("image_encoder."):
+            inner = name.removeprefix("image_encoder.").removeprefix("vision_model.")
+            if is_unused(inner, config):
+                unused[inner] = tensor
+            else:
+                ours["vision.tower." + inner] = tensor
+        else:
+            ours[key] = tensor
+    if config.text_config.tie_word_embeddings and "language.lm_head.weight" in ours:
+        ours.setdefault("language.model.embed_tokens.weight", ours["language.lm_head.weight"])
+    return ours, unused
+
+
+def is_unused(name: str, config: DragonflyConfig) -> bool:
+    """Whether a weight of the tower comes after the features that are used."""
+    layer = _LAYER.match(name)
+    if layer:
+        return int(layer[1]) >= config.num_vision_layers_used
+    return name.startswith(("post_layernorm.", "head."))
+
+
+def unused_tensors(model: DragonflyForConditionalGeneration) -> dict[str, Tensor]:
+    """The tower's weights after the features, by their names in the tower.
+
+    From the files that the model came from. A model that never had them gets layers of zeros and a norm of ones,
+    which hand the features through unchanged: the released code computes them and never looks at the outcome.
+    """
+    if model.unused_vision:
+        return {name: tensor.read() for name, tensor in model.unused_vision.items()}
+    config = model.config
+    log.warning(
+        "This model never had the tower's %d last layer(s); the file gets layers that hand their input through.",
+        config.vision_config.num_hidden_layers - config.num_vision_layers_used,
+    )
+    with torch.device("meta"):
+        from transformers import AutoModel
+
+        whole = AutoModel.from_config(config.vision_config)
+    names = {name.removeprefix("vision_model."): weight.shape for name, weight in whole.state_dict().items()}
+    return {
+        name: torch.full(shape, float(re.search(r"norm\d?\.weight$", name) is not None))
+        for name, shape in names.items()
+        if is_unused(name, config)
+    }
+
+
+def write_released(model: DragonflyForConditionalGeneration, folder: str | Path, max_shard_size: str) -> None:
+    """Save in the released layout; see `DragonflyForConditionalGeneration.save_released`."""
+    folder, config = Path(folder), model.config
+    _check_releasable(config)
+    state = _released_state(model)
+    folder.mkdir(parents=True, exist_ok=True)
+    plan = split_torch_state_dict_into_shards(
+        state, filename_pattern="model{suffix}.safetensors", max_shard_size=max_shard_size
+    )
+    for file, keys in plan.filename_to_tensors.items():
+        save_file({key: state[key].contiguous() for key in keys}, folder / file, metadata={"format": "pt"})
+    if plan.is_sharded:
+        index = {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename}
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2))
+    (folder / "config.json").write_text(json.dumps(_released_config(model), indent=2))
+    model.generation_config.save_pretrained(folder)
+    config.vision_config.save_pretrained(folder / VISION_FOLDER)
+    statistics = {"image_mean": config.image_mean, "image_std": config.image_std}
+    (folder / VISION_FOLDER / "preprocessor_config.json").write_text(json.dumps(statistics, indent=2))
+
+
+def _check_releasable(config: DragonflyConfig) -> None:
+    zoom = Zoom(**config.zoom)
+    if zoom not in ZOOMS.values():
+        differ = {
+            version: ", ".join(f"{k}={v!r} (released {getattr(released, k)!r})" for k, v in vars(zoom).items()
+                               if v != getattr(released, k))
+            for version, released in ZOOMS.items()
+        }  # fmt: skip
+        nearest = min(differ, key=lambda version: differ[version].count("="))
+        raise ValueError(
+            f"The released code cannot compute this model: zoom.{differ[nearest]} differs from {nearest}. "
+            "Use save_pretrained, or train with the released zoom."
+        )
+    kinds = (config.text_config.model_type, config.vision_config.model_type, config.feature_layer)
+    if kinds != ("llama", "clip_vision_model", -2):
+        raise ValueError(
+            f"The released code knows a Llama and a CLIP tower read at feature_layer=-2, not {kinds}. Use save_pretrained."
+        )
+
+
+def _released_state(model: DragonflyForConditionalGeneration) -> dict[str, Tensor]:
+    dtype = next(model.projector.parameters()).dtype
+    prefixes = {
+        "vision.tower.": "image_encoder.vision_model.",
+        "projector.": "vision_embed_tokens.",
+        "language.": "language_model.",
+    }
+    state = {}
+    for name, weight in model.state_dict().items():
+        ours = next(prefix for prefix in prefixes if name.startswith(prefix))
+        state[prefixes[ours] + name.removeprefix(ours)] = weight.cpu()
+    tower = model.vision.dtype
+    for name, weight in unused_tensors(model).items():
+        state["image_encoder.vision_model." + name] = weight.to(tower or dtype)
+    if model.config.text_config.tie_word_embeddings:
+        state["language_model.lm_head.weight"] = state["language_model.lm_head.weight"].clone()
+    return state
+
+
+def _released_config(model: DragonflyForConditionalGeneration) -> dict[str, Any]:
+    config = model.config
+    text = config.text_config.to_dict()
+    rope = text.pop("rope_parameters", None) or {}
+    theta = rope.pop("rope_theta", 10000.0)
+    # The released code runs on transformers 4.45, which knows rope_theta and rope_scaling.
+    text |= {"rope_theta": theta, "rope_scaling": rope if rope.get("rope_type", "default") != "default" else None}
+    dtype = str(text.pop("dtype", None) or model.dtype).removeprefix("torch.")
+    return {
+        **{k: v for k, v in text.items() if k not in ("model_type", "_name_or_path", "architectures")},
+        "architectures": ["DragonflyForCausalLM"],
+        "model_type": "dragonfly",
+        "torch_dtype": dtype,
+        "image_encoder": config.vision_source or VISION_FOLDER,
+        "text_config": {**text, "torch_dtype": dtype},
+        "text_pretrained_model_name_or_path": None,
+    }
+
+
+def unused_beside(folder: Path) -> dict[str, Stored]:
+    """The tower's unused weights that were saved beside a model, if they were."""
+    file = folder / UNUSED_FILE
+    return stored_in(file) if file.is_file() else {}

@@ -1,0 +1,177 @@
+"""Tensors in files, read one by one straight into the weights they fill.
+
+Memory-mapping would count every page of the file on top of the model, so bytes are read where they are
+needed: the peak is the model itself. Nothing is unpickled but tensors.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+CHUNK_BYTES = 16 * 2**20
+_INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+_SINGLES = ("model.safetensors", "pytorch_model.bin")
+_DTYPES = {
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64,
+    "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stored:
+    """A tensor that lies in a file."""
+
+    key: str
+    file: Path
+    offset: int
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    stamp: int
+    """When the file was written, in nanoseconds: another file of the same name is refused."""
+
+    def _chunks(self) -> Iterator[Tensor]:
+        if self.file.stat().st_mtime_ns != self.stamp:
+            raise ValueError(
+                f"{self.file} was written again since it was opened; {self.key} is no longer where it was."
+            )
+        left = prod(self.shape) * self.dtype.itemsize
+        buffer = bytearray(min(CHUNK_BYTES, left))
+        with self.file.open("rb", buffering=0) as file:
+            file.seek(self.offset)
+            while left:
+                view = memoryview(buffer)[: min(len(buffer), left)]
+                if file.readinto(view) != len(view):
+                    raise ValueError(f"{self.file} ends inside {self.key}: the file is cut short. Copy it again.")
+                left -= len(view)
+                yield torch.frombuffer(view, dtype=self.dtype)
+
+    @torch.no_grad()
+    def read_into(self, target: Tensor) -> None:
+        """Fill a contiguous tensor of the same shape, converting dtype and device on the way."""
+        flat, place = target.view(-1), 0
+        for chunk in self._chunks():
+            flat[place : place + chunk.numel()].copy_(chunk)
+            place += chunk.numel()
+
+    def read(self) -> Tensor:
+        """The tensor, in its own dtype."""
+        tensor = torch.empty(self.shape, dtype=self.dtype)
+        self.read_into(tensor)
+        return tensor
+
+
+def stored_tensors(folder: Path) -> dict[str, Stored]:
+    """Every tensor of a checkpoint folder, by key; safetensors or .bin, in one file or sharded.
+
+    Raises:
+        ValueError: there is no checkpoint, a shard is missing, or a shard lacks a key that the index promises.
+    """
+    for name in _INDEXES:
+        if (folder / name).is_file():
+            return _sharded(folder, name)
+    for name in _SINGLES:
+        if (folder / name).is_file():
+            return stored_in(folder / name)
+    raise ValueError(f"{folder} holds no weights. A checkpoint has one of {', '.join(_SINGLES + _INDEXES)}.")
+
+
+def _sharded(folder: Path, index: str) -> dict[str, Stored]:
+    placed: dict[str, str] = json.loads((folder / index).read_text())["weight_map"]
+    stored: dict[str, Stored] = {}
+    for name in sorted(set(placed.values())):
+        if not (folder / name).is_file():
+            raise ValueError(
+                f"{folder / name} is missing: {index} says that it holds weights. Copy the whole checkpoint."
+            )
+        found = stored_in(folder / name)
+        if lacking := [key for key, file in placed.items() if file == name and key not in found]:
+            raise ValueError(f"{folder / name} lacks {_listed(lacking)}, which {index} says it holds. Copy it again.")
+        stored |= found
+    return stored
+
+
+def stored_in(file: Path) -> dict[str, Stored]:
+    """Every tensor of one file, by key."""
+    return _in_safetensors(file) if file.suffix == ".safetensors" else _in_pickle(file)
+
+
+def _in_safetensors(file: Path) -> dict[str, Stored]:
+    try:
+        with file.open("rb") as opened:
+            (size,) = struct.unpack("<Q", opened.read(8))
+            header = json.loads(opened.read(size))
+    except (struct.error, ValueError, MemoryError, OverflowError) as error:
+        raise ValueError(f"{file} is not a safetensors file ({error}). Copy it again.") from None
+    header.pop("__metadata__", None)
+    stamp = file.stat().st_mtime_ns
+    return {
+        key: Stored(
+            key=key, file=file, offset=8 + size + facts["data_offsets"][0], shape=tuple(facts["shape"]),
+            dtype=_DTYPES[facts["dtype"]], stamp=stamp,
+        )
+        for key, facts in header.items()
+    }  # fmt: skip
+
+
+def _in_pickle(file: Path) -> dict[str, Stored]:
+    # Under a fake mode torch.load reads no data, but notes where in the zip each storage lies.
+    with FakeTensorMode():
+        loaded = torch.load(file, map_location="cpu", weights_only=True)
+    stamp = file.stat().st_mtime_ns
+    stored = {}
+    for key, tensor in loaded.items():
+        offset = getattr(tensor.untyped_storage(), "_checkpoint_offset", None)
+        if offset is None or not tensor.is_contiguous():
+            raise ValueError(f"{file} stores {key} in an old or strided form. Save it again with safetensors.")
+        stored[key] = Stored(
+            key=key, file=file, offset=offset + tensor.storage_offset() * tensor.element_size(),
+            shape=tuple(tensor.shape), dtype=tensor.dtype, stamp=stamp,
+        )  # fmt: skip
+    return stored
+
+
+def fill(module: nn.Module, stored: Mapping[str, Stored], source: Path | str) -> None:
+    """Fill every weight of `module` from the tensor stored under its name, each key and shape checked first.
+
+    Args:
+        module: a model whose weights are allocated and may hold anything.
+        stored: by the names of `module`'s own weights.
+        source: where the tensors come from, for the errors.
+
+    Raises:
+        ValueError: a key is missing or left over, or a shape differs.
+    """
+    state = module.state_dict(keep_vars=True)
+    first_of: dict[int, str] = {}
+    aliases = {name for name, weight in state.items() if first_of.setdefault(id(weight), name) != name}
+    wanted = {name: weight for name, weight in state.items() if name not in aliases}
+    unknown = [stored[name].key for name in stored if name not in state]
+    missing = [name for name in wanted if name not in stored]
+    if missing or unknown:
+        parts = [f"lacks {_listed(missing)}"] * bool(missing) + [f"has unknown {_listed(unknown)}"] * bool(unknown)
+        raise ValueError(
+            f"{source} {' and '.join(parts)}. Its config and its weights are not of the same model, "
+            "or a file of it was left out."
+        )
+    for name, weight in wanted.items():
+        if tuple(weight.shape) != stored[name].shape:
+            raise ValueError(
+                f"{stored[name].file}: {stored[name].key} has shape {stored[name].shape}, but the config makes it "
+                f"{tuple(weight.shape)}. Give the config that belongs to these weights."
+            )
+    for name, weight in wanted.items():
+        stored[name].read_into(weight.data)
+
+
+def _listed(keys: list[str], shown: int = 4) -> str:
+    rest = f" and {len(keys) - shown} more" if len(keys) > shown else ""
+    return ", ".join(keys[:shown]) + rest
