@@ -1,0 +1,49 @@
+"""Low-rank adapters in the language model: added through peft, merged away when weights are loaded elsewhere."""
+
+from __future__ import annotations
+
+import re
+
+from torch import Tensor, nn
+
+from dragonfly_lit.training.stages import Lora
+
+_A, _B, _BASE = ".lora_A.default.weight", ".lora_B.default.weight", ".base_layer."
+
+
+def add_adapters(language: nn.Module, lora: Lora) -> None:
+    """Puts adapters into the linear layers that `lora.target` names; their weights are called `...lora_A...`.
+
+    Raises:
+        ValueError: peft is not installed.
+    """
+    try:
+        from peft import LoraConfig, inject_adapter_in_model
+    except ImportError as error:
+        raise ValueError("stage.lora needs peft: pip install 'dragonfly_lit[lora]', or set stage.lora=null.") from error
+    config = LoraConfig(
+        r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=list(lora.target)
+    )  # fmt: skip
+    inject_adapter_in_model(config, language)
+
+
+def lora_scale(lora: Lora | None) -> float | None:
+    """What multiplies B A in a layer's weight."""
+    return None if lora is None else lora.alpha / lora.rank
+
+
+def merge_adapters(tensors: dict[str, Tensor], scale: float) -> dict[str, Tensor]:
+    """The same weights without adapters: W + scale * B A, under the names of the plain model."""
+    merged = {name.replace(_BASE, "."): tensor for name, tensor in tensors.items() if ".lora_" not in name}
+    for name in tensors:
+        if name.endswith(_A):
+            layer = name.removesuffix(_A)
+            weight = merged[f"{layer}.weight"]
+            delta = tensors[layer + _B].float() @ tensors[name].float()
+            merged[f"{layer}.weight"] = (weight.float() + scale * delta).to(weight.dtype)
+    return merged
+
+
+def plain_names(names: set[str]) -> set[str]:
+    """Names that the weights have once adapters are merged."""
+    return {re.sub(r"\.base_layer\.", ".", name) for name in names if ".lora_" not in name}

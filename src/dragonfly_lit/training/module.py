@@ -1,0 +1,152 @@
+"""The LightningModule: it builds, it hands sums to the update, it names what a checkpoint holds. No ideas of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
+from torch.optim import AdamW
+
+from dragonfly_lit.spec.records import Batch
+from dragonfly_lit.training.checkpoint_files import CheckpointInfo
+from dragonfly_lit.training.checkpoints import check_init_from, check_resume, load_weights, network_tensors
+from dragonfly_lit.training.lora import add_adapters, lora_scale
+from dragonfly_lit.training.network import StepLoss, TrainingNetwork
+from dragonfly_lit.training.optimizer import build_optimizer, group_names, state_tensors, undecayed
+from dragonfly_lit.training.precision import Precision, cast_weights, check_precision, to_fp8
+from dragonfly_lit.training.sharding import Compile, blocks
+from dragonfly_lit.training.stages import Claim, Stage, claims, freeze
+from dragonfly_lit.training.update import StepReport, prepare_update
+
+
+class TrainingModule(pl.LightningModule):
+    """Trains one stage of a Dragonfly model.
+
+    The Trainer must have `max_steps=stage.steps`, `accumulate_grad_batches=stage.accumulate`, `precision="32-true"`
+    and no clipping of its own.
+
+    Args:
+        model_factory: builds the model, on the CPU, whenever a run starts.
+        stage: what trains.
+        model_name: written into checkpoints, and asked for when one is loaded.
+        precision: of the matmuls.
+        compile: off or blocks.
+        init_from: a run, a checkpoint or a transformers folder whose weights the model starts from; None keeps the
+            factory's.
+    """
+
+    def __init__(
+        self,
+        model_factory: Callable[[], nn.Module],
+        stage: Stage,
+        *,
+        model_name: str = "dragonfly",
+        precision: Precision = "fp32",
+        compile: Compile = "off",
+        init_from: str | Path | None = None,
+    ) -> None:
+        super().__init__()
+        self.model_factory, self.stage, self.model_name = model_factory, stage, model_name
+        self.precision: Precision = precision
+        self.compile_mode: Compile = compile
+        self.init_from = init_from
+        self.network: TrainingNetwork | None = None
+        self.strict_loading = False
+        self.report: StepReport | None = None
+        """Of the last optimizer step."""
+        self.stop_after_step = False
+        """Set by a callback of any rank; every rank's report says so after the next step."""
+        self.refuse: Callable[[float, float], str | None] | None = None
+        """Asked with loss and gradient norm of every step; a reason refuses it."""
+
+    def configure_model(self) -> None:
+        if self.network is not None:
+            return
+        check_precision(self.precision, self.trainer.strategy.root_device)
+        model = self.model_factory()
+        if self.init_from is not None:
+            check_init_from(Path(self.init_from), self.stage, self.model_name)
+            load_weights(model, Path(self.init_from))
+        if self.stage.lora is not None:
+            add_adapters(model.language, self.stage.lora)
+        freeze(model, self.stage)
+        cast_weights(model, self.precision)
+        if self.precision == "fp8":
+            to_fp8(blocks(model.language))
+        self.spared = undecayed(model)
+        self.network = TrainingNetwork(model, self.precision)
+        arrange = getattr(self.trainer.strategy, "arrange", None)
+        if arrange is not None:
+            arrange(self.network, self.compile_mode)
+
+    @property
+    def model(self) -> Any:
+        """The Dragonfly model within the network."""
+        assert self.network is not None, "the model exists from configure_model on"
+        return self.network.model
+
+    def training_step(self, batch: Batch, batch_index: int) -> dict[str, Any]:
+        assert self.network is not None
+        if isinstance(self.network, FSDPModule) and self.trainer.strategy.reduce_last_only:  # type: ignore[attr-defined]
+            self.network.set_requires_gradient_sync(not self.trainer.fit_loop._should_accumulate())
+        step_loss = self.network(batch)
+        self._sums.append(torch.stack([step_loss.loss.detach(), step_loss.weight]))
+        return {"loss": step_loss.loss, "step_loss": StepLoss(*(t.detach() for t in step_loss))}
+
+    def validation_step(self, batch: Batch, batch_index: int) -> dict[str, Any]:
+        assert self.network is not None
+        return {"step_loss": self.network(batch)}
+
+    def on_train_start(self) -> None:
+        self._sums: list[Tensor] = []
+
+    def on_train_epoch_start(self) -> None:
+        self.model.train()
+
+    def configure_optimizers(self) -> AdamW:
+        return build_optimizer(self.claims(), self.spared, self.stage)
+
+    def claims(self) -> list[Claim]:
+        """What trains, with its live parameters."""
+        return claims(self.model, self.stage.groups)
+
+    def configure_gradient_clipping(self, optimizer, gradient_clip_val=None, gradient_clip_algorithm=None) -> None:
+        """After the last backward of an optimizer step: everything that happens to gradients happens here."""
+        loss, weight = torch.stack(self._sums).double().sum(dim=0)
+        self._sums.clear()
+        self.report = prepare_update(
+            optimizer,
+            self.stage,
+            self.trainer.global_step,
+            loss=loss,
+            weight=weight,
+            divided_by=self.trainer.accumulate_grad_batches * self.trainer.world_size,
+            stop=self.stop_after_step,
+            refuse=self.refuse,
+        )
+
+    def checkpoint_tensors(self, trainable_only: bool) -> dict[str, Tensor]:
+        """Live tensors by name: weights, and the optimizer's state."""
+        optimizer: Any = self.optimizers(use_pl_optimizer=False)
+        tensors = network_tensors(self.model, trainable_only=trainable_only)
+        return tensors | {f"optimizer/{name}": tensor for name, tensor in state_tensors(optimizer).items()}
+
+    def checkpoint_info(self, trainable_only: bool) -> CheckpointInfo:
+        """What a checkpoint of now is."""
+        optimizer: Any = self.optimizers(use_pl_optimizer=False)
+        return CheckpointInfo(
+            stage=self.stage.name, model=self.model_name, step=self.trainer.global_step, steps=self.stage.steps,
+            groups=group_names(optimizer), trainable_only=trainable_only,
+            init_from=None if self.init_from is None else str(Path(self.init_from).resolve()),
+            lora_scale=lora_scale(self.stage.lora),
+        )  # fmt: skip
+
+    def check_resume(self, info: CheckpointInfo, folder: Path) -> None:
+        """Refuses to go on from another stage, model or set of weights."""
+        optimizer: Any = self.optimizers(use_pl_optimizer=False)
+        check_resume(info, folder, self.stage, self.model_name, optimizer)

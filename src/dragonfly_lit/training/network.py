@@ -1,0 +1,50 @@
+"""The root that is wrapped and sharded: one module whose forward returns the loss."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from dragonfly_lit.spec.records import Batch
+from dragonfly_lit.training.precision import Precision, autocast
+
+
+class StepLoss(NamedTuple):
+    """What a micro-batch adds to an optimizer step.
+
+    Attributes:
+        loss: sum of the weighted losses of its supervised tokens.
+        weight: sum of their weights.
+        token_losses: loss of each supervised token, without a graph.
+        rows: flat index of each of them into the batch's `rows x tokens`.
+    """
+
+    loss: Float[Tensor, ""]
+    weight: Float[Tensor, ""]
+    token_losses: Float[Tensor, " supervised"]
+    rows: Int[Tensor, " supervised"]
+
+
+class TrainingNetwork(nn.Module):
+    """A Dragonfly model and its loss behind one forward, as DDP and FSDP2 want it.
+
+    Args:
+        model: with `loss_sums(...)`.
+        precision: of the matmuls.
+        casts: whether forward casts by itself; a sharded network casts as it gathers.
+    """
+
+    def __init__(self, model: nn.Module, precision: Precision = "fp32") -> None:
+        super().__init__()
+        self.model = model
+        self.precision: Precision = precision
+        self.sharded = False
+
+    def forward(self, batch: Batch) -> StepLoss:
+        with autocast("fp32" if self.sharded else self.precision, batch.input_ids.device.type):
+            sums = self.model.loss_sums(
+                **batch.model_inputs(), labels=batch.labels, label_weights=batch.label_weights
+            )
+        return StepLoss(sums.loss, sums.weight, sums.token_losses, sums.rows)

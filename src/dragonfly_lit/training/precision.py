@@ -1,0 +1,77 @@
+"""What is computed in which type: float32 master weights and gradient sums, bfloat16 only inside the matmuls.
+
+Lightning's own precision stays at `32-true`: its `bf16-true` rounds the rotary frequencies (errors of the cosine
+up to 2 at position 2,609), and its `bf16-mixed` refuses the fused optimizer with clipping.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Literal, get_args
+
+import torch
+from torch import nn
+from torch.distributed.fsdp import MixedPrecisionPolicy
+
+Precision = Literal["fp32", "bf16", "fp8"]
+
+
+def check_precision(precision: str, device: torch.device) -> None:
+    """Refuses what would train wrongly or not at all.
+
+    Raises:
+        ValueError: the precision is unknown, or the device cannot do it.
+    """
+    if precision in ("fp16", "16", "float16", "16-mixed", "16-true"):
+        raise ValueError(
+            f"trainer.precision={precision}: the activations of Llama and CLIP exceed float16's 65,504 and the loss "
+            "becomes nan. Use bf16, which has float32's range."
+        )
+    if precision not in get_args(Precision):
+        raise ValueError(f"trainer.precision={precision} is unknown. Use one of {', '.join(get_args(Precision))}.")
+    if precision == "fp8" and (device.type != "cuda" or torch.cuda.get_device_capability(device) < (8, 9)):
+        raise ValueError(
+            f"trainer.precision=fp8 needs a GPU with FP8 matmuls (compute capability 8.9 or higher), not {device}. Use bf16."
+        )
+
+
+def autocast(precision: Precision, device_type: str) -> AbstractContextManager:
+    """Matmuls in bfloat16 from float32 weights; nothing for fp32."""
+    if precision == "fp32":
+        return nullcontext()
+    return torch.autocast(device_type, dtype=torch.bfloat16)
+
+
+def sharding_policy(precision: Precision) -> MixedPrecisionPolicy:
+    """Weights gathered in bfloat16, gradients summed over ranks in float32."""
+    if precision == "fp32":
+        return MixedPrecisionPolicy()
+    return MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
+
+
+def cast_weights(model: nn.Module, precision: Precision) -> None:
+    """Trained weights to float32; frozen ones keep their type, except that fp32 computes everything in float32.
+
+    Buffers (the rotary frequencies) are left alone.
+    """
+    for parameter in model.parameters():
+        if parameter.requires_grad or precision == "fp32":
+            parameter.data = parameter.data.float()
+
+
+def to_fp8(blocks: list[nn.Module]) -> None:
+    """Turns the linear layers of `blocks` into FP8 ones with dynamic scaling, where both sides divide by 16.
+
+    Raises:
+        ValueError: torchao is not installed.
+    """
+    try:
+        from torchao.float8 import convert_to_float8_training
+    except ImportError as error:
+        raise ValueError("trainer.precision=fp8 needs torchao: pip install 'dragonfly_lit[fp8]', or use bf16.") from error
+
+    def fits(module: nn.Module, _name: str) -> bool:
+        return isinstance(module, nn.Linear) and module.in_features % 16 == 0 and module.out_features % 16 == 0
+
+    for block in blocks:
+        convert_to_float8_training(block, module_filter_fn=fits)

@@ -1,0 +1,178 @@
+"""What trains, from which step and how fast: data, never an `if`.
+
+A stage freezes every weight and thaws what its groups name. Whether a group moves in a step is a pure
+function of the step, so a run that resumes in the middle of a freeze schedule needs no state for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import get_args
+
+from torch import nn
+
+from dragonfly_lit.training.schedule import Shape, factor, num_warmup_steps
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """Weights that train together.
+
+    Attributes:
+        match: shell-style patterns over full parameter names, such as `projector.*`; `*` crosses dots.
+        lr: peak learning rate.
+        weight_decay: AdamW's; norms, biases and embeddings are spared.
+        from_step: optimizer step from which the group moves; until then its gradients are dropped.
+        until_step: first optimizer step in which it no longer moves; None is never.
+        optional: whether patterns may match nothing, for parts that some models do not have.
+    """
+
+    match: str | Sequence[str]
+    lr: float
+    weight_decay: float = 0.1
+    from_step: int = 0
+    until_step: int | None = None
+    optional: bool = False
+
+    def __post_init__(self) -> None:
+        if self.lr <= 0:
+            raise ValueError(f"stage.groups {self.name}: lr={self.lr} must be positive. Leave the group out to freeze it.")
+        if self.until_step is not None and self.until_step <= self.from_step:
+            raise ValueError(
+                f"stage.groups {self.name}: until_step={self.until_step} does not come after "
+                f"from_step={self.from_step}; it would never train. Leave the group out to freeze it."
+            )
+
+    @property
+    def patterns(self) -> tuple[str, ...]:
+        return (self.match,) if isinstance(self.match, str) else tuple(self.match)
+
+    @property
+    def name(self) -> str:
+        return " ".join(self.patterns)
+
+    def moves(self, step: int) -> bool:
+        """Whether the group's weights change in optimizer step `step`, counted from 0."""
+        return self.from_step <= step and (self.until_step is None or step < self.until_step)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lora:
+    """Low-rank adapters in the language model, through peft. Source: arXiv 2106.09685."""
+
+    rank: int = 16
+    alpha: float = 32.0
+    dropout: float = 0.0
+    target: Sequence[str] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One stage of training.
+
+    Attributes:
+        name: of the stage; resuming asks for the same one.
+        steps: optimizer steps.
+        groups: what trains; everything else is frozen.
+        accumulate: micro-batches a rank in one optimizer step.
+        schedule: shape of the learning rate after the warm-up.
+        warmup: below 1 a share of `steps`, else a number of steps.
+        floor: final learning rate as a share of the peak.
+        clip: largest norm of all gradients together; None does not clip.
+        betas: AdamW's.
+        eps: AdamW's.
+        lora: adapters in the language model; name them in a group, such as `language.*lora_*`.
+        init_from: where the weights come from: a path, `auto` or None.
+    """
+
+    name: str
+    steps: int
+    groups: Sequence[Group]
+    accumulate: int = 1
+    schedule: Shape = "cosine"
+    warmup: float = 0.01
+    floor: float = 0.0
+    clip: float | None = 1.0
+    betas: Sequence[float] = (0.9, 0.999)
+    eps: float = 1e-8
+    lora: Lora | None = None
+    init_from: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.schedule not in get_args(Shape):
+            raise ValueError(f"stage.schedule={self.schedule} is unknown. Use one of {', '.join(get_args(Shape))}.")
+        if self.steps < 1 or self.accumulate < 1:
+            raise ValueError(f"stage.steps={self.steps} and stage.accumulate={self.accumulate} must be at least 1.")
+        if not self.groups:
+            raise ValueError("stage.groups is empty: nothing would train. Name what trains by pattern.")
+
+    def lr_factor(self, step: int) -> float:
+        """The factor of every group's learning rate in optimizer step `step`, counted from 0."""
+        warmup = num_warmup_steps(self.warmup, self.steps)
+        return factor(step, shape=self.schedule, steps=self.steps, warmup_steps=warmup, floor=self.floor)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """The parameters that one group of a stage trains, by name."""
+
+    group: Group
+    parameters: Mapping[str, nn.Parameter] = field(repr=False)
+
+    @property
+    def num_weights(self) -> int:
+        return sum(p.numel() for p in self.parameters.values())
+
+
+def claims(model: nn.Module, groups: Sequence[Group]) -> list[Claim]:
+    """Which parameters each group trains.
+
+    Raises:
+        ValueError: a pattern matches nothing, or two groups claim the same weight.
+    """
+    parameters = dict(model.named_parameters())
+    owners: dict[str, str] = {}
+    found = []
+    for group in groups:
+        mine: dict[str, nn.Parameter] = {}
+        for pattern in group.patterns:
+            names = [name for name in parameters if fnmatchcase(name, pattern)]
+            if not names and not group.optional:
+                parts = ", ".join(dict.fromkeys(f"{name.split('.')[0]}.*" for name in parameters))
+                raise ValueError(f"stage.groups: match={pattern} matches no weight of the model. It has {parts}.")
+            mine |= {name: parameters[name] for name in names}
+        for name in mine:
+            if name in owners:
+                raise ValueError(
+                    f"stage.groups: {name} is claimed by match={owners[name]} and by match={group.name}. "
+                    "Narrow one of the patterns."
+                )
+            owners[name] = group.name
+        if mine:
+            found.append(Claim(group=group, parameters=mine))
+    if not found:
+        raise ValueError("stage.groups: nothing of the model is matched, so nothing would train. Name a part of it.")
+    return found
+
+
+def freeze(model: nn.Module, stage: Stage) -> list[Claim]:
+    """Freezes everything, thaws what the stage names; a part without a trainable weight goes into eval mode.
+
+    A group that waits for its `from_step` counts as trainable: the sharding and the optimizer's state are the
+    same in every step.
+    """
+    found = claims(model, stage.groups)
+    model.requires_grad_(False)
+    for claim in found:
+        for parameter in claim.parameters.values():
+            parameter.requires_grad_(True)
+    return found
+
+
+def set_modes(model: nn.Module) -> None:
+    """Train mode for parts with a trainable weight, eval mode for frozen ones."""
+    model.train()
+    for part in model.children():
+        part.train(any(p.requires_grad for p in part.parameters()))

@@ -1,0 +1,173 @@
+"""Lightning's strategies for one process, DDP and FSDP2, with checkpoints that any of them can read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, SingleDeviceStrategy
+from torch.optim import Optimizer
+
+from dragonfly_lit.training.checkpoint_files import CheckpointWriter, read_info, read_state, read_tensors
+from dragonfly_lit.training.network import TrainingNetwork
+from dragonfly_lit.training.precision import sharding_policy
+from dragonfly_lit.training.sharding import ActivationCheckpointing, Compile, checkpoint_activations, compile_blocks, shard
+
+
+class NamedCheckpoints:
+    """What the strategies share: a checkpoint holds tensors by name, and the model is built on the CPU.
+
+    Mixed in before one of Lightning's strategies.
+    """
+
+    writer: CheckpointWriter
+    activation_checkpointing: ActivationCheckpointing
+
+    def _prepare(self, activation_checkpointing: ActivationCheckpointing) -> None:
+        self.writer = CheckpointWriter()
+        self.activation_checkpointing = activation_checkpointing
+
+    def arrange(self, network: TrainingNetwork, compile: Compile) -> None:
+        """Makes of a built network what is trained: activation checkpointing, compiling, sharding."""
+        checkpoint_activations(network.model, self.activation_checkpointing)
+        compile_blocks(network.model, compile)
+
+    @property
+    def restore_checkpoint_after_setup(self) -> bool:
+        return True
+
+    @property
+    def lightning_restore_optimizer(self) -> bool:
+        return False
+
+    def tensor_init_context(self, empty_init: bool | None = None) -> AbstractContextManager:
+        return nullcontext()
+
+    def lightning_module_state_dict(self) -> dict[str, Any]:
+        return {}  # tensors are taken by name in `save_checkpoint`
+
+    def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
+        return {}
+
+    def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
+        pass  # `load_checkpoint` has copied the tensors
+
+    def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
+        pass
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: Any = None) -> None:
+        """Writes the folder `filepath`.
+
+        Args:
+            checkpoint: Lightning's states.
+            filepath: of the checkpoint.
+            storage_options: `background` and `trainable_only`, both False without.
+        """
+        options = {"background": False, "trainable_only": False} | (storage_options or {})
+        module: Any = self.lightning_module  # type: ignore[attr-defined]
+        folder = Path(self.broadcast(str(filepath)))  # type: ignore[attr-defined]
+        self.writer.save(
+            folder,
+            module.checkpoint_tensors(options["trainable_only"]),
+            checkpoint,
+            module.checkpoint_info(options["trainable_only"]),
+            options["background"],
+        )
+
+    def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:
+        """Weights and optimizer state into the live tensors; the rest is returned for Lightning.
+
+        Raises:
+            ValueError: the checkpoint is of another stage, model or set of weights.
+        """
+        folder = Path(checkpoint_path)
+        module: Any = self.lightning_module  # type: ignore[attr-defined]
+        info = read_info(folder)
+        module.check_resume(info, folder)
+        read_tensors(folder, module.checkpoint_tensors(info.trainable_only))
+        return read_state(folder)
+
+    def teardown(self) -> None:
+        self.writer.finish()
+        super().teardown()  # type: ignore[misc]
+
+
+class Single(NamedCheckpoints, SingleDeviceStrategy):
+    """One process on one device.
+
+    Args:
+        device: the Trainer's accelerator (`cpu`, `gpu`, `auto`) or a device such as `cuda:1`.
+        activation_checkpointing: none, selective or full.
+    """
+
+    def __init__(self, device: str = "cpu", activation_checkpointing: ActivationCheckpointing = "none") -> None:
+        if device in ("gpu", "auto"):
+            best = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+            device = "cpu" if best is None else best.type if best.type == "mps" else f"{best.type}:0"
+        super().__init__(device=device)
+        self._prepare(activation_checkpointing)
+
+
+class Ddp(NamedCheckpoints, DDPStrategy):
+    """Every rank holds every weight; gradients are summed in float32. The choice while the language model is frozen.
+
+    Args:
+        activation_checkpointing: none, selective or full.
+        bucket_mb: size of one reduction.
+    """
+
+    def __init__(self, activation_checkpointing: ActivationCheckpointing = "none", bucket_mb: int = 25, **lightning: Any):
+        super().__init__(
+            gradient_as_bucket_view=True, broadcast_buffers=False, bucket_cap_mb=bucket_mb, **lightning
+        )
+        self._prepare(activation_checkpointing)
+
+
+class Fsdp(NamedCheckpoints, ModelParallelStrategy):
+    """Weights, gradients and optimizer state sharded over all ranks, block by block (FSDP2).
+
+    Args:
+        activation_checkpointing: none, selective or full.
+        reshard: give back a block's gathered weights after its forward; False saves a gather and costs memory.
+        offload: keep shards and optimizer state in CPU memory.
+        reduce: sum gradients over ranks after `every` micro-batch, or after the `last` of an optimizer step (fewer
+            bytes, but each rank holds all gradients meanwhile).
+    """
+
+    def __init__(
+        self,
+        activation_checkpointing: ActivationCheckpointing = "none",
+        reshard: bool = True,
+        offload: bool = False,
+        reduce: str = "every",
+        **lightning: Any,
+    ) -> None:
+        super().__init__(**lightning)
+        if reduce not in ("every", "last"):
+            raise ValueError(f"strategy.reduce={reduce} is unknown. Use every or last.")
+        self.reshard, self.offload, self.reduce_last_only = reshard, offload, reduce == "last"
+        self._prepare(activation_checkpointing)
+
+    def setup_environment(self) -> None:
+        assert self.cluster_environment is not None
+        self._data_parallel_size = self.num_nodes * self.num_processes
+        self._tensor_parallel_size = 1
+        super().setup_environment()
+
+    def arrange(self, network: TrainingNetwork, compile: Compile) -> None:
+        super().arrange(network, compile)
+        policy = sharding_policy(network.precision)
+        mesh = self.device_mesh["data_parallel"]
+        shard(network, mesh, policy=policy, reshard=self.reshard, offload=self.offload)
+        network.sharded = True
+
+    def model_to_device(self) -> None:
+        if not self.offload:
+            super().model_to_device()
+            return
+        assert self.model is not None
+        for buffer in self.model.buffers():  # shards stay in CPU memory
+            buffer.data = buffer.data.to(self.root_device)

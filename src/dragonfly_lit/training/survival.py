@@ -1,0 +1,134 @@
+"""What keeps a long run alive: signals of a scheduler, steps that would ruin the weights."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+from collections import deque
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+import torch.distributed as dist
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor
+
+from dragonfly_lit.spec.records import Batch
+
+REQUEUE_STATUS = getattr(os, "EX_TEMPFAIL", 75)
+"""Exit status after a pre-emption: the run is saved and wants to be started again with `resume=auto`."""
+
+
+class Preemption(Callback):
+    """SIGTERM or SIGUSR1 to any rank: every rank ends its optimizer step, the run is saved and ends.
+
+    `received` then says so, and the process should exit with `REQUEUE_STATUS`. A second signal is ignored.
+    """
+
+    signals = (signal.SIGTERM, signal.SIGUSR1)
+
+    def __init__(self) -> None:
+        self.received = False
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        # Later than Lightning's own handlers, which raise out of the step or requeue by themselves; `Trainer` puts
+        # back what was there before.
+        def note(number: int, _frame: Any) -> None:
+            pl_module.stop_after_step = True
+
+        for number in self.signals:
+            signal.signal(number, note)
+        # Every rank hears of it in the step's own collective, so Lightning need not ask before each micro-batch.
+        trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *args: Any) -> None:
+        if pl_module.report is not None and pl_module.report.stop:
+            self.received = True
+
+
+class BadSteps(Callback):
+    """Counts steps that were not taken because loss or gradient was not finite or the loss jumped, and says which
+    samples they had.
+
+    Args:
+        run: folder of the run; `bad_steps.jsonl` is written there.
+        stop_after: consecutive refused steps after which the run ends with an error.
+        spike: a step whose loss exceeds this many times the median of the last `window` steps is refused; None takes
+            every finite step.
+        window: steps that the median is taken over; no step is refused as a spike before as many are known.
+    """
+
+    def __init__(self, run: str | Path, *, stop_after: int = 5, spike: float | None = None, window: int = 64) -> None:
+        if spike is not None and spike <= 1:
+            raise ValueError(f"callbacks.bad_steps.spike={spike} would refuse ordinary steps. Use a factor above 1, or null.")
+        self.path = Path(run) / "bad_steps.jsonl"
+        self.stop_after, self.spike = stop_after, spike
+        self.total = self.consecutive = 0
+        self._losses: deque[float] = deque(maxlen=window)
+        self._batches: list[tuple[list[str], Tensor]] = []
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"total": self.total, "consecutive": self.consecutive, "losses": list(self._losses)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.total, self.consecutive = state_dict["total"], state_dict["consecutive"]
+        self._losses.extend(state_dict["losses"])
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        if self.spike is not None:
+            pl_module.refuse = self.refuse
+
+    def refuse(self, loss: float, norm: float) -> str | None:
+        """The reason for which a finite step is not taken, if there is one."""
+        if self.spike is None or len(self._losses) < (self._losses.maxlen or 0):
+            return None
+        usual = median(self._losses)
+        return f"the loss is {loss / usual:.1f} times its median" if loss > self.spike * usual else None
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Batch, batch_index: int
+    ) -> None:
+        self._batches.append(([key for row in batch.keys for key in row], outputs["step_loss"].loss))
+        report = pl_module.report
+        if report is None or report.step + 1 != trainer.global_step or trainer.fit_loop._should_accumulate():
+            return
+        batches, self._batches = self._batches, []
+        if report.refused is None:
+            self.consecutive = 0
+            self._losses.append(report.loss)
+            return
+        self.total += 1
+        self.consecutive += 1
+        self._write(trainer, report.step, report.refused, batches)
+        if self.consecutive >= self.stop_after:
+            raise ValueError(
+                f"callbacks.bad_steps.stop_after={self.stop_after}: {self.consecutive} steps in a row were refused because "
+                f"{report.refused}. Their samples are in {self.path}; lower stage.lr or repair them, then use resume=auto."
+            )
+
+    def _write(self, trainer: pl.Trainer, step: int, reason: str, batches: list[tuple[list[str], Tensor]]) -> None:
+        """Keys of the micro-batches whose own loss is not finite; of all of them if each is."""
+        bad = [keys for keys, loss in batches if not math.isfinite(float(loss))]
+        mine = {"keys": [key for keys in bad for key in keys], "all": [key for keys, _ in batches for key in keys]}
+        everyone: list[Any] = [mine]
+        if dist.is_initialized() and dist.get_world_size() > 1:
+            everyone = [None] * dist.get_world_size()
+            dist.all_gather_object(everyone, mine)
+        if trainer.is_global_zero:
+            keys = [key for rank in everyone for key in rank["keys"]] or [key for rank in everyone for key in rank["all"]]
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("a") as file:
+                file.write(json.dumps({"step": step, "reason": reason, "keys": keys}) + "\n")
+
+
+def device_memory(device: torch.device) -> float:
+    """Most memory that this process has held so far, in GB: of the GPU, or of the process on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e9
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6

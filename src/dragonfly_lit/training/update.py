@@ -1,0 +1,125 @@
+"""From summed gradients to one update: the global mean, the schedule, the clipping and the refusal of bad steps.
+
+The loss is a sum over supervised tokens, divided once by the weight of the whole optimizer step: all its
+micro-batches on all ranks. So a step does not depend on how its samples were dealt out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+from torch.optim import Optimizer
+
+from dragonfly_lit.training.stages import Stage
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepReport:
+    """What is known about an optimizer step on every rank, before it is taken.
+
+    Attributes:
+        step: number of the step, counted from 0.
+        loss: mean over the step's supervised tokens, weighted.
+        weight: sum of their weights.
+        lr: factor of every learning rate.
+        grad_norms: by group name, before clipping.
+        grad_norm: of all groups together, before clipping.
+        refused: why the step was not taken; None if it was.
+        stop: whether some rank asked to stop after this step.
+    """
+
+    step: int
+    loss: float
+    weight: float
+    lr: float
+    grad_norms: dict[str, float] = field(default_factory=dict)
+    grad_norm: float = 0.0
+    refused: str | None = None
+    stop: bool = False
+
+
+def prepare_update(
+    optimizer: Optimizer,
+    stage: Stage,
+    step: int,
+    *,
+    loss: Tensor,
+    weight: Tensor,
+    divided_by: float,
+    stop: bool = False,
+    refuse=None,
+) -> StepReport:
+    """Makes the gradients those of the global mean and sets the learning rates, or drops the gradients.
+
+    One collective a step carries the sums, the norms of sharded gradients and the wish to stop.
+
+    Args:
+        optimizer: whose gradients are summed over this step's micro-batches.
+        stage: groups, schedule and clipping.
+        step: number of this step, counted from 0.
+        loss: this rank's sum of weighted token losses.
+        weight: this rank's sum of weights.
+        divided_by: what the gradients were divided by already (accumulation times ranks).
+        stop: whether this rank wants to stop after the step.
+        refuse: `(loss, grad_norm) -> reason | None`, asked about finite steps too.
+    """
+    factor = stage.lr_factor(step)
+    names, squares, sharded = [], [], False
+    for group in optimizer.param_groups:
+        moves = group["group"].moves(step)
+        group["lr"] = group["group"].lr * factor if moves else 0.0
+        if not moves:
+            for parameter in group["params"]:
+                parameter.grad = None
+        gradients = [p.grad for p in group["params"] if p.grad is not None]
+        sharded |= any(isinstance(g, DTensor) for g in gradients)
+        names.append(group["name"])
+        squares.append(_sum_of_squares(gradients, weight))
+    totals = _all_reduce(torch.stack([loss.double(), weight.double(), loss.new_tensor(float(stop)).double()]), squares, sharded)
+    loss_sum, weight_sum, wants_stop, *group_squares = totals
+    scale = divided_by / weight_sum if weight_sum > 0 else 0.0
+    norms = {name: math.sqrt(square) * scale if square >= 0 else math.nan for name, square in zip(names, group_squares, strict=True)}
+    norm = math.sqrt(sum(n * n for n in norms.values()))
+    mean = loss_sum / weight_sum if weight_sum > 0 else 0.0
+    refused = _refusal(mean, norm, refuse)
+    gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    if refused:
+        optimizer.zero_grad(set_to_none=True)
+    elif gradients:
+        clip = min(1.0, stage.clip / (norm + 1e-6)) if stage.clip is not None else 1.0
+        torch._foreach_mul_(gradients, scale * clip)
+    return StepReport(
+        step=step, loss=mean, weight=weight_sum, lr=factor, grad_norms=norms, grad_norm=norm,
+        refused=refused, stop=wants_stop > 0,
+    )  # fmt: skip
+
+
+def _refusal(loss: float, norm: float, refuse) -> str | None:
+    if not math.isfinite(loss):
+        return "the loss is not finite"
+    if not math.isfinite(norm):
+        return "the gradient is not finite"
+    return refuse(loss, norm) if refuse is not None else None
+
+
+def _sum_of_squares(gradients: Sequence[Tensor], like: Tensor) -> Tensor:
+    if not gradients:
+        return like.new_zeros((), dtype=torch.float64)
+    local = [g.to_local() if isinstance(g, DTensor) else g for g in gradients]
+    return torch.stack(torch._foreach_norm(local)).double().square().sum()
+
+
+def _all_reduce(sums: Tensor, squares: Sequence[Tensor], sharded: bool) -> list[float]:
+    """Sums over ranks; squares of gradients only where each rank holds a shard."""
+    norms = torch.stack(list(squares))
+    if not (dist.is_initialized() and dist.get_world_size() > 1):
+        return torch.cat([sums, norms]).tolist()
+    together = torch.cat([sums, norms]) if sharded else sums
+    dist.all_reduce(together)
+    return (together if sharded else torch.cat([together, norms])).tolist()

@@ -1,0 +1,173 @@
+"""A small training run of the tiny model, in this process or in several, for the tests of training."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from dragonfly_lit.models.tiny import tiny_model, tiny_tokenizer
+from dragonfly_lit.processing.batches import collate, pack
+from dragonfly_lit.processing.sequences import SequenceBuilder
+from dragonfly_lit.spec.records import Batch, Sample, Turn
+from dragonfly_lit.training.module import TrainingModule
+from dragonfly_lit.training.saving import Checkpoints
+from dragonfly_lit.training.stages import Group, Stage
+from dragonfly_lit.training.strategies import Ddp, Fsdp, Single
+from PIL import Image
+
+ALL = (
+    Group(match="projector.*", lr=1e-2),
+    Group(match="vision.*", lr=1e-3, from_step=3),
+    Group(match="language.*", lr=2e-3, until_step=5),
+)
+"""A tower that thaws at step 3 and a language model that freezes again at step 5."""
+PROJECTOR = (Group(match="projector.*", lr=1e-2),)
+STRATEGIES = {"single": Single, "ddp": Ddp, "fsdp": Fsdp}
+
+
+def samples(count: int) -> list[Sample]:
+    """Images of one colour with a question about it; every fifth sample has no image."""
+    words = ("red", "green", "blue")
+    found = []
+    for i in range(count):
+        colour = [0, 0, 0]
+        colour[i % 3] = 200 + i % 50
+        image = () if i % 5 == 4 else (Image.new("RGB", (40 + 7 * (i % 4), 48), tuple(colour)),)
+        turns = (Turn(role="user", text="colour?", num_images=len(image)), Turn(role="assistant", text=words[i % 3] * (1 + i % 2)))
+        found.append(Sample(key=f"sample-{i}", source="colours" if image else "words", turns=turns, images=image))
+    return found
+
+
+def micro_batches(count: int, rows: int = 2, packed: bool = False) -> list[Batch]:
+    """`count` batches of `rows` samples each, in one row each if packed."""
+    tokenizer = tiny_tokenizer()
+    builder = SequenceBuilder(tokenizer=tokenizer, layout=tiny_model().layout, max_tokens=400)
+    sequences = [builder.build(sample) for sample in samples(count * rows)]
+    groups = [sequences[i : i + rows] for i in range(0, len(sequences), rows)]
+    pad = tokenizer.pad_token_id
+    return [collate([pack(group)] if packed else group, pad_id=pad) for group in groups]
+
+
+class Stream:
+    """Every rank's share of a list of micro-batches, dealt out in turn, with a position that is saved."""
+
+    def __init__(self, batches: list[Batch], rank: int, world: int) -> None:
+        self.batches, self.position = batches[rank::world], 0
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self):
+        while self.position < len(self.batches):
+            self.position += 1
+            yield self.batches[self.position - 1]
+        self.position = 0
+
+    def state_dict(self) -> dict[str, int]:
+        return {"position": self.position}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.position = state["position"]
+
+
+def run(
+    folder: Path | str,
+    *,
+    strategy: str = "single",
+    strategy_options: dict[str, Any] | None = None,
+    world: int = 1,
+    groups: tuple[Group, ...] = ALL,
+    stage_name: str = "2",
+    steps: int = 8,
+    accumulate: int = 1,
+    clip: float = 0.05,
+    stage: dict[str, Any] | None = None,
+    batches: list[Batch] | None = None,
+    num_batches: int = 10,
+    every: int = 100,
+    save: dict[str, Any] | None = None,
+    resume: Path | None = None,
+    callbacks: tuple[pl.Callback, ...] = (),
+    model: dict[str, Any] | None = None,
+    **module: Any,
+) -> dict[str, Any]:
+    """Trains, and returns the final weights, losses and what became of the run."""
+    torch.manual_seed(0)
+    plan = Stage(
+        name=stage_name, steps=steps, groups=groups, accumulate=accumulate, clip=clip, warmup=2, **(stage or {})
+    )
+    lightning_module = TrainingModule(lambda: tiny_model(**(model or {})), plan, **module)
+    losses = _Losses()
+    trainer = pl.Trainer(
+        accelerator="cpu", devices=world, strategy=STRATEGIES[strategy](**(strategy_options or {})), max_steps=steps,
+        max_epochs=-1, accumulate_grad_batches=accumulate, use_distributed_sampler=False, logger=False,
+        enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
+        callbacks=[losses, *callbacks, Checkpoints(folder, every=every, **(save or {}))],
+    )  # fmt: skip
+    rank = int(os.environ.get("RANK", 0))
+    stream = Stream(batches or micro_batches(num_batches), rank, world)
+    trainer.fit(lightning_module, stream, ckpt_path=resume, weights_only=True)
+    return {
+        "losses": losses.losses,
+        "norms": losses.norms,
+        "step": trainer.global_step,
+        "weights": {name: _full(p) for name, p in lightning_module.model.named_parameters()},
+    }
+
+
+def _full(tensor: torch.Tensor) -> torch.Tensor:
+    whole = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+    return whole.detach().clone()
+
+
+class _Losses(pl.Callback):
+    def __init__(self) -> None:
+        self.step, self.losses, self.norms = -1, [], []
+
+    def on_train_batch_end(self, trainer, pl_module, *args) -> None:
+        report = pl_module.report
+        if report is not None and report.step != self.step:
+            self.step = report.step
+            self.losses.append(report.loss)
+            self.norms.append(report.grad_norm)
+
+
+def run_ranks(world: int, folder: Path, **arguments: Any) -> dict[str, Any]:
+    """`run` on `world` processes over gloo; the result of rank zero."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["training_job"])
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    queue = context.Queue()
+    arguments |= {"world": world, "folder": folder}
+    processes = [context.Process(target=_rank, args=(rank, world, port, queue, arguments)) for rank in range(world)]
+    for process in processes:
+        process.start()
+    result = queue.get(timeout=120)
+    for process in processes:
+        process.join(timeout=60)
+    assert all(process.exitcode == 0 for process in processes), result
+    return torch.load(result, weights_only=False)
+
+
+def _rank(rank: int, world: int, port: int, queue: Any, arguments: dict[str, Any]) -> None:
+    torch.set_num_threads(1)
+    os.environ |= {
+        "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_WORLD_SIZE": str(world),
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "test", "GROUP_RANK": "0",
+    }  # fmt: skip
+    try:
+        result = run(**arguments)
+        path = Path(arguments["folder"]) / "result.pt"
+        if rank == 0:
+            torch.save(result, path)
+            queue.put(str(path))
+    except BaseException as error:
+        queue.put(f"rank {rank}: {type(error).__name__}: {error}")
+        raise
