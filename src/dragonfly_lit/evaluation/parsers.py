@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import string
+from collections.abc import Sequence
 
 LETTERS = string.ascii_uppercase
 WITHOUT_PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -57,3 +58,75 @@ def letter_lmms_ai2d(output: str) -> str | None:
     found = re.match(r"^\s*([A-Z])\.", output)
     text = bare(found.group(1) if found else output)
     return text.upper() if len(text) == 1 and text in string.ascii_lowercase else None
+
+
+def letter_lenient(output: str, choices: Sequence[str]) -> str | None:
+    """The choice that an output means, however it says so; None when nothing or more than one thing fits.
+
+    In this order: the letter after `answer is`; the output is one letter; it begins with one (`B)`, `(B)`, `B:`); one
+    letter in brackets; one capital standing alone (not the article `A`); one choice's own words.
+    """
+    letters = LETTERS[: len(choices)]
+    tail = output[_end_of_last(ANSWER_IS, output) :]
+    for pattern, text in (
+        (r"\W*(?:option\s+|choice\s+)?([A-Z])(?![\w'])(?!\s+[a-z])", tail),
+        (r"\W*([A-Za-z])\W*\Z", output),
+        (r"\W*([A-Z])\s*[.):\]](?!\w)", output),
+    ):
+        if (found := re.match(pattern, text)) and found.group(1).upper() in letters:
+            return found.group(1).upper()
+    for pattern in (r"[(\[]([A-Z])[)\]]", r"(?<![\w'])(?!A\s+[a-z])([A-Z])(?![\w'])"):
+        found = {letter for letter in re.findall(pattern, output) if letter in letters}
+        if found:
+            return found.pop() if len(found) == 1 else None
+    return _choice_in_words(output, choices)
+
+
+def _end_of_last(pattern: re.Pattern[str], text: str) -> int:
+    return max((match.end() for match in pattern.finditer(text)), default=0)
+
+
+def _choice_in_words(output: str, choices: Sequence[str]) -> str | None:
+    said = f" {' '.join(bare(output).split())} "
+    words = [f" {' '.join(bare(choice).split())} " for choice in choices]
+    exact = [letter for letter, choice in zip(LETTERS, words, strict=False) if choice == said and choice.strip()]
+    if exact:
+        return exact[0] if len(exact) == 1 else None
+    inside = [i for i, choice in enumerate(words) if choice.strip() and choice in said]
+    longest = [i for i in inside if not any(i != j and words[i] in words[j] for j in inside)]
+    return LETTERS[longest[0]] if len(longest) == 1 else None
+
+
+def yes_no_pope(output: str) -> str:
+    """POPE's own rule: `no` if No, not or no is a word of the first sentence without commas; all else is `yes`."""
+    words = output.split(".")[0].replace(",", "").split(" ")
+    return "no" if {"No", "not", "no"} & set(words) else "yes"
+
+
+def yes_no_whole(output: str) -> str | None:
+    """lmms-eval's rule for POPE: the whole output is yes or no, in any case."""
+    text = output.lower().strip()
+    return text if text in ("yes", "no") else None
+
+
+def yes_no_mme(output: str) -> str | None:
+    """MME's own rule: `yes`, else `no`, among the first four letters; its list of the unreadable is `other`."""
+    prefix = output.lower()[:4]
+    return "yes" if "yes" in prefix else "no" if "no" in prefix else None
+
+
+def yes_no_mme_lmms_eval(output: str) -> str | None:
+    """lmms-eval's rule for MME: the same without white space around and full stops, and y or n alone will do."""
+    text = output.lower().strip().replace(".", "")
+    return {"y": "yes", "n": "no"}.get(text) if len(text) == 1 else yes_no_mme(text)
+
+
+def yes_no_lenient(output: str) -> str | None:
+    """The first of the words yes and no in the final answer, else `no` for a negation; None when there is neither."""
+    words = re.findall(r"[a-z']+", final_answer(output).lower())
+    said = next((word for word in words if word in ("yes", "no", "yeah", "yep", "nope")), None)
+    if said is not None:
+        return "yes" if said.startswith("y") else "no"
+    if len(words) == 1 and words[0] in ("y", "n", "true", "false"):
+        return "yes" if words[0] in ("y", "true") else "no"
+    return "no" if any(word == "not" or word.endswith("n't") for word in words) else None

@@ -38,9 +38,9 @@ MAX_PERIODS = 32
 """The published code passes a flag as the number of replacements: only the first 32 full stops are dropped."""
 
 
-def without_punctuation(text: str) -> str:
+def without_punctuation(text: str, comma_in_number: re.Pattern[str] = COMMA_IN_NUMBER) -> str:
     """Each mark deleted if it stands beside a space anywhere, or if a number has a comma; else it becomes a space."""
-    has_comma = COMMA_IN_NUMBER.search(text) is not None
+    has_comma = comma_in_number.search(text) is not None
     result = text
     for mark in PUNCTUATION:
         beside_space = mark + " " in text or " " + mark in text
