@@ -1,0 +1,184 @@
+"""The data of a run as Lightning takes them: loaders, and a position that lands in the checkpoint."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from lightning import LightningDataModule
+
+from dragonfly_lit.data.loader import Streams, TrainLoader, ValidationBatches, ValidationLoader, check_streams
+from dragonfly_lit.data.mix import Mix
+from dragonfly_lit.data.packing import BatchShape
+from dragonfly_lit.data.plan import micro_batches_per_rank
+from dragonfly_lit.data.position import MarkConsumed, OnMismatch, Position
+from dragonfly_lit.data.quarantine import Quarantine
+from dragonfly_lit.data.stream import ORDER_VERSION
+from dragonfly_lit.processing.batches import Weighting
+from dragonfly_lit.processing.sequences import SequenceBuilder
+
+
+class DragonflyDataModule(LightningDataModule):
+    """Training and validation data from shards.
+
+    Args:
+        train: mix to train on: `sources` (each `path`, `weight`, `prompts`, `on_error`, or a mix of its own) and
+            `temperature`.
+        val: mix to validate on, `batch_size` beside it; None validates on nothing.
+        builder: turns samples into sequences; its `max_tokens` must fit the batch's.
+        pad_id: token id of padding.
+        batch: fields of `BatchShape`.
+        epoch: one of `steps` (micro-batches a rank), `samples` (of all ranks), `passes` (over all sources).
+        num_workers: processes that read, a rank; 0 reads in the training process.
+        seed: of order, mix and prompts.
+        num_streams: canonical streams; a multiple of ranks x workers. Another number is another order.
+        block: neighbouring samples that are dealt out together.
+        window: samples of a stream that are shuffled together.
+        weighting: of labels: `token`, `sample` or `sqrt`.
+        max_pixels: of an image; None is the decoder's own limit.
+        max_skip_rate: share of a source's samples that `on_error: skip` may skip.
+        max_skip_run: samples of a source that it may skip behind one another.
+        quarantine: file for skipped samples; None only logs them.
+        on_mismatch: `raise` refuses a checkpoint of other data, `restart` starts the data anew.
+        cache_dir: folder for copies of remote shards; None is one in the system's temporary folder.
+        cache_gb: how large it may grow.
+        pin_memory: whether batches are put into page-locked memory where there is a GPU.
+    """
+
+    def __init__(
+        self, *, train: Mapping[str, Any], builder: SequenceBuilder, pad_id: int, val: Mapping[str, Any] | None = None,
+        batch: Mapping[str, Any] | None = None, epoch: Mapping[str, Any] | None = None, num_workers: int = 2,
+        seed: int = 0, num_streams: int = 96, block: int = 32, window: int = 4096, weighting: Weighting = "token",
+        max_pixels: int | None = None, max_skip_rate: float = 0.01, max_skip_run: int = 10,
+        quarantine: str | Path | None = None, on_mismatch: OnMismatch = "raise", cache_dir: str | None = None,
+        cache_gb: float = 50.0, pin_memory: bool = True,
+    ):  # fmt: skip
+        super().__init__()
+        self.shape = BatchShape(**(batch or {}))
+        if builder.max_tokens > self.shape.max_tokens and self.shape.mode == "packed":
+            raise ValueError(
+                f"model.max_tokens={builder.max_tokens} lets a sample be longer than data.batch.max_tokens="
+                f"{self.shape.max_tokens} lets a pack. Set data.batch.max_tokens to at least {builder.max_tokens}."
+            )
+        for name, value in (("num_streams", num_streams), ("block", block), ("window", window)):
+            if value < 1:
+                raise ValueError(f"data.{name}={value} must be at least 1.")
+        self.builder, self.seed = builder, seed
+        self.num_workers, self.pin_memory = num_workers, pin_memory
+        self.on_mismatch: OnMismatch = on_mismatch
+        self._train, self._val = dict(train), dict(val) if val else None
+        self._epoch = {key: value for key, value in (epoch or {"passes": 1}).items() if value is not None}
+        self._order = {"seed": seed, "num_streams": num_streams, "block": block, "window": window}
+        self._collating: dict[str, Any] = {"pad_id": pad_id, "weighting": weighting}
+        self._quarantine = Quarantine(
+            path=Path(quarantine) if quarantine else None, max_rate=max_skip_rate, max_run=max_skip_run
+        )
+        self._opening: dict[str, Any] = {
+            "seed": seed, "max_pixels": max_pixels, "cache_dir": cache_dir, "cache_bytes": int(cache_gb * 10**9),
+        }  # fmt: skip
+
+    @cached_property
+    def mix(self) -> Mix:
+        """The open sources of training."""
+        return self._open(self._train, "data.train")
+
+    @cached_property
+    def val_mix(self) -> Mix | None:
+        """The open sources of validation."""
+        mix = {key: value for key, value in (self._val or {}).items() if key != "batch_size"}
+        return self._open(mix, "data.val") if mix.get("sources") else None
+
+    @cached_property
+    def position(self) -> Position:
+        """Where training stands."""
+        return Position(self.fingerprint)
+
+    @property
+    def fingerprint(self) -> dict[str, Any]:
+        """What decides the order of samples and packs; the weights of the sources may change on purpose."""
+        shape = {"mode": self.shape.mode, "size": self.shape.size}
+        if self.shape.mode != "padded":
+            shape = {"mode": self.shape.mode, "buffer": self.shape.buffer, "lengths": self._lengths_digest()}
+            shape |= {"size": self.shape.size} if self.shape.mode == "grouped" else {}
+        if self.shape.mode == "packed":
+            shape |= {"max_tokens": self.shape.max_tokens, "max_crops": self.shape.max_crops}
+        sources = {s.name: {"samples": len(s), "shards": s.shards.digest} for s in self.mix.sources}
+        names = " ".join(source.name for source in self.mix.sources)
+        order = {"version": ORDER_VERSION, **self._order}
+        return {"order": order, "batch": shape, "names": names, "sources": sources}
+
+    def setup(self, stage: str | None = None) -> None:
+        """Check the counts before anything is read; opened sources are kept."""
+        check_streams(self._order["num_streams"], self._ranks, self.num_workers)
+        self.position.ranks = self._ranks
+        trainer = self.trainer
+        if trainer is not None and not any(isinstance(callback, MarkConsumed) for callback in trainer.callbacks):  # type: ignore[attr-defined]
+            trainer.callbacks.insert(0, MarkConsumed())  # type: ignore[attr-defined]
+
+    def train_dataloader(self) -> TrainLoader:
+        """This rank's micro-batches of one epoch, from the position on."""
+        check_streams(self._order["num_streams"], self._ranks, self.num_workers)
+        self.position.ranks = self._ranks
+        streams = Streams(
+            mix=self.mix, shape=self.shape, builder=self.builder, quarantine=self._quarantine, order=self._order,
+            collating=self._collating, rank=self._rank, ranks=self._ranks, length=self.micro_batches_per_epoch,
+        )  # fmt: skip
+        return TrainLoader(streams, self.position, num_workers=self.num_workers, pin_memory=self.pin_memory)
+
+    def val_dataloader(self) -> ValidationLoader | list:
+        """Every validation sample once over all ranks; no loader without `val`."""
+        if self.val_mix is None:
+            return []
+        size = (self._val or {}).get("batch_size") or self.shape.size
+        batches = ValidationBatches(
+            mix=self.val_mix, size=size, builder=self.builder, quarantine=self._quarantine, collating=self._collating
+        )
+        return ValidationLoader(
+            batches, rank=self._rank, ranks=self._ranks, num_workers=self.num_workers, pin_memory=self.pin_memory
+        )
+
+    @cached_property
+    def micro_batches_per_epoch(self) -> int:
+        """Length of a rank's loader."""
+        return micro_batches_per_rank(self._epoch, self.mix, self.shape, self.builder, ranks=self._ranks)
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """For each source how many samples were read, skipped, too long and cut, as far as this rank knows."""
+        return self.position.counts([source.name for source in self.mix.sources])
+
+    def state_dict(self) -> dict[str, Any]:
+        """The position, gathered over ranks: every rank must call this together, as Lightning does."""
+        return self.position.state_dict()
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Go on from a checkpoint, under any number of ranks and workers; other data are refused by name."""
+        self.position.load_state_dict(state_dict, self.on_mismatch)
+
+    def _open(self, mix: Mapping[str, Any], where: str) -> Mix:
+        def report(bad):
+            self._quarantine.write(where, bad)
+
+        return Mix(mix, where=where, report=report, **self._opening)
+
+    def _lengths_digest(self) -> str:
+        """Of everything that a sample's planned length depends on: tokenizer, prompt format, layout, limits."""
+        builder = self.builder
+        text = "A probe: 0123, Ünïcode; <|eot_id|>\n\tthe end."
+        probe = builder.tokenizer(text, add_special_tokens=False)["input_ids"]
+        parts = [
+            list(probe), len(builder.tokenizer), builder.layout.num_tokens, builder.layout.zoom.num_crops,
+            builder.max_tokens, builder.supervise, builder.too_long,
+        ]  # fmt: skip
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+    @property
+    def _ranks(self) -> int:
+        return self.trainer.world_size if self.trainer is not None else 1
+
+    @property
+    def _rank(self) -> int:
+        return self.trainer.global_rank if self.trainer is not None else 0

@@ -1,0 +1,184 @@
+"""Loaders with a length: training dealt from canonical streams to ranks and workers, validation counted exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
+
+from dragonfly_lit.data.mix import Mix
+from dragonfly_lit.data.order import SourceOrder
+from dragonfly_lit.data.packing import BatchShape
+from dragonfly_lit.data.position import Position
+from dragonfly_lit.data.quarantine import Quarantine
+from dragonfly_lit.data.samples import BadSampleError
+from dragonfly_lit.data.stream import Stream
+from dragonfly_lit.processing.batches import collate
+from dragonfly_lit.processing.sequences import SequenceBuilder, TooLongError
+from dragonfly_lit.spec.records import Batch, Sequence
+from dragonfly_lit.spec.tokens import IGNORE
+
+
+def check_streams(num_streams: int, ranks: int, num_workers: int) -> None:
+    """Refuse a number of workers that would share a stream.
+
+    Raises:
+        ValueError: `num_streams` is no multiple of ranks times workers; the message lists the counts that work.
+    """
+    if num_streams % (ranks * max(num_workers, 1)) == 0:
+        return
+    good = [str(w) for w in range(1, 33) if num_streams % (ranks * w) == 0]
+    ways = f"data.num_workers one of {', '.join(good)}" if good else f"data.num_streams a multiple of {ranks}"
+    raise ValueError(
+        f"data.num_streams={num_streams} is no multiple of {ranks} ranks x data.num_workers={num_workers}. With "
+        f"{ranks} ranks set {ways}. (Another num_streams is another order: a checkpoint does not go on under it.)"
+    )
+
+
+class Streams(IterableDataset):
+    """Micro-batches of one rank from a position on: step k comes from stream (start + k * ranks + rank) mod C.
+
+    Args:
+        mix: the sources.
+        shape: what a micro-batch is.
+        builder: turns samples into sequences.
+        quarantine: where skipped samples go.
+        order: seed, num_streams, block and window.
+        collating: pad_id and weighting.
+        rank: of this process.
+        ranks: how many there are.
+        start: micro-batches that all ranks together have consumed before.
+        states: of the streams, as far as they have begun.
+        length: micro-batches that this rank gives.
+    """
+
+    def __init__(
+        self, *, mix: Mix, shape: BatchShape, builder: SequenceBuilder, quarantine: Quarantine,
+        order: Mapping[str, int], collating: Mapping[str, Any], rank: int = 0, ranks: int = 1, start: int = 0,
+        states: Mapping[int, Mapping[str, Any]] | None = None, length: int,
+    ):  # fmt: skip
+        self.mix, self.shape, self.builder, self.quarantine = mix, shape, builder, quarantine
+        self.order, self.collating = dict(order), dict(collating)
+        self.rank, self.ranks, self.start, self.length = rank, ranks, start, length
+        self.states: dict[int, Mapping[str, Any]] = dict(states or {})
+
+    def __iter__(self) -> Iterator[Batch]:
+        worker = get_worker_info()
+        first, step = (worker.id, worker.num_workers) if worker else (0, 1)
+        orders = [
+            SourceOrder(
+                s.name, len(s), self.order["seed"], self.order["num_streams"], self.order["block"], self.order["window"]
+            )
+            for s in self.mix.sources
+        ]
+        streams: dict[int, Stream] = {}
+        for k in range(first, self.length, step):
+            number = (self.start + k * self.ranks + self.rank) % self.order["num_streams"]
+            if number not in streams:
+                streams[number] = Stream(
+                    number, mix=self.mix, orders=orders, shape=self.shape, builder=self.builder,
+                    quarantine=self.quarantine, state=self.states.get(number),
+                )  # fmt: skip
+            stream = streams[number]
+            rows = stream.next_batch()
+            state = {"stream": number, "state": stream.state()}
+            yield collate(rows, pad_to=self.shape.pad_to, state=state, **self.collating)
+
+
+class TrainLoader:
+    """A finite epoch of micro-batches that goes on where `position` says.
+
+    Each epoch starts its workers anew from what was marked as consumed. Where nobody marks (a plain `for batch in
+    loader`), an epoch that was given to its end counts as consumed.
+    """
+
+    def __init__(self, streams: Streams, position: Position, *, num_workers: int, pin_memory: bool):
+        self.streams, self.position = streams, position
+        self.num_workers, self.pin_memory = num_workers, pin_memory
+
+    def __len__(self) -> int:
+        return self.streams.length
+
+    def __iter__(self) -> Iterator[Batch]:
+        self.streams.start, self.streams.states = self.position.num_micro_batches, {**self.position.streams}
+        given = []
+        for batch in make_loader(self.streams, self.num_workers, self.pin_memory):
+            given.append(batch.state)
+            yield batch
+        if self.position.num_micro_batches == self.streams.start:
+            for state in given:
+                self.position.mark_state(state)
+
+
+def make_loader(dataset: Dataset, num_workers: int, pin_memory: bool, **kwargs: Any) -> DataLoader:
+    """A DataLoader over ready batches."""
+    return DataLoader(
+        dataset, batch_size=None, num_workers=num_workers, pin_memory=pin_memory and torch.cuda.is_available(), **kwargs
+    )  # fmt: skip
+
+
+class ValidationBatches(Dataset):
+    """All samples of all sources in their order, `size` a batch.
+
+    A sample that cannot be used is left out and written down as its source's `on_error` says; a batch of which nothing
+    is left has one row without a label and no key.
+    """
+
+    def __init__(
+        self, *, mix: Mix, size: int, builder: SequenceBuilder, quarantine: Quarantine, collating: Mapping[str, Any]
+    ):
+        self.mix, self.size, self.builder, self.quarantine = mix, size, builder, quarantine
+        self.collating = dict(collating)
+        self._starts: list[tuple[int, int]] = []
+        for number, source in enumerate(mix.sources):
+            self._starts += [(number, first) for first in range(0, len(source), size)]
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    def __getitem__(self, number: int) -> Batch:
+        if number >= len(self):
+            return self.empty_batch()
+        which, first = self._starts[number]
+        last = min(first + self.size, len(self.mix.sources[which]))
+        rows = [row for index in range(first, last) if (row := self._build(which, index)) is not None]
+        return collate(rows, **self.collating) if rows else self.empty_batch()
+
+    def empty_batch(self) -> Batch:
+        """A batch that counts nothing: what a rank gets when there is none left for it."""
+        for which, source in enumerate(self.mix.sources):
+            for index in range(len(source)):
+                if (row := self._build(which, index)) is not None:
+                    blank = replace(row, labels=torch.full_like(row.labels, IGNORE))
+                    return replace(collate([blank], **self.collating), keys=((),), sources=((),))
+        raise ValueError("no sample of data.val can be used; see the log.")
+
+    def _build(self, which: int, index: int) -> Sequence | None:
+        source = self.mix.sources[which]
+        try:
+            return self.builder.build(source.sample(index, source.record(index, 0)))
+        except ValueError as error:
+            shard, place = source.shards.describe(index)
+            bad = error if isinstance(error, BadSampleError) else BadSampleError(shard, place, str(error))
+            if source.spec.on_error == "raise" and not isinstance(error, TooLongError):
+                raise bad from error
+            self.quarantine.write(source.name, bad)
+            return None
+
+
+class ValidationLoader:
+    """Every validation batch exactly once over all ranks, as many batches on each of them."""
+
+    def __init__(self, batches: ValidationBatches, *, rank: int, ranks: int, num_workers: int, pin_memory: bool):
+        self.batches = batches
+        self.numbers = range(rank, -(-len(batches) // ranks) * ranks, ranks)
+        self.num_workers, self.pin_memory = num_workers, pin_memory
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __iter__(self) -> Iterator[Batch]:
+        yield from make_loader(self.batches, self.num_workers, self.pin_memory, sampler=self.numbers)

@@ -1,0 +1,93 @@
+"""Which of the waiting samples go into the next micro-batch: pure functions of their lengths."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from dragonfly_lit.spec.records import Batch
+
+Mode = Literal["padded", "packed", "grouped"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planned:
+    """Length of a sample that waits, known before an image of it is decoded."""
+
+    num_tokens: int
+    num_crops: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchShape:
+    """What a micro-batch is.
+
+    Attributes:
+        mode: `padded`, `size` samples as they come; `grouped`, `size` samples of similar length, with an image or all
+            without; `packed`, one row of up to `max_tokens` tokens and `max_crops` crops.
+        size: samples a micro-batch when padded or grouped.
+        max_tokens: tokens of a packed row; samples are cut or refused at it too.
+        max_crops: crops a packed row may bring to the vision tower; None sets no limit.
+        pad_to: length of every row, for static shapes; None pads to the longest row.
+        buffer: samples that wait to be chosen from when packed or grouped.
+    """
+
+    mode: Mode = "padded"
+    size: int = 16
+    max_tokens: int = 4096
+    max_crops: int | None = None
+    pad_to: int | None = None
+    buffer: int = 16
+
+    def __post_init__(self) -> None:
+        if self.mode not in get_args(Mode):
+            raise ValueError(f"data.batch.mode={self.mode!r} is unknown. Use one of {', '.join(get_args(Mode))}.")
+        for name in ("size", "max_tokens", "buffer"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"data.batch.{name}={getattr(self, name)} must be at least 1.")
+        if self.mode == "grouped" and self.buffer < self.size:
+            raise ValueError(
+                f"data.batch.buffer={self.buffer} holds fewer samples than data.batch.size={self.size}; "
+                f"to choose among them use a buffer of {4 * self.size}."
+            )
+
+    def choose(self, waiting: Sequence[Planned]) -> list[int]:
+        """Places, in ascending order, of the waiting samples that go next; the oldest is always among them."""
+        grouped = self.mode == "grouped"
+        return sorted(group(waiting, self.size) if grouped else fill(waiting, self.max_tokens, self.max_crops))
+
+
+def fill(waiting: Sequence[Planned], max_tokens: int, max_crops: int | None) -> list[int]:
+    """The oldest sample, then the largest that still fit, by tokens and by crops."""
+    chosen, tokens, crops = [], max_tokens, max_crops
+    by_size = sorted(range(1, len(waiting)), key=lambda place: (-waiting[place].num_tokens, place))
+    for place in [0, *by_size]:
+        sample = waiting[place]
+        if sample.num_tokens <= tokens and (crops is None or sample.num_crops <= crops):
+            chosen.append(place)
+            tokens -= sample.num_tokens
+            crops = None if crops is None else crops - sample.num_crops
+    return chosen
+
+
+def group(waiting: Sequence[Planned], size: int) -> list[int]:
+    """The oldest sample and those most like it: with or without an image as it is, then nearest in length."""
+    oldest = waiting[0]
+
+    def distance(place: int) -> tuple[bool, int, int]:
+        sample = waiting[place]
+        return bool(sample.num_crops) != bool(oldest.num_crops), abs(sample.num_tokens - oldest.num_tokens), place
+
+    return sorted(range(len(waiting)), key=distance)[:size]
+
+
+def useful_share(batch: Batch, max_tokens: int | None = None) -> float:
+    """Share of a batch's positions that hold a token, not padding.
+
+    Args:
+        batch: of any mode.
+        max_tokens: what a packed row could have held; None counts the row as it is.
+    """
+    rows, width = batch.sample_ids.shape
+    return int((batch.sample_ids >= 0).sum()) / (rows * max(width, max_tokens or 0))

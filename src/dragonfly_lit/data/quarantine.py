@@ -1,0 +1,92 @@
+"""What becomes of a sample that cannot be used: raised, or written down, counted and limited."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from dragonfly_lit.data.samples import BadSampleError
+
+MAX_TOO_LONG = 100
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(kw_only=True)
+class Quarantine:
+    """Skipped samples, one JSON a line: source, shard, key, reason; several processes may append.
+
+    Attributes:
+        path: the file; None only logs.
+        max_rate: share of a source's samples that may be skipped.
+        max_run: samples of a source that may be skipped behind one another.
+    """
+
+    path: Path | None = None
+    max_rate: float = 0.01
+    max_run: int = 10
+    _seen: set[tuple[str, str, str]] = field(default_factory=set, repr=False)
+    _too_long: dict[str, int] = field(default_factory=dict, repr=False)
+    _runs: dict[str, int] = field(default_factory=dict, repr=False)
+
+    def write(self, source: str, error: BadSampleError) -> None:
+        """Write a bad sample down, once a process."""
+        place = (source, error.shard, error.key)
+        if place in self._seen:
+            return
+        self._seen.add(place)
+        line = json.dumps({"source": source, "shard": error.shard, "key": error.key, "reason": error.reason})
+        log.warning("skipped: %s", line)
+        if self.path is not None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+            try:
+                os.write(file, (line + "\n").encode())  # one write: lines of several workers stay whole
+            finally:
+                os.close(file)
+
+    def too_long(self, source: str, error: BadSampleError) -> None:
+        """Write a sample down that does not fit; it is left out whatever `on_error` says.
+
+        Raises:
+            ValueError: a hundred behind one another do not fit: it is the limit that is wrong.
+        """
+        self.write(source, error)
+        run = self._too_long[source] = self._too_long.get(source, 0) + 1
+        if run >= MAX_TOO_LONG:
+            raise ValueError(
+                f"source {source}: {run} samples behind one another are too long; the last: {error}"
+            ) from error
+
+    def good(self, source: str) -> None:
+        """A sample of `source` was used: its run of skipped ones is over."""
+        self._runs[source] = self._too_long[source] = 0
+
+    def skip(self, source: str, error: BadSampleError, *, num_read: int, num_skipped: int) -> None:
+        """Write a bad sample of a source down that may be skipped.
+
+        Args:
+            source: its name.
+            error: what is wrong.
+            num_read: samples read from the source so far, this one included.
+            num_skipped: those of them that were skipped.
+
+        Raises:
+            ValueError: too many behind one another, or too large a share.
+        """
+        self.write(source, error)
+        run = self._runs[source] = self._runs.get(source, 0) + 1
+        where = f"see {self.path}" if self.path is not None else "see the log"
+        if run > self.max_run:
+            raise ValueError(
+                f"source {source}: {run} samples running were skipped, more than max_skip_run={self.max_run}; "
+                f"the last: {error} ({where}). Mend the source or raise data.max_skip_run."
+            ) from error
+        if num_skipped > self.max_run and num_skipped > self.max_rate * num_read:
+            raise ValueError(
+                f"source {source}: {num_skipped} of {num_read} samples were skipped, more than max_skip_rate="
+                f"{self.max_rate}; the last: {error} ({where}). Mend the source or raise data.max_skip_rate."
+            ) from error
