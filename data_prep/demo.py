@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
 
-from rich.progress import Progress
-
+from data_prep.progress import progress_bar
 from data_prep.shards import alone, write_shard
 from dragonfly_lit.data.index import index_folder
 from dragonfly_lit.spec.records import Record, Turn
@@ -109,7 +108,7 @@ def make_demo(root: Path) -> Path:
     if is_made(root):
         return home
     home.mkdir(parents=True, exist_ok=True)
-    with alone(home / ".lock"), Progress() as progress:
+    with alone(home / ".lock"), progress_bar() as progress:
         missing = [split for split in SPLITS if not (home / split / DATASET_FILE).is_file()]
         images = {split: read_split(split) for split in missing}
         task = progress.add_task("packing easy-VQA", total=sum(map(len, images.values())))

@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
 from data_prep.packing import DUPLICATES_FILE, SKIPPED_FILE, Job, pack
+from data_prep.parallel import num_workers
+from data_prep.progress import progress_bar
 from data_prep.sources import SOURCES, source
 from data_prep.sources.drafts import Options
 from data_prep.sources.files import num_rows
-
-MAX_WORKERS = 8
-
-
-def num_workers() -> int:
-    """Processes to use when nobody says how many: the processors, at most `MAX_WORKERS`."""
-    return min(os.cpu_count() or 1, MAX_WORKERS)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -57,8 +49,7 @@ def main(argv: list[str]) -> int:
         images=given.images, shard_size=given.shard_size, max_side=given.max_side, on_error=given.on_error,
         options=options,
     )  # fmt: skip
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
-    with Progress(*columns) as progress:
+    with progress_bar() as progress:
         task = progress.add_task(f"packing {given.source}", total=num_rows(given.path))
         report = pack(job, workers=given.workers, on_progress=lambda rows: progress.advance(task, rows))
     print(f"{given.out}: {report['samples']} samples.")

@@ -7,20 +7,16 @@ is done when its mark lies in `.pack/`; `dataset.json` is written last, and only
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
-import threading
-from collections.abc import Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from itertools import islice
-from multiprocessing import connection, get_context, parent_process
 from pathlib import Path
 from typing import Any, Literal
 
 from data_prep.images import load_image
+from data_prep.parallel import in_order
 from data_prep.shards import alone, atomic, write_shard
 from data_prep.sources import source
 from data_prep.sources.drafts import Options
@@ -79,7 +75,7 @@ def _input_files(job: Job) -> list[Path]:
     return row_files(job.path)
 
 
-def pack(job: Job, *, workers: int, on_progress=lambda num_rows: None) -> dict[str, Any]:
+def pack(job: Job, *, workers: int, on_progress: Callable[[int], None] = lambda num_rows: None) -> dict[str, Any]:
     """Pack everything that is not packed yet.
 
     Args:
@@ -147,51 +143,25 @@ def _mark(state: Path, number: int) -> Path:
     return state / f"{number:05d}.json"
 
 
-def _run(job: Job, state: Path, workers: int, on_progress) -> None:
+def _run(job: Job, state: Path, workers: int, on_progress: Callable[[int], None]) -> None:
     chunks = _chunks(source(job.form).rows(job.path, job.options), job.shard_size)
-    if workers <= 1:
+
+    def to_do() -> Iterator[tuple[Job, int, list[Any]]]:
         for number, chunk in chunks:
-            if not _mark(state, number).exists():
-                pack_chunk(job, number, chunk)
-            on_progress(len(chunk))
-        return
-    context = get_context("forkserver")
-    context.set_forkserver_preload(["data_prep.packing"])
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_die_with_parent) as pool:
-        waiting = {}
-        try:
-            for number, chunk in chunks:
-                if _mark(state, number).exists():
-                    on_progress(len(chunk))
-                    continue
-                waiting[pool.submit(pack_chunk, job, number, chunk)] = len(chunk)
-                while len(waiting) > 2 * workers:  # rows may hold images: only so many wait in memory
-                    _collect(waiting, on_progress)
-            while waiting:
-                _collect(waiting, on_progress)
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+            if _mark(state, number).exists():
+                on_progress(len(chunk))
+            else:
+                yield job, number, chunk
 
-
-def _collect(waiting: dict, on_progress) -> None:
-    done, _ = wait(waiting, return_when=FIRST_COMPLETED)
-    for future in done:
-        num_rows = waiting.pop(future)
-        future.result()
+    for num_rows in in_order(pack_chunk, to_do(), workers):
         on_progress(num_rows)
 
 
-def _die_with_parent() -> None:
-    """Workers outlive a parent killed with SIGKILL otherwise: nothing closes the queue they wait on."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = parent_process()
-    if parent is not None:
-        threading.Thread(target=lambda: (connection.wait([parent.sentinel]), os._exit(1)), daemon=True).start()
+def pack_chunk(job: Job, number: int, rows: list[Any]) -> int:
+    """Write shard `number` with its index, then its mark; the number of rows it took.
 
-
-def pack_chunk(job: Job, number: int, rows: list[Any]) -> None:
-    """Write shard `number` with its index, then its mark. A chunk without a good row leaves no shard."""
+    A chunk without a good row leaves no shard.
+    """
     skipped: list[dict[str, Any]] = []
     path = job.out / f"{job.source.replace('/', '-')}-{number:05d}.tar"
     if write_shard(path, _records(job, number * job.shard_size, rows, skipped)):
@@ -201,6 +171,7 @@ def pack_chunk(job: Job, number: int, rows: list[Any]) -> None:
         entry = None
     with atomic(_mark(job.out / STATE_FOLDER, number)) as partial:
         partial.write_text(json.dumps({"entry": entry, "skipped": skipped}))
+    return len(rows)
 
 
 def _records(job: Job, start: int, rows: list[Any], skipped: list) -> Iterator[Record]:

@@ -1,0 +1,35 @@
+"""`index`: index files, sidecars and dataset.json of shards that another tool wrote."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from data_prep.progress import follow
+from dragonfly_lit.data.index import build_index, write_dataset_file
+from dragonfly_lit.spec.shard import DATASET_FILE
+
+
+def main(argv: list[str]) -> int:
+    """Index every shard of the folders anew."""
+    parser = argparse.ArgumentParser(prog="python -m data_prep index", description=__doc__)
+    parser.add_argument("folders", type=Path, nargs="+", metavar="FOLDER", help="a folder with *.tar")
+    parser.add_argument("--licence", help="licence of the data (default: the one dataset.json has)")
+    given = parser.parse_args(argv)
+    for folder in given.folders:
+        shards = sorted(folder.glob("*.tar"))
+        if not shards:
+            raise ValueError(f"{folder}: no shard (*.tar) is in this folder.")
+        entries = [build_index(shard) for shard in follow(shards, f"indexing {folder}")]
+        write_dataset_file(folder, entries, licence=_licence(folder) if given.licence is None else given.licence)
+        print(f"{folder}: {len(entries)} shards, {sum(entry.num_samples for entry in entries)} samples.")
+    return 0
+
+
+def _licence(folder: Path) -> str:
+    """What a dataset.json already says; nothing if there is none, or it is broken and so to be replaced."""
+    try:
+        return str(json.loads((folder / DATASET_FILE).read_text()).get("licence", ""))
+    except (OSError, ValueError, AttributeError):
+        return ""

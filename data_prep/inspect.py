@@ -1,0 +1,104 @@
+"""`inspect`: a sample as the model sees it: a picture of its crops by level, its tokens with the supervised marked."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from rich.console import Console
+
+from data_prep.drawing import Piece, crops_picture, page, pieces, stacked, terminal_text
+from dragonfly_lit.data.mix import Mix, Source, SourceSpec
+from dragonfly_lit.data.shards import open_dataset
+from dragonfly_lit.processing.sequences import SequenceBuilder
+from dragonfly_lit.spec.records import Sample, Sequence
+from dragonfly_lit.spec.tokens import IGNORE
+
+
+def find_sample(source: Source, wanted: str) -> Sample:
+    """The sample with the key `wanted`, or, when that is digits, in that place of the source.
+
+    Raises:
+        ValueError: the source has no such sample.
+    """
+    shards = source.shards
+    if wanted.isdigit():
+        place = int(wanted)
+        if place >= len(shards):
+            raise ValueError(f"--sample {wanted}: {shards.path} has {len(shards)} samples; use 0 to {len(shards) - 1}.")
+    else:
+        keys = (row.key for number in range(len(shards.entries)) for row in shards.rows(number))
+        place = next((place for place, key in enumerate(keys) if key == wanted), -1)
+        if place < 0:
+            raise ValueError(f"--sample {wanted}: no sample of {shards.path} has this key.")
+    return source.sample(place, source.record(place, epoch=0))
+
+
+def draw_sample(sample: Sample, builder: SequenceBuilder) -> tuple[Sequence, list[Piece], Image.Image | None]:
+    """What the builder makes of a sample: the sequence, its tokens in pieces, and its crops in a picture."""
+    sequence = builder.build(sample)
+    pictures = [crops_picture(crops, builder.layout) for crops in sequence.crops]
+    return sequence, pieces(sequence, builder.tokenizer), stacked(pictures) if pictures else None
+
+
+def facts(sample: Sample, sequence: Sequence, builder: SequenceBuilder) -> str:
+    """Where the tokens of a sample go, in one line."""
+    supervised = int((sequence.labels != IGNORE).sum())
+    sizes = ", ".join(f"{image.width}x{image.height}" for image in sample.images) or "none"
+    branches = int(sequence.branch_ids.max())
+    shared = f"; {branches} questions share the image" if branches else ""
+    return (
+        f"{len(sequence)} tokens: {len(sample.images) * builder.layout.num_tokens} of images ({sizes}), "
+        f"{supervised} supervised{shared}."
+    )
+
+
+def main(argv: list[str]) -> int:
+    """Show one sample on the terminal, and write DIR/KEY.png and DIR/KEY.html."""
+    parser = argparse.ArgumentParser(
+        prog="python -m data_prep inspect", description=__doc__,
+        epilog="example: python -m data_prep inspect --sample 7 model=dragonfly_v2 data=demo",
+    )  # fmt: skip
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="configuration as train.py takes it")
+    parser.add_argument("--folder", type=Path, help="a folder of shards (default: a source of data.train)")
+    parser.add_argument("--source", help="which source of data.train (default: the first)")
+    parser.add_argument("--sample", default="0", help="key, or number within the source (default: 0)")
+    parser.add_argument("--out", type=Path, default=Path("inspected"), help="folder of the files (default: inspected)")
+    given = parser.parse_args(argv)
+
+    from dragonfly_lit.app.build import build_builder, compose
+
+    config = compose(given.overrides)
+    builder = build_builder(config)
+    source = _folder_source(given.folder) if given.folder else _mix_source(config, given.source)
+    sample = find_sample(source, given.sample)
+    sequence, found, picture = draw_sample(sample, builder)
+    told = facts(sample, sequence, builder)
+    console = Console()
+    console.print(f"{sample.key} of {source.name}: {told}", highlight=False)
+    console.print(terminal_text(found))
+    given.out.mkdir(parents=True, exist_ok=True)
+    stem = given.out / sample.key.replace("/", "-")
+    written = [stem.with_suffix(".html")]
+    written[0].write_text(page(f"{sample.key} of {source.name}", told, found, picture))
+    if picture is not None:
+        written.append(stem.with_suffix(".png"))
+        picture.save(written[1])
+    print(f"wrote {' and '.join(map(str, written))}")
+    return 0
+
+
+def _folder_source(folder: Path) -> Source:
+    return Source(spec=SourceSpec(name=str(folder), path=str(folder)), shards=open_dataset(folder), seed=0)
+
+
+def _mix_source(config: dict[str, Any], name: str | None) -> Source:
+    mix = Mix(config["data"]["train"], seed=config["seed"])
+    names = [source.name for source in mix.sources]
+    if name is None:
+        return mix.sources[0]
+    if name not in names:
+        raise ValueError(f"--source {name} is not in data.train. Use one of {', '.join(names)}.")
+    return mix.sources[names.index(name)]

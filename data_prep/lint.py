@@ -1,0 +1,193 @@
+"""`lint`: every sample is read, decoded and compared with what the index says; exit status 1 if anything is wrong."""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from hashlib import file_digest
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from data_prep.parallel import in_order, num_workers
+from data_prep.progress import follow
+from dragonfly_lit.data.index import ShardEntry, index_path, read_dataset_file, read_rows, scan_shard, sidecar_path
+from dragonfly_lit.data.samples import BadSampleError, raw_sample, to_record
+from dragonfly_lit.processing.images import decode
+from dragonfly_lit.processing.prompts import render
+from dragonfly_lit.spec.records import Record
+from dragonfly_lit.spec.shard import DATASET_FILE
+
+ROWS_SHOWN = 50
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """Something to know about a shard or a sample; `wrong` if training would stop at it or skip it."""
+
+    shard: str
+    key: str
+    what: str
+    wrong: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Linted:
+    """What was found in one shard, and key, checksum of each of its samples."""
+
+    shard: str
+    findings: list[Finding]
+    samples: list[tuple[str, str]]
+
+
+def lint_folder(folder: Path, workers: int = 1) -> tuple[int, list[Finding]]:
+    """Number of samples read, and every finding in the order of the shards.
+
+    Raises:
+        ValueError: the folder has no shard.
+    """
+    shards = sorted(folder.glob("*.tar"))
+    if not shards:
+        raise ValueError(f"{folder}: no shard (*.tar) is in this folder.")
+    findings, listed = _listing(folder, shards)
+    seen: dict[str, str] = {}
+    first: dict[str, str] = {}
+    num_samples = 0
+    linted = in_order(lint_shard, ((shard, listed.get(shard.name)) for shard in shards), workers)
+    for found in follow(linted, f"reading {folder}", len(shards)):
+        findings += found.findings
+        num_samples += len(found.samples)
+        findings += _repeated(found, seen, first)
+    return num_samples, findings
+
+
+def _listing(folder: Path, shards: list[Path]) -> tuple[list[Finding], dict[str, ShardEntry]]:
+    """What dataset.json says, and where it and the folder differ."""
+    path = folder / DATASET_FILE
+    if not path.is_file():
+        note = "not there yet; it is made on first use or by: python -m data_prep index"
+        return [Finding(shard=DATASET_FILE, key="", what=note, wrong=False)], {}
+    try:
+        entries = {entry.name: entry for entry in read_dataset_file(path.read_bytes(), str(path))}
+    except ValueError as error:
+        return [Finding(shard=DATASET_FILE, key="", what=str(error))], {}
+    names = {shard.name for shard in shards}
+    gone = [
+        Finding(shard=name, key="", what=f"listed in {DATASET_FILE}, but missing") for name in entries.keys() - names
+    ]
+    new = [Finding(shard=name, key="", what=f"not listed in {DATASET_FILE}") for name in names - entries.keys()]
+    return sorted([*gone, *new], key=lambda finding: finding.shard), entries
+
+
+def _repeated(found: Linted, seen: dict[str, str], first: dict[str, str]) -> Iterator[Finding]:
+    for key, checksum in found.samples:
+        if seen.setdefault(key, found.shard) != found.shard:
+            yield Finding(shard=found.shard, key=key, what=f"key is also in {seen[key]}")
+        elif checksum and (same := first.setdefault(checksum, key)) != key:
+            yield Finding(shard=found.shard, key=key, what=f"exact copy of {same}", wrong=False)
+
+
+def lint_shard(shard: Path, entry: ShardEntry | None) -> Linted:
+    """Read and decode every sample of a shard, and compare its index, its sidecar and its entry in dataset.json."""
+    try:
+        scan = scan_shard(shard)
+    except ValueError as error:
+        return Linted(shard=shard.name, findings=[Finding(shard=shard.name, key="", what=str(error))], samples=[])
+    whole = [scan.cut] if scan.cut else []
+    findings = [Finding(shard=shard.name, key="", what=what) for what in [*whole, *_disagreements(shard, scan, entry)]]
+    keys = Counter(row.key for row in scan.rows)
+    findings += [Finding(shard=shard.name, key=key, what=f"key is there {n} times") for key, n in keys.items() if n > 1]
+    with shard.open("rb") as file:
+        for row, start, end in zip(scan.rows, scan.offsets[:-1], scan.offsets[1:], strict=True):
+            file.seek(int(start))
+            findings += _lint_sample(shard.name, row.key, file.read(int(end - start)))
+    return Linted(shard=shard.name, findings=findings, samples=[(row.key, row.checksum) for row in scan.rows])
+
+
+def _disagreements(shard: Path, scan, entry: ShardEntry | None) -> Iterator[str]:
+    if entry is not None:
+        num_bytes = shard.stat().st_size
+        if (entry.num_samples, entry.num_bytes) != (len(scan.rows), num_bytes):
+            yield (
+                f"{len(scan.rows)} samples in {num_bytes} bytes, "
+                f"but {DATASET_FILE} says {entry.num_samples} in {entry.num_bytes}"
+            )
+        else:
+            with shard.open("rb") as file:
+                if file_digest(file, "sha256").hexdigest() != entry.sha256:
+                    yield f"bytes changed: sha256 is not the one in {DATASET_FILE}"
+    if index_path(shard).is_file() and index_path(shard).read_bytes() != scan.offsets.tobytes():
+        yield "its index points elsewhere: python -m data_prep index writes it anew"
+    if sidecar_path(shard).is_file():
+        try:
+            if read_rows(shard) != scan.rows:
+                yield "its sidecar says other keys, sizes or checksums: python -m data_prep index writes it anew"
+        except (ValueError, TypeError, AttributeError) as error:
+            yield f"its sidecar cannot be read: {error}"
+
+
+def _lint_sample(shard: str, key: str, data: bytes) -> Iterator[Finding]:
+    try:
+        record = to_record(raw_sample(shard, data))
+    except BadSampleError as error:
+        yield Finding(shard=shard, key=key, what=error.reason)
+        return
+    for number, image in enumerate(record.images):
+        try:
+            decode(image)
+        except ValueError as error:
+            yield Finding(shard=shard, key=key, what=f"image {number}: {error}")
+    try:
+        render(record.turns)
+    except ValueError as error:
+        yield Finding(shard=shard, key=key, what=str(error))
+    yield from (Finding(shard=shard, key=key, what=what, wrong=wrong) for what, wrong in _conversation(record))
+
+
+def _conversation(record: Record) -> Iterator[tuple[str, bool]]:
+    if not any(turn.role == "assistant" and turn.text.strip() for turn in record.turns):
+        yield "no turn of the assistant has a text: nothing to learn from", True
+    roles = [turn.role for turn in record.turns]
+    asked = roles[roles.count("system") :]
+    if record.share_image and asked != ["user", "assistant"] * (len(asked) // 2):
+        yield f"share_image=true needs pairs of a user's and an assistant's turn, not {', '.join(roles)}", True
+    first = next((turn for turn in record.turns if turn.role == "user"), None)
+    if first is not None and not first.text.strip():
+        yield "the question is empty: give the source a prompt set", False
+
+
+def table(findings: Iterable[Finding]) -> Table:
+    """The first findings, those that are wrong before the notes."""
+    shown = Table("shard", "sample", "finding", box=None)
+    ordered = sorted(findings, key=lambda finding: not finding.wrong)
+    for finding in ordered[:ROWS_SHOWN]:
+        style = "red" if finding.wrong else "dim"
+        shown.add_row(finding.shard, finding.key, finding.what, style=style)
+    if len(ordered) > ROWS_SHOWN:
+        shown.add_row("...", "", f"and {len(ordered) - ROWS_SHOWN} more; --all shows every one", style="dim")
+    return shown
+
+
+def main(argv: list[str]) -> int:
+    """Lint folders; 1 if anything is wrong in one of them."""
+    parser = argparse.ArgumentParser(prog="python -m data_prep lint", description=__doc__)
+    parser.add_argument("folders", type=Path, nargs="+", metavar="FOLDER", help="a folder of shards")
+    parser.add_argument("--workers", type=int, default=num_workers(), help="processes (default: %(default)s)")
+    parser.add_argument("--all", action="store_true", help=f"print every finding, not the first {ROWS_SHOWN}")
+    given = parser.parse_args(argv)
+    any_wrong = False
+    for folder in given.folders:
+        num_samples, findings = lint_folder(folder, given.workers)
+        num_wrong = sum(finding.wrong for finding in findings)
+        if findings and given.all:
+            for finding in findings:
+                print("wrong" if finding.wrong else "note", finding.shard, finding.key or "-", finding.what, sep="\t")
+        elif findings:
+            Console().print(table(findings))
+        notes = len(findings) - num_wrong
+        print(f"{folder}: {num_samples} samples read, {num_wrong} wrong, {notes} notes.")
+        any_wrong |= num_wrong > 0
+    return int(any_wrong)

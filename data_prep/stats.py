@@ -1,0 +1,102 @@
+"""`stats`: turns, images, sizes and characters of folders of shards, from their sidecars; tokens with a tokenizer."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from data_prep.progress import follow
+from dragonfly_lit.data.index import Row
+from dragonfly_lit.data.shards import Shards, open_dataset
+from dragonfly_lit.processing.prompts import render
+
+BINS = 8
+BAR_WIDTH = 30
+
+
+def text_tokens(shards: Shards, folder: Path) -> list[int]:
+    """Tokens of each sample's turns with their headers, images not counted.
+
+    Args:
+        shards: the samples.
+        folder: of the tokenizer.
+    """
+    from transformers import AutoTokenizer
+
+    if not folder.is_dir():
+        raise ValueError(f"--tokenizer {folder}: no such folder.")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    numbers = follow(range(len(shards)), "counting tokens", len(shards))
+    return [len(tokenizer(render(shards[i].turns), add_special_tokens=False)["input_ids"]) for i in numbers]
+
+
+def measures(rows: Sequence[Row], num_tokens: Sequence[int] | None = None) -> dict[str, np.ndarray]:
+    """The numbers of a data set by name, one a sample (sides: one a sample with an image)."""
+    sided = [row for row in rows if row.num_images]
+    found = {
+        "turns": np.array([row.turns for row in rows]),
+        "images": np.array([row.num_images for row in rows]),
+        "characters": np.array([row.chars for row in rows]),
+    }
+    if num_tokens is not None:
+        found["text tokens"] = np.array(num_tokens)
+    if sided:
+        found["longest side, px"] = np.array([max(row.width, row.height) for row in sided])
+        found["shortest side, px"] = np.array([min(row.width, row.height) for row in sided])
+    return found
+
+
+def summary(found: dict[str, np.ndarray]) -> Table:
+    """Sum, mean and quantiles of every measure."""
+    shown = Table("a sample", *("sum", "mean", "least", "median", "95%", "most"), box=None)
+    for column in shown.columns[1:]:
+        column.justify = "right"
+    for name, values in found.items():
+        total = "" if name.endswith("px") else f"{values.sum():,}"
+        quantiles = (f"{np.quantile(values, q):,.0f}" for q in (0, 0.5, 0.95, 1))
+        shown.add_row(name, total, f"{values.mean():,.1f}", *quantiles)
+    return shown
+
+
+def histogram(name: str, values: np.ndarray) -> Table:
+    """How many samples lie in each of `BINS` equal ranges; a bar is as long as the fullest range is full."""
+    edges = np.unique(np.linspace(values.min(), values.max() + 1, BINS + 1).round().astype(int))
+    counts, _ = np.histogram(values, bins=edges)
+    shown = Table(name, "samples", "", box=None)
+    for start, end, count in zip(edges[:-1], edges[1:], counts, strict=True):
+        label = f"{start}" if end - start == 1 else f"{start} to {end - 1}"
+        shown.add_row(label, f"{count:,}", "█" * round(BAR_WIDTH * count / counts.max()))
+    return shown
+
+
+def main(argv: list[str]) -> int:
+    """Print the numbers of each folder."""
+    parser = argparse.ArgumentParser(prog="python -m data_prep stats", description=__doc__)
+    parser.add_argument("folders", type=Path, nargs="+", metavar="FOLDER", help="a folder of shards")
+    parser.add_argument("--tokenizer", type=Path, help="a tokenizer's folder: count tokens too (reads every sample)")
+    parser.add_argument("--histogram", action="store_true", help="show how each number is spread")
+    given = parser.parse_args(argv)
+    console = Console()
+    for folder in given.folders:
+        shards = open_dataset(folder)
+        rows = [row for number in range(len(shards.entries)) for row in shards.rows(number)]
+        found = measures(rows, text_tokens(shards, given.tokenizer) if given.tokenizer else None)
+        num_bytes = sum(entry.num_bytes for entry in shards.entries)
+        console.print(
+            f"{folder}: {len(rows):,} samples in {len(shards.entries)} shards, {num_bytes / 1e6:,.1f} MB; "
+            f"{sum(not row.num_images for row in rows):,} text only, "
+            f"{sum(row.share_image for row in rows):,} with questions that share an image, "
+            f"{len({row.image_checksum for row in rows if row.num_images}):,} different images, "
+            f"{sum(bool(row.error) for row in rows):,} unreadable.",
+            highlight=False, soft_wrap=True,
+        )  # fmt: skip
+        console.print(summary(found))
+        if given.histogram:
+            for name, values in found.items():
+                console.print(histogram(name, values))
+    return 0
