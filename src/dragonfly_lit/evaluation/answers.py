@@ -6,6 +6,7 @@ and the model: a changed one of them makes another key, so an old answer is neve
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import logging
@@ -15,7 +16,8 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from dragonfly_lit.evaluation.tasks.base import Question
+from dragonfly_lit.evaluation.metrics.base import Mark
+from dragonfly_lit.evaluation.tasks.question import Question
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +69,17 @@ def digest(value: Any) -> str:
 def answer_key(question: Question, *, prompt: str, images: Sequence[str], settings: Mapping, model: Mapping) -> str:
     """The key of an answer: `images` are digests of their bytes, `settings` what generation was told."""
     return digest([question.task, question.id, prompt, list(images), dict(settings), dict(model)])
+
+
+def marked(answer: Answer, mark: Mark) -> Answer:
+    """`answer` with how it was read and what it earned."""
+    return dataclasses.replace(
+        answer,
+        answer=mark.parsed,
+        score=mark.score,
+        lenient_answer=mark.lenient_parsed,
+        lenient_score=mark.lenient_score,
+    )
 
 
 class ImageDigests:
@@ -150,7 +163,7 @@ def read_predictions(path: Path, task: str, questions: Sequence[Question]) -> di
             question has none; or the predictions are of another benchmark.
     """
     outputs: dict[str, str] = {}
-    for number, row in enumerate(_rows(path), 1):
+    for number, row in enumerate(rows(path), 1):
         key = next((row[name] for name in ID_FIELDS if row.get(name) is not None), None)
         if key is None:
             raise ValueError(
@@ -189,21 +202,19 @@ def _check_ids(path: Path, task: str, outputs: Mapping[str, str], expected: set[
         log.warning("%s: %d predictions are empty and count as unparsed, e.g. %r.", path.name, len(empty), empty[0])
 
 
-def _rows(path: Path) -> list[dict[str, Any]]:
+def rows(path: Path) -> list[dict[str, Any]]:
+    """The objects of a predictions file, JSON lines or one JSON list; ValueError when it is none."""
     if not path.is_file():
         raise ValueError(f"predictions={path} is no file. Give JSON lines with the fields id and prediction.")
     text = path.read_text(encoding="utf-8-sig")
     try:
-        rows = (
-            json.loads(text)
-            if text.lstrip().startswith("[")
-            else [json.loads(x) for x in text.split("\n") if x.strip()]
-        )
+        one_list = text.lstrip().startswith("[")
+        found = json.loads(text) if one_list else [json.loads(line) for line in text.split("\n") if line.strip()]
     except ValueError as error:
         raise ValueError(f"predictions={path} is not JSON lines: {error}") from error
-    if bad := next((row for row in rows if not isinstance(row, dict)), None):
+    if bad := next((row for row in found if not isinstance(row, dict)), None):
         raise ValueError(f"{path}: {bad!r:.60} is no object with the fields id and prediction.")
-    return rows
+    return found
 
 
 def _line(answer: Answer) -> str:

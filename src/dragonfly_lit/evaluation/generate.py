@@ -9,7 +9,7 @@ number of ranks nor a kill changes what is computed together.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import takewhile
@@ -75,6 +75,14 @@ class AskBatch:
         """One question for each distinct set of images."""
         first = {group: item.ask for item, group in zip(reversed(self.items), reversed(self.owner), strict=True)}
         return [first[group] for group in range(len(first))]
+
+    def only(self, wanted: Container[str]) -> AskBatch | None:
+        """The questions whose ids are wanted; None when there is none."""
+        left = [(item, group) for item, group in zip(self.items, self.owner, strict=True) if item.ask.id in wanted]
+        if not left:
+            return None
+        numbers = {group: number for number, group in enumerate(dict.fromkeys(group for _, group in left))}
+        return AskBatch(items=tuple(item for item, _ in left), owner=tuple(numbers[group] for _, group in left))
 
 
 @dataclass(kw_only=True)

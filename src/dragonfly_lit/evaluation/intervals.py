@@ -7,10 +7,13 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from functools import cached_property
 
 import numpy as np
+import torch
 
 from dragonfly_lit.evaluation.metrics.base import QuestionMetric
 
 LEVEL = 0.95
+SUMMARIES = 200
+"""Resamples of a score that is no mean: each costs a whole summary."""
 DIGITS = 6
 """Decimals of a bound; the last ones would depend on the number of threads."""
 
@@ -43,12 +46,27 @@ class Resamples:
         with np.errstate(invalid="ignore", divide="ignore"):
             return (self.counts @ sums) / (self.counts @ sizes)
 
-    def rows(self) -> Iterator[np.ndarray]:
-        """The numbers of the questions of each resample, those of one draw of a cluster together and in order."""
+    def aligned(self, kinds: Sequence[Hashable]) -> Iterator[np.ndarray]:
+        """For each of at most `SUMMARIES` resamples, the question that stands in the place of each question.
+
+        A cluster is replaced by one whose questions are of the same kinds, so that pairs stay pairs and splits keep
+        their size: a bootstrap stratified by kind.
+
+        Args:
+            kinds: what kind each question is of.
+        """
         members = np.argsort(self.cluster, kind="stable")
         blocks = np.split(members, np.cumsum(np.bincount(self.cluster, minlength=self.num_clusters))[:-1])
-        for count in self.counts:
-            yield np.concatenate([block for block, times in zip(blocks, count, strict=True) for _ in range(times)])
+        strata: dict[Hashable, list[np.ndarray]] = {}
+        for block in blocks:
+            strata.setdefault(tuple(kinds[row] for row in block), []).append(block)
+        stacks = [np.stack(stratum) for stratum in strata.values()]
+        draw = np.random.default_rng(self.seed)
+        for _ in range(min(self.num, SUMMARIES)):
+            stand_in = np.empty(len(self.cluster), dtype=np.int64)
+            for stack in stacks:
+                stand_in[stack] = stack[draw.integers(len(stack), size=len(stack))]
+            yield stand_in
 
 
 def interval(estimates: np.ndarray) -> list[float] | None:
@@ -70,7 +88,7 @@ def intervals(
     wanted = [name for name in scores if not name.startswith("num_")]
     found = {name: interval(resamples.means(column)) for name, column in _columns(metric, scores).items()}
     if rest := [name for name in wanted if name not in found]:
-        drawn = [_summary(metric, rows) for rows in resamples.rows()]
+        drawn = _summaries(metric, resamples)
         found |= {name: interval(np.array([summary.get(name, math.nan) for summary in drawn])) for name in rest}
     return {name: found[name] for name in wanted}
 
@@ -92,11 +110,13 @@ def _columns(metric: QuestionMetric, scores: Mapping[str, float]) -> dict[str, n
     return found
 
 
-def _summary(metric: QuestionMetric, rows: np.ndarray) -> dict[str, float]:
-    """The metric's summary over the questions `rows`, some of them several times."""
-    questions, values = metric.questions, metric.values
+def _summaries(metric: QuestionMetric, resamples: Resamples) -> list[dict[str, float]]:
+    kinds = [(question.split, question.category) for question in metric.questions]
+    values, drawn = metric.values, []
     try:
-        metric.questions, metric.values = tuple(questions[row] for row in rows), values[rows]
-        return metric.summarise()
+        for stand_in in resamples.aligned(kinds):
+            metric.values = values[torch.from_numpy(stand_in)]
+            drawn.append(metric.summarise())
     finally:
-        metric.questions, metric.values = questions, values
+        metric.values = values
+    return drawn

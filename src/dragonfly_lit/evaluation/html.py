@@ -1,0 +1,106 @@
+"""The page `report.html`: one file without any other, with scores, breakdowns and a gallery of answers."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from io import BytesIO
+from typing import Any
+
+from dragonfly_lit.evaluation.answers import Answer
+from dragonfly_lit.evaluation.scores import Scored
+from dragonfly_lit.evaluation.tasks.question import Question
+from dragonfly_lit.processing.images import decode
+
+RIGHT = 0.5
+"""From this score on an answer counts as right in the gallery."""
+IMAGE_SIDE = 384
+"""Longest side of an image on the page, in pixels."""
+MAX_IMAGE_BYTES = 12_000_000
+"""All images of the page together; what comes later is shown without its image, and the page says so."""
+
+
+def page(results: Mapping[str, Any], scored: Sequence[Scored], *, num_examples: int) -> str:
+    """The whole page.
+
+    Args:
+        results: what `results.json` holds.
+        scored: the benchmarks with questions and answers.
+        num_examples: answers of each benchmark in the gallery.
+    """
+    album = _Album()
+    examples = [card for one in scored for card in _examples(one, num_examples, album)]
+    data = {"results": results, "examples": examples, "images": album.images, "num_left_out": album.num_left_out}
+    text = json.dumps(data, ensure_ascii=False, allow_nan=False)
+    template = files("dragonfly_lit.evaluation").joinpath("report_page.html").read_text(encoding="utf-8")
+    # "</script>" inside an answer would end the data, "<!--" would hide the rest of the page.
+    return template.replace("/*DATA*/", text.replace("<", "\\u003c"))
+
+
+class _Album:
+    """The images of the page, each once, small, and bounded together."""
+
+    def __init__(self) -> None:
+        self.images: dict[str, str] = {}
+        self.num_bytes = 0
+        self.num_left_out = 0
+
+    def add(self, question: Question, answer: Answer) -> list[str]:
+        """The names of the question's images."""
+        names = answer.images or [f"{question.task}/{question.id}/{i}" for i in range(len(question.images))]
+        if any(name not in self.images for name in names):
+            for name, data in zip(names, question.read_images(), strict=True):
+                if name in self.images:
+                    continue
+                uri = _data_uri(data)
+                if self.num_bytes + len(uri) > MAX_IMAGE_BYTES:
+                    self.num_left_out += 1
+                    continue
+                self.images[name], self.num_bytes = uri, self.num_bytes + len(uri)
+        return [name for name in names if name in self.images]
+
+
+def _data_uri(data: bytes) -> str:
+    image = decode(data)
+    width, height = image.size
+    image.thumbnail((IMAGE_SIDE, IMAGE_SIDE))
+    file = BytesIO()
+    image.save(file, "JPEG", quality=85)
+    return f"{width},{height},data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+def _examples(one: Scored, num: int, album: _Album) -> list[dict[str, Any]]:
+    """Half right and half wrong answers where there are enough of both, spread over the categories."""
+    pairs = list(zip(one.questions, one.answers, strict=True))
+    right = _spread([pair for pair in pairs if pair[1].score is not None and pair[1].score >= RIGHT])
+    wrong = _spread([pair for pair in pairs if pair[1].score is None or pair[1].score < RIGHT])
+    num_wrong = min(len(wrong), max(num - num // 2, num - len(right)))
+    chosen = wrong[:num_wrong] + right[: num - num_wrong]
+    return [_card(question, answer, album) for question, answer in chosen]
+
+
+def _spread(pairs: list[tuple[Question, Answer]]) -> list[tuple[Question, Answer]]:
+    """One of each category in turn, evenly over the file."""
+    groups: dict[tuple[str, str], list] = {}
+    for pair in pairs:
+        groups.setdefault((pair[0].split, pair[0].category), []).append(pair)
+    turns = []
+    for group in groups.values():
+        step = max(1, len(group) // 16)
+        order = [*group[::step], *(pair for i, pair in enumerate(group) if i % step)]
+        turns += [(turn, place, pair) for place, (turn, pair) in enumerate(enumerate(order))]
+    turns.sort(key=lambda item: item[0])
+    return [pair for _, _, pair in turns]
+
+
+def _card(question: Question, answer: Answer, album: _Album) -> dict[str, Any]:
+    verdict = "unscored" if answer.score is None else "right" if answer.score >= RIGHT else "wrong"
+    return {
+        "benchmark": question.task, "id": question.id, "question": question.text, "prompt": answer.prompt,
+        "choices": question.choices, "accepted": list(dict.fromkeys(question.answers)), "output": answer.output,
+        "answer": answer.answer, "lenient": answer.lenient_answer, "score": answer.score,
+        "lenient_score": answer.lenient_score, "verdict": verdict, "category": question.category,
+        "split": question.split, "images": album.add(question, answer), "zoom": answer.zoom,
+    }  # fmt: skip

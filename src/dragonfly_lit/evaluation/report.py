@@ -1,0 +1,124 @@
+"""Scored benchmarks to `results.json`, `results.md` beside published rows, and the page `report.html`."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dragonfly_lit.evaluation import html
+from dragonfly_lit.evaluation.answers import write_atomically
+from dragonfly_lit.evaluation.intervals import LEVEL, SUMMARIES
+from dragonfly_lit.evaluation.scores import Scored
+
+if TYPE_CHECKING:
+    from dragonfly_lit.evaluation.runner import Settings
+
+SCHEMA_VERSION = 1
+PACKAGES = ("dragonfly_lit", "torch", "transformers", "torchmetrics", "pycocoevalcap", "nltk")
+"""Whose versions may change a score."""
+
+
+def results(
+    scored: Sequence[Scored], *, settings: Settings, model: Mapping[str, Any], times: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What `results.json` holds: the same for any number of ranks, but for `times`."""
+    return {
+        "schema": SCHEMA_VERSION,
+        "model": dict(model),
+        "prompts": settings.prompts.name,
+        "generation": {
+            "temperature": settings.temperature, "seed": settings.seed, "limit": settings.limit,
+            "max_new_tokens": settings.max_new_tokens,
+        },
+        "bootstrap": {
+            "level": LEVEL, "unit": "image", "seed": settings.seed, "resamples": settings.resamples,
+            "resamples_of_summaries": min(SUMMARIES, settings.resamples),
+        },
+        "versions": {"python": platform.python_version(), **_versions()},
+        "benchmarks": {one.entry["benchmark"]: one.entry for one in scored},
+        "times": dict(times),
+    }  # fmt: skip
+
+
+def write(out: Path, results: Mapping[str, Any], scored: Sequence[Scored], settings: Settings) -> None:
+    """Writes the three files into `out`."""
+    write_atomically(out / "results.json", json.dumps(results, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_atomically(out / "results.md", markdown(results))
+    write_atomically(out / "report.html", html.page(results, scored, num_examples=settings.gallery))
+
+
+def markdown(results: Mapping[str, Any]) -> str:
+    """A table of headline scores beside the published rows, then every score of every benchmark."""
+    entries: dict[str, Any] = results["benchmarks"]
+    models = list(dict.fromkeys(row["model"] for e in entries.values() for row in headline_rows(e)))
+    head = ["benchmark", "metric", "this model", f"{results['bootstrap']['level']:.0%} interval", *models]
+    lines = [_row(head), _row(["---"] * len(head))]
+    for entry in entries.values():
+        published = {row["model"]: f"{row['value']:g}" for row in headline_rows(entry)}
+        mine = shown(entry, entry["headline"]) if entry["scores"] else "waits for a judge"
+        cells = [entry["benchmark"], entry["headline"], mine, interval_text(entry, entry["headline"])]
+        lines.append(_row([*cells, *(published.get(model, "") for model in models)]))
+    parts = ["# Results", "\n".join(lines)]
+    notes = [f"- {entry['benchmark']}: {entry['note']}" for entry in entries.values() if entry.get("note")]
+    notes += [f"- {entry['benchmark']}: {entry['waiting']}" for entry in entries.values() if entry.get("waiting")]
+    parts += ["\n".join(notes)] if notes else []
+    parts += [_details(entry) for entry in entries.values()]
+    return "\n\n".join(parts) + "\n"
+
+
+def headline_rows(entry: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The published rows that stand beside the headline."""
+    return [row for row in entry["published"] if row["metric"] == entry["headline"]]
+
+
+def shown(entry: Mapping[str, Any], name: str, digits: int = 2) -> str:
+    """A score as papers print it: counts whole, MME's points as they are, all others times the scale."""
+    value = entry["scores"].get(name)
+    if value is None:
+        return "-"
+    if name.rpartition("/")[0].startswith("num_") or name.startswith("num_"):
+        return f"{value:.0f}"
+    return f"{value * entry['scale']:.{digits}f}"
+
+
+def interval_text(entry: Mapping[str, Any], name: str) -> str:
+    """The interval of a score, scaled like it."""
+    bounds = entry["intervals"].get(name)
+    return "" if bounds is None else "{:.2f} to {:.2f}".format(*(bound * entry["scale"] for bound in bounds))
+
+
+def _details(entry: Mapping[str, Any]) -> str:
+    title = f"## {entry['benchmark']} ({entry['split']}, {entry['num_questions']:,} questions)"
+    if not entry["scores"]:
+        return title
+    unparsed = entry["unparsed"]
+    facts = (
+        f"Prompt set {entry['prompt']['set']}, parser {entry['parser']}; no answer found in {unparsed['official']} "
+        f"outputs (leniently {unparsed['lenient']}), {entry['num_empty']} outputs empty."
+    )
+    lines = [_row(["score", "value", "interval"]), _row(["---"] * 3)]
+    lines += [_row([name, shown(entry, name), interval_text(entry, name)]) for name in entry["scores"]]
+    sources = dict.fromkeys(
+        f"- {row['model']}, {row['metric']} {row['value']:g}: {row['source']}{'; ' if row['note'] else ''}{row['note']}"
+        for row in entry["published"]
+    )
+    published = ["Published:\n\n" + "\n".join(sources)] if sources else []
+    return "\n\n".join([title, facts, "\n".join(lines), *published])
+
+
+def _row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
