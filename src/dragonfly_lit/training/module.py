@@ -104,9 +104,7 @@ class TrainingModule(pl.LightningModule):
 
     def on_train_start(self) -> None:
         self._sums: list[Tensor] = []
-
-    def on_train_epoch_start(self) -> None:
-        self.model.train()
+        self.model.train()  # not at an epoch's start: a run that resumes within an epoch does not come by there
 
     def configure_optimizers(self) -> AdamW:
         return build_optimizer(self.claims(), self.spared, self.stage)
