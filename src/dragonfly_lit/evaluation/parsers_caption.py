@@ -14,8 +14,8 @@ BRACKETS = {"(": "-lrb-", ")": "-rrb-", "[": "-lsb-", "]": "-rsb-", "{": "-lcb-"
 ABBREVIATIONS = frozenset(
     f"{word}." for word in re.findall(
         r"\w+",
-        "approx apr aug co corp dec dept dr est etc feb fig inc jan jr jul jun ltd mar mr mrs ms no nov oct prof sep sept "
-        "sr st vs",
+        "approx apr aug co corp dec dept dr est etc feb fig inc jan jr jul jun ltd mar mr mrs ms no nov oct prof sep "
+        "sept sr st vs",
     )
 )  # fmt: skip
 INITIALS = re.compile(r"(?:[a-z]\.)+")

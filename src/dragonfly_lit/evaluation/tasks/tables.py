@@ -56,6 +56,11 @@ def parquet_files(folder: Path, split: str, *configs: str) -> list[Path]:
     return []
 
 
+def parquet_columns(file: Path) -> list[str]:
+    """Names of the columns of a parquet file."""
+    return list(pq.ParquetFile(file).schema_arrow.names)
+
+
 def parquet_rows(
     task: Reader, files: Sequence[Path], columns: Sequence[str], optional: Sequence[str] = ()
 ) -> Iterator[dict[str, Any]]:
@@ -95,3 +100,13 @@ def image_of(row: dict[str, Any], column: str = "image", key: str | None = None)
     """The image of a row of `parquet_rows`; rows with the same `key` hold the same image."""
     file, number = row["_file"], row["_row"]
     return StoredImage(file=file, column=column, row=number, key=key or f"{file.name}#{column}#{number}")
+
+
+def check_images(files: Sequence[Path], column: str = "image") -> list[bool]:
+    """Whether each row of `parquet_rows(files)` has an image."""
+    return [filled for file in files for filled in has_images(file, column)]
+
+
+def first_existing(folder: Path, *names: str) -> Path:
+    """The first of these files that exists, else the first of them: the check of images then names it."""
+    return next((folder / name for name in names if (folder / name).is_file()), folder / names[0])
