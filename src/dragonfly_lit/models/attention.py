@@ -203,9 +203,11 @@ def _torch_varlen(q: Tensor, k: Tensor, v: Tensor, packing: Packing, scaling: fl
         options["scale"] = scaling
     elif scaling is not None and scaling != q.shape[-1] ** -0.5:
         q = q * (scaling * q.shape[-1] ** 0.5)
-    return varlen_attn(
+    out = varlen_attn(
         q, k, v, packing.query_ends, packing.key_ends, max(packing.query_lengths), max(packing.key_lengths), **options
     )
+    assert isinstance(out, Tensor)
+    return out
 
 
 def attention_arguments(

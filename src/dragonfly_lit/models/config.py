@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from functools import cached_property
 from typing import Any
 
 from transformers import AutoConfig, PreTrainedConfig
@@ -31,7 +30,7 @@ class DragonflyConfig(PreTrainedConfig):
     """
 
     model_type = "dragonfly_lit"
-    sub_configs = {"vision_config": AutoConfig, "text_config": AutoConfig}  # noqa: RUF012 (transformers' own name)
+    sub_configs = {"vision_config": AutoConfig, "text_config": AutoConfig}  # noqa: RUF012  # pyright: ignore[reportAssignmentType]
 
     def __init__(
         self,
@@ -58,7 +57,7 @@ class DragonflyConfig(PreTrainedConfig):
         kwargs.setdefault("tie_word_embeddings", bool(getattr(self.text_config, "tie_word_embeddings", False)))
         super().__init__(**kwargs)
 
-    @cached_property
+    @property
     def layout(self) -> Layout:
         """Geometry of an image's tokens."""
         vision = self.vision_config

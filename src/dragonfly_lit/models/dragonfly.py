@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int, UInt8
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForImageTextToText, GenerationMixin, PreTrainedModel
 from transformers import initialization as init
@@ -16,12 +14,13 @@ from transformers.cache_utils import Cache
 from transformers.utils.generic import ModelOutput
 
 from dragonfly_lit.models.attention import attention_arguments
+from dragonfly_lit.models.buffers import ExactBuffers
 from dragonfly_lit.models.config import DragonflyConfig
+from dragonfly_lit.models.folders import Folders
 from dragonfly_lit.models.fusion import fill_slots, question_means, slots_of_images
 from dragonfly_lit.models.language import build_language, decoder_of, head_of
 from dragonfly_lit.models.loss import LossSums, loss_sums
 from dragonfly_lit.models.projector import Projector
-from dragonfly_lit.models.released import UNUSED_FILE, read_released, unused_beside, unused_tensors, write_released
 from dragonfly_lit.models.vision import VisionTower
 from dragonfly_lit.models.weights import Stored
 from dragonfly_lit.models.zoom import Ranking, ZoomIn, pool_patches
@@ -48,9 +47,10 @@ class DragonflyOutput(ModelOutput):
     crop_scores: Tensor | None = None
 
 
-class DragonflyForConditionalGeneration(PreTrainedModel, GenerationMixin):
+class DragonflyForConditionalGeneration(Folders, ExactBuffers, PreTrainedModel, GenerationMixin):
     """The five parts of a Dragonfly, and one forward through them."""
 
+    config: DragonflyConfig
     config_class = DragonflyConfig
     base_model_prefix = ""
     main_input_name = "input_ids"
@@ -63,14 +63,14 @@ class DragonflyForConditionalGeneration(PreTrainedModel, GenerationMixin):
     _skip_keys_device_placement = ["past_key_values"]  # noqa: RUF012
     accepts_loss_kwargs = True
 
-    def __init__(self, config: DragonflyConfig) -> None:
+    def __init__(self, config: DragonflyConfig, language: PreTrainedModel | None = None) -> None:
         super().__init__(config)
         width = config.text_config.hidden_size
         self.layout = config.layout
         self.vision = VisionTower(config)
         self.zoom = ZoomIn(self.layout, width)
         self.projector = Projector(config.vision_config.hidden_size, width)
-        self.language = build_language(config.text_config)
+        self.language = build_language(config.text_config) if language is None else language
         self.unused_vision: dict[str, Stored] = {}
         self.post_init()
 
@@ -186,7 +186,7 @@ class DragonflyForConditionalGeneration(PreTrainedModel, GenerationMixin):
         if num_crops != zoom.num_crops:
             raise ValueError(
                 f"pixel_values has {num_crops} crops an image, but the zoom looks at {zoom.num_crops} "
-                f"(low {int(zoom.low)}, medium {zoom.num_medium}, high {zoom.num_high}). Cut images by the model's zoom."
+                f"(low {int(zoom.low)}, medium {zoom.num_medium}, high {zoom.num_high}). Cut them by the model's zoom."
             )
         in_two = zoom.selects and self._tower_trains()
         first_high = int(zoom.low) + zoom.num_medium
@@ -274,57 +274,9 @@ class DragonflyForConditionalGeneration(PreTrainedModel, GenerationMixin):
         )
         return output.last_hidden_state, output.past_key_values
 
-    @classmethod
-    def from_released(
-        cls,
-        folder: str | Path,
-        *,
-        vision: str | Path | None = None,
-        version: str,
-        dtype: torch.dtype = torch.bfloat16,
-        device: torch.device | str = "cpu",
-    ) -> DragonflyForConditionalGeneration:
-        """A released checkpoint, from its own files and never the network; the peak of memory is the model.
-
-        Args:
-            folder: config, weights (safetensors or .bin, sharded or not) and tokenizer.json.
-            vision: folder or locally cached name of the tower's config; not needed where the folder has `image_encoder/`.
-            version: `v1` or `v2`; the checkpoint does not say.
-            dtype: of the weights.
-            device: where to put them.
-
-        Raises:
-            ValueError: a key is missing, left over or of another shape, or the tower's config is not to be had.
-        """
-        return read_released(cls, folder, vision=vision, version=version, dtype=dtype, device=device)
-
-    def save_released(self, folder: str | Path, max_shard_size: str = "5GB") -> None:
-        """Save as a folder that the released code loads: its key names, its config, the tower's unused layers too.
-
-        Raises:
-            ValueError: the zoom or a part is one that the released code does not know.
-        """
-        write_released(self, folder, max_shard_size)
-
-    def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
-        """Transformers' own, and beside it the tower's unused layers, so that `save_released` stays possible."""
-        unused = unused_tensors(self) if self.unused_vision else {}
-        super().save_pretrained(save_directory, **kwargs)
-        if unused:
-            save_file(unused, Path(save_directory) / UNUSED_FILE)
-            self.unused_vision = unused_beside(Path(save_directory))
-
-    @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, *args: Any, **kwargs: Any) -> Any:
-        """Transformers' own; notes where the tower's unused layers lie."""
-        loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
-        model = loaded[0] if isinstance(loaded, tuple) else loaded
-        model.unused_vision = unused_beside(Path(pretrained_model_name_or_path))
-        return loaded
-
     def prepare_inputs_for_generation(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Transformers' own, with the image in the first step only: later ones find it in the cache."""
-        inputs = super().prepare_inputs_for_generation(*args, **kwargs)
+        inputs = super().prepare_inputs_for_generation(*args, **kwargs)  # pyright: ignore[reportAttributeAccessIssue]
         cache = inputs.get("past_key_values")
         if cache is not None and cache.get_seq_length() > 0:
             inputs.update(dict.fromkeys(_FIRST_STEP_ONLY))

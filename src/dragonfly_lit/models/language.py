@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
@@ -23,11 +25,16 @@ def build_language(config: PreTrainedConfig) -> PreTrainedModel:
     return AutoModelForCausalLM.from_config(config)
 
 
-def decoder_of(language: nn.Module) -> PreTrainedModel:
+def decoder_of(language: PreTrainedModel) -> PreTrainedModel:
     """The stack of blocks below the head, also when adapters are wrapped around it."""
-    return language.get_decoder()
+    return cast(PreTrainedModel, language.get_decoder())
 
 
-def head_of(language: nn.Module) -> nn.Module:
+def head_of(language: PreTrainedModel) -> nn.Linear:
     """The layer from hidden states to logits."""
-    return language.get_output_embeddings()
+    return cast(nn.Linear, language.get_output_embeddings())
+
+
+def words_of(language: PreTrainedModel) -> nn.Embedding:
+    """The word embeddings."""
+    return cast(nn.Embedding, language.get_input_embeddings())

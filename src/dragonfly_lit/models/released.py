@@ -13,7 +13,7 @@ from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from torch import Tensor
-from transformers import AutoConfig, GenerationConfig, PreTrainedConfig
+from transformers import AutoConfig, GenerationConfig, PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 
 from dragonfly_lit.models.config import DragonflyConfig
@@ -30,6 +30,7 @@ UNUSED_FILE = "vision_unused.safetensors"
 """Beside a saved model: the tower's layers after the features, which the released layout has and nothing computes."""
 VISION_FOLDER = "image_encoder"
 _LLAMA_3_IDS = {tokens.IMAGE: 128002, tokens.NEWLINE: 128003, tokens.END_OF_TURN: 128009, tokens.END_OF_TEXT: 128001}
+_TOKEN_IDS = "dragonfly_token_ids"
 _RECOMPUTED = re.compile(r"(embeddings\.position_ids|rotary_emb\.inv_freq)$")
 _LAYER = re.compile(r"encoder\.layers\.(\d+)\.")
 
@@ -52,15 +53,25 @@ def vision_config_of(vision: str | Path | None, folder: Path, named: str | None)
             continue
         return getattr(config, "vision_config", config)
     raise ValueError(
-        f"{folder} needs the config of its vision tower ({named}), and {' or '.join(map(str, candidates))} is neither a "
-        "folder with a config.json nor a name in the local cache. Give vision=FOLDER; its weights are not needed."
+        f"The config of the vision tower of {folder} ({named or 'not named'}) is not to be had: "
+        f"{' or '.join(map(str, candidates))} is neither a folder with a config.json nor a name in the local cache. "
+        "Give vision=FOLDER."
     )
 
 
-def token_ids(folder: Path, vocab_size: int) -> dict[str, int]:
-    """Ids of the image slot, the newline, the end of turn and the padding, from the checkpoint's own tokenizer."""
+def token_ids(folder: Path, fields: dict[str, Any]) -> dict[str, int]:
+    """Ids of the image slot, the newline, the end of turn and the padding.
+
+    From the checkpoint's own tokenizer, else from what `save_released` wrote into its config.
+
+    Args:
+        folder: the released checkpoint.
+        fields: its config.
+    """
     if not (folder / "tokenizer.json").is_file():
-        if vocab_size == 128256:
+        if _TOKEN_IDS in fields:
+            return fields[_TOKEN_IDS]
+        if fields["vocab_size"] == 128256:
             return _LLAMA_3_IDS
         raise ValueError(
             f"{folder} has no tokenizer.json, so the ids of its special tokens are unknown. Copy it there."
@@ -86,7 +97,7 @@ def read_released(
     if not (folder / "config.json").is_file():
         raise ValueError(f"{folder} has no config.json. A released checkpoint is a folder with config and weights.")
     fields = json.loads((folder / "config.json").read_text())
-    ids = token_ids(folder, fields["vocab_size"])
+    ids = token_ids(folder, fields)
     config = DragonflyConfig(
         vision_config=vision_config_of(vision, folder, fields.get("image_encoder")),
         text_config=_text_config(fields),
@@ -94,7 +105,7 @@ def read_released(
         image_token_id=ids[tokens.IMAGE],
         newline_token_id=ids[tokens.NEWLINE],
         vision_source=fields.get("image_encoder"),
-        **_pixel_statistics(vision, folder),
+        **pixel_statistics(*([vision] if vision is not None else []), folder / VISION_FOLDER),
     )
     model = allocate(cls, config, dtype, device)
     stored, unused = _our_names(stored_tensors(folder), config)
@@ -113,15 +124,16 @@ def allocate(
     config: DragonflyConfig,
     dtype: torch.dtype,
     device: torch.device | str = "cpu",
+    language: PreTrainedModel | None = None,
 ) -> DragonflyForConditionalGeneration:
-    """A model in eval mode whose weights hold anything; its buffers are right and stay in float32."""
+    """A model in eval mode whose weights hold anything, but for `language`; its buffers are right and in float32."""
     for part in (config, config.vision_config, config.text_config):
         part.dtype = dtype
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
         with torch.device(device), init.no_init_weights():
-            model = cls(config)
+            model = cls(config, language=language)
     finally:
         torch.set_default_dtype(before)
     model.tie_weights()
@@ -138,18 +150,20 @@ def _text_config(fields: dict[str, Any]) -> PreTrainedConfig:
     return AutoConfig.for_model(merged.pop("model_type", "llama"), **merged)
 
 
-def _pixel_statistics(vision: str | Path | None, folder: Path) -> dict[str, Any]:
-    for place in (vision, folder / VISION_FOLDER, folder):
-        file = Path(place or "") / "preprocessor_config.json"
-        if place is not None and file.is_file():
+def pixel_statistics(*folders: str | Path) -> dict[str, Any]:
+    """Mean and deviation of the pixels from the first folder that says them; CLIP's are the config's default."""
+    for folder in folders:
+        file = Path(folder) / "preprocessor_config.json"
+        if file.is_file():
             fields = json.loads(file.read_text())
             return {k: fields[k] for k in ("image_mean", "image_std") if k in fields}
     return {}
 
 
 def _our_names(stored: dict[str, Stored], config: DragonflyConfig) -> tuple[dict[str, Stored], dict[str, Stored]]:
-    """Tensors by our names, and those of the tower after the features by their released names."""
-    ours, unused = {}, {}
+    """Tensors by our names, and those of the tower after the features by their names in the tower."""
+    ours: dict[str, Stored] = {}
+    tower: dict[str, Stored] = {}
     for key, tensor in stored.items():
         name = key.removeprefix("module.")
         if _RECOMPUTED.search(name):
@@ -159,16 +173,25 @@ def _our_names(stored: dict[str, Stored], config: DragonflyConfig) -> tuple[dict
         elif name.startswith("language_model."):
             ours["language." + name.removeprefix("language_model.")] = tensor
         elif name.startswith("image_encoder."):
-            inner = name.removeprefix("image_encoder.").removeprefix("vision_model.")
-            if is_unused(inner, config):
-                unused[inner] = tensor
-            else:
-                ours["vision.tower." + inner] = tensor
+            tower[name.removeprefix("image_encoder.")] = tensor
         else:
             ours[key] = tensor
     if config.text_config.tie_word_embeddings and "language.lm_head.weight" in ours:
         ours.setdefault("language.model.embed_tokens.weight", ours["language.lm_head.weight"])
-    return ours, unused
+    used, unused = tower_names(tower, config)
+    return ours | used, unused
+
+
+def tower_names(stored: dict[str, Stored], config: DragonflyConfig) -> tuple[dict[str, Stored], dict[str, Stored]]:
+    """The tower's tensors by our names, and those after the features by their names in the tower.
+
+    Keys may start with `vision_model.` or not; the text half of a whole CLIP or SigLIP is left out.
+    """
+    prefix = "vision_model." if any(key.startswith("vision_model.") for key in stored) else ""
+    named = {key.removeprefix(prefix): tensor for key, tensor in stored.items() if key.startswith(prefix)}
+    named = {key: tensor for key, tensor in named.items() if not _RECOMPUTED.search(key)}
+    unused = {key: tensor for key, tensor in named.items() if is_unused(key, config)}
+    return {"vision.tower." + key: tensor for key, tensor in named.items() if key not in unused}, unused
 
 
 def is_unused(name: str, config: DragonflyConfig) -> bool:
@@ -241,7 +264,8 @@ def _check_releasable(config: DragonflyConfig) -> None:
     kinds = (config.text_config.model_type, config.vision_config.model_type, config.feature_layer)
     if kinds != ("llama", "clip_vision_model", -2):
         raise ValueError(
-            f"The released code knows a Llama and a CLIP tower read at feature_layer=-2, not {kinds}. Use save_pretrained."
+            f"The released code knows a Llama and a CLIP tower read at feature_layer=-2, not {kinds}. "
+            "Use save_pretrained."
         )
 
 
@@ -271,16 +295,26 @@ def _released_config(model: DragonflyForConditionalGeneration) -> dict[str, Any]
     theta = rope.pop("rope_theta", 10000.0)
     # The released code runs on transformers 4.45, which knows rope_theta and rope_scaling.
     text |= {"rope_theta": theta, "rope_scaling": rope if rope.get("rope_type", "default") != "default" else None}
-    dtype = str(text.pop("dtype", None) or model.dtype).removeprefix("torch.")
+    dtype = str(model.projector.weight.dtype).removeprefix("torch.")
+    for ours in ("dtype", "_name_or_path", "architectures", "transformers_version"):
+        text.pop(ours, None)
     return {
-        **{k: v for k, v in text.items() if k not in ("model_type", "_name_or_path", "architectures")},
+        **text,
         "architectures": ["DragonflyForCausalLM"],
         "model_type": "dragonfly",
         "torch_dtype": dtype,
         "image_encoder": config.vision_source or VISION_FOLDER,
         "text_config": {**text, "torch_dtype": dtype},
         "text_pretrained_model_name_or_path": None,
+        _TOKEN_IDS: _written_ids(model),
     }
+
+
+def _written_ids(model: DragonflyForConditionalGeneration) -> dict[str, int | None]:
+    ends, padding = model.generation_config.eos_token_id, model.generation_config.pad_token_id
+    end = ends[0] if isinstance(ends, list) else ends
+    ids = (model.config.image_token_id, model.config.newline_token_id, end, padding)
+    return dict(zip(_LLAMA_3_IDS, ids, strict=True))
 
 
 def unused_beside(folder: Path) -> dict[str, Stored]:

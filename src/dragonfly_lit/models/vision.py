@@ -33,9 +33,7 @@ class VisionTower(nn.Module):
         truncated.num_hidden_layers = config.num_vision_layers_used
         if hasattr(truncated, "vision_use_head"):
             truncated.vision_use_head = False
-        model = AutoModel.from_config(truncated)
-        # Older transformers releases wrap the transformer once more.
-        self.tower = getattr(model, "vision_model", model)
+        self.tower = AutoModel.from_config(truncated)
         self.tower.post_layernorm = nn.Identity()
         self.mean = tuple(config.image_mean)
         self.std = tuple(config.image_std)

@@ -139,13 +139,16 @@ def _in_pickle(file: Path) -> dict[str, Stored]:
     return stored
 
 
-def fill(module: nn.Module, stored: Mapping[str, Stored], source: Path | str) -> None:
+def fill(
+    module: nn.Module, stored: Mapping[str, Stored], source: Path | str, given: Mapping[str, Tensor] | None = None
+) -> None:
     """Fill every weight of `module` from the tensor stored under its name, each key and shape checked first.
 
     Args:
         module: a model whose weights are allocated and may hold anything.
         stored: by the names of `module`'s own weights.
         source: where the tensors come from, for the errors.
+        given: tensors that do not come from a file, by name.
 
     Raises:
         ValueError: a key is missing or left over, or a shape differs.
@@ -155,13 +158,15 @@ def fill(module: nn.Module, stored: Mapping[str, Stored], source: Path | str) ->
     aliases = {name for name, weight in state.items() if first_of.setdefault(id(weight), name) != name}
     wanted = {name: weight for name, weight in state.items() if name not in aliases}
     unknown = [stored[name].key for name in stored if name not in state]
-    missing = [name for name in wanted if name not in stored]
+    given = given or {}
+    missing = [name for name in wanted if name not in stored and name not in given]
     if missing or unknown:
         parts = [f"lacks {_listed(missing)}"] * bool(missing) + [f"has unknown {_listed(unknown)}"] * bool(unknown)
         raise ValueError(
             f"{source} {' and '.join(parts)}. Its config and its weights are not of the same model, "
             "or a file of it was left out."
         )
+    wanted = {name: weight for name, weight in wanted.items() if name not in given}
     for name, weight in wanted.items():
         if tuple(weight.shape) != stored[name].shape:
             raise ValueError(
@@ -170,6 +175,8 @@ def fill(module: nn.Module, stored: Mapping[str, Stored], source: Path | str) ->
             )
     for name, weight in wanted.items():
         stored[name].read_into(weight.data)
+    for name, tensor in given.items():
+        state[name].data.copy_(tensor)
 
 
 def _listed(keys: list[str], shown: int = 4) -> str:
