@@ -52,9 +52,7 @@ def _pixels(image: Image) -> UInt8[Tensor, "height width 3"]:
     return torch.from_numpy(np.array(image))
 
 
-def _stretch(
-    source: Image | Tensor, size: tuple[int, int], target: tuple[int, int]
-) -> UInt8[Tensor, "height width 3"]:
+def _stretch(source: Image | Tensor, size: tuple[int, int], target: tuple[int, int]) -> UInt8[Tensor, "height width 3"]:
     """`source` of `size` stretched to `target`, both (width, height)."""
     # The order of the two passes shows in the last bits, and Pillow changed it in version 13: from then on, and in
     # the released fixtures, the height goes first where it shrinks by over twice as many pixels as the width.

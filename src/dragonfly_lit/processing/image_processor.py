@@ -1,0 +1,82 @@
+"""`crops.cut` in transformers' manner: images in, uint8 crops and grids out, saved as JSON beside a model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from PIL.Image import Image
+from transformers import BatchFeature
+from transformers.image_processing_base import ImageProcessingMixin
+from transformers.processing_utils import ImagesKwargs
+
+from dragonfly_lit.processing.batches import stack_crops
+from dragonfly_lit.processing.crops import Resize, cut
+from dragonfly_lit.processing.images import decode, to_rgb
+from dragonfly_lit.spec.layout import Layout, Zoom
+
+ImageInput = Image | bytes | str | Path
+"""An image, or the bytes or the path of an encoded one."""
+
+
+class DragonflyImageProcessor(ImageProcessingMixin):
+    """Cuts images into crops; normalisation is the model's.
+
+    Args:
+        image_size: side of a crop, in pixels.
+        patch_size: side of a patch of the vision tower, in pixels.
+        class_token: whether the tower puts a class token before its patches.
+        zoom: the fields of `Zoom`.
+        resize: `fast`, or `pillow` for the released pixels.
+    """
+
+    model_input_names = ["pixel_values", "image_grids"]  # noqa: RUF012
+    valid_kwargs = ImagesKwargs
+
+    def __init__(
+        self,
+        image_size: int = 224,
+        patch_size: int = 32,
+        class_token: bool = True,
+        zoom: Mapping[str, Any] | None = None,
+        resize: Resize = "fast",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.image_size, self.patch_size, self.class_token = image_size, patch_size, class_token
+        self.zoom = asdict(Zoom(**(zoom or {})))
+        self.resize: Resize = resize
+
+    @classmethod
+    def of(cls, layout: Layout, resize: Resize = "fast") -> DragonflyImageProcessor:
+        """The image processor of a layout."""
+        return cls(layout.image_size, layout.patch_size, layout.class_token, asdict(layout.zoom), resize)
+
+    @property
+    def layout(self) -> Layout:
+        return Layout(
+            image_size=self.image_size,
+            patch_size=self.patch_size,
+            class_token=self.class_token,
+            zoom=Zoom(**self.zoom),
+        )
+
+    def __call__(self, images: Sequence[ImageInput], **_: Any) -> BatchFeature:
+        """`pixel_values` (images, crops, 3, side, side) uint8 and `image_grids` (images, 2, 2); nothing without images.
+
+        Raises:
+            ValueError: an image cannot be decoded or has no pixels.
+        """
+        layout = self.layout
+        pixel_values, image_grids = stack_crops([cut(_open(image), layout, self.resize) for image in images])
+        return BatchFeature({} if pixel_values is None else {"pixel_values": pixel_values, "image_grids": image_grids})
+
+
+def _open(image: ImageInput) -> Image:
+    if isinstance(image, Image):
+        return to_rgb(image)
+    if isinstance(image, str) and "://" in image:
+        raise ValueError(f"image {image!r} is a URL; nothing is fetched here. Give the file, its bytes or a PIL image.")
+    return decode(Path(image) if isinstance(image, str) else image)
