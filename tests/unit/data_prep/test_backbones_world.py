@@ -1,0 +1,96 @@
+"""The drawn world: labels are true of the pixels, sentences are true of the scene."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from data_prep.backbones.texts import COLOURS, SHAPES, caption, question
+from data_prep.backbones.tokenizer import train_tokenizer
+from data_prep.backbones.world import COLOUR_JITTER, RGB, draw_scene, draw_views
+from dragonfly_lit.spec.tokens import BEGIN_OF_TEXT, END_OF_TEXT, END_OF_TURN, STRUCTURAL
+
+
+@pytest.fixture(scope="module")
+def views():
+    return draw_views(40, 4, 32, 8, np.random.default_rng(0))
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return train_tokenizer()
+
+
+def test_a_covered_patch_has_the_colour_that_its_label_names(views):
+    patches = views.pixels.reshape(-1, 3, 4, 8, 4, 8).mean(axis=(3, 5)).transpose(0, 2, 3, 1).reshape(-1, 16, 3)
+    covered = views.cover > 0.999
+    assert covered.sum() > 20
+    named = np.array([RGB[colour] for colour in COLOURS])[views.colour[covered]]
+    assert np.abs(patches[covered] - named).max() <= COLOUR_JITTER + 6, "the jitter, and the edge that bicubic resizing sharpens"
+
+
+def test_a_patch_is_labelled_with_colour_and_shape_or_with_neither(views):
+    assert ((views.colour < 0) == (views.shape < 0)).all()
+    assert ((views.colour < 0) == (views.cover <= 0.02)).all()
+    assert 0.02 < (views.colour.max(axis=1) < 0).mean() < 0.4, "some crops show ground alone, most do not"
+
+
+def test_the_same_seed_draws_the_same_world(views):
+    again = draw_views(40, 4, 32, 8, np.random.default_rng(0))
+    assert (again.pixels == views.pixels).all()
+    assert (again.shape == views.shape).all()
+
+
+def test_every_colour_and_shape_is_drawn():
+    rng = np.random.default_rng(1)
+    scenes = [draw_scene(rng) for _ in range(300)]
+    assert {(s.colour, s.shape) for s in scenes} > {(c, 0) for c in range(len(COLOURS))}
+    assert {s.shape for s in scenes} == set(range(len(SHAPES)))
+    assert all(np.asarray(s.mask).any() for s in scenes), "a shape never lies wholly outside"
+
+
+def test_every_answer_is_true_of_its_scene():
+    rng = np.random.default_rng(2)
+    negations = ("not", "no")
+    seen = set()
+    for _ in range(3000):
+        colour, shape = COLOURS[rng.integers(len(COLOURS))], SHAPES[rng.integers(len(SHAPES))]
+        asked, answer = question(colour, shape, rng)
+        words = asked.rstrip("?.").split()
+        seen.add(answer)
+        if answer in ("yes", "no"):
+            named = [w for w in words if w in (*COLOURS, *SHAPES)]
+            holds = set(named) <= {colour, shape} and named
+            assert (answer == "yes") == (bool(holds) != any(w in words for w in negations)), asked
+        else:
+            assert answer in (colour, shape, caption(colour, shape)), asked
+    assert {"yes", "no", *COLOURS, *SHAPES} < seen
+
+
+def test_a_caption_has_the_article_that_its_colour_wants():
+    assert caption("red", "star") == "a red star"
+    assert caption("orange", "star") == "an orange star"
+
+
+def test_every_word_of_the_world_is_one_token(tokenizer):
+    for word in (*COLOURS, *SHAPES, "yes", "no"):
+        assert len(tokenizer.encode(word, add_special_tokens=False)) == 1
+    for word in (*COLOURS, *SHAPES):
+        assert len(tokenizer.encode(f" {word}", add_special_tokens=False)) == 1
+
+
+def test_structural_tokens_are_one_piece_and_play_their_roles(tokenizer):
+    for token in STRUCTURAL:
+        assert tokenizer.encode(token, add_special_tokens=False) == [tokenizer.convert_tokens_to_ids(token)]
+    assert (tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token) == (BEGIN_OF_TEXT, END_OF_TURN, END_OF_TEXT)
+    assert tokenizer.encode("a red star")[0] == tokenizer.bos_token_id
+
+
+def test_the_tokenizer_is_the_same_every_time(tokenizer):
+    assert train_tokenizer().get_vocab() == tokenizer.get_vocab()
+
+
+@given(st.text())
+def test_any_text_survives_the_tokenizer(tokenizer, text):
+    ids = tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
+    assert tokenizer.decode(ids, clean_up_tokenization_spaces=False) == text
