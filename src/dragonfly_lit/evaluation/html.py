@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from io import BytesIO
+from itertools import zip_longest
 from typing import Any
 
 from dragonfly_lit.evaluation.answers import Answer
@@ -43,7 +44,7 @@ class _Album:
     """The images of the page, each once, small, and bounded together."""
 
     def __init__(self) -> None:
-        self.images: dict[str, str] = {}
+        self.images: dict[str, dict[str, Any]] = {}
         self.num_bytes = 0
         self.num_left_out = 0
 
@@ -54,21 +55,23 @@ class _Album:
             for name, data in zip(names, question.read_images(), strict=True):
                 if name in self.images:
                     continue
-                uri = _data_uri(data)
-                if self.num_bytes + len(uri) > MAX_IMAGE_BYTES:
+                image = _small(data)
+                if self.num_bytes + len(image["uri"]) > MAX_IMAGE_BYTES:
                     self.num_left_out += 1
                     continue
-                self.images[name], self.num_bytes = uri, self.num_bytes + len(uri)
+                self.images[name], self.num_bytes = image, self.num_bytes + len(image["uri"])
         return [name for name in names if name in self.images]
 
 
-def _data_uri(data: bytes) -> str:
+def _small(data: bytes) -> dict[str, Any]:
+    """An encoded image as a data URI of at most `IMAGE_SIDE` pixels a side, and the size it had."""
     image = decode(data)
     width, height = image.size
     image.thumbnail((IMAGE_SIDE, IMAGE_SIDE))
     file = BytesIO()
     image.save(file, "JPEG", quality=85)
-    return f"{width},{height},data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
+    uri = f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
+    return {"width": width, "height": height, "uri": uri}
 
 
 def _examples(one: Scored, num: int, album: _Album) -> list[dict[str, Any]]:
@@ -77,8 +80,8 @@ def _examples(one: Scored, num: int, album: _Album) -> list[dict[str, Any]]:
     right = _spread([pair for pair in pairs if pair[1].score is not None and pair[1].score >= RIGHT])
     wrong = _spread([pair for pair in pairs if pair[1].score is None or pair[1].score < RIGHT])
     num_wrong = min(len(wrong), max(num - num // 2, num - len(right)))
-    chosen = wrong[:num_wrong] + right[: num - num_wrong]
-    return [_card(question, answer, album) for question, answer in chosen]
+    in_turn = zip_longest(wrong[:num_wrong], right[: num - num_wrong])
+    return [_card(*pair, album) for turn in in_turn for pair in turn if pair is not None]
 
 
 def _spread(pairs: list[tuple[Question, Answer]]) -> list[tuple[Question, Answer]]:
