@@ -24,6 +24,7 @@ def one_line_errors(main: Callable[[], None], config: str) -> None:
 
     With `HYDRA_FULL_ERROR=1` in the environment every error keeps its traceback.
     """
+    sys.argv[1:] = quote_numbers(sys.argv[1:])
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # or Hydra prints errors itself, over several lines
     try:
@@ -33,6 +34,19 @@ def one_line_errors(main: Callable[[], None], config: str) -> None:
             raise
         print(f"error: {describe(error, config)}", file=sys.stderr)
         sys.exit(EXIT_USER_ERROR)
+
+
+def quote_numbers(overrides: list[str]) -> list[str]:
+    """The overrides with numeric choices of a group quoted: `stage=1` would be an integer, which Hydra refuses."""
+    groups = {path.name for path in CONF.iterdir() if path.is_dir()}
+
+    def quote(override: str) -> str:
+        key, equals, value = override.partition("=")
+        if key in groups and re.fullmatch(r"\d+(,\d+)*", value):
+            return f"{key}{equals}" + ",".join(f"'{choice}'" for choice in value.split(","))
+        return override
+
+    return [quote(override) for override in overrides]
 
 
 def describe(error: BaseException, config: str) -> str:
@@ -67,4 +81,4 @@ def _keys(config: str) -> list[str]:
                 walk(child, f"{prefix}{name}.")
 
     walk(cfg, "")
-    return keys + [path.name for path in CONF.iterdir() if path.is_dir()]
+    return list(dict.fromkeys(keys + [path.name for path in CONF.iterdir() if path.is_dir()]))

@@ -1,0 +1,82 @@
+"""What `python evaluate.py` does: find the model, ask, score, report; or score a file of answers alone."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from dragonfly_lit.app.build import Config, make, plain
+from dragonfly_lit.evaluation.runner import Settings, run, score_predictions
+
+
+def evaluate(cfg: DictConfig) -> dict[str, Any]:
+    """The results that were also written to `out`."""
+    config = plain(cfg)
+    benchmark = make(config["benchmark"])
+    settings = Settings(
+        prompts=make(config["prompt"]), judge=make(config["judge"]),
+        **{key: config[key] for key in
+           ("data_root", "batch_tokens", "max_new_tokens", "temperature", "seed", "resamples", "gallery")},
+    )  # fmt: skip
+    return _score(config, benchmark, settings) if config["predictions"] else _ask(config, benchmark, settings)
+
+
+def _ask(config: Config, benchmark: Any, settings: Settings) -> dict[str, Any]:
+    import torch
+
+    from dragonfly_lit.app.load import find_checkpoint, load_for_inference
+
+    checkpoint = find_checkpoint(config["checkpoint"], config["runs_root"])
+    dtype = None if config["dtype"] is None else getattr(torch, config["dtype"])
+    model, processor = load_for_inference(
+        checkpoint, device=_device(config["device"]), dtype=dtype, version=config["version"], vision=config["vision"]
+    )
+    out = _out(config, benchmark, beside=checkpoint)
+    results = run(benchmark.tasks, model=model, processor=processor, out=out, settings=settings)
+    _say(out, checkpoint)
+    return results
+
+
+def _score(config: Config, benchmark: Any, settings: Settings) -> dict[str, Any]:
+    predictions = Path(config["predictions"])
+    if len(benchmark.tasks) != 1:
+        raise ValueError(
+            f"predictions={predictions} holds answers to one benchmark, but benchmark={benchmark.name} is a suite of "
+            f"{', '.join(task.name for task in benchmark.tasks)}. Score them one by one."
+        )
+    if not predictions.is_file():
+        raise ValueError(f"predictions={predictions} does not exist. Give a JSONL file with an id and a prediction a line.")
+    out = _out(config, benchmark, beside=predictions.parent)
+    results = score_predictions(benchmark.tasks[0], predictions, out, settings=settings)
+    _say(out, predictions)
+    return results
+
+
+def _out(config: Config, benchmark: Any, *, beside: Path) -> Path:
+    if config["out"]:
+        return Path(config["out"])
+    # A checkpoint lies in RUN/checkpoints/STEP; its results belong to the run, under the step's name.
+    if beside.parent.name == "checkpoints":
+        return beside.parent.parent / "evaluation" / beside.name / benchmark.name
+    return beside / "evaluation" / benchmark.name
+
+
+def _device(name: str) -> str:
+    import torch
+
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda":
+        # One process a GPU: torchrun numbers them.
+        name = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(f"device={name}: torch finds no CUDA device here. Use device=cpu.")
+    return name
+
+
+def _say(out: Path, scored: Path) -> None:
+    if os.environ.get("RANK", "0") == "0":
+        print(f"scored {scored}; results.json, results.md and report.html are in {out}")

@@ -1,0 +1,94 @@
+"""A model and its processor from whatever a user has: a run, a checkpoint, a transformers or a released folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+
+from dragonfly_lit.app.parts import build_builder, model_factory
+from dragonfly_lit.app.runs import CONFIG_FILE, read_config
+from dragonfly_lit.models.dragonfly import DragonflyForConditionalGeneration
+from dragonfly_lit.processing.processor import DragonflyProcessor
+from dragonfly_lit.training.checkpoints import find_newest, load_weights, resolve
+
+Loaded = tuple[DragonflyForConditionalGeneration, DragonflyProcessor]
+
+
+def find_checkpoint(checkpoint: str, runs_root: str) -> Path:
+    """The path that `checkpoint` means; `auto` is the newest checkpoint of all runs.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if checkpoint != "auto":
+        if not Path(checkpoint).exists():
+            raise ValueError(f"checkpoint={checkpoint} does not exist. Give a run, a checkpoint or a model folder.")
+        return Path(checkpoint)
+    newest = find_newest(Path(runs_root))
+    if newest is None:
+        raise ValueError(
+            f"checkpoint=auto finds no checkpoint below runs_root={runs_root}. Run `python train.py stage=1` first, "
+            "or give checkpoint=PATH."
+        )
+    return newest
+
+
+def load_for_inference(
+    path: Path,
+    *,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype | None = None,
+    version: str | None = None,
+    vision: str | None = None,
+) -> Loaded:
+    """The model in eval mode on `device`, and its processor.
+
+    Args:
+        path: a run, a checkpoint of a run, a folder in transformers' layout, or a released folder.
+        device: where the model goes.
+        dtype: of the weights; None keeps what they were saved in.
+        version: `v1` or `v2`, for a released folder, which does not say.
+        vision: folder of the vision tower's config, for a released folder.
+
+    Raises:
+        ValueError: the path is none of these, or something of it is missing.
+    """
+    run = _run_of(path)
+    if run is not None:
+        model, processor = _from_run(run, path)
+    elif _is_released(path):
+        if version is None:
+            raise ValueError(f"{path} is a released checkpoint, which does not say its version. Give version=v1 or v2.")
+        model = DragonflyForConditionalGeneration.from_released(
+            path, vision=vision, version=version, dtype=dtype or torch.bfloat16
+        )
+        processor = DragonflyProcessor.from_released(path, vision=vision, version=version)
+    else:
+        try:
+            model = DragonflyForConditionalGeneration.from_pretrained(path, local_files_only=True)
+            processor = DragonflyProcessor.from_pretrained(path, local_files_only=True)
+        except OSError as error:
+            raise ValueError(
+                f"{path} is no run, no checkpoint, no transformers and no released folder: {error}"
+            ) from error
+    return model.to(device=device, dtype=dtype).eval(), processor
+
+
+def _from_run(run: Path, path: Path) -> Loaded:
+    config = read_config(run)
+    model = model_factory(config)()
+    load_weights(model, resolve(path))
+    builder = build_builder(config)
+    return model, DragonflyProcessor.from_parts(tokenizer=builder.tokenizer, layout=builder.layout, resize=builder.resize)
+
+
+def _run_of(path: Path) -> Path | None:
+    """The run that `path` is, or lies in."""
+    return next((folder for folder in (path, *path.resolve().parents[:2]) if (folder / CONFIG_FILE).is_file()), None)
+
+
+def _is_released(path: Path) -> bool:
+    file = path / "config.json"
+    return file.is_file() and json.loads(file.read_text()).get("model_type") == "dragonfly"

@@ -1,0 +1,112 @@
+"""Every combination of groups that makes sense composes, and builds all that needs no weights."""
+
+import itertools
+import json
+
+import pytest
+from transformers import CLIPVisionConfig
+
+from dragonfly_lit.app.build import compose, make
+from dragonfly_lit.app.errors import CONF, describe
+from dragonfly_lit.app.parts import build_layout
+from dragonfly_lit.spec.layout import Zoom
+from dragonfly_lit.spec.released import released_zoom
+from dragonfly_lit.training.stages import Stage
+
+MODELS = ("tiny", "dragonfly_v1", "dragonfly_v2")
+STAGES = ("1", "2", "biomed")
+SIZES = {"clip-vit-base-patch32": (224, 32), "clip-vit-large-patch14-336": (336, 14)}
+
+
+def choices(group: str) -> list[str]:
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+@pytest.fixture
+def towers(tmp_path):
+    """Folders with the configs of the released towers; a layout needs no more."""
+    for name, (image_size, patch_size) in SIZES.items():
+        config = CLIPVisionConfig(image_size=image_size, patch_size=patch_size)
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(json.dumps(config.to_dict()))
+    return tmp_path
+
+
+@pytest.mark.parametrize(("model", "stage"), list(itertools.product(MODELS, STAGES)))
+def test_every_model_has_a_recipe_for_every_stage(model, stage):
+    config = compose([f"model={model}", f"stage={stage}"])
+    built = make(config["stage"])
+    assert isinstance(built, Stage)
+    assert built.name == stage
+    assert built.steps == config["model"]["recipe"][stage]["steps"]
+
+
+FITTING = [pair for pair in itertools.product(MODELS, choices("zoom")) if pair != ("dragonfly_v1", "pool")]
+
+
+@pytest.mark.parametrize(("model", "zoom"), FITTING)
+def test_every_model_takes_every_zoom(model, zoom, towers):
+    config = compose([f"model={model}", f"zoom={zoom}", f"weights_root={towers}"])
+    layout = build_layout(config)
+    assert layout.num_tokens > layout.features_per_crop
+    assert layout.zoom == Zoom(**config["zoom"])
+
+
+def test_a_pool_that_does_not_fit_the_tower_is_refused_with_the_ones_that_do(towers):
+    config = compose(["model=dragonfly_v1", "zoom=pool", f"weights_root={towers}"])
+    with pytest.raises(ValueError, match=r"zoom.pool=4 does not divide 7 patches .* Use one of 1, 7"):
+        build_layout(config)
+
+
+@pytest.mark.parametrize("group", ["data", "strategy", "trainer", "logger", "callbacks", "vision", "language"])
+def test_every_choice_of_a_group_composes_with_every_model(group):
+    for choice, model in itertools.product(choices(group), MODELS):
+        config = compose([f"model={model}", f"{group}={choice}"])
+        assert config["model"]["name"] == model
+
+
+@pytest.mark.parametrize("strategy", choices("strategy"))
+def test_every_strategy_builds(strategy):
+    config = compose([f"strategy={strategy}"])
+    node = {key: value for key, value in config["strategy"].items() if key != "name"}
+    assert type(make(node)).__name__.lower() == strategy
+
+
+@pytest.mark.parametrize("experiment", choices("experiment"))
+def test_every_experiment_composes(experiment):
+    assert compose([f"experiment={experiment}"])["stage"]["steps"] > 0
+
+
+@pytest.mark.parametrize(("model", "version", "tokens"), [("dragonfly_v1", "v1", 867), ("dragonfly_v2", "v2", 2098)])
+def test_the_released_models_are_the_defaults_of_their_names(model, version, tokens, towers):
+    config = compose([f"model={model}", f"weights_root={towers}"])
+    assert Zoom(**config["zoom"]) == released_zoom(version)
+    assert build_layout(config).num_tokens == tokens
+
+
+def test_the_documented_command_for_a_cluster_composes():
+    config = compose(["stage=1", "model=dragonfly_v1", "data=general_stage1", "trainer=gpu8"])
+    assert (config["trainer"]["devices"], config["strategy"]["name"]) == (8, "ddp")
+    assert config["stage"]["groups"][0]["lr"] == 2e-5
+
+
+def test_what_the_user_says_wins_over_what_the_model_says():
+    config = compose(["model=dragonfly_v1", "zoom=pool", "zoom.top_k=2", "zoom.regions=spatial"])
+    assert (config["zoom"]["pool"], config["zoom"]["top_k"], config["zoom"]["regions"]) == (4, 2, "spatial")
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("stage=3", "stage=3 does not exist. Use one of 1, 2, biomed."),
+        ("model=tinny", "model=tinny does not exist. Use one of dragonfly_v1, dragonfly_v2, tiny."),
+        ("zoom.topk=3", "zoom.topk is no key of this configuration. Did you mean zoom.top_k"),
+        ("traner.devices=2", "traner is no key of this configuration. Did you mean trainer"),
+    ],
+)
+def test_a_mistyped_key_is_answered_with_the_nearest_one(override, said):
+    with pytest.raises(Exception, match=r".") as error:
+        compose([override])
+    line = describe(error.value, "train")
+    assert line.startswith(said)
+    assert "\n" not in line
