@@ -31,6 +31,7 @@ class DragonflyDataModule(LightningDataModule):
         val: mix to validate on, `batch_size` beside it; None validates on nothing.
         builder: turns samples into sequences; its `max_tokens` must fit the batch's.
         pad_id: token id of padding.
+        path: of one's own shards; a single key that `train` refers to as `${data.path}`, and named when it is missing.
         batch: fields of `BatchShape`.
         epoch: one of `steps` (micro-batches a rank), `samples` (of all ranks), `passes` (over all sources).
         num_workers: processes that read, a rank; 0 reads in the training process.
@@ -51,7 +52,7 @@ class DragonflyDataModule(LightningDataModule):
 
     def __init__(
         self, *, train: Mapping[str, Any], builder: SequenceBuilder, pad_id: int, val: Mapping[str, Any] | None = None,
-        batch: Mapping[str, Any] | None = None, epoch: Mapping[str, Any] | None = None, num_workers: int = 2,
+        path: str | None = None, batch: Mapping[str, Any] | None = None, epoch: Mapping[str, Any] | None = None, num_workers: int = 2,
         seed: int = 0, num_streams: int = 96, block: int = 32, window: int = 4096, weighting: Weighting = "token",
         max_pixels: int | None = None, max_skip_rate: float = 0.01, max_skip_run: int = 10,
         quarantine: str | Path | None = None, on_mismatch: OnMismatch = "raise", cache_dir: str | None = None,
