@@ -94,7 +94,8 @@ ORIGINS = {
         note="Not redistributable: neither the images nor the reports may leave your machine, a hosted judge included.",
     ),
     "easy_vqa": Origin(
-        title="easy-VQA (Zhou, 2020)", original="the easy-vqa package: pip install 'dragonfly_lit[demo]'", licence="MIT",
+        title="easy-VQA (Zhou, 2020)", original="the easy-vqa package: pip install 'dragonfly_lit[demo]'",
+        licence="MIT",
     ),
 }  # fmt: skip
 
@@ -115,7 +116,8 @@ def describe(name: str) -> str:
     )
     lines = [
         ("benchmark", f"{name}: {origin.title}"), ("original", origin.original), ("hub", "; ".join(origin.hub)),
-        ("licence", f"{origin.licence}; what the source itself says counts"), ("folder", f"data_root/{name}"), ("layout", task.expects),
+        ("licence", f"{origin.licence}; what the source itself says counts"), ("folder", f"data_root/{name}"),
+        ("layout", task.expects),
         ("questions", counts), ("note", origin.note),
         ("run", f"python evaluate.py benchmark={name} data_root=FOLDER checkpoint=PATH"),
     ]  # fmt: skip
