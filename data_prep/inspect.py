@@ -9,8 +9,9 @@ from typing import Any
 from PIL import Image
 from rich.console import Console
 
+from data_prep.configured import configure, train_mix
 from data_prep.drawing import Piece, crops_picture, page, pieces, stacked, terminal_text
-from dragonfly_lit.data.mix import Mix, Source, SourceSpec
+from dragonfly_lit.data.mix import Source, SourceSpec
 from dragonfly_lit.data.shards import open_dataset
 from dragonfly_lit.processing.sequences import SequenceBuilder
 from dragonfly_lit.spec.records import Sample, Sequence
@@ -68,10 +69,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--out", type=Path, default=Path("inspected"), help="folder of the files (default: inspected)")
     given = parser.parse_args(argv)
 
-    from dragonfly_lit.app.build import build_builder, compose
-
-    config = compose(given.overrides)
-    builder = build_builder(config)
+    config, builder = configure(given.overrides)
     source = _folder_source(given.folder) if given.folder else _mix_source(config, given.source)
     sample = find_sample(source, given.sample)
     sequence, found, picture = draw_sample(sample, builder)
@@ -95,7 +93,7 @@ def _folder_source(folder: Path) -> Source:
 
 
 def _mix_source(config: dict[str, Any], name: str | None) -> Source:
-    mix = Mix(config["data"]["train"], seed=config["seed"])
+    mix = train_mix(config)
     names = [source.name for source in mix.sources]
     if name is None:
         return mix.sources[0]
