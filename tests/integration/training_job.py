@@ -10,6 +10,8 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from PIL import Image
+
 from dragonfly_lit.models.tiny import tiny_model, tiny_tokenizer
 from dragonfly_lit.processing.batches import collate, pack
 from dragonfly_lit.processing.sequences import SequenceBuilder
@@ -18,7 +20,6 @@ from dragonfly_lit.training.module import TrainingModule
 from dragonfly_lit.training.saving import Checkpoints
 from dragonfly_lit.training.stages import Group, Stage
 from dragonfly_lit.training.strategies import Ddp, Fsdp, Single
-from PIL import Image
 
 ALL = (
     Group(match="projector.*", lr=1e-2),
@@ -38,7 +39,10 @@ def samples(count: int) -> list[Sample]:
         colour = [0, 0, 0]
         colour[i % 3] = 200 + i % 50
         image = () if i % 5 == 4 else (Image.new("RGB", (40 + 7 * (i % 4), 48), tuple(colour)),)
-        turns = (Turn(role="user", text="colour?", num_images=len(image)), Turn(role="assistant", text=words[i % 3] * (1 + i % 2)))
+        turns = (
+            Turn(role="user", text="colour?", num_images=len(image)),
+            Turn(role="assistant", text=words[i % 3] * (1 + i % 2)),
+        )
         found.append(Sample(key=f"sample-{i}", source="colours" if image else "words", turns=turns, images=image))
     return found
 
@@ -106,7 +110,8 @@ def run(
     trainer = pl.Trainer(
         accelerator="cpu", devices=world, strategy=STRATEGIES[strategy](**(strategy_options or {})), max_steps=steps,
         max_epochs=-1, accumulate_grad_batches=accumulate, use_distributed_sampler=False, logger=False,
-        enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
+        enable_progress_bar=any(isinstance(c, pl.callbacks.ProgressBar) for c in callbacks),
+        enable_model_summary=False, num_sanity_val_steps=0,
         callbacks=[losses, *callbacks, Checkpoints(folder, every=every, **(save or {}))],
     )  # fmt: skip
     rank = int(os.environ.get("RANK", 0))

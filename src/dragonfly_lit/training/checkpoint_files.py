@@ -24,9 +24,10 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.distributed.checkpoint as dcp
 from torch import Tensor
 from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import async_save, save
 
 FORMAT = 1
 INFO_FILE, STATE_FILE, METADATA_FILE = "checkpoint.json", "state.pt", ".metadata"
@@ -103,7 +104,7 @@ class CheckpointWriter:
 
     def __init__(self) -> None:
         self._pending: _Pending | None = None
-        self._group: dist.ProcessGroup | None = None
+        self._group: Any = None
         self.on_complete: Callable[[Path], None] = lambda folder: None
         """Called on rank zero with every complete checkpoint, at choice from the writing thread."""
         warnings.filterwarnings("ignore", "torch.distributed is disabled", UserWarning)
@@ -131,11 +132,11 @@ class CheckpointWriter:
         _barrier()
         writer = FileSystemWriter(partial, overwrite=True)
         if background:
-            future = dcp.async_save(dict(tensors), storage_writer=writer, process_group=self._gloo())
+            future = async_save(dict(tensors), storage_writer=writer, process_group=self._gloo())
             assert isinstance(future, Future)
             self._pending = _Pending(future, lambda: self._complete(partial, folder))
             return
-        dcp.save(dict(tensors), storage_writer=writer)
+        save(dict(tensors), storage_writer=writer)
         self._complete(partial, folder)
         _barrier()
 
@@ -150,7 +151,7 @@ class CheckpointWriter:
             _publish(partial, folder)
             self.on_complete(folder)
 
-    def _gloo(self) -> dist.ProcessGroup | None:
+    def _gloo(self) -> Any:
         """A group of its own, so that writing never meets a collective of the training."""
         if self._group is None and _world_size() > 1:
             self._group = dist.new_group(backend="gloo")
@@ -199,7 +200,7 @@ def read_tensors(folder: Path, into: dict[str, Tensor]) -> None:
     """Copies the checkpoint's tensors into `into`, in place; each rank reads what its shards need."""
     with torch.no_grad(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "torch.distributed is disabled", UserWarning)
-        dcp.load(into, storage_reader=SafeReader(folder), no_dist=True)
+        load(into, storage_reader=SafeReader(folder), no_dist=True)
 
 
 def read_state(folder: Path) -> dict[str, Any]:

@@ -1,8 +1,7 @@
-"""Which checkpoint, and whose: resume and init_from, the newest one, and weights into a model with every key checked."""
+"""Which checkpoint, and for what: resume and init_from, the newest one, weights into a model with every key checked."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -67,7 +66,9 @@ def resolve(path: Path) -> Path:
             raise ValueError(f"{path} has no complete checkpoint yet. Train longer, or name another run.")
         return newest
     if not path.exists():
-        raise ValueError(f"{path} does not exist. Give a run, a checkpoint runs/NAME/checkpoints/step-N or a model folder.")
+        raise ValueError(
+            f"{path} does not exist. Give a run, a checkpoint runs/NAME/checkpoints/step-N or a model folder."
+        )
     return path
 
 
@@ -103,8 +104,8 @@ def check_init_from(path: Path, stage: Stage, model_name: str) -> None:
         )
     if info.stage == stage.name and info.step < info.steps:
         raise ValueError(
-            f"init_from={path} is this very stage {stage.name} at step {info.step} of {info.steps}. init_from= takes weights "
-            f"only; to go on with optimizer and data position use resume={path}."
+            f"init_from={path} is this very stage {stage.name} at step {info.step} of {info.steps}. init_from= takes "
+            f"weights only; to go on with optimizer and data position use resume={path}."
         )
 
 
@@ -121,7 +122,9 @@ def network_tensors(model: nn.Module, *, trainable_only: bool = False) -> dict[s
             module.reshard()
     parameters = {plain_name(name): p for name, p in model.named_parameters()}
     everything = {plain_name(name) for name, _ in model.named_parameters(remove_duplicate=False)}
-    buffers = {n: b for name, b in model.state_dict(keep_vars=True).items() if (n := plain_name(name)) not in everything}
+    buffers = {
+        n: b for name, b in model.state_dict(keep_vars=True).items() if (n := plain_name(name)) not in everything
+    }
     kept = {name: p for name, p in parameters.items() if p.requires_grad or not trainable_only}
     return {f"{WEIGHTS}{name}": tensor.detach() for name, tensor in (kept | buffers).items()}
 
@@ -149,7 +152,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
     tensors = {}
     for file in files:
         with safe_open(file, framework="pt") as opened:
-            tensors |= {name: opened.get_tensor(name) for name in opened.keys()}
+            tensors |= {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (no dict)
     _copy(model, tensors, path, partial=False)
 
 
@@ -184,19 +187,12 @@ def _check_keys(live: Mapping[str, Tensor], saved: Mapping[str, torch.Size], pat
     if missing or unknown:
         examples = ", ".join(sorted(missing)[:2] + sorted(unknown)[:2])
         raise ValueError(
-            f"{path} is of another model: {len(missing)} weights of this one are missing there and {len(unknown)} are unknown "
-            f"here (for example {examples}). Use the model= and zoom= that it was trained with."
+            f"{path} is of another model: {len(missing)} weights of this one are missing there and {len(unknown)} are "
+            f"unknown here (for example {examples}). Use the model= and zoom= that it was trained with."
         )
     for name, shape in saved.items():
         if live[name].shape != shape:
             raise ValueError(
-                f"{path} is of another model: {name} has shape {tuple(shape)} there and {tuple(live[name].shape)} here. "
-                "Use the model=, vision= and language= that it was trained with."
+                f"{path} is of another model: {name} has shape {tuple(shape)} there and {tuple(live[name].shape)} "
+                "here. Use the model=, vision= and language= that it was trained with."
             )
-
-
-def describe(path: Path) -> str:
-    """One line about a checkpoint, for the log."""
-    info = read_info(path)
-    when = json.dumps(info.saved_at)
-    return f"{path}: {info.model} stage {info.stage}, step {info.step} of {info.steps}, saved at {when}"

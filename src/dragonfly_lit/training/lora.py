@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -21,9 +22,8 @@ def add_adapters(language: nn.Module, lora: Lora) -> None:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError as error:
         raise ValueError("stage.lora needs peft: pip install 'dragonfly_lit[lora]', or set stage.lora=null.") from error
-    config = LoraConfig(
-        r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=list(lora.target)
-    )  # fmt: skip
+    fields: dict[str, Any] = {"r": lora.rank, "lora_alpha": lora.alpha, "lora_dropout": lora.dropout}
+    config = LoraConfig(target_modules=list(lora.target), **fields)
     inject_adapter_in_model(config, language)
 
 

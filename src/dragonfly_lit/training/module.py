@@ -1,4 +1,4 @@
-"""The LightningModule: it builds, it hands sums to the update, it names what a checkpoint holds. No ideas of its own."""
+"""The LightningModule: it builds, hands sums to the update, names what a checkpoint holds; it has no ideas."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from dragonfly_lit.training.optimizer import build_optimizer, group_names, state
 from dragonfly_lit.training.precision import Precision, cast_weights, check_precision, to_fp8
 from dragonfly_lit.training.sharding import Compile, blocks
 from dragonfly_lit.training.stages import Claim, Stage, claims, freeze
-from dragonfly_lit.training.update import StepReport, prepare_update
+from dragonfly_lit.training.update import Refuse, StepReport, prepare_update
 
 
 class TrainingModule(pl.LightningModule):
@@ -61,14 +61,14 @@ class TrainingModule(pl.LightningModule):
         """Of the last optimizer step."""
         self.stop_after_step = False
         """Set by a callback of any rank; every rank's report says so after the next step."""
-        self.refuse: Callable[[float, float], str | None] | None = None
+        self.refuse: Refuse | None = None
         """Asked with loss and gradient norm of every step; a reason refuses it."""
 
     def configure_model(self) -> None:
         if self.network is not None:
             return
         check_precision(self.precision, self.trainer.strategy.root_device)
-        model = self.model_factory()
+        model: Any = self.model_factory()
         if self.init_from is not None:
             check_init_from(Path(self.init_from), self.stage, self.model_name)
             load_weights(model, Path(self.init_from))

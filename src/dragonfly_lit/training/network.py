@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -21,8 +21,8 @@ class StepLoss(NamedTuple):
         rows: flat index of each of them into the batch's `rows x tokens`.
     """
 
-    loss: Float[Tensor, ""]
-    weight: Float[Tensor, ""]
+    loss: Float[Tensor, " "]
+    weight: Float[Tensor, " "]
     token_losses: Float[Tensor, " supervised"]
     rows: Int[Tensor, " supervised"]
 
@@ -36,6 +36,8 @@ class TrainingNetwork(nn.Module):
         casts: whether forward casts by itself; a sharded network casts as it gathers.
     """
 
+    model: Any
+
     def __init__(self, model: nn.Module, precision: Precision = "fp32") -> None:
         super().__init__()
         self.model = model
@@ -44,7 +46,5 @@ class TrainingNetwork(nn.Module):
 
     def forward(self, batch: Batch) -> StepLoss:
         with autocast("fp32" if self.sharded else self.precision, batch.input_ids.device.type):
-            sums = self.model.loss_sums(
-                **batch.model_inputs(), labels=batch.labels, label_weights=batch.label_weights
-            )
+            sums = self.model.loss_sums(**batch.model_inputs(), labels=batch.labels, label_weights=batch.label_weights)
         return StepLoss(sums.loss, sums.weight, sums.token_losses, sums.rows)

@@ -31,7 +31,8 @@ def check_precision(precision: str, device: torch.device) -> None:
         raise ValueError(f"trainer.precision={precision} is unknown. Use one of {', '.join(get_args(Precision))}.")
     if precision == "fp8" and (device.type != "cuda" or torch.cuda.get_device_capability(device) < (8, 9)):
         raise ValueError(
-            f"trainer.precision=fp8 needs a GPU with FP8 matmuls (compute capability 8.9 or higher), not {device}. Use bf16."
+            f"trainer.precision=fp8 needs a GPU with FP8 matmuls (compute capability 8.9 or higher), not {device}. "
+            "Use bf16."
         )
 
 
@@ -66,9 +67,11 @@ def to_fp8(blocks: list[nn.Module]) -> None:
         ValueError: torchao is not installed.
     """
     try:
-        from torchao.float8 import convert_to_float8_training
+        from torchao.float8 import convert_to_float8_training  # pyright: ignore[reportMissingImports]
     except ImportError as error:
-        raise ValueError("trainer.precision=fp8 needs torchao: pip install 'dragonfly_lit[fp8]', or use bf16.") from error
+        raise ValueError(
+            "trainer.precision=fp8 needs torchao: pip install 'dragonfly_lit[fp8]', or use bf16."
+        ) from error
 
     def fits(module: nn.Module, _name: str) -> bool:
         return isinstance(module, nn.Linear) and module.in_features % 16 == 0 and module.out_features % 16 == 0

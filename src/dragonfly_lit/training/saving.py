@@ -85,11 +85,11 @@ class Checkpoints(Checkpoint):
 
 def all_randomness() -> list[dict[str, Any]]:
     """State of every rank's generators, by rank; plain types only."""
-    version, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
+    version, keys, position, has_gauss, gauss = np.random.get_state()
     mine = {
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
-        "numpy": [version, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, gauss],
+        "numpy": [version, torch.from_numpy(np.asarray(keys, dtype=np.int64)), position, has_gauss, gauss],
         "python": random.getstate(),
     }
     if not dist.is_initialized() or dist.get_world_size() == 1:
@@ -140,6 +140,7 @@ def check_space(run: Path, num_bytes: int, keep_last: int) -> None:
     free, needed = shutil.disk_usage(folder).free, num_bytes * (keep_last + 1)
     if free < needed:
         raise ValueError(
-            f"callbacks.checkpoints.keep_last={keep_last}: {keep_last + 1} checkpoints of {num_bytes / 1e9:.1f} GB do not fit "
-            f"into the {free / 1e9:.1f} GB that are free at {folder}. Keep fewer, set trainable_only=true, or use another disk."
+            f"callbacks.checkpoints.keep_last={keep_last}: {keep_last + 1} checkpoints of {num_bytes / 1e9:.1f} GB do "
+            f"not fit into the {free / 1e9:.1f} GB that are free at {folder}. Keep fewer, set trainable_only=true, or "
+            "use another disk."
         )

@@ -1,10 +1,10 @@
-"""Block by block: activation checkpointing, compiling, and FSDP2 with frozen and trainable weights never in one unit."""
+"""Block by block: activation checkpointing, compiling, FSDP2; frozen and trained weights are never sharded together."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import nn
@@ -28,7 +28,7 @@ _MATMULS = {
 
 
 def block_slots(model: nn.Module) -> Iterator[tuple[nn.ModuleList, int]]:
-    """Where the transformer blocks of all parts stand: entries with weights of every module list, the outermost ones."""
+    """Where the transformer blocks of all parts stand: the entries of every outermost module list that have weights."""
     stack: list[nn.Module] = [model]
     while stack:
         for child in stack.pop().children():
@@ -56,7 +56,9 @@ def checkpoint_activations(model: nn.Module, mode: ActivationCheckpointing) -> N
         raise ValueError(f"strategy.activation_checkpointing={mode} is unknown. Use one of {known}.")
     if mode == "none":
         return
-    options = {"context_fn": partial(create_selective_checkpoint_contexts, _keep_matmuls)} if mode == "selective" else {}
+    options: dict[str, Any] = (
+        {"context_fn": partial(create_selective_checkpoint_contexts, _keep_matmuls)} if mode == "selective" else {}
+    )
     for slots, index in block_slots(model):
         slots[index] = checkpoint_wrapper(slots[index], **options)
 

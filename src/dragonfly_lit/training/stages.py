@@ -38,7 +38,9 @@ class Group:
 
     def __post_init__(self) -> None:
         if self.lr <= 0:
-            raise ValueError(f"stage.groups {self.name}: lr={self.lr} must be positive. Leave the group out to freeze it.")
+            raise ValueError(
+                f"stage.groups {self.name}: lr={self.lr} must be positive. Leave the group out to freeze it."
+            )
         if self.until_step is not None and self.until_step <= self.from_step:
             raise ValueError(
                 f"stage.groups {self.name}: until_step={self.until_step} does not come after "

@@ -14,7 +14,13 @@ from torch.optim import Optimizer
 from dragonfly_lit.training.checkpoint_files import CheckpointWriter, read_info, read_state, read_tensors
 from dragonfly_lit.training.network import TrainingNetwork
 from dragonfly_lit.training.precision import sharding_policy
-from dragonfly_lit.training.sharding import ActivationCheckpointing, Compile, checkpoint_activations, compile_blocks, shard
+from dragonfly_lit.training.sharding import (
+    ActivationCheckpointing,
+    Compile,
+    checkpoint_activations,
+    compile_blocks,
+    shard,
+)
 
 
 class NamedCheckpoints:
@@ -119,10 +125,10 @@ class Ddp(NamedCheckpoints, DDPStrategy):
         bucket_mb: size of one reduction.
     """
 
-    def __init__(self, activation_checkpointing: ActivationCheckpointing = "none", bucket_mb: int = 25, **lightning: Any):
-        super().__init__(
-            gradient_as_bucket_view=True, broadcast_buffers=False, bucket_cap_mb=bucket_mb, **lightning
-        )
+    def __init__(
+        self, activation_checkpointing: ActivationCheckpointing = "none", bucket_mb: int = 25, **lightning: Any
+    ):
+        super().__init__(gradient_as_bucket_view=True, broadcast_buffers=False, bucket_cap_mb=bucket_mb, **lightning)
         self._prepare(activation_checkpointing)
 
 

@@ -64,7 +64,9 @@ class BadSteps(Callback):
 
     def __init__(self, run: str | Path, *, stop_after: int = 5, spike: float | None = None, window: int = 64) -> None:
         if spike is not None and spike <= 1:
-            raise ValueError(f"callbacks.bad_steps.spike={spike} would refuse ordinary steps. Use a factor above 1, or null.")
+            raise ValueError(
+                f"callbacks.bad_steps.spike={spike} would refuse ordinary steps. Use a factor above 1, or null."
+            )
         self.path = Path(run) / "bad_steps.jsonl"
         self.stop_after, self.spike = stop_after, spike
         self.total = self.consecutive = 0
@@ -106,8 +108,9 @@ class BadSteps(Callback):
         self._write(trainer, report.step, report.refused, batches)
         if self.consecutive >= self.stop_after:
             raise ValueError(
-                f"callbacks.bad_steps.stop_after={self.stop_after}: {self.consecutive} steps in a row were refused because "
-                f"{report.refused}. Their samples are in {self.path}; lower stage.lr or repair them, then use resume=auto."
+                f"callbacks.bad_steps.stop_after={self.stop_after}: {self.consecutive} steps in a row were refused "
+                f"because {report.refused}. Their samples are in {self.path}; lower the learning rate or repair them, "
+                "then use resume=auto."
             )
 
     def _write(self, trainer: pl.Trainer, step: int, reason: str, batches: list[tuple[list[str], Tensor]]) -> None:
@@ -119,7 +122,9 @@ class BadSteps(Callback):
             everyone = [None] * dist.get_world_size()
             dist.all_gather_object(everyone, mine)
         if trainer.is_global_zero:
-            keys = [key for rank in everyone for key in rank["keys"]] or [key for rank in everyone for key in rank["all"]]
+            keys = [key for rank in everyone for key in rank["keys"]] or [
+                key for rank in everyone for key in rank["all"]
+            ]
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("a") as file:
                 file.write(json.dumps({"step": step, "reason": reason, "keys": keys}) + "\n")

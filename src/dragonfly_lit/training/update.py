@@ -7,7 +7,7 @@ micro-batches on all ranks. So a step does not depend on how its samples were de
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -17,6 +17,9 @@ from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from dragonfly_lit.training.stages import Stage
+
+Refuse = Callable[[float, float], str | None]
+"""Loss and gradient norm of a step to the reason for which it is not taken, or None."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +56,7 @@ def prepare_update(
     weight: Tensor,
     divided_by: float,
     stop: bool = False,
-    refuse=None,
+    refuse: Refuse | None = None,
 ) -> StepReport:
     """Makes the gradients those of the global mean and sets the learning rates, or drops the gradients.
 
@@ -67,7 +70,7 @@ def prepare_update(
         weight: this rank's sum of weights.
         divided_by: what the gradients were divided by already (accumulation times ranks).
         stop: whether this rank wants to stop after the step.
-        refuse: `(loss, grad_norm) -> reason | None`, asked about finite steps too.
+        refuse: asked about steps that are finite.
     """
     factor = stage.lr_factor(step)
     names, squares, sharded = [], [], False
@@ -79,13 +82,17 @@ def prepare_update(
                 parameter.grad = None
         gradients = [p.grad for p in group["params"] if p.grad is not None]
         sharded |= any(isinstance(g, DTensor) for g in gradients)
-        names.append(group["name"])
+        names.append(group["group"].name)
         squares.append(_sum_of_squares(gradients, weight))
-    totals = _all_reduce(torch.stack([loss.double(), weight.double(), loss.new_tensor(float(stop)).double()]), squares, sharded)
+    totals = _all_reduce(
+        torch.stack([loss.double(), weight.double(), loss.new_tensor(float(stop)).double()]), squares, sharded
+    )
     loss_sum, weight_sum, wants_stop, *group_squares = totals
     scale = divided_by / weight_sum if weight_sum > 0 else 0.0
-    norms = {name: math.sqrt(square) * scale if square >= 0 else math.nan for name, square in zip(names, group_squares, strict=True)}
-    norm = math.sqrt(sum(n * n for n in norms.values()))
+    norms = dict.fromkeys(names, 0.0)
+    for name, square in zip(names, group_squares, strict=True):  # a group's weights with and without decay
+        norms[name] = math.hypot(norms[name], math.sqrt(square) * scale if square >= 0 else math.nan)
+    norm = math.hypot(*norms.values())
     mean = loss_sum / weight_sum if weight_sum > 0 else 0.0
     refused = _refusal(mean, norm, refuse)
     gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
@@ -93,14 +100,14 @@ def prepare_update(
         optimizer.zero_grad(set_to_none=True)
     elif gradients:
         clip = min(1.0, stage.clip / (norm + 1e-6)) if stage.clip is not None else 1.0
-        torch._foreach_mul_(gradients, scale * clip)
+        torch._foreach_mul_(gradients, scale * clip)  # pyright: ignore[reportPrivateImportUsage]
     return StepReport(
         step=step, loss=mean, weight=weight_sum, lr=factor, grad_norms=norms, grad_norm=norm,
         refused=refused, stop=wants_stop > 0,
     )  # fmt: skip
 
 
-def _refusal(loss: float, norm: float, refuse) -> str | None:
+def _refusal(loss: float, norm: float, refuse: Refuse | None) -> str | None:
     if not math.isfinite(loss):
         return "the loss is not finite"
     if not math.isfinite(norm):
@@ -112,7 +119,8 @@ def _sum_of_squares(gradients: Sequence[Tensor], like: Tensor) -> Tensor:
     if not gradients:
         return like.new_zeros((), dtype=torch.float64)
     local = [g.to_local() if isinstance(g, DTensor) else g for g in gradients]
-    return torch.stack(torch._foreach_norm(local)).double().square().sum()
+    norms = torch._foreach_norm(local)  # pyright: ignore[reportPrivateImportUsage]
+    return torch.stack(norms).double().square().sum()
 
 
 def _all_reduce(sums: Tensor, squares: Sequence[Tensor], sharded: bool) -> list[float]:

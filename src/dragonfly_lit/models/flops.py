@@ -1,0 +1,111 @@
+"""Matmul FLOPs of a training step, exact from the config and what the batch holds.
+
+A multiply-add counts as two. Norms, activations, softmax and the rotary rotation are left out, as is usual for
+model FLOPs; attention counts only the pairs of tokens that see each other. Nothing that is computed a second time
+(activation checkpointing, the recomputation inside flash attention) is counted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dragonfly_lit.models.config import DragonflyConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What a batch, or a sum of batches, holds.
+
+    Attributes:
+        images: number of images.
+        tokens: number of tokens without padding.
+        pairs: pairs of tokens of which the second sees the first, itself included: the sum of `position_ids + 1`.
+        supervised: number of supervised labels.
+    """
+
+    images: int
+    tokens: int
+    pairs: int
+    supervised: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """Which parts have weights that train."""
+
+    vision: bool
+    projector: bool
+    language: bool
+
+
+def vision_flops_per_crop(config: DragonflyConfig) -> int:
+    """Forward of the layers of the tower that are used, for one crop."""
+    vision, layout = config.vision_config, config.layout
+    width, inner = vision.hidden_size, vision.intermediate_size
+    tokens = layout.features_per_crop
+    patches = 2 * layout.patches_per_side**2 * 3 * vision.patch_size**2 * width
+    layer = tokens * (8 * width**2 + 4 * width * inner) + 4 * tokens**2 * width
+    return patches + config.num_vision_layers_used * layer
+
+
+def projector_flops(config: DragonflyConfig) -> tuple[int, int]:
+    """Forward for one image: of the features that the language model sees, and of ranking the high crops."""
+    layout, zoom = config.layout, config.layout.zoom
+    width = config.text_config.hidden_size
+    row = 2 * config.vision_config.hidden_size * width
+    if not zoom.selects:
+        return row * layout.num_slots, 0
+    rows = zoom.num_high * (layout.pooled_per_crop if zoom.score == "max" else 1)
+    query = 2 * width**2 * zoom.num_high if zoom.learned else 0
+    compared = 2 * rows * width
+    return row * layout.num_slots, row * (zoom.num_medium + rows) + compared + query
+
+
+def language_flops(config: DragonflyConfig, work: Work) -> tuple[int, int, int]:
+    """Forward: of the linear layers, of attention, of the head on supervised rows."""
+    text = config.text_config
+    width, heads = text.hidden_size, text.num_attention_heads
+    head_dim = getattr(text, "head_dim", None) or width // heads
+    key_width = head_dim * (getattr(text, "num_key_value_heads", None) or heads)
+    query_width = head_dim * heads
+    weights = 2 * width * query_width + 2 * width * key_width + 3 * width * text.intermediate_size
+    linear = 2 * work.tokens * text.num_hidden_layers * weights
+    attention = 4 * work.pairs * text.num_hidden_layers * query_width
+    return linear, attention, 2 * work.supervised * width * text.vocab_size
+
+
+def step_flops(config: DragonflyConfig, work: Work, trained: Trained) -> dict[str, int]:
+    """Forward and backward of `work`, by `part` and `part backward`.
+
+    Backward costs as much as the forward for gradients of what goes in, where something before it trains, and again
+    for gradients of the weights, where they train. A tower that trains sees the kept high crops twice when it
+    selects: once to rank them, once with a graph.
+    """
+    zoom = config.layout.zoom
+    crop = vision_flops_per_crop(config) * work.images
+    again = zoom.num_high_kept if zoom.selects and trained.vision else 0
+    with_graph = zoom.num_crops - (zoom.num_high - zoom.num_high_kept if zoom.selects else 0)
+    seen, ranked = (work.images * flops for flops in projector_flops(config))
+    linear, attention, head = language_flops(config, work)
+    below = trained.vision or trained.projector
+    through = below or trained.language
+    return {
+        "vision": crop * (zoom.num_crops + again),
+        "vision backward": 2 * crop * with_graph * trained.vision,
+        "projector": seen + ranked,
+        "projector backward": seen * (trained.vision + trained.projector),
+        "language": linear + attention + head,
+        "language backward": (linear + head) * (through + trained.language) + 2 * attention * through,
+    }
+
+
+PEAK_FLOPS = {
+    "H200": 989e12, "H100 PCIe": 756e12, "H100 NVL": 835e12, "H100": 989e12, "B200": 2250e12, "A100": 312e12,
+    "L40S": 362e12, "L4": 121e12, "A10G": 70e12, "A10": 125e12, "RTX 4090": 165e12, "RTX 3090": 71e12, "V100": 125e12,
+}  # fmt: skip
+"""Dense bfloat16 FLOP/s by what a GPU's name contains, from the makers' data sheets; the first match counts."""
+
+
+def peak_flops(device_name: str) -> float | None:
+    """Dense bfloat16 FLOP/s of a GPU; None for one that is not known, and for a CPU."""
+    return next((flops for name, flops in PEAK_FLOPS.items() if name in device_name), None)

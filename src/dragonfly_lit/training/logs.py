@@ -1,0 +1,78 @@
+"""Files for people and for checks: which samples went into which step, and what the model answers along the way."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import Callback
+
+from dragonfly_lit.spec.records import Batch
+
+Answer = Callable[[Any, Path, int], None]
+"""`answer(model, folder, count)`: asks the model `count` questions and leaves answers and pictures in `folder`."""
+
+
+class SampleLog(Callback):
+    """One JSON line for each micro-batch: step, rank, sample keys and loss. `data_prep resume-check` reads it.
+
+    Args:
+        path: the file; rank r > 0 writes `path.r`.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Batch, batch_index: int
+    ) -> None:
+        rank = trainer.global_rank
+        path = self.path if rank == 0 else self.path.with_name(f"{self.path.name}.{rank}")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        line = {
+            "step": trainer.global_step + trainer.fit_loop._should_accumulate(),  # the step that it is part of, from 1
+            "rank": rank,
+            "keys": [key for row in batch.keys for key in row],
+            "loss": float(outputs["step_loss"].loss),
+        }
+        with path.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+class AnswerLog(Callback):
+    """A few answered questions with the crops zoomed into, each `every` steps and at the end, in `folder/step-N`.
+
+    Rank zero asks. Under FSDP nothing is asked: no rank holds the weights, and generation calls parts that are sharded.
+
+    Args:
+        folder: where they go.
+        answer: asks; training knows no questions of its own.
+        every: optimizer steps; None is at the end only.
+        count: questions each time.
+    """
+
+    def __init__(self, folder: str | Path, answer: Answer, *, every: int | None = 500, count: int = 4) -> None:
+        self.folder, self.answer, self.every, self.count = Path(folder), answer, every, count
+        self._asked = -1
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *args: Any) -> None:
+        step, report = trainer.global_step, pl_module.report
+        if report is None or report.stop or step == self._asked or report.step + 1 != step:
+            return
+        if step >= pl_module.stage.steps or (self.every is not None and step % self.every == 0):
+            self._asked = step
+            self._ask(trainer, pl_module, step)
+
+    def _ask(self, trainer: pl.Trainer, pl_module: Any, step: int) -> None:
+        if getattr(pl_module.network, "sharded", False) or not trainer.is_global_zero:
+            return
+        with torch.random.fork_rng(), torch.no_grad():  # answering must not change what training draws
+            pl_module.model.eval()
+            try:
+                self.answer(pl_module.model, self.folder / f"step-{step:08d}", self.count)
+            finally:
+                pl_module.model.train()

@@ -1,0 +1,181 @@
+"""What a run says about itself: speed, use of the machine, gradients, the loss of each source."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+import torch.distributed as dist
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor
+
+from dragonfly_lit.models.flops import Trained, Work, peak_flops, step_flops
+from dragonfly_lit.spec.records import Batch
+from dragonfly_lit.training.network import StepLoss
+from dragonfly_lit.training.survival import device_memory
+
+
+class Telemetry(Callback):
+    """Logs to every logger each `every` optimizer steps; keys stand in docs/training.md.
+
+    Everything is summed on the device and over ranks, and read once at logging, so it costs no waiting.
+
+    Args:
+        every: optimizer steps between two lines.
+    """
+
+    def __init__(self, every: int = 10) -> None:
+        self.every = every
+        self.last: dict[str, float] = {}
+        """The last line."""
+        self.validated: dict[str, float] = {}
+        """The last line of validation."""
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        device = pl_module.device
+        parameters = dict(pl_module.model.named_parameters())
+        self._config = pl_module.model.config
+        self._trained = Trained(
+            **{
+                part: any(p.requires_grad for name, p in parameters.items() if name.startswith(f"{part}."))
+                for part in ("vision", "projector", "language")
+            }
+        )
+        self._peak = peak_flops(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
+        self._start_window()
+
+    def _start_window(self) -> None:
+        self._sums: Tensor | None = None
+        self._sources = SourceLosses()
+        self._loss = self._weight = self._waited = 0.0
+        self._steps = self._refused = 0
+        self._since = self._idle_since = time.perf_counter()
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Batch, batch_index: int) -> None:
+        self._waited += time.perf_counter() - self._idle_since
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Batch, batch_index: int
+    ) -> None:
+        sums = count(batch, outputs["step_loss"])
+        self._sums = sums if self._sums is None else self._sums + sums
+        self._sources.add(batch, outputs["step_loss"])
+        report = pl_module.report
+        if report is not None and not trainer.fit_loop._should_accumulate():
+            self._steps += 1
+            self._refused += report.refused is not None
+            if report.refused is None:
+                self._loss, self._weight = self._loss + report.loss * report.weight, self._weight + report.weight
+            if trainer.global_step % self.every == 0 or trainer.global_step >= pl_module.stage.steps:
+                self._log(trainer, pl_module)
+        self._idle_since = time.perf_counter()
+
+    def _log(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        assert self._sums is not None
+        report, world = pl_module.report, trainer.world_size
+        local = self._sums.double()
+        if world > 1:
+            dist.all_reduce(local)
+        samples, images, tokens, places, pairs, supervised = (int(value) for value in local.tolist())
+        seconds = time.perf_counter() - self._since
+        work = Work(images=images, tokens=tokens, pairs=pairs, supervised=supervised)
+        flops = sum(step_flops(self._config, work, self._trained).values()) / seconds
+        self.last = {
+            "loss": self._loss / self._weight if self._weight else float("nan"),
+            "lr": report.lr * max(claim.group.lr for claim in pl_module.claims() if claim.group.moves(report.step)),
+            "grad_norm": report.grad_norm,
+            **{f"grad_norm/{name}": norm for name, norm in report.grad_norms.items() if len(report.grad_norms) > 1},
+            **{f"loss/{source}": loss for source, loss in self._sources.means(world).items()},
+            "samples_per_s": samples / seconds,
+            "tokens_per_s": tokens / seconds,
+            "useful_tokens": tokens / places,
+            "supervised_tokens": supervised / self._steps,
+            "tflops_per_device": flops / world / 1e12,
+            **({"mfu": flops / world / self._peak} if self._peak else {}),
+            "memory_gb": device_memory(pl_module.device),
+            "data_wait": self._waited / seconds,
+            "refused_steps": float(self._refused),
+            "epoch": float(trainer.current_epoch),
+        }
+        for logger in trainer.loggers:
+            logger.log_metrics(self.last, step=trainer.global_step)
+        self._start_window()
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        self._validation, self._validation_sources = torch.zeros(2, dtype=torch.float64), SourceLosses()
+        self._validation_since = time.perf_counter()
+
+    def on_validation_batch_end(
+        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Batch, batch_index: int, loader_index: int = 0
+    ) -> None:
+        sums: StepLoss = outputs["step_loss"]
+        self._validation += torch.stack([sums.loss, sums.weight]).double().cpu()
+        self._validation_sources.add(batch, sums)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        totals = self._validation.to(pl_module.device)
+        if trainer.world_size > 1:
+            dist.all_reduce(totals)
+        loss, weight = totals.tolist()
+        line = {f"val_loss/{s}": v for s, v in self._validation_sources.means(trainer.world_size).items()}
+        line["val_loss"] = loss / weight if weight else float("nan")
+        self.validated = line
+        for logger in trainer.loggers:
+            logger.log_metrics(line, step=trainer.global_step)
+        # The time of validation is not the time of training.
+        if hasattr(self, "_since"):
+            spent = time.perf_counter() - self._validation_since
+            self._since, self._idle_since = self._since + spent, time.perf_counter()
+
+
+def count(batch: Batch, step_loss: StepLoss) -> Tensor:
+    """Samples, images, tokens, places (tokens and padding), pairs and supervised labels of a batch, on its device."""
+    useful = batch.sample_ids >= 0
+    images = 0 if batch.pixel_values is None else len(batch.pixel_values)
+    return torch.stack(
+        [
+            useful.new_tensor(batch.num_samples, dtype=torch.long),
+            useful.new_tensor(images, dtype=torch.long),
+            useful.sum(),
+            useful.new_tensor(useful.numel(), dtype=torch.long),
+            ((batch.position_ids + 1) * useful).sum(),
+            useful.new_tensor(step_loss.rows.numel(), dtype=torch.long),
+        ]
+    )
+
+
+class SourceLosses:
+    """Mean token loss of each source, summed on the device."""
+
+    def __init__(self) -> None:
+        self._totals: dict[str, Tensor] = {}
+
+    def add(self, batch: Batch, step_loss: StepLoss) -> None:
+        """Takes a micro-batch in."""
+        names = sorted({source for row in batch.sources for source in row})
+        width, longest = batch.input_ids.shape[1], max(map(len, batch.sources))
+        table = torch.tensor(
+            [[names.index(source) for source in row] + [0] * (longest - len(row)) for row in batch.sources]
+        ).to(step_loss.rows.device)
+        samples = batch.sample_ids.flatten()[step_loss.rows].clamp(max=longest - 1)
+        source = table[step_loss.rows // width, samples]
+        ones = torch.ones_like(step_loss.token_losses)
+        sums = torch.stack([step_loss.token_losses, ones]).double()
+        totals = sums.new_zeros(2, len(names)).index_add_(1, source, sums)
+        for i, name in enumerate(names):
+            self._totals[name] = self._totals[name] + totals[:, i] if name in self._totals else totals[:, i]
+
+    def means(self, world: int) -> dict[str, float]:
+        """By source, over all ranks; nothing where there is one source only."""
+        mine: dict[str, list[float]] = {name: total.tolist() for name, total in self._totals.items()}
+        everyone: list[Any] = [mine]
+        if world > 1:
+            everyone = [None] * world
+            dist.all_gather_object(everyone, mine)
+        names = sorted({name for theirs in everyone for name in theirs})
+        if len(names) < 2:
+            return {}
+        found = {name: [sum(t[name][i] for t in everyone if name in t) for i in (0, 1)] for name in names}
+        return {name: loss / number for name, (loss, number) in found.items() if number}
