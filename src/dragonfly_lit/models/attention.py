@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Int
 from torch import Tensor, nn
-from transformers import AttentionInterface
+from transformers import AttentionInterface, PreTrainedConfig
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
@@ -211,7 +211,7 @@ def _torch_varlen(q: Tensor, k: Tensor, v: Tensor, packing: Packing, scaling: fl
 
 
 def attention_arguments(
-    implementation: str,
+    config: PreTrainedConfig,
     sample_ids: Int[Tensor, "rows tokens"],
     branch_ids: Int[Tensor, "rows tokens"] | None,
     dtype: torch.dtype,
@@ -219,10 +219,17 @@ def attention_arguments(
     """What the language model's forward takes so that samples and branches see what they may and nothing else.
 
     Raises:
-        ValueError: the implementation cannot keep packed samples or branches apart.
+        ValueError: the implementation cannot keep packed samples or branches apart, or the language model has a
+            sliding window that a row exceeds.
     """
     if not needs_mask(sample_ids, branch_ids):
         return {}
+    implementation, window = config._attn_implementation, getattr(config, "sliding_window", None)
+    if window is not None and sample_ids.shape[1] > window:
+        raise ValueError(
+            f"language sliding_window={window} is shorter than a row of {sample_ids.shape[1]} tokens, and the masks of "
+            "packed samples have no window. Pack to fewer tokens (data.max_tokens), or turn packing off."
+        )
     if implementation == PACKED:
         # A mask of four axes is handed through by transformers, which would build a dense one otherwise.
         return {

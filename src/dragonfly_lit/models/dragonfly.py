@@ -257,8 +257,7 @@ class DragonflyForConditionalGeneration(Folders, ExactBuffers, PreTrainedModel, 
                     "way while generating. Give one or the other."
                 )
             use_cache = False
-            implementation = str(decoder.config._attn_implementation)
-            arguments = attention_arguments(implementation, sample_ids, branch_ids, embeddings.dtype)
+            arguments = attention_arguments(decoder.config, sample_ids, branch_ids, embeddings.dtype)
             if not arguments:
                 # Padding is on the right and sees nothing that counts: plain causal attention, plain positions.
                 position_ids = torch.arange(embeddings.shape[1], device=embeddings.device)[None]

@@ -174,4 +174,4 @@ class ZoomIn(nn.Module):
         logits = scores / self.query.weight.shape[-1] ** 0.5
         rivals = logits[:, None, :].expand(same.shape).masked_fill(~same, float("-inf"))
         share = (logits - rivals.logsumexp(dim=-1)).exp().gather(1, selected)
-        return 1 + share - share.detach()
+        return 1 + (share - share.detach())
