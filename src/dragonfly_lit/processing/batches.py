@@ -120,7 +120,8 @@ def stack_crops(
     images = tuple(images)
     if not images:
         return None, None
-    return torch.stack([i.pixels for i in images]), torch.tensor([[tuple(g) for g in i.grids] for i in images])
+    pixels = images[0].pixels[None] if len(images) == 1 else torch.stack([i.pixels for i in images])
+    return pixels, torch.tensor([[tuple(g) for g in i.grids] for i in images])
 
 
 def _without_first(
