@@ -6,13 +6,17 @@ import os
 from pathlib import Path
 from typing import Any
 
-PRECISIONS = ("fp32", "bf16", "fp8")
+import torch
+
+from dragonfly_lit.training.precision import check_precision
+
+DEVICES = {"cpu": "cpu", "gpu": "cuda"}
 
 
 def check_train(config: dict[str, Any]) -> None:
     """ValueError for a combination that cannot run: the key, the value and the way out."""
     _check_processes(config)
-    _check_precision(config["trainer"]["precision"])
+    check_precision(config["trainer"]["precision"], torch.device(DEVICES[config["trainer"]["accelerator"]]))
     _check_start(config)
     for group in ("vision", "language"):
         check_weights(group, config[group]["path"], config)
@@ -41,9 +45,9 @@ def check_weights(group: str, path: str, config: dict[str, Any]) -> None:
 
 def _check_processes(config: dict[str, Any]) -> None:
     trainer, strategy = config["trainer"], config["strategy"]
+    if trainer["accelerator"] not in DEVICES:
+        raise ValueError(f"trainer.accelerator={trainer['accelerator']} is unknown. Use one of {', '.join(DEVICES)}.")
     if trainer["accelerator"] == "gpu":
-        import torch
-
         if not torch.cuda.is_available():
             raise ValueError("trainer.accelerator=gpu: torch finds no CUDA device here. Use trainer=cpu.")
     processes = trainer["devices"] * trainer["num_nodes"]
@@ -52,16 +56,6 @@ def _check_processes(config: dict[str, Any]) -> None:
             f"trainer.devices={trainer['devices']} on {trainer['num_nodes']} nodes with strategy=single. "
             "Use strategy=ddp or strategy=fsdp."
         )
-
-
-def _check_precision(precision: str) -> None:
-    if precision in ("fp16", "float16", "16", "16-mixed"):
-        raise ValueError(
-            f"trainer.precision={precision}: Llama's activations overflow in fp16, and loss scaling would hide it. "
-            "Use bf16, or fp32 where the device has no bf16."
-        )
-    if precision not in PRECISIONS:
-        raise ValueError(f"trainer.precision={precision} is unknown. Use one of {', '.join(PRECISIONS)}.")
 
 
 def _check_start(config: dict[str, Any]) -> None:

@@ -7,13 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
+from rich.console import Console
 
 from dragonfly_lit.app.build import Config, make, plain
+from dragonfly_lit.app.quiet import quiet
+from dragonfly_lit.evaluation.report import table
 from dragonfly_lit.evaluation.runner import Settings, run, score_predictions
 
 
 def evaluate(cfg: DictConfig) -> dict[str, Any]:
     """The results that were also written to `out`."""
+    quiet()
     config = plain(cfg)
     benchmark = make(config["benchmark"])
     settings = Settings(
@@ -36,7 +40,7 @@ def _ask(config: Config, benchmark: Any, settings: Settings) -> dict[str, Any]:
     )
     out = _out(config, benchmark, beside=checkpoint)
     results = run(benchmark.tasks, model=model, processor=processor, out=out, settings=settings)
-    _say(out, checkpoint)
+    _say(results, out, checkpoint)
     return results
 
 
@@ -48,10 +52,12 @@ def _score(config: Config, benchmark: Any, settings: Settings) -> dict[str, Any]
             f"{', '.join(task.name for task in benchmark.tasks)}. Score them one by one."
         )
     if not predictions.is_file():
-        raise ValueError(f"predictions={predictions} does not exist. Give a JSONL file with an id and a prediction a line.")
+        raise ValueError(
+            f"predictions={predictions} does not exist. Give a JSONL file with an id and a prediction a line."
+        )
     out = _out(config, benchmark, beside=predictions.parent)
     results = score_predictions(benchmark.tasks[0], predictions, out, settings=settings)
-    _say(out, predictions)
+    _say(results, out, predictions)
     return results
 
 
@@ -77,6 +83,7 @@ def _device(name: str) -> str:
     return name
 
 
-def _say(out: Path, scored: Path) -> None:
+def _say(results: dict[str, Any], out: Path, scored: Path) -> None:
     if os.environ.get("RANK", "0") == "0":
+        Console().print(table(results))
         print(f"scored {scored}; results.json, results.md and report.html are in {out}")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from dragonfly_lit.app.parts import build_builder, model_factory
+from dragonfly_lit.app.parts import build_processor, model_factory
 from dragonfly_lit.app.runs import CONFIG_FILE, read_config
 from dragonfly_lit.models.dragonfly import DragonflyForConditionalGeneration
 from dragonfly_lit.processing.processor import DragonflyProcessor
@@ -80,8 +80,7 @@ def _from_run(run: Path, path: Path) -> Loaded:
     config = read_config(run)
     model = model_factory(config)()
     load_weights(model, resolve(path))
-    builder = build_builder(config)
-    return model, DragonflyProcessor.from_parts(tokenizer=builder.tokenizer, layout=builder.layout, resize=builder.resize)
+    return model, build_processor(config)
 
 
 def _run_of(path: Path) -> Path | None:

@@ -15,6 +15,8 @@ from dragonfly_lit.models.dragonfly import DragonflyForConditionalGeneration
 from dragonfly_lit.models.parts import BUILTIN, builtin_folder
 from dragonfly_lit.models.released import vision_config_of
 from dragonfly_lit.processing.encoding import add_structural_tokens
+from dragonfly_lit.processing.image_processor import DragonflyImageProcessor
+from dragonfly_lit.processing.processor import DragonflyProcessor
 from dragonfly_lit.processing.sequences import SequenceBuilder
 from dragonfly_lit.spec.layout import Layout, Zoom
 from dragonfly_lit.spec.released import released_zoom
@@ -57,6 +59,12 @@ def build_builder(config: Config) -> SequenceBuilder:
         tokenizer=build_tokenizer(config), layout=build_layout(config), max_tokens=model["max_tokens"],
         resize=model["resize"], supervise=model["supervise"], too_long=model["too_long"],
     )  # fmt: skip
+
+
+def build_processor(config: Config) -> DragonflyProcessor:
+    """The processor that a user of the trained model needs, with the run's tokenizer, layout and resize."""
+    images = DragonflyImageProcessor.of(build_layout(config), config["model"]["resize"])
+    return DragonflyProcessor(images, build_tokenizer(config), max_length=config["model"]["max_tokens"])
 
 
 def model_factory(config: Config, device: torch.device | str = "cpu") -> ModelFactory:

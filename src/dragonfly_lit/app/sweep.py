@@ -100,10 +100,10 @@ def _progress(folder: Path, steps: int, started: float) -> str:
     elapsed = time.monotonic() - started
     try:
         with (folder / "metrics.csv").open() as file:
-            rows = [row for row in csv.DictReader(file) if row.get("train/loss")]
+            rows = [row for row in csv.DictReader(file) if row.get("loss")]
     except OSError:
         rows = []
     if not rows:
         return f"starting, {elapsed:.0f} s"
-    step = int(rows[-1]["step"]) + 1
+    step = int(rows[-1]["step"])
     return f"step {step}/{steps}, loss {float(rows[-1]['train/loss']):.4f}, {elapsed:.0f} s"

@@ -1,0 +1,34 @@
+"""`python -m dragonfly_lit COMMAND`: each command is a `main(argv)` in the room that owns it, imported when called."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+COMMANDS = {
+    "ask": ("dragonfly_lit.app.ask", "ask a model about an image, and draw where it looks"),
+    "export": ("dragonfly_lit.app.export", "a run as a folder in transformers' or in the released layout"),
+    "compare": ("dragonfly_lit.evaluation.compare", "two or more results files side by side, with intervals"),
+    "study": ("dragonfly_lit.evaluation.study", "a sweep as tables, curves and one HTML page"),
+}
+
+
+def main(argv: list[str]) -> int:
+    """Exit status of the command that `argv` names; an error of a user or of a file is one line and 1."""
+    if not argv or argv[0] in ("-h", "--help"):
+        lines = [f"  {name:<10}{what}" for name, (_, what) in COMMANDS.items()]
+        print("\n".join(["usage: python -m dragonfly_lit COMMAND ...", "", *lines, "", "COMMAND --help says more."]))
+        return 0
+    name, *rest = argv
+    if name not in COMMANDS:
+        print(f"python -m dragonfly_lit: {name!r} is no command. Use one of {', '.join(COMMANDS)}.", file=sys.stderr)
+        return 1
+    try:
+        return import_module(COMMANDS[name][0]).main(rest) or 0
+    except (ValueError, OSError) as error:
+        print(f"python -m dragonfly_lit {name}: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

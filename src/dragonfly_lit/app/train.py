@@ -1,0 +1,144 @@
+"""What `python train.py` does, read top to bottom: check, open the run, build, fit, say how it went."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from lightning.fabric.utilities.rank_zero import rank_zero_only
+from omegaconf import DictConfig
+
+from data_prep import demo
+from dragonfly_lit.app.build import Config, make, plain
+from dragonfly_lit.app.check import DEVICES, check_multirun, check_train
+from dragonfly_lit.app.loggers import build_loggers
+from dragonfly_lit.app.parts import attention_of, build_builder, model_factory
+from dragonfly_lit.app.quiet import quiet
+from dragonfly_lit.app.runs import open_run
+from dragonfly_lit.app.sweep import run_job, write_result
+from dragonfly_lit.training.callbacks import build_callbacks
+from dragonfly_lit.training.checkpoints import find_newest, find_resume, resolve
+from dragonfly_lit.training.module import TrainingModule
+from dragonfly_lit.training.survival import REQUEUE_STATUS, Preemption
+from dragonfly_lit.training.telemetry import Telemetry
+
+STAGE_BEFORE = {"2": "1", "biomed": "2"}
+"""Whose weights `init_from=auto` takes, by stage."""
+
+
+def train(cfg: DictConfig) -> float | None:
+    """One run, or one job of a sweep; the validation loss where there is validation data.
+
+    Raises:
+        ValueError: the configuration, the data or a checkpoint is not what the run needs.
+        SystemExit: with REQUEUE_STATUS, after a pre-emption.
+    """
+    config = plain(cfg)
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
+        check_multirun()
+        return run_job(config, list(HydraConfig.get().overrides.task))
+    return fit(config)
+
+
+def fit(config: Config) -> float | None:
+    """One run of a resolved configuration; see `train`."""
+    quiet()
+    check_train(config)
+    builder, stage = build_builder(config), make(config["stage"])
+    resume = find_start(config, "resume")
+    init_from = None if resume else find_start(config, "init_from")
+    make_demo(config)
+    data = make(_without(config["data"], "path"), builder=builder, pad_id=builder.tokenizer.pad_token_id)
+    data.setup()
+    run = open_run(Path(config["runs_root"]), config["name"], config, resume=config["resume"] is not None)
+    device = DEVICES[config["trainer"]["accelerator"]]
+    announce(run, resume, init_from, attention_of(config, device))
+    pl.seed_everything(config["seed"], workers=True, verbose=False)
+    module = TrainingModule(
+        model_factory(config, device), stage, model_name=config["model"]["name"],
+        precision=config["trainer"]["precision"], compile=config["trainer"]["compile"], init_from=init_from,
+    )  # fmt: skip
+    callbacks = build_callbacks(run, **config["callbacks"])
+    trainer = build_trainer(config, run, callbacks)
+    started = time.monotonic()
+    trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
+    if any(isinstance(callback, Preemption) and callback.received for callback in callbacks):
+        sys.exit(REQUEUE_STATUS)
+    telemetry = next(callback for callback in callbacks if isinstance(callback, Telemetry))
+    return conclude(run, config, telemetry, seconds=time.monotonic() - started)
+
+
+def find_start(config: Config, key: str) -> Path | None:
+    """The checkpoint that `resume` or `init_from` means, None where the run starts afresh.
+
+    Raises:
+        ValueError: there is none where one is asked for.
+    """
+    value, runs, name = config[key], Path(config["runs_root"]), config["name"]
+    if value is None:
+        return None
+    if value != "auto":
+        return resolve(Path(value))
+    if key == "resume":
+        return find_resume(runs / name)
+    stage, model = STAGE_BEFORE.get(config["stage"]["name"], "1"), config["model"]["name"]
+    found = find_newest(runs, stage=stage, model=model)
+    if found is None:
+        raise ValueError(
+            f"init_from=auto: stage={config['stage']['name']} starts from the newest stage-{stage} weights of model={model}, "
+            f"and there are none below runs_root={runs}. Run `python train.py stage={stage} model={model}` first, or give "
+            "init_from=PATH, or init_from=null for a fresh projector."
+        )
+    return found
+
+
+def make_demo(config: Config) -> None:
+    """Pack the demo data on first use."""
+    root = Path(config["data_root"])
+    sources = config["data"]["train"]["sources"].values()
+    wanted = any(source.get("path") == str(root / demo.NAME / "train") for source in sources)
+    if wanted and not demo.is_made(root):
+        demo.make_demo(root)
+
+
+def build_trainer(config: Config, run: Path, callbacks: list[pl.Callback]) -> pl.Trainer:
+    """Lightning's Trainer; precision, clipping and checkpoints are the module's and the strategy's own."""
+    trainer, stage = config["trainer"], config["stage"]
+    every = min(trainer["val_every"] or stage["steps"], stage["steps"])
+    return pl.Trainer(
+        accelerator=trainer["accelerator"], devices=trainer["devices"], num_nodes=trainer["num_nodes"],
+        strategy=make(_without(config["strategy"], "name")), precision="32-true",
+        max_steps=stage["steps"], max_epochs=-1, accumulate_grad_batches=stage["accumulate"],
+        val_check_interval=every * stage["accumulate"], check_val_every_n_epoch=None,
+        limit_val_batches=trainer["val_batches"] or 1.0, num_sanity_val_steps=0,
+        logger=build_loggers(run=run, **config["logger"]), callbacks=callbacks, log_every_n_steps=trainer["log_every"],
+        use_distributed_sampler=False, enable_progress_bar=config["callbacks"]["progress"], enable_model_summary=False,
+        default_root_dir=run,
+    )  # fmt: skip
+
+
+@rank_zero_only
+def announce(run: Path, resume: Path | None, init_from: Path | None, attention: tuple[str, str]) -> None:
+    """Where the run lies, what it starts from, and which attention it computes."""
+    start = f"goes on from {resume}" if resume else f"starts from {init_from}" if init_from else "starts afresh"
+    print(f"{run} {start}.\nAttention: {attention[1]}.")
+
+
+def conclude(run: Path, config: Config, telemetry: Telemetry, *, seconds: float) -> float | None:
+    """Write what a sweep and a study read, say what comes next; the validation loss."""
+    val_loss = telemetry.validated.get("val_loss")
+    if rank_zero_only.rank == 0:
+        values: dict[str, Any] = {"val_loss": val_loss, "seconds": round(seconds, 1), **telemetry.last}
+        write_result(run, config, values)
+        then = "" if config["data"]["val"] is None else f", validation loss {val_loss:.4f}"
+        print(f"{config['stage']['steps']} steps{then}. Score it: python evaluate.py checkpoint={run}")
+    return val_loss
+
+
+def _without(node: dict[str, Any], key: str) -> dict[str, Any]:
+    return {name: value for name, value in node.items() if name != key}
