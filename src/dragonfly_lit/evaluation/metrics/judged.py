@@ -23,7 +23,7 @@ class JudgeScore(QuestionMetric):
 
     columns: ClassVar[tuple[str, ...]] = ("score", "num_empty")
 
-    def __init__(self, questions: Sequence[Question], judged: Mapping[str, float] | None) -> None:
+    def __init__(self, questions: Sequence[Question], judged: Mapping[str, int | float] | None) -> None:
         super().__init__(questions)
         self.judged = dict(judged or {})
         absent = [question.id for question in questions if question.id not in self.judged]

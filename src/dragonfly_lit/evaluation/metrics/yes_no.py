@@ -55,7 +55,7 @@ def binary_scores(predictions: Sequence[float], golds: Sequence[float], unread_i
     }  # fmt: skip
 
 
-def _ratio(part: float, whole: float) -> float:
+def _ratio(part: int | float, whole: int | float) -> float:
     return part / whole if whole else 0.0
 
 

@@ -62,7 +62,7 @@ class Task(ABC):
         """All questions of `self.split` below `folder`, in the data set's order."""
 
     @abstractmethod
-    def metric(self, questions: Sequence[Question], judged: Mapping[str, float] | None = None) -> QuestionMetric:
+    def metric(self, questions: Sequence[Question], judged: Mapping[str, int | float] | None = None) -> QuestionMetric:
         """A metric over exactly these questions; `judged` holds a judge's score by question id where one is needed."""
 
     def locate(self, data_root: str | Path) -> Path:

@@ -63,7 +63,7 @@ class CaptionTask(Task):
                 images = [first_existing(folder, *(f"{place}{name}" for place in places)) for name in names.split(";")]
                 yield self._question(names, caption, images)
 
-    def metric(self, questions: Sequence[Question], judged: Mapping[str, float] | None = None) -> QuestionMetric:
+    def metric(self, questions: Sequence[Question], judged: Mapping[str, int | float] | None = None) -> QuestionMetric:
         """ROUGE-L, METEOR, CIDEr-D and BLEU."""
         return Captions(questions)
 

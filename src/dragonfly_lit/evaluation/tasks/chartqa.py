@@ -57,6 +57,6 @@ class ChartQA(Task):
                 label = row["label"] if isinstance(row["label"], list) else [row["label"]]
                 yield part, row["query"], tuple(map(str, label)), place / "png" / row["imgname"]
 
-    def metric(self, questions: Sequence[Question], judged: Mapping[str, float] | None = None) -> QuestionMetric:
+    def metric(self, questions: Sequence[Question], judged: Mapping[str, int | float] | None = None) -> QuestionMetric:
         """Relaxed accuracy."""
         return RelaxedAccuracy(questions)

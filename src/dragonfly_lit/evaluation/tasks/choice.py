@@ -63,7 +63,7 @@ class AI2D(Task):
             answers=(letter_of(self.name, key, int(answer), options),),
         )  # fmt: skip
 
-    def metric(self, questions: Sequence[Question], judged: Mapping[str, float] | None = None) -> QuestionMetric:
+    def metric(self, questions: Sequence[Question], judged: Mapping[str, int | float] | None = None) -> QuestionMetric:
         """Accuracy of the letter."""
         return MultipleChoice(questions)
 
@@ -125,7 +125,7 @@ class ScienceQA(Task):
             meta={"hint": fields.get("hint") or ""},
         )  # fmt: skip
 
-    def metric(self, questions: Sequence[Question], judged: Mapping[str, float] | None = None) -> QuestionMetric:
+    def metric(self, questions: Sequence[Question], judged: Mapping[str, int | float] | None = None) -> QuestionMetric:
         """Accuracy of the letter; `accuracy/image` is LLaVA's IMG accuracy."""
         return ScienceQAAccuracy(questions)
 

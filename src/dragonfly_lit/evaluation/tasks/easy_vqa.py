@@ -45,7 +45,7 @@ class EasyVQA(Task):
                 images=(folder / self.split / "images" / f"{image}.png",), category=_category(answer),
             )  # fmt: skip
 
-    def metric(self, questions: Sequence[Question], judged: Mapping[str, float] | None = None) -> QuestionMetric:
+    def metric(self, questions: Sequence[Question], judged: Mapping[str, int | float] | None = None) -> QuestionMetric:
         """Exact match; the answers are 13 words."""
         return ExactMatch(questions)
 

@@ -119,7 +119,7 @@ class Manifest(Task):
             split=str(row.get("split", "")), meta={"hint": row.get("hint", ""), "answer_type": kind.lower()},
         )  # fmt: skip
 
-    def metric(self, questions: Sequence[Question], judged: Mapping[str, float] | None = None) -> QuestionMetric:
+    def metric(self, questions: Sequence[Question], judged: Mapping[str, int | float] | None = None) -> QuestionMetric:
         """The chosen metric."""
         return METRICS[self.metric_name][0](questions)
 

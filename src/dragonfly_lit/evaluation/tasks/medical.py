@@ -41,7 +41,7 @@ class MedicalTask(Task):
         for number, row in enumerate(parquet_rows(self, files, ("question", "answer", "image"))):
             yield self._question(f"{self.split}-{number:05d}", row, image_of(row))
 
-    def metric(self, questions: Sequence[Question], judged: Mapping[str, float] | None = None) -> QuestionMetric:
+    def metric(self, questions: Sequence[Question], judged: Mapping[str, int | float] | None = None) -> QuestionMetric:
         """Closed accuracy and open token scores."""
         return MedicalVQA(questions)
 
@@ -107,7 +107,7 @@ class SLAKE(MedicalTask):
                 image = first_existing(folder, f"imgs/{row['img_name']}", row["img_name"])
                 yield self._question(str(row["qid"]), row, image, row.get("content_type") or "")
 
-    def metric(self, questions: Sequence[Question], judged: Mapping[str, float] | None = None) -> QuestionMetric:
+    def metric(self, questions: Sequence[Question], judged: Mapping[str, int | float] | None = None) -> QuestionMetric:
         """Closed accuracy, open token scores, and lmms-eval's exact match."""
         return MedicalVQA(questions, slake=True)
 

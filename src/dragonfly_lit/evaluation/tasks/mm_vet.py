@@ -48,6 +48,6 @@ class MMVet(Task):
             category="+".join(sorted(need.strip() for need in needs)),
         )  # fmt: skip
 
-    def metric(self, questions: Sequence[Question], judged: Mapping[str, float] | None = None) -> QuestionMetric:
+    def metric(self, questions: Sequence[Question], judged: Mapping[str, int | float] | None = None) -> QuestionMetric:
         """The mean of the judge's scores."""
         return JudgeScore(questions, judged)

@@ -89,7 +89,7 @@ class MMMUTask(Task):
             category=subject.group(1), split=DOMAIN_OF[subject.group(1)],
         )  # fmt: skip
 
-    def metric(self, questions: Sequence[Question], judged: Mapping[str, float] | None = None) -> QuestionMetric:
+    def metric(self, questions: Sequence[Question], judged: Mapping[str, int | float] | None = None) -> QuestionMetric:
         """Accuracy over letters and open answers."""
         return MMMU(questions)
 

@@ -62,7 +62,7 @@ class TextVQA(Task):
             answers=tuple(row["answers"] or ()), meta={"ocr_tokens": tuple(tokens or ())} if self.ocr else {},
         )  # fmt: skip
 
-    def metric(self, questions: Sequence[Question], judged: Mapping[str, float] | None = None) -> QuestionMetric:
+    def metric(self, questions: Sequence[Question], judged: Mapping[str, int | float] | None = None) -> QuestionMetric:
         """VQA accuracy."""
         return VQAAccuracy(questions)
 
@@ -101,7 +101,7 @@ class VizWiz(Task):
                 category=row.get("answer_type") or "",
             )  # fmt: skip
 
-    def metric(self, questions: Sequence[Question], judged: Mapping[str, float] | None = None) -> QuestionMetric:
+    def metric(self, questions: Sequence[Question], judged: Mapping[str, int | float] | None = None) -> QuestionMetric:
         """VQA accuracy."""
         return VQAAccuracy(questions)
 
@@ -144,6 +144,6 @@ class GQA(Task):
             category=(row.get("types") or {}).get("structural") or "",
         )  # fmt: skip
 
-    def metric(self, questions: Sequence[Question], judged: Mapping[str, float] | None = None) -> QuestionMetric:
+    def metric(self, questions: Sequence[Question], judged: Mapping[str, int | float] | None = None) -> QuestionMetric:
         """Exact match."""
         return ExactMatch(questions)

@@ -68,7 +68,7 @@ class POPETask(Task):
             split=part,
         )  # fmt: skip
 
-    def metric(self, questions: Sequence[Question], judged: Mapping[str, float] | None = None) -> QuestionMetric:
+    def metric(self, questions: Sequence[Question], judged: Mapping[str, int | float] | None = None) -> QuestionMetric:
         """F1 and its companions."""
         return POPE(questions)
 
@@ -147,6 +147,6 @@ class MMETask(Task):
             elif line.strip():
                 raise ValueError(f"{self.name}: {path}: line {number} has {len(fields)} columns; expected {columns}.")
 
-    def metric(self, questions: Sequence[Question], judged: Mapping[str, float] | None = None) -> QuestionMetric:
+    def metric(self, questions: Sequence[Question], judged: Mapping[str, int | float] | None = None) -> QuestionMetric:
         """Points."""
         return MME(questions)
