@@ -18,8 +18,8 @@ from dragonfly_lit.training.checkpoints import check_init_from, check_resume, lo
 from dragonfly_lit.training.lora import add_adapters, lora_scale
 from dragonfly_lit.training.network import StepLoss, TrainingNetwork
 from dragonfly_lit.training.optimizer import build_optimizer, group_names, state_tensors, undecayed
-from dragonfly_lit.training.precision import Precision, cast_weights, check_precision, to_fp8
-from dragonfly_lit.training.sharding import Compile, blocks
+from dragonfly_lit.training.precision import cast_weights, check_precision, to_fp8
+from dragonfly_lit.training.sharding import blocks
 from dragonfly_lit.training.stages import Claim, Stage, claims, freeze
 from dragonfly_lit.training.update import Refuse, StepReport, prepare_update
 
@@ -46,14 +46,14 @@ class TrainingModule(pl.LightningModule):
         stage: Stage,
         *,
         model_name: str = "dragonfly",
-        precision: Precision = "fp32",
-        compile: Compile = "off",
+        precision: str = "fp32",
+        compile: str = "off",
         init_from: str | Path | None = None,
     ) -> None:
         super().__init__()
         self.model_factory, self.stage, self.model_name = model_factory, stage, model_name
-        self.precision: Precision = precision
-        self.compile_mode: Compile = compile
+        self.precision = precision
+        self.compile_mode = compile
         self.init_from = init_from
         self.network: TrainingNetwork | None = None
         self.strict_loading = False

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from dragonfly_lit.spec.records import Batch
-from dragonfly_lit.training.precision import Precision, autocast
+from dragonfly_lit.training.precision import autocast
 
 
 class StepLoss(NamedTuple):
@@ -38,10 +38,10 @@ class TrainingNetwork(nn.Module):
 
     model: Any
 
-    def __init__(self, model: nn.Module, precision: Precision = "fp32") -> None:
+    def __init__(self, model: nn.Module, precision: str = "fp32") -> None:
         super().__init__()
         self.model = model
-        self.precision: Precision = precision
+        self.precision = precision
         self.sharded = False
 
     def forward(self, batch: Batch) -> StepLoss:

@@ -36,21 +36,21 @@ def check_precision(precision: str, device: torch.device) -> None:
         )
 
 
-def autocast(precision: Precision, device_type: str) -> AbstractContextManager:
+def autocast(precision: str, device_type: str) -> AbstractContextManager:
     """Matmuls in bfloat16 from float32 weights; nothing for fp32."""
     if precision == "fp32":
         return nullcontext()
     return torch.autocast(device_type, dtype=torch.bfloat16)
 
 
-def sharding_policy(precision: Precision) -> MixedPrecisionPolicy:
+def sharding_policy(precision: str) -> MixedPrecisionPolicy:
     """Weights gathered in bfloat16, gradients summed over ranks in float32."""
     if precision == "fp32":
         return MixedPrecisionPolicy()
     return MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
 
 
-def cast_weights(model: nn.Module, precision: Precision) -> None:
+def cast_weights(model: nn.Module, precision: str) -> None:
     """Trained weights to float32; frozen ones keep their type, except that fp32 computes everything in float32.
 
     Buffers (the rotary frequencies) are left alone.

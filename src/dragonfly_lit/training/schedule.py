@@ -8,7 +8,7 @@ from typing import Literal
 Shape = Literal["cosine", "linear", "constant"]
 
 
-def factor(step: int, *, shape: Shape, steps: int, warmup_steps: int = 0, floor: float = 0.0) -> float:
+def factor(step: int, *, shape: str, steps: int, warmup_steps: int = 0, floor: float | int = 0.0) -> float:
     """The factor that multiplies a learning rate in optimizer step `step`, counted from 0.
 
     It rises linearly to 1 over `warmup_steps` (the first step already has 1 / (warmup_steps + 1)), then

@@ -43,7 +43,7 @@ def blocks(model: nn.Module) -> list[nn.Module]:
     return [slots[index] for slots, index in block_slots(model)]
 
 
-def checkpoint_activations(model: nn.Module, mode: ActivationCheckpointing) -> None:
+def checkpoint_activations(model: nn.Module, mode: str) -> None:
     """Computes activations again in backward: of whole blocks, or (selective) all but their matmuls and attention.
 
     Blocks through which no gradient flows (a frozen tower before the first trained weight) save nothing anyway.
@@ -67,7 +67,7 @@ def _keep_matmuls(_context, operation, *_args, **_kwargs) -> CheckpointPolicy:
     return CheckpointPolicy.MUST_SAVE if operation in _MATMULS else CheckpointPolicy.PREFER_RECOMPUTE
 
 
-def compile_blocks(model: nn.Module, mode: Compile) -> None:
+def compile_blocks(model: nn.Module, mode: str) -> None:
     """Compiles each block in place; blocks of one kind share the compiled code.
 
     Raises:

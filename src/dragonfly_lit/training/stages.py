@@ -30,8 +30,8 @@ class Group:
     """
 
     match: str | Sequence[str]
-    lr: float
-    weight_decay: float = 0.1
+    lr: float | int
+    weight_decay: float | int = 0.1
     from_step: int = 0
     until_step: int | None = None
     optional: bool = False
@@ -65,8 +65,8 @@ class Lora:
     """Low-rank adapters in the language model, through peft. Source: arXiv 2106.09685."""
 
     rank: int = 16
-    alpha: float = 32.0
-    dropout: float = 0.0
+    alpha: float | int = 32
+    dropout: float | int = 0.0
     target: Sequence[str] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
@@ -93,10 +93,10 @@ class Stage:
     steps: int
     groups: Sequence[Group]
     accumulate: int = 1
-    schedule: Shape = "cosine"
-    warmup: float = 0.01
-    floor: float = 0.0
-    clip: float | None = 1.0
+    schedule: str = "cosine"
+    warmup: float | int = 0.01
+    floor: float | int = 0.0
+    clip: float | int | None = 1.0
     betas: Sequence[float] = (0.9, 0.999)
     eps: float = 1e-8
     lora: Lora | None = None

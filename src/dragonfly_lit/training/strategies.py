@@ -15,8 +15,6 @@ from dragonfly_lit.training.checkpoint_files import CheckpointWriter, read_info,
 from dragonfly_lit.training.network import TrainingNetwork
 from dragonfly_lit.training.precision import sharding_policy
 from dragonfly_lit.training.sharding import (
-    ActivationCheckpointing,
-    Compile,
     checkpoint_activations,
     compile_blocks,
     shard,
@@ -30,13 +28,13 @@ class NamedCheckpoints:
     """
 
     writer: CheckpointWriter
-    activation_checkpointing: ActivationCheckpointing
+    activation_checkpointing: str
 
-    def _prepare(self, activation_checkpointing: ActivationCheckpointing) -> None:
+    def _prepare(self, activation_checkpointing: str) -> None:
         self.writer = CheckpointWriter()
         self.activation_checkpointing = activation_checkpointing
 
-    def arrange(self, network: TrainingNetwork, compile: Compile) -> None:
+    def arrange(self, network: TrainingNetwork, compile: str) -> None:
         """Makes of a built network what is trained: activation checkpointing, compiling, sharding."""
         checkpoint_activations(network.model, self.activation_checkpointing)
         compile_blocks(network.model, compile)
@@ -109,7 +107,7 @@ class Single(NamedCheckpoints, SingleDeviceStrategy):
         activation_checkpointing: none, selective or full.
     """
 
-    def __init__(self, device: str = "cpu", activation_checkpointing: ActivationCheckpointing = "none") -> None:
+    def __init__(self, device: str = "cpu", activation_checkpointing: str = "none") -> None:
         if device in ("gpu", "auto"):
             best = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
             device = "cpu" if best is None else best.type if best.type == "mps" else f"{best.type}:0"
@@ -125,9 +123,7 @@ class Ddp(NamedCheckpoints, DDPStrategy):
         bucket_mb: size of one reduction.
     """
 
-    def __init__(
-        self, activation_checkpointing: ActivationCheckpointing = "none", bucket_mb: int = 25, **lightning: Any
-    ):
+    def __init__(self, activation_checkpointing: str = "none", bucket_mb: int = 25, **lightning: Any):
         super().__init__(gradient_as_bucket_view=True, broadcast_buffers=False, bucket_cap_mb=bucket_mb, **lightning)
         self._prepare(activation_checkpointing)
 
@@ -145,7 +141,7 @@ class Fsdp(NamedCheckpoints, ModelParallelStrategy):
 
     def __init__(
         self,
-        activation_checkpointing: ActivationCheckpointing = "none",
+        activation_checkpointing: str = "none",
         reshard: bool = True,
         offload: bool = False,
         reduce: str = "every",
@@ -163,7 +159,7 @@ class Fsdp(NamedCheckpoints, ModelParallelStrategy):
         self._tensor_parallel_size = 1
         super().setup_environment()
 
-    def arrange(self, network: TrainingNetwork, compile: Compile) -> None:
+    def arrange(self, network: TrainingNetwork, compile: str) -> None:
         super().arrange(network, compile)
         policy = sharding_policy(network.precision)
         mesh = self.device_mesh["data_parallel"]

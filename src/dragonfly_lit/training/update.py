@@ -54,7 +54,7 @@ def prepare_update(
     *,
     loss: Tensor,
     weight: Tensor,
-    divided_by: float,
+    divided_by: float | int,
     stop: bool = False,
     refuse: Refuse | None = None,
 ) -> StepReport:

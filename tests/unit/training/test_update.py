@@ -1,0 +1,111 @@
+"""From summed gradients to one update, without Lightning."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from dragonfly_lit.training.optimizer import build_optimizer, undecayed
+from dragonfly_lit.training.stages import Group, Stage, freeze
+from dragonfly_lit.training.update import prepare_update
+
+
+@pytest.fixture
+def net():
+    torch.manual_seed(0)
+    return nn.ModuleDict({"a": nn.Linear(4, 4), "b": nn.Linear(4, 1)})
+
+
+def start(net, **fields):
+    groups = (Group(match="a.*", lr=0.1, from_step=1), Group(match="b.*", lr=0.1))
+    stage = Stage(**{"name": "s", "steps": 10, "groups": groups, "schedule": "constant", "warmup": 0} | fields)
+    return stage, build_optimizer(freeze(net, stage), undecayed(net), stage)
+
+
+def backward(net, num_rows, factor=1.0):
+    inputs = torch.linspace(-1, 1, num_rows * 4).view(num_rows, 4)
+    loss = (net["b"](net["a"](inputs)) * factor).square().sum()
+    loss.backward()
+    return loss.detach(), torch.tensor(float(num_rows))
+
+
+def gradients(net):
+    return {name: None if p.grad is None else p.grad.clone() for name, p in net.named_parameters()}
+
+
+def test_gradients_become_those_of_the_mean_over_the_whole_step(net):
+    stage, optimizer = start(net, clip=None)
+    loss, weight = backward(net, 6)
+    expected = {name: g / 6 for name, g in gradients(net).items()}
+    report = prepare_update(optimizer, stage, 1, loss=loss, weight=weight, divided_by=1)
+    assert report.loss == pytest.approx(float(loss) / 6)
+    torch.testing.assert_close(gradients(net), expected)
+
+
+def test_what_lightning_divides_by_is_undone(net):
+    stage, optimizer = start(net, clip=None)
+    loss, weight = backward(net, 6)
+    expected = {name: g / 6 for name, g in gradients(net).items()}
+    for p in net.parameters():
+        p.grad /= 8
+    prepare_update(optimizer, stage, 1, loss=loss, weight=weight, divided_by=8)
+    torch.testing.assert_close(gradients(net), expected)
+
+
+def test_clipping_is_over_all_groups_and_after_the_mean(net):
+    stage, optimizer = start(net, clip=0.01)
+    loss, weight = backward(net, 6)
+    report = prepare_update(optimizer, stage, 1, loss=loss, weight=weight, divided_by=1)
+    norm = math.sqrt(sum(float(g.square().sum()) for g in gradients(net).values()))
+    assert norm == pytest.approx(0.01, rel=1e-4)
+    assert report.grad_norm == pytest.approx(math.hypot(*report.grad_norms.values())) != pytest.approx(0.01)
+
+
+def test_a_group_that_waits_gives_no_gradient_and_does_not_count_in_the_norm(net):
+    stage, optimizer = start(net)
+    loss, weight = backward(net, 6)
+    report = prepare_update(optimizer, stage, 0, loss=loss, weight=weight, divided_by=1)
+    assert net["a"].weight.grad is None
+    assert report.grad_norms["a.*"] == 0.0
+    before = net["a"].weight.clone()
+    optimizer.step()
+    assert torch.equal(before, net["a"].weight)
+    assert float(optimizer.state[net["a"].weight]["step"]) == 0
+
+
+@pytest.mark.parametrize("factor", [math.inf, math.nan])
+def test_a_step_that_is_not_finite_changes_neither_weights_nor_state(net, factor):
+    stage, optimizer = start(net)
+    loss, weight = backward(net, 6, factor)
+    before = {name: p.detach().clone() for name, p in net.named_parameters()}
+    report = prepare_update(optimizer, stage, 1, loss=loss, weight=weight, divided_by=1)
+    optimizer.step()
+    assert report.refused == "the loss is not finite"
+    assert all(torch.equal(before[name], p) for name, p in net.named_parameters())
+    assert all(float(state["step"]) == 0 for state in optimizer.state.values())
+
+
+def test_a_gradient_that_is_not_finite_is_refused_though_the_loss_is(net):
+    stage, optimizer = start(net)
+    loss, weight = backward(net, 6)
+    net["b"].weight.grad[0, 0] = math.nan
+    report = prepare_update(optimizer, stage, 1, loss=loss, weight=weight, divided_by=1)
+    assert report.refused == "the gradient is not finite"
+
+
+def test_a_step_without_a_supervised_token_moves_nothing_by_gradient(net):
+    stage, optimizer = start(net)
+    zero = torch.zeros(())
+    backward(net, 2, 0.0)
+    report = prepare_update(optimizer, stage, 1, loss=zero, weight=zero, divided_by=1)
+    assert report.refused is None
+    assert report.loss == 0.0
+
+
+def test_the_learning_rate_follows_the_config_not_the_optimizer(net):
+    stage, optimizer = start(net, schedule="linear")
+    optimizer.param_groups[0]["lr"] = 123.0
+    loss, weight = backward(net, 6)
+    prepare_update(optimizer, stage, 5, loss=loss, weight=weight, divided_by=1)
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.05] * 4)
