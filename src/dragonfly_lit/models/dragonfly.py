@@ -18,14 +18,13 @@ from dragonfly_lit.models.buffers import ExactBuffers
 from dragonfly_lit.models.config import DragonflyConfig
 from dragonfly_lit.models.folders import Folders
 from dragonfly_lit.models.fusion import fill_slots, question_means, slots_of_images
+from dragonfly_lit.models.generation import Generating
 from dragonfly_lit.models.language import build_language, decoder_of, head_of
 from dragonfly_lit.models.loss import LossSums, loss_sums
 from dragonfly_lit.models.projector import Projector
 from dragonfly_lit.models.vision import VisionTower
 from dragonfly_lit.models.weights import Stored
 from dragonfly_lit.models.zoom import Ranking, ZoomIn, pool_patches
-
-_FIRST_STEP_ONLY = ("pixel_values", "image_grids", "question_mask", "sample_ids", "branch_ids")
 
 
 @dataclass
@@ -47,7 +46,7 @@ class DragonflyOutput(ModelOutput):
     crop_scores: Tensor | None = None
 
 
-class DragonflyForConditionalGeneration(Folders, ExactBuffers, PreTrainedModel, GenerationMixin):
+class DragonflyForConditionalGeneration(Folders, ExactBuffers, Generating, PreTrainedModel, GenerationMixin):
     """The five parts of a Dragonfly, and one forward through them."""
 
     config: DragonflyConfig
@@ -272,14 +271,6 @@ class DragonflyForConditionalGeneration(Folders, ExactBuffers, PreTrainedModel, 
             **kwargs,
         )
         return output.last_hidden_state, output.past_key_values
-
-    def prepare_inputs_for_generation(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Transformers' own, with the image in the first step only: later ones find it in the cache."""
-        inputs = super().prepare_inputs_for_generation(*args, **kwargs)  # pyright: ignore[reportAttributeAccessIssue]
-        cache = inputs.get("past_key_values")
-        if cache is not None and cache.get_seq_length() > 0:
-            inputs.update(dict.fromkeys(_FIRST_STEP_ONLY))
-        return inputs
 
 
 AutoConfig.register(DragonflyConfig.model_type, DragonflyConfig)
