@@ -22,6 +22,7 @@ from PIL import Image
 
 from dragonfly_lit.data.samples import BadSampleError, raw_sample, split_name, to_record
 from dragonfly_lit.data.tar import BLOCK, Member, TarError, members
+from dragonfly_lit.processing.images import FORMATS
 from dragonfly_lit.spec.shard import DATASET_FILE, INDEX_SUFFIX, SCHEMA_VERSION, SIDECAR_SUFFIX
 
 
@@ -99,7 +100,7 @@ def _row(shard: str, key: str, data: bytes) -> Row:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                size = Image.open(BytesIO(image)).size
+                size = Image.open(BytesIO(image), formats=FORMATS).size
             width, height = (width, height) if number else size
         except Exception as problem:  # a decoder fed with foreign bytes raises what it likes
             error = f"image {number} has no readable header ({type(problem).__name__})."

@@ -213,11 +213,11 @@ def open_source(
     Raises:
         ValueError: they are missing or damaged; the message names the config key and the way out.
     """
-    if not is_remote(spec.path) and not Path(spec.path).is_dir():
-        command = "python -m data_prep demo" if "easy_vqa" in spec.path else "python -m data_prep pack --help"
-        raise ValueError(f"{key}={spec.path}: no such folder. Make it with: {command}")
     report = report if spec.on_error == "skip" else None
     try:
+        if not is_remote(spec.path) and not Path(spec.path).is_dir():
+            command = "python -m data_prep demo" if "easy_vqa" in spec.path else "python -m data_prep pack --help"
+            raise ValueError(f"no such folder. Make it with: {command}")
         shards = Shards(spec.path, report=report, cache_dir=cache_dir, cache_bytes=cache_bytes)
     except ValueError as error:
         raise ValueError(f"{key}={spec.path}: {error}") from error

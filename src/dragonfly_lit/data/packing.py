@@ -33,7 +33,7 @@ class BatchShape:
         buffer: samples that wait to be chosen from when packed or grouped.
     """
 
-    mode: Mode = "padded"
+    mode: str = "padded"
     size: int = 16
     max_tokens: int = 4096
     max_crops: int | None = None

@@ -77,7 +77,10 @@ def make_data(two_sources, builder):
     """A data module over both sources; keyword arguments replace the defaults."""
 
     def make(**overrides) -> DragonflyDataModule:
-        sources = {"pic": {"path": two_sources["pic"], "weight": 0.7}, "text": {"path": two_sources["text"], "weight": 0.3}}
+        sources = {
+            "pic": {"path": two_sources["pic"], "weight": 0.7},
+            "text": {"path": two_sources["text"], "weight": 0.3},
+        }
         fields = {
             "train": {"sources": sources}, "builder": builder, "pad_id": PAD, "num_workers": 0, "num_streams": 8,
             "block": 4, "window": 16, "batch": {"mode": "padded", "size": 4}, "epoch": {"steps": 24},

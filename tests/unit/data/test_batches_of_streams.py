@@ -1,0 +1,109 @@
+"""Packs, groups and validation batches."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from conftest import PAD, make_record, write_shards
+
+from dragonfly_lit.data.datamodule import DragonflyDataModule
+from dragonfly_lit.data.packing import BatchShape, Planned, fill, useful_share
+from dragonfly_lit.spec.records import Record, Turn
+from dragonfly_lit.spec.tokens import IGNORE
+
+
+def planned(*sizes: tuple[int, int]) -> list[Planned]:
+    return [Planned(num_tokens=tokens, num_crops=crops) for tokens, crops in sizes]
+
+
+def test_a_pack_takes_the_oldest_then_the_largest_that_fit():
+    assert fill(planned((30, 1), (50, 1), (60, 1), (10, 1)), 100, None) == [0, 2, 3]
+
+
+def test_a_pack_keeps_within_its_crops():
+    assert fill(planned((10, 4), (10, 4), (10, 0), (10, 2)), 100, 6) == [0, 2, 3]
+
+
+def test_packs_are_at_least_95_percent_useful(make_data):
+    data = make_data(batch={"mode": "packed", "max_tokens": 512, "buffer": 16}, epoch={"steps": 40})
+    found = [useful_share(batch, 512) for batch in data.train_dataloader()]
+    assert sum(found) / len(found) > 0.95
+
+
+def test_a_planned_length_is_the_built_length(make_data):
+    data = make_data(batch={"mode": "packed", "max_tokens": 160, "max_crops": 2, "pad_to": 160}, epoch={"steps": 60})
+    for batch in data.train_dataloader():
+        assert batch.input_ids.shape == (1, 160)
+        assert batch.pixel_values is None or batch.pixel_values.shape[0] <= 2
+        assert (batch.labels != IGNORE).any()
+
+
+def test_groups_are_of_one_modality_and_waste_less_than_padding(make_data):
+    grouped = make_data(batch={"mode": "grouped", "size": 4, "buffer": 16}, epoch={"steps": 40})
+    padded = make_data(batch={"mode": "padded", "size": 4}, epoch={"steps": 40})
+    one_kind = [len({*row}) == 1 for batch in grouped.train_dataloader() for row in [sum(batch.sources, ())]]
+    assert sum(one_kind) / len(one_kind) > 0.9
+    share = [sum(map(useful_share, data.train_dataloader())) / 40 for data in (grouped, padded)]
+    assert share[0] > share[1] + 0.05
+
+
+def test_a_pack_larger_than_a_sample_may_be_is_asked_for(make_data):
+    with pytest.raises(ValueError, match=r"data.batch.max_tokens to at least 160"):
+        make_data(batch={"mode": "packed", "max_tokens": 100})
+    with pytest.raises(ValueError, match=r"data\.batch\.mode='pack' is unknown"):
+        BatchShape(mode="pack")
+
+
+def test_a_sample_without_a_supervised_token_is_refused(tmp_path, builder):
+    silent = Record(key="silent", source="x", turns=(Turn(role="user", text="hello?"),))
+    folder = write_shards(tmp_path, [silent, *(make_record(n, "x", images=0) for n in range(30))])
+    fields = {"builder": builder, "pad_id": PAD, "num_workers": 0, "num_streams": 1, "epoch": {"steps": 12}}
+    batch = {"mode": "packed", "max_tokens": 160}
+    source = {"path": str(folder), "on_error": "skip"}
+    data = DragonflyDataModule(train={"sources": {"x": source}}, batch=batch, max_skip_rate=0.5, **fields)
+    keys = [key for found in data.train_dataloader() for row in found.keys for key in row]
+    assert "silent" not in keys
+    assert data.counts()["x"]["skipped"] >= 1
+    with pytest.raises(ValueError, match="sample silent|#0"):
+        list(
+            DragonflyDataModule(
+                train={"sources": {"x": source | {"on_error": "raise"}}}, batch=batch, **fields
+            ).train_dataloader()
+        )
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3, 7])
+def test_validation_has_every_sample_exactly_once_for_any_number_of_ranks(make_data, two_sources, ranks):
+    data = make_data(val={"sources": {n: {"path": p} for n, p in two_sources.items()}, "batch_size": 8})
+    seen: Counter[str] = Counter()
+    lengths = set()
+    for rank in range(ranks):
+        loader = data.val_dataloader()
+        loader.numbers = range(rank, -(-len(loader.batches) // ranks) * ranks, ranks)
+        batches = list(loader)
+        lengths.add((len(loader), len(batches)))
+        seen.update(key for batch in batches for row in batch.keys for key in row)
+        for batch in batches:
+            weights = batch.label_weights.sum(1)
+            assert all((weight > 0) == bool(row) for weight, row in zip(weights, batch.keys, strict=True))
+    assert len(lengths) == 1
+    assert len(seen) == 200
+    assert set(seen.values()) == {1}
+
+
+def test_without_validation_there_is_no_loader(make_data):
+    assert make_data().val_dataloader() == []
+
+
+@pytest.mark.parametrize(
+    ("epoch", "length"),
+    [({"steps": 7}, 7), ({"samples": 40}, 10), ({"passes": 1}, 50), ({"steps": None, "passes": 2}, 100)],
+)
+def test_an_epoch_has_a_length_in_steps_samples_or_passes(make_data, epoch, length):
+    assert len(make_data(epoch=epoch).train_dataloader()) == length
+
+
+def test_an_epoch_has_one_unit(make_data):
+    with pytest.raises(ValueError, match="must set one of steps, samples, passes"):
+        make_data(epoch={"steps": 3, "passes": 1}).train_dataloader()
