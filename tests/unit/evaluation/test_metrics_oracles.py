@@ -19,13 +19,14 @@ from dragonfly_lit.evaluation.tasks.question import Question
 
 PIECES = [
     "yes", "Yes", "YES.", "no", "No", "No,", "not", "none", "None", "nothing", "noon", "y", "n", "unknown",
-    "The answer is ", "the answer is", "Answer: ", "answer ", "is ", "so ", "thus ", "=", "could be ", "A", "B", "C",
-    "D", "E", "a", "b", "(A)", "(B)", "(C)", "A.", "B. ", "C)", " D ", "DNA", "a cat", "the dog", "an apple", "cat", "dog",
-    "red", "two", "ten", "zero", "2", "10", "0", "-5", "3.14", ".5", "1,000", "1,00", "12,345.6", "5%", "50 %", "1e5",
-    "1E-3", "1_0", "nan", "inf", "Infinity", "$5", "#5", " ", "  ", "\n", "\t", ".", ",", ", ", " ,", "...", "?", "!",
-    "'", "'s", "dog's", '"', ";", ":", "-", " - ", "/", "(", ")", "[", "]", "{", "}", "_", "@", "don't", "dont", "cant",
-    "whats", "'twas", "somebody'd", "oclock", "x ray", "x-ray", "(left)", "\uff08left\uff09", "是", "没有", "。", "é",
-    "İ", "ß", "\u00a0", "\u2028", "\u212a", "unanswerable",
+    "The answer is ", "the answer is", "Answer: ", "answer ", "is ", "so ", "thus ", "=", "could be ", "A",
+    "B", "C", "D", "E", "a", "b", "(A)", "(B)", "(C)", "A.", "B. ", "C)", " D ", "DNA", "a cat", "the dog",
+    "an apple", "cat", "dog", "red", "two", "ten", "zero", "2", "10", "0", "-5", "3.14", ".5", "1,000", "1,00",
+    "12,345.6", "5%", "50 %", "1e5", "1E-3", "1_0", "nan", "inf", "Infinity", "$5", "#5", " ", "  ", "\n",
+    "\t", ".", ",", ", ", " ,", "...", "?", "!", "'", "'s", "dog's", '"', ";", ":", "-", " - ", "/", "(", ")",
+    "[", "]", "{", "}", "_", "@", "don't", "dont", "cant", "whats", "'twas", "somebody'd", "oclock", "x ray",
+    "x-ray", "(left)", "\uff08left\uff09", "是", "没有", "。", "é", "İ", "ß", "\u00a0", "\u2028", "\u212a",
+    "unanswerable",
 ]  # fmt: skip
 
 
