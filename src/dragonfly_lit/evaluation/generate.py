@@ -113,7 +113,7 @@ class Generator:
                 f"batch_tokens={batch_tokens} must be positive and temperature={temperature} not negative."
             )
         self.model, self.tokenizer = model, processor.tokenizer
-        self.resize: Resize = getattr(processor, "resize", "fast")
+        self.resize: Resize = processor.image_processor.resize
         self.layout = model.config.layout
         self.batch_tokens, self.temperature, self.seed = batch_tokens, temperature, seed
         self.ids = special_ids(self.tokenizer)

@@ -9,6 +9,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.box import SIMPLE
+from rich.table import Table
+
 from dragonfly_lit.evaluation import html
 from dragonfly_lit.evaluation.answers import write_atomically
 from dragonfly_lit.evaluation.intervals import LEVEL, SUMMARIES
@@ -26,7 +29,7 @@ def results(
     scored: Sequence[Scored], *, settings: Settings, model: Mapping[str, Any], times: Mapping[str, Any]
 ) -> dict[str, Any]:
     """What `results.json` holds: the same for any number of ranks, but for `times`."""
-    return {
+    found = {
         "schema": SCHEMA_VERSION,
         "model": dict(model),
         "prompts": settings.prompts.name,
@@ -42,6 +45,7 @@ def results(
         "benchmarks": {one.entry["benchmark"]: one.entry for one in scored},
         "times": dict(times),
     }  # fmt: skip
+    return json.loads(json.dumps(found, allow_nan=False))  # as it will be read back: lists, no tuples
 
 
 def write(out: Path, results: Mapping[str, Any], scored: Sequence[Scored], settings: Settings) -> None:
@@ -68,6 +72,17 @@ def markdown(results: Mapping[str, Any]) -> str:
     parts += ["\n".join(notes)] if notes else []
     parts += [_details(entry) for entry in entries.values()]
     return "\n\n".join(parts) + "\n"
+
+
+def table(results: Mapping[str, Any]) -> Table:
+    """The headline scores, for the terminal."""
+    shape = Table(box=SIMPLE)
+    for name, side in (("benchmark", "left"), ("metric", "left"), ("score", "right"), ("95% interval", "right")):
+        shape.add_column(name, justify=side)
+    for entry in results["benchmarks"].values():
+        score = shown(entry, entry["headline"]) if entry["scores"] else "waits for a judge"
+        shape.add_row(entry["benchmark"], entry["headline"], score, interval_text(entry, entry["headline"]))
+    return shape
 
 
 def headline_rows(entry: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -130,6 +130,10 @@ def score_predictions(task: Task, predictions: str | Path, out: str | Path, *, s
     """
     (task,) = _limited([task], settings)
     out, path = Path(out), Path(predictions)
+    if path.resolve() == _file(out / "answers", task.name, 0).resolve():
+        raise ValueError(
+            f"predictions={path} would be overwritten by the scored answers. Choose another out than {out}."
+        )
     questions = task.questions(settings.data_root)
     outputs = store.read_predictions(path, task.name, questions)
     zooms = {row["id"]: row["zoom"] for row in store.rows(path) if row.get("zoom") and row.get("id")}
@@ -200,7 +204,7 @@ class _Asking:
             "resize": generator.resize, "dtype": str(generator.model.dtype),
         }  # fmt: skip
 
-    def ask(self, folder: Path, ranks: Ranks) -> dict[str, float]:
+    def ask(self, folder: Path, ranks: Ranks) -> dict[str, Any]:
         """Appends the answers that are not there yet to this rank's file; how many, in how many seconds."""
         known = _known(folder, self.task.name)
         ranks.wait()  # everyone has read before anyone writes

@@ -44,6 +44,7 @@ def score(
     judged = settings.judge.scores(task.name, questions, answers, out / "judge") if task.judged else None
     metric = None if task.judged and judged is None else task.metric(questions, judged)
     if metric is not None:
+        metric.distributed_available_fn = _alone
         answers = [_mark(metric, question, answer) for question, answer in zip(questions, answers, strict=True)]
     path = out / "answers" / f"{task.name}.jsonl"
     store.replace(path, answers)
@@ -64,6 +65,11 @@ def score(
     else:
         entry |= _summary(metric, answers, settings)
     return Scored(questions=tuple(questions), answers=tuple(answers), entry=entry)
+
+
+def _alone() -> bool:
+    """All answers are here, so `compute` has nothing to gather; the other ranks wait elsewhere."""
+    return False
 
 
 def _mark(metric: QuestionMetric, question: Question, answer: Answer) -> Answer:
@@ -92,9 +98,9 @@ def _num_empty(answers: Sequence[Answer]) -> int:
     return sum(not answer.output.strip() for answer in answers)
 
 
-def _groups(questions: Sequence[Question], answers: Sequence[Answer]) -> dict[str, dict[str, dict[str, float]]]:
+def _groups(questions: Sequence[Question], answers: Sequence[Answer]) -> dict[str, dict[str, dict[str, Any]]]:
     """The mean mark of a question by split and by category, where there are several."""
-    groups: dict[str, dict[str, dict[str, float]]] = {}
+    groups: dict[str, dict[str, dict[str, Any]]] = {}
     for kind in ("split", "category"):
         names = [getattr(question, kind) for question in questions]
         counts = Counter(names)

@@ -1,6 +1,5 @@
 import io
 import random
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,13 +7,14 @@ import torch
 from PIL import Image
 
 from dragonfly_lit.evaluation.generate import Ask, Generator
-from dragonfly_lit.models.tiny import tiny_model, tiny_tokenizer
+from dragonfly_lit.models.tiny import tiny_config, tiny_model, tiny_tokenizer
 from dragonfly_lit.processing.crops import cut
 from dragonfly_lit.processing.encoding import mark, special_ids
 from dragonfly_lit.processing.images import decode
+from dragonfly_lit.processing.processor import DragonflyImageProcessor, DragonflyProcessor
 from dragonfly_lit.processing.prompts import question_text
 
-PROCESSOR = SimpleNamespace(tokenizer=tiny_tokenizer(), resize="fast")
+PROCESSOR = DragonflyProcessor(DragonflyImageProcessor.of(tiny_config().layout), tiny_tokenizer())
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def asks(num: int = 23, *, per_image: int = 4) -> list[Ask]:
 
 def alone(model, ask: Ask) -> str:
     """The straightforward way: transformers' generate on one prompt."""
-    tokenizer, layout = PROCESSOR.tokenizer, model.config.layout
+    tokenizer, layout = tiny_tokenizer(), model.config.layout
     ids = special_ids(tokenizer)
     crops = [cut(decode(data), layout) for data in ask.read_images()]
     marked = mark(tokenizer, question_text(ask.prompt))
