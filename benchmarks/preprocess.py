@@ -2,7 +2,8 @@
 
 The released way stretches the image by Pillow to each grid, cuts it into PIL crops and gives each crop to
 transformers' CLIPImageProcessor (the PIL one), which yields normalised float32. Both ways run on one thread and on
-the same decoded images, in turns; the numbers are samples a second and core, and their ratio is what counts.
+the same decoded images, in turns; the numbers are samples a second of processor time, which a busy machine changes
+least, and their ratio is what counts.
 """
 
 from __future__ import annotations
@@ -77,15 +78,15 @@ def released_way(layout: Layout, tok: PreTrainedTokenizerFast) -> Callable[[Imag
 
 
 def seconds(ways: dict[str, Callable[[Image.Image], Any]], images: list[Image.Image], rounds: int) -> dict[str, float]:
-    """Median seconds a sample of each way; the ways take turns, so that a busy machine slows all of them."""
+    """Median seconds of processor time a sample of each way; the ways take turns."""
     taken: dict[str, list[float]] = {name: [] for name in ways}
     for i in range(rounds + 1):
         for image in images:
             for name, way in ways.items():
-                start = time.perf_counter()
+                start = time.process_time()
                 way(image)
                 if i:
-                    taken[name].append(time.perf_counter() - start)
+                    taken[name].append(time.process_time() - start)
     return {name: statistics.median(times) for name, times in taken.items()}
 
 
@@ -122,9 +123,9 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     rows = [measure(version, size, args.images, args.rounds) for version in args.versions for size in args.sizes]
-    table = Table(title="samples a second and core, median; ratios are to the released way")
+    table = Table(title="samples a second of one core, median; ratios are to the released way")
     for column in rows[0]:
-        table.add_column(column.replace("_samples_per_second", " /s").replace("_", " "), justify="right")
+        table.add_column(column.replace("_samples_per_second", "/s").replace("_", " "), justify="right")
     for row in rows:
         table.add_row(*(str(value) for value in row.values()))
     Console().print(table)

@@ -105,6 +105,13 @@ class DragonflyProcessor(ProcessorMixin):
             AutoTokenizer.from_pretrained(pretrained_model_name_or_path, **kwargs),
         ]
 
+    @classmethod
+    def from_args_and_dict(cls, args: list, processor_dict: dict[str, Any], **kwargs: Any) -> Any:
+        # The inherited one reads the argument names off the code object of __init__, which any decorator hides.
+        fields = {k: v for k, v in (processor_dict | kwargs).items() if k in ("chat_template", "max_length")}
+        processor = cls(*args, **fields)
+        return (processor, {}) if kwargs.get("return_unused_kwargs") else processor
+
     @property
     def layout(self) -> Layout:
         """How many tokens an image takes."""
