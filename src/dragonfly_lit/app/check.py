@@ -47,9 +47,8 @@ def _check_processes(config: dict[str, Any]) -> None:
     trainer, strategy = config["trainer"], config["strategy"]
     if trainer["accelerator"] not in DEVICES:
         raise ValueError(f"trainer.accelerator={trainer['accelerator']} is unknown. Use one of {', '.join(DEVICES)}.")
-    if trainer["accelerator"] == "gpu":
-        if not torch.cuda.is_available():
-            raise ValueError("trainer.accelerator=gpu: torch finds no CUDA device here. Use trainer=cpu.")
+    if trainer["accelerator"] == "gpu" and not torch.cuda.is_available():
+        raise ValueError("trainer.accelerator=gpu: torch finds no CUDA device here. Use trainer=cpu.")
     processes = trainer["devices"] * trainer["num_nodes"]
     if processes > 1 and strategy["name"] == "single":
         raise ValueError(

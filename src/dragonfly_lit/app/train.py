@@ -53,7 +53,7 @@ def fit(config: Config) -> float | None:
     resume = find_start(config, "resume")
     init_from = None if resume else find_start(config, "init_from")
     make_demo(config)
-    data = make(_without(config["data"], "path"), builder=builder, pad_id=builder.tokenizer.pad_token_id)
+    data = make(config["data"], builder=builder, pad_id=builder.tokenizer.pad_token_id)
     data.setup()
     run = open_run(Path(config["runs_root"]), config["name"], config, resume=config["resume"] is not None)
     device = DEVICES[config["trainer"]["accelerator"]]
@@ -90,9 +90,9 @@ def find_start(config: Config, key: str) -> Path | None:
     found = find_newest(runs, stage=stage, model=model)
     if found is None:
         raise ValueError(
-            f"init_from=auto: stage={config['stage']['name']} starts from the newest stage-{stage} weights of model={model}, "
-            f"and there are none below runs_root={runs}. Run `python train.py stage={stage} model={model}` first, or give "
-            "init_from=PATH, or init_from=null for a fresh projector."
+            f"init_from=auto: stage={config['stage']['name']} starts from the newest stage-{stage} weights of "
+            f"model={model}, and there are none below runs_root={runs}. Run `python train.py stage={stage} model={model}` "
+            "first, or give init_from=PATH, or init_from=null for a fresh projector."
         )
     return found
 

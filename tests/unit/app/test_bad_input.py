@@ -1,0 +1,61 @@
+"""What a user gets wrong ends with one line that names the key, the value and the way out, before a weight is loaded."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dragonfly_lit.app.build import compose
+from dragonfly_lit.app.check import check_multirun
+from dragonfly_lit.app.load import find_checkpoint, load_for_inference
+from dragonfly_lit.app.train import fit
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["stage=2"], r"init_from=auto: stage=2 .* no.* below .*Run `python train.py stage=1 model=tiny` first"),
+        (["model=dragonfly_v1"], r"vision.path=weights/clip-vit-base-patch32 does not exist\. Download it"),
+        (["data=mine", "data.path=nowhere"], r"nowhere"),
+        (["data=general_stage1"], r"llava_pretrain"),
+        (["init_from=nowhere"], r"init_from=nowhere does not exist"),
+        (["resume=nowhere"], r"resume=nowhere does not exist"),
+        (["trainer.precision=fp16"], r"trainer.precision=fp16.* Use bf16"),
+        (["trainer.devices=2"], r"trainer.devices=2 .* strategy=single\. Use strategy=ddp or strategy=fsdp"),
+        (["zoom.top_k=9"], r"zoom.top_k=9 .* Use 1 to"),
+        (["zoom.pool=3"], r"zoom.pool=3 does not divide 4 patches .* Use one of 1, 2, 4"),
+        (["stage.groups.0.match=projektor.*"], r"match=projektor\.\* matches no weight .* projector\.\*"),
+    ],
+)
+def test_a_mistake_is_named_with_its_way_out(overrides, said, tmp_path):
+    pytest.importorskip("easy_vqa")
+    config = compose([*overrides, f"runs_root={tmp_path / 'runs'}", "stage.steps=1", "data.num_workers=0"])
+    with pytest.raises(ValueError, match=said):
+        fit(config)
+
+
+def test_a_checkpoint_of_nothing_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"checkpoint=auto finds no checkpoint .*train.py stage=1"):
+        find_checkpoint("auto", str(tmp_path))
+    with pytest.raises(ValueError, match="is no run, no checkpoint, no transformers and no released folder"):
+        load_for_inference(tmp_path)
+
+
+def test_a_sweep_within_a_launch_is_refused():
+    with pytest.raises(ValueError, match=r"started by 8 processes.*submitit_slurm"):
+        check_multirun(8)
+    check_multirun(1)
+
+
+def test_a_mistyped_key_ends_in_one_line_and_status_1():
+    command = [sys.executable, "train.py", "stage=1", "traner.devices=2"]
+    environment = {key: value for key, value in os.environ.items() if key != "HYDRA_FULL_ERROR"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    assert done.stderr.strip().splitlines() == [
+        "error: traner is no key of this configuration. Did you mean trainer or trainer.devices or trainer.compile?"
+    ]
