@@ -52,11 +52,11 @@ class DragonflyDataModule(LightningDataModule):
 
     def __init__(
         self, *, train: Mapping[str, Any], builder: SequenceBuilder, pad_id: int, val: Mapping[str, Any] | None = None,
-        path: str | None = None, batch: Mapping[str, Any] | None = None, epoch: Mapping[str, Any] | None = None, num_workers: int = 2,
-        seed: int = 0, num_streams: int = 96, block: int = 32, window: int = 4096, weighting: Weighting = "token",
-        max_pixels: int | None = None, max_skip_rate: float = 0.01, max_skip_run: int = 10,
-        quarantine: str | Path | None = None, on_mismatch: OnMismatch = "raise", cache_dir: str | None = None,
-        cache_gb: float = 50.0, pin_memory: bool = True,
+        path: str | None = None, batch: Mapping[str, Any] | None = None, epoch: Mapping[str, Any] | None = None,
+        num_workers: int = 2, seed: int = 0, num_streams: int = 96, block: int = 32, window: int = 4096,
+        weighting: Weighting = "token", max_pixels: int | None = None, max_skip_rate: float = 0.01,
+        max_skip_run: int = 10, quarantine: str | Path | None = None, on_mismatch: OnMismatch = "raise",
+        cache_dir: str | None = None, cache_gb: float = 50.0, pin_memory: bool = True,
     ):  # fmt: skip
         super().__init__()
         self.shape = BatchShape(**(batch or {}))

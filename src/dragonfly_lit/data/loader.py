@@ -63,7 +63,7 @@ class Streams(IterableDataset):
         self.mix, self.shape, self.builder, self.quarantine = mix, shape, builder, quarantine
         self.order, self.collating = dict(order), dict(collating)
         self.rank, self.ranks, self.start, self.length = rank, ranks, start, length
-        self.states: dict[int, Mapping[str, Any]] = dict(states or {})
+        self.states: dict[int, Any] = dict(states or {})
 
     def __iter__(self) -> Iterator[Batch]:
         worker = get_worker_info()
@@ -103,7 +103,8 @@ class TrainLoader:
         return self.streams.length
 
     def __iter__(self) -> Iterator[Batch]:
-        self.streams.start, self.streams.states = self.position.num_micro_batches, {**self.position.streams}
+        self.streams.start = self.position.num_micro_batches
+        self.streams.states = {**self.position.streams}
         given = []
         for batch in make_loader(self.streams, self.num_workers, self.pin_memory):
             given.append(batch.state)

@@ -28,7 +28,7 @@ def run(data: DragonflyDataModule, state: dict | None, ranks: int, workers: int,
         loader = data.train_dataloader()
         streams = loader.streams
         streams.rank, streams.ranks, streams.length = rank, ranks, steps + 3
-        streams.start, streams.states = start, dict(data.position.streams)
+        streams.start, streams.states = start, {**data.position.streams}
         marked = set()
         batches = iter(make_loader(streams, workers, pin_memory=False))
         for k in range(steps):

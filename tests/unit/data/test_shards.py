@@ -99,5 +99,5 @@ def test_a_remote_shard_that_changed_is_refused(folder, tmp_path):
     memory.pipe("/changed/0000.tar", bytes(spoilt))
     with pytest.raises(ValueError, match=r"memory://changed/0000\.tar is not the file .* checksum differs"):
         Shards("memory://changed", cache_dir=tmp_path)[0]
-    with pytest.raises(ValueError, match="A remote folder needs its dataset.json"):
+    with pytest.raises(ValueError, match=r"A remote folder needs its dataset\.json"):
         Shards("memory://absent", cache_dir=tmp_path)
