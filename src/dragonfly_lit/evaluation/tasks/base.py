@@ -13,7 +13,9 @@ from typing import ClassVar
 
 from dragonfly_lit.evaluation.metrics.base import QuestionMetric
 from dragonfly_lit.evaluation.published import PublishedRow, rows_of
+from dragonfly_lit.evaluation.tasks.images import StoredImage
 from dragonfly_lit.evaluation.tasks.question import Question
+from dragonfly_lit.evaluation.tasks.tables import has_images
 
 __all__ = ["Question", "Suite", "Task", "check_questions"]
 
@@ -130,6 +132,7 @@ def check_questions(task: str, questions: Sequence[Question]) -> None:
             f"{task}: {len(repeated)} question ids stand more than once, e.g. {repeated[0]!r}; "
             "answers are matched by id, so each must be unique."
         )
+    filled: dict[tuple[Path, str], list[bool]] = {}
     for question in questions:
         if not question.text.strip():
             raise ValueError(f"{task}: question {question.id} has no text.")
@@ -137,6 +140,11 @@ def check_questions(task: str, questions: Sequence[Question]) -> None:
             raise ValueError(
                 f"{task}: question {question.id} has no answer. Remove it, or read a split with public answers."
             )
-        missing = [image for image in question.images if isinstance(image, Path) and not image.is_file()]
-        if missing:
-            raise ValueError(f"{task}: question {question.id}: there is no image {missing[0]}.")
+        for image in question.images:
+            if isinstance(image, Path) and not image.is_file():
+                raise ValueError(f"{task}: question {question.id}: there is no image {image}.")
+            if isinstance(image, StoredImage):
+                place = image.file, image.column
+                filled[place] = filled.get(place) or has_images(*place)
+                if not filled[place][image.row]:
+                    raise ValueError(f"{task}: question {question.id}: row {image.row} of {image.file} has no image.")

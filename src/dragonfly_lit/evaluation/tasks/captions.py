@@ -55,7 +55,7 @@ class CaptionTask(Task):
             yield self._question(str(row["id"]), row["report"], images)
 
     def _table(self, folder: Path, table: Path, places: Sequence[str]) -> Iterable[Question]:
-        for number, line in enumerate(table.read_text(encoding="utf-8-sig").splitlines(), start=1):
+        for number, line in enumerate(table.read_text(encoding="utf-8-sig").split("\n"), start=1):
             names, tab, caption = line.partition("\t")
             if line.strip() and not tab:
                 raise ValueError(f"{self.name}: {table}: line {number} has no tab between image and caption.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from dragonfly_lit.evaluation.tasks.images import StoredImage
 
 
+@runtime_checkable
 class Reader(Protocol):
     """What a message needs to know of a task."""
 
@@ -39,10 +40,10 @@ def read_json(task: Reader, folder: Path, *names: str) -> Any:
         raise missing(task, folder, " or ".join(names))
     text = path.read_text(encoding="utf-8-sig")
     try:
-        return json.loads(text)
+        return json.loads(text) if path.suffix != ".jsonl" else [json.loads(x) for x in text.split("\n") if x.strip()]
     except json.JSONDecodeError as error:
         try:
-            return [json.loads(line) for line in text.splitlines() if line.strip()]
+            return [json.loads(line) for line in text.split("\n") if line.strip()]
         except json.JSONDecodeError:
             raise ValueError(f"{task.name}: {path} is not JSON: {error}") from error
 

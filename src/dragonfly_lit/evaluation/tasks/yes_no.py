@@ -58,7 +58,8 @@ class POPETask(Task):
             return
         for part in parts:
             name = f"coco_pope_{part}.json"
-            for row in read_json(self, folder, name, f"coco/{name}", f"output/coco/{name}"):
+            rows = read_json(self, folder, name, f"coco/{name}", f"output/coco/{name}")
+            for row in [rows] if isinstance(rows, dict) else rows:
                 image = first_existing(folder, *(f"{place}{row['image']}" for place in ("val2014/", "images/", "")))
                 yield self._question(part, row["question_id"], row["text"], row["label"], image)
 
@@ -140,7 +141,7 @@ class MMETask(Task):
             raise missing(self, folder, "subtask with questions")
 
     def _lines(self, path: Path, columns: int) -> Iterator[list[str]]:
-        for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
+        for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), start=1):
             fields = line.rstrip("\n").split("\t")
             if len(fields) >= columns:
                 yield [field.strip() for field in fields[:columns]]
