@@ -45,8 +45,8 @@ def start(folder: Path, out: Path, ranks: int, pause: float = 0.0) -> subprocess
     script.write_text(SCRIPT)
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"] if ranks > 1 else []
     return subprocess.Popen(
-        [sys.executable, *launcher, str(script), str(out), str(pause)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"}, start_new_session=True,
+        [sys.executable, *launcher, str(script), str(out), str(pause)], env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
 
 
@@ -90,10 +90,9 @@ def test_three_killed_ranks_go_on_as_one_or_three(tmp_path, one_rank, ranks_afte
     deadline = time.monotonic() + 120
     while not list(out.glob("answers/*.rank*.jsonl")) and time.monotonic() < deadline:
         time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGKILL)
+    for pid in (*children_of(process.pid), process.pid):  # each rank leads a session of its own
+        os.kill(pid, signal.SIGKILL)
     process.wait()
-    for child in children_of(process.pid):
-        os.kill(child, signal.SIGKILL)
     written = {file: file.read_bytes() for file in out.glob("answers/*.jsonl")}
     num_written = sum(text.count(b"\n") for text in written.values())
     assert 0 < num_written < 61
@@ -104,14 +103,5 @@ def test_three_killed_ranks_go_on_as_one_or_three(tmp_path, one_rank, ranks_afte
     assert times["benchmarks"]["easy_vqa"]["asked"] == 61 - num_written
 
 
-def children_of(session: int) -> list[int]:
-    """Processes of a session that outlived its leader: torchrun starts each rank in a session of its own."""
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            pid, rest = stat.parent.name, stat.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        if int(rest[3]) == session:
-            found.append(int(pid))
-    return found
+def children_of(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]

@@ -81,7 +81,7 @@ def _examples(one: Scored, num: int, album: _Album) -> list[dict[str, Any]]:
     wrong = _spread([pair for pair in pairs if pair[1].score is None or pair[1].score < RIGHT])
     num_wrong = min(len(wrong), max(num - num // 2, num - len(right)))
     in_turn = zip_longest(wrong[:num_wrong], right[: num - num_wrong])
-    return [_card(*pair, album) for turn in in_turn for pair in turn if pair is not None]
+    return [_card(pair[0], pair[1], album) for turn in in_turn for pair in turn if pair is not None]
 
 
 def _spread(pairs: list[tuple[Question, Answer]]) -> list[tuple[Question, Answer]]:

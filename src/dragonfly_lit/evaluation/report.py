@@ -77,8 +77,10 @@ def markdown(results: Mapping[str, Any]) -> str:
 def table(results: Mapping[str, Any]) -> Table:
     """The headline scores, for the terminal."""
     shape = Table(box=SIMPLE)
-    for name, side in (("benchmark", "left"), ("metric", "left"), ("score", "right"), ("95% interval", "right")):
-        shape.add_column(name, justify=side)
+    for name in ("benchmark", "metric"):
+        shape.add_column(name)
+    for name in ("score", f"{results['bootstrap']['level']:.0%} interval"):
+        shape.add_column(name, justify="right")
     for entry in results["benchmarks"].values():
         score = shown(entry, entry["headline"]) if entry["scores"] else "waits for a judge"
         shape.add_row(entry["benchmark"], entry["headline"], score, interval_text(entry, entry["headline"]))

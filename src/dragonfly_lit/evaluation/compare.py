@@ -1,0 +1,185 @@
+"""Runs side by side: headline scores beside published rows, and paired intervals of their differences.
+
+`python -m dragonfly_lit compare runs/a/results.json runs/b/results.json`. A difference is that of the mean mark of a
+question over the questions that both runs answered; images are drawn with replacement, the same ones for both runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table
+
+from dragonfly_lit.evaluation import answers as store
+from dragonfly_lit.evaluation.answers import Answer
+from dragonfly_lit.evaluation.intervals import LEVEL, Resamples, interval
+from dragonfly_lit.evaluation.report import headline_rows, interval_text, shown
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m dragonfly_lit compare", description="Runs side by side.")
+    parser.add_argument("results", nargs="+", type=Path, help="results.json of a run, or the folder it lies in")
+    parser.add_argument("--names", nargs="+", help="what to call the runs; their paths otherwise")
+    parser.add_argument("--json", type=Path, help="also write the comparison to this file")
+    parser.add_argument("--resamples", type=int, default=1000, help="of the bootstrap (default 1000)")
+    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (default 0)")
+    args = parser.parse_args(argv)
+    compared = compare(args.results, names=args.names, resamples=args.resamples, seed=args.seed)
+    if args.json is not None:
+        args.json.write_text(json.dumps(compared, indent=2, ensure_ascii=False) + "\n")
+    console = Console()
+    console.print(scores_table(compared))
+    if compared["differences"]:
+        console.print(differences_table(compared))
+    for note in compared["notes"]:
+        console.print(f"note: {note}", soft_wrap=True, highlight=False, markup=False)
+
+
+def compare(
+    paths: Sequence[Path], *, names: Sequence[str] | None = None, resamples: int = 1000, seed: int = 0
+) -> dict[str, Any]:
+    """The benchmarks of several runs, and the difference of each later run to the first.
+
+    Args:
+        paths: of `results.json` files or their folders.
+        names: of the runs.
+        resamples: of the bootstrap.
+        seed: of the bootstrap.
+
+    Raises:
+        ValueError: a file is no results file, names and runs differ in number, or the runs share no benchmark.
+    """
+    files = [path / "results.json" if path.is_dir() else path for path in paths]
+    labels = list(names) if names else _labels(files)
+    if len(labels) != len(files) or len(set(labels)) != len(labels):
+        raise ValueError(f"--names {' '.join(labels)}: give {len(files)} different names, one a run.")
+    runs = {label: _read(file) for label, file in zip(labels, files, strict=True)}
+    folders = dict(zip(labels, (file.parent for file in files), strict=True))
+    tasks = list(dict.fromkeys(task for run in runs.values() for task in run["benchmarks"]))
+    scores, differences, notes = [], [], []
+    for task in tasks:
+        entries = {label: run["benchmarks"][task] for label, run in runs.items() if task in run["benchmarks"]}
+        scores.append(_scores(task, entries))
+        notes += _notes(task, entries)
+        scored = [label for label, entry in entries.items() if entry["scores"]]
+        for other in scored[1:]:
+            first, second = (_answers(folders[label], entries[label]) for label in (scored[0], other))
+            found = difference(first, second, resamples=resamples, seed=seed)
+            if found is None:
+                notes.append(f"{task}: {scored[0]} and {other} share no question; no difference is given.")
+            else:
+                differences.append({"benchmark": task, "from": scored[0], "to": other, **found})
+    if len(runs) > 1 and not any(len(row["scores"]) > 1 for row in scores):
+        raise ValueError(f"the runs {', '.join(labels)} have no benchmark in common.")
+    return {"runs": labels, "level": LEVEL, "scores": scores, "differences": differences, "notes": notes}
+
+
+def difference(
+    first: Sequence[Answer], second: Sequence[Answer], *, resamples: int = 1000, seed: int = 0
+) -> dict[str, Any] | None:
+    """Mean mark of the second minus that of the first over shared ids, with its interval; None without a shared id."""
+    marks = {answer.id: answer for answer in first if answer.score is not None}
+    pairs = [(marks[a.id], a) for a in second if a.id in marks and a.score is not None]
+    if not pairs:
+        return None
+    changes = np.array([(b.score or 0.0) - (a.score or 0.0) for a, b in pairs])
+    draws = Resamples([tuple(a.images) or a.id for a, _ in pairs], num=resamples, seed=seed)
+    return {
+        "num_shared": len(pairs),
+        "difference": math.fsum(changes) / len(changes),
+        "interval": interval(draws.means(changes)),
+        "num_better": int((changes > 0).sum()),
+        "num_worse": int((changes < 0).sum()),
+    }
+
+
+def scores_table(compared: dict[str, Any]) -> Table:
+    """Headline scores: a column a run, then the published rows."""
+    published = list(dict.fromkeys(model for row in compared["scores"] for model in row["published"]))
+    table = Table(box=SIMPLE, title="Scores", title_justify="left")
+    table.add_column("benchmark")
+    table.add_column("metric")
+    for label in [*compared["runs"], *published]:
+        table.add_column(label, justify="right")
+    for row in compared["scores"]:
+        mine = ["\n".join(filter(None, row["scores"].get(label, ("",)))) for label in compared["runs"]]
+        table.add_row(row["benchmark"], row["metric"], *mine, *(row["published"].get(model, "") for model in published))
+    return table
+
+
+def differences_table(compared: dict[str, Any]) -> Table:
+    """Paired differences of the mean mark of a question, in percent, also where the headline is in points."""
+    table = Table(box=SIMPLE, title="Paired differences of the mean mark of a question", title_justify="left")
+    for name in ("benchmark", "run", "against"):
+        table.add_column(name)
+    for name in ("difference", f"{compared['level']:.0%} interval", "better", "worse", "shared"):
+        table.add_column(name, justify="right")
+    for row in compared["differences"]:
+        low, high = (100 * bound for bound in row["interval"])
+        clear = "" if low <= 0 <= high else " *"
+        table.add_row(
+            row["benchmark"], row["to"], row["from"], f"{100 * row['difference']:+.2f}{clear}",
+            f"{low:+.2f} to {high:+.2f}", *(f"{row[name]:,}" for name in ("num_better", "num_worse", "num_shared")),
+        )  # fmt: skip
+    table.caption = "* the interval leaves out zero"
+    return table
+
+
+def _scores(task: str, entries: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    entry = next(iter(entries.values()))
+    name = entry["headline"]
+    return {
+        "benchmark": task, "metric": name,
+        "scores": {label: [shown(e, name), interval_text(e, name)] for label, e in entries.items()},
+        "published": {row["model"]: f"{row['value']:g}" for row in headline_rows(entry)},
+    }  # fmt: skip
+
+
+def _notes(task: str, entries: dict[str, dict[str, Any]]) -> list[str]:
+    notes = []
+    for what, value_of in (
+        ("splits", lambda e: e["split"]), ("prompts", lambda e: json.dumps(e["prompt"])),
+        ("parsers", lambda e: e["parser"]), ("questions, images or answers", lambda e: e["data"]),
+    ):  # fmt: skip
+        if len({value_of(entry) for entry in entries.values()}) > 1:
+            notes.append(f"{task}: the runs have different {what}.")
+    return notes
+
+
+def _labels(files: Sequence[Path]) -> list[str]:
+    """The parts of the paths in which they differ."""
+    parts = [file.parent.parts for file in files]
+    while len(files) > 1 and all(part and part[0] == parts[0][0] for part in parts):
+        parts = [part[1:] for part in parts]
+    while len(files) > 1 and all(part and part[-1] == parts[0][-1] for part in parts):
+        parts = [part[:-1] for part in parts]
+    short = [str(Path(*part)) if part else "." for part in parts]
+    return short if len(set(short)) == len(short) else [f"{name} ({i})" for i, name in enumerate(short, 1)]
+
+
+def _read(file: Path) -> dict[str, Any]:
+    if not file.is_file():
+        raise ValueError(f"{file} does not exist. Give a results.json that evaluate.py wrote, or its folder.")
+    try:
+        results = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{file} is not JSON: {error}") from error
+    if not isinstance(results, dict) or "benchmarks" not in results:
+        raise ValueError(f"{file} is no results file: it has no benchmarks. Give one that evaluate.py wrote.")
+    return results
+
+
+def _answers(folder: Path, entry: dict[str, Any]) -> list[Answer]:
+    path = folder / entry["answers"]
+    if not path.is_file():
+        raise ValueError(f"{path} is missing; paired differences need the answers beside results.json.")
+    return list(store.read(path).values())
