@@ -100,7 +100,8 @@ def run(
     model: dict[str, Any] | None = None,
     **module: Any,
 ) -> dict[str, Any]:
-    """Trains, and returns the final weights, losses and what became of the run."""
+    """Trains, and returns the final weights, losses and gradient norms."""
+    torch.set_num_threads(1)
     torch.manual_seed(0)
     plan = Stage(
         name=stage_name, steps=steps, groups=groups, accumulate=accumulate, clip=clip, warmup=2, **(stage or {})
@@ -142,37 +143,49 @@ class _Losses(pl.Callback):
             self.norms.append(report.grad_norm)
 
 
-def run_ranks(world: int, folder: Path, **arguments: Any) -> dict[str, Any]:
-    """`run` on `world` processes over gloo; the result of rank zero."""
+def run_ranks(world: int, folder: Path, jobs: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """`run` for each of `jobs`, in turn, by the same `world` processes over gloo; the results of rank zero.
+
+    A job's folder is `folder/its name`; its `resume` is a path below `folder`.
+    """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["training_job"])
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     queue = context.Queue()
-    arguments |= {"world": world, "folder": folder}
-    processes = [context.Process(target=_rank, args=(rank, world, port, queue, arguments)) for rank in range(world)]
+    processes = [context.Process(target=_rank, args=(rank, world, port, queue, folder, jobs)) for rank in range(world)]
     for process in processes:
         process.start()
-    result = queue.get(timeout=120)
+    outcome = queue.get(timeout=240)
     for process in processes:
         process.join(timeout=60)
-    assert all(process.exitcode == 0 for process in processes), result
-    return torch.load(result, weights_only=False)
+    assert all(process.exitcode == 0 for process in processes), outcome
+    return torch.load(folder / "results.pt", weights_only=False)
 
 
-def _rank(rank: int, world: int, port: int, queue: Any, arguments: dict[str, Any]) -> None:
+def _rank(rank: int, world: int, port: int, queue: Any, folder: Path, jobs: dict[str, dict[str, Any]]) -> None:
     torch.set_num_threads(1)
     os.environ |= {
         "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_WORLD_SIZE": str(world),
         "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "test", "GROUP_RANK": "0",
     }  # fmt: skip
+    results = {}
     try:
-        result = run(**arguments)
-        path = Path(arguments["folder"]) / "result.pt"
-        if rank == 0:
-            torch.save(result, path)
-            queue.put(str(path))
+        for name, job in jobs.items():
+            arguments = dict(job)
+            if "resume" in arguments:
+                arguments["resume"] = folder / arguments["resume"]
+            results[name] = run(folder / name, world=world, **arguments)
     except BaseException as error:
         queue.put(f"rank {rank}: {type(error).__name__}: {error}")
         raise
+    if rank == 0:
+        torch.save(results, folder / "results.pt")
+        queue.put("done")
+
+
+def largest_difference(one: dict[str, Any], other: dict[str, Any]) -> float:
+    """Between the final weights of two runs."""
+    assert one["weights"].keys() == other["weights"].keys()
+    return max(float((one["weights"][name] - w).abs().max()) for name, w in other["weights"].items())
