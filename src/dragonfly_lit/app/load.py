@@ -73,7 +73,8 @@ def load_for_inference(
             raise ValueError(
                 f"{path} is no run, no checkpoint, no transformers and no released folder: {error}"
             ) from error
-    return model.to(device=device, dtype=dtype).eval(), processor
+    # transformers wraps `to` in a way that pyright cannot see through
+    return model.to(device=device, dtype=dtype).eval(), processor  # pyright: ignore[reportCallIssue]
 
 
 def _from_run(run: Path, path: Path) -> Loaded:

@@ -14,10 +14,11 @@ from lightning.fabric.utilities.rank_zero import rank_zero_only
 from omegaconf import DictConfig
 
 from data_prep import demo
+from dragonfly_lit.app.answer import Asker
 from dragonfly_lit.app.build import Config, make, plain
 from dragonfly_lit.app.check import DEVICES, check_multirun, check_train
 from dragonfly_lit.app.loggers import build_loggers
-from dragonfly_lit.app.parts import attention_of, build_builder, model_factory
+from dragonfly_lit.app.parts import attention_of, build_builder, build_processor, model_factory
 from dragonfly_lit.app.quiet import quiet
 from dragonfly_lit.app.runs import open_run
 from dragonfly_lit.app.sweep import run_job, write_result
@@ -63,7 +64,8 @@ def fit(config: Config) -> float | None:
         model_factory(config, device), stage, model_name=config["model"]["name"],
         precision=config["trainer"]["precision"], compile=config["trainer"]["compile"], init_from=init_from,
     )  # fmt: skip
-    callbacks = build_callbacks(run, **config["callbacks"])
+    asker = Asker(build_processor(config), data.val_mix or data.mix)
+    callbacks = build_callbacks(run, answer=asker, **config["callbacks"])
     trainer = build_trainer(config, run, callbacks)
     started = time.monotonic()
     trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
@@ -91,8 +93,8 @@ def find_start(config: Config, key: str) -> Path | None:
     if found is None:
         raise ValueError(
             f"init_from=auto: stage={config['stage']['name']} starts from the newest stage-{stage} weights of "
-            f"model={model}, and there are none below runs_root={runs}. Run `python train.py stage={stage} model={model}` "
-            "first, or give init_from=PATH, or init_from=null for a fresh projector."
+            f"model={model}, and there are none below runs_root={runs}. Run `python train.py stage={stage} "
+            f"model={model}` first, or give init_from=PATH, or init_from=null for a fresh projector."
         )
     return found
 
