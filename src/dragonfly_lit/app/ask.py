@@ -33,8 +33,8 @@ def main(argv: list[str]) -> int:
     )
     streamer = TextStreamer(processor.tokenizer, skip_prompt=True, skip_special_tokens=True)
     with torch.inference_mode():
-        answering: Any = model.generate  # transformers types its own generate for its own classes
-        answering(**inputs, max_new_tokens=args.max_new_tokens, do_sample=False, streamer=streamer)
+        talker: Any = model  # transformers types its generate for its own classes
+        talker.generate(**inputs, max_new_tokens=args.max_new_tokens, do_sample=False, streamer=streamer)
         if args.show_zoom:
             picture_of(model, inputs, images[0]).save(args.show_zoom)
             print(f"{args.show_zoom}: where the model looked")
