@@ -63,23 +63,25 @@ def letter_lmms_ai2d(output: str) -> str | None:
 def letter_lenient(output: str, choices: Sequence[str]) -> str | None:
     """The choice that an output means, however it says so; None when nothing or more than one thing fits.
 
-    In this order: the letter after `answer is`; the output is one letter; it begins with one (`B)`, `(B)`, `B:`); one
-    letter in brackets; one capital standing alone (not the article `A`); one choice's own words.
+    In this order: the letter after `answer is`, or in front; the output is one letter; one letter in brackets; a letter
+    in front (`B)`, `B:`); one capital standing alone (not the article `A`); one choice's own words.
     """
     letters = LETTERS[: len(choices)]
     tail = output[_end_of_last(ANSWER_IS, output) :]
-    for pattern, text in (
-        (r"\W*(?:option\s+|choice\s+)?([A-Z])(?![\w'])(?!\s+[a-z])", tail),
-        (r"\W*([A-Za-z])\W*\Z", output),
-        (r"\W*([A-Z])\s*[.):\]](?!\w)", output),
-    ):
-        if (found := re.match(pattern, text)) and found.group(1).upper() in letters:
+    for pattern in (r"\W*(?:option\s+|choice\s+)?([A-Z])(?![\w'])(?!\s+[a-z])", r"\W*([A-Za-z])\W*\Z"):
+        found = re.match(pattern, tail)
+        if found and found.group(1).upper() in letters and not _several(tail, letters):
             return found.group(1).upper()
-    for pattern in (r"[(\[]([A-Z])[)\]]", r"(?<![\w'])(?!A\s+[a-z])([A-Z])(?![\w'])"):
-        found = {letter for letter in re.findall(pattern, output) if letter in letters}
-        if found:
-            return found.pop() if len(found) == 1 else None
+    in_front = r"\A\W*([A-Z])\s*[.):\]](?!\w)"
+    for pattern in (r"[(\[]([A-Z])[)\]]", in_front, r"(?<![\w'])(?!A\s+[a-z])([A-Z])(?![\w'])"):
+        said = {letter for letter in re.findall(pattern, output) if letter in letters}
+        if said:
+            return said.pop() if len(said) == 1 else None
     return _choice_in_words(output, choices)
+
+
+def _several(text: str, letters: str) -> bool:
+    return len({letter for letter in re.findall(r"[(\[]([A-Z])[)\]]", text) if letter in letters}) > 1
 
 
 def _end_of_last(pattern: re.Pattern[str], text: str) -> int:
