@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -21,8 +22,8 @@ from pathlib import Path
 from data_prep.sample_logs import difference, last_step, num_compared, read_logs
 
 TRAIN = Path(__file__).resolve().parents[1] / "train.py"
-POLL_SECONDS = 0.05
-OUTPUT_LINES = 15
+POLL_SECONDS = 0.01
+ERROR_LINE = re.compile(r"^(\[rank\d+\]:\s*)?(error|[\w.]*(Error|Exception)): ")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,76 +57,72 @@ class Check:
     overrides: list[str]
     home: Path
 
+    def log(self, name: str, *, resume: bool = False) -> Path:
+        """The log of samples and losses of a run, or of its resumption."""
+        return self.home / f"{name}{'-resumed' if resume else ''}.jsonl"
+
     def command(self, name: str, counts: Counts, *, resume: bool = False) -> list[str]:
-        """The training command of the run `name`."""
-        launcher = [sys.executable]
-        if counts.ranks > 1:
-            launcher += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={counts.ranks}"]
-        log = self.home / f"{name}{'-resumed' if resume else ''}.jsonl"
+        """The training command of run `name`; Lightning starts its ranks, so they die with its process group."""
         return [
-            *launcher, str(TRAIN), *self.overrides, f"name={name}", f"runs_root={self.home / 'runs'}",
+            sys.executable, str(TRAIN), *self.overrides, f"name={name}", f"runs_root={self.home / 'runs'}",
             f"trainer.devices={counts.ranks}", f"strategy={'ddp' if counts.ranks > 1 else 'single'}",
             f"data.num_workers={counts.workers}", f"stage.accumulate={counts.accumulate}",
             f"stage.steps={self.steps}", f"callbacks.checkpoints.every={self.every}",
-            f"callbacks.sample_log={log}", "callbacks.progress=false",
+            f"callbacks.sample_log={self.log(name, resume=resume)}", "callbacks.progress=false", "data.val=null",
             *(["resume=auto"] if resume else []),
         ]  # fmt: skip
 
 
-def run_whole(check: Check, name: str, counts: Counts, *, resume: bool = False) -> None:
-    """Train to the end.
-
-    Raises:
-        ValueError: the training failed; its last lines are in the message.
-    """
-    command = check.command(name, counts, resume=resume)
-    ended = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=TRAIN.parent)
-    if ended.returncode:
-        raise ValueError(_failure(name, ended.returncode, ended.stdout))
-
-
-def run_killed(check: Check, name: str, counts: Counts) -> int:
-    """Train until step `kill_at` is in the log, then SIGKILL every process of the run; the last step it logged.
+def run_training(check: Check, name: str, counts: Counts, *, resume: bool = False, kill_at: int | None = None) -> int:
+    """Train, to the end or until step `kill_at` is logged and every process gets a SIGKILL; the last step logged.
 
     Raises:
         ValueError: the training failed, or ended before it could be killed.
     """
-    output = check.home / f"{name}.txt"
-    log = check.home / f"{name}.jsonl"
+    log = check.log(name, resume=resume)
+    output = log.with_suffix(".txt")
+    command = check.command(name, counts, resume=resume)
     with output.open("w") as file:
         process = subprocess.Popen(
-            check.command(name, counts), stdout=file, stderr=subprocess.STDOUT, cwd=TRAIN.parent, start_new_session=True
+            command, stdout=file, stderr=subprocess.STDOUT, cwd=TRAIN.parent, start_new_session=True
         )  # fmt: skip
     try:
-        while process.poll() is None and last_step(log) < check.kill_at:
+        while process.poll() is None and (kill_at is None or last_step(log) < kill_at):
             time.sleep(POLL_SECONDS)
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
     status = process.wait()
-    if status != -signal.SIGKILL:
-        if status:
-            raise ValueError(_failure(name, status, output.read_text()))
-        raise ValueError(f"the run ended before step {check.kill_at} could be killed. Raise --steps.")
-    return last_step(log)
+    if kill_at is None and status:
+        raise ValueError(f"training {name} ended with status {status}: {_last_error(output)} (all of it: {output})")
+    if kill_at is not None and status != -signal.SIGKILL:
+        raise ValueError(
+            f"training {name} ended before step {kill_at} could be killed: {_last_error(output)} ({output})"
+        )
+    reached = last_step(log)
+    if kill_at is not None and reached >= check.steps:
+        raise ValueError(f"the run was at its last step, {reached}, before it could be killed. Raise --steps.")
+    return reached
 
 
-def _failure(name: str, status: int, output: str) -> str:
-    lines = [line for line in output.splitlines() if line.strip()]
-    told = next((line for line in lines if line.startswith("error:")), "")
-    return f"training {name} ended with status {status}: {told or ' | '.join(lines[-OUTPUT_LINES:])}"
+def _last_error(output: Path) -> str:
+    """The line of a training's output that says what went wrong."""
+    lines = [line.strip() for line in output.read_text(errors="replace").splitlines() if line.strip()]
+    told = [line for line in lines if ERROR_LINE.search(line) and "ChildFailedError" not in line]
+    return (told or lines or ["it said nothing"])[-1]
 
 
 def make_check(check: Check, tolerance: float) -> str | None:
     """Run the three trainings and say what is going on; the first difference, or None when there is none."""
     first, then = check.first, check.then
     print(f"1/3 {check.steps} steps without a stop: {first.ranks} ranks x {first.workers} workers")
-    run_whole(check, "whole", first)
-    print(f"2/3 the same, killed in flight after step {check.kill_at}")
-    killed_at = run_killed(check, "killed", first)
-    print(f"3/3 resumed at step {killed_at // check.every * check.every}: {then.ranks} ranks x {then.workers} workers")
-    run_whole(check, "killed", then, resume=True)
-    whole = read_logs(check.home / "whole.jsonl")
+    run_training(check, "whole", first)
+    print(f"2/3 the same, to be killed from step {check.kill_at} on")
+    killed_at = run_training(check, "killed", first, kill_at=check.kill_at)
+    print(f"    killed when step {killed_at} was logged")
+    print(f"3/3 resumed from the last checkpoint: {then.ranks} ranks x {then.workers} workers")
+    run_training(check, "killed", then, resume=True)
+    whole = read_logs(check.log("whole"))
     found = None
     for name in ("killed", "killed-resumed"):
         part = read_logs(check.home / f"{name}.jsonl")
@@ -153,8 +150,8 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--workers", type=int, default=2, help="loader workers a process at first (default: 2)")
     parser.add_argument("--then-ranks", type=int, default=1, help="processes after the kill (default: 1)")
     parser.add_argument("--then-workers", type=int, default=4, help="loader workers after the kill (default: 4)")
-    parser.add_argument("--steps", type=int, default=12, help="optimizer steps of a whole run (default: 12)")
-    parser.add_argument("--every", type=int, default=4, help="steps between checkpoints (default: 4)")
+    parser.add_argument("--steps", type=int, default=24, help="optimizer steps of a whole run (default: 24)")
+    parser.add_argument("--every", type=int, default=6, help="steps between checkpoints (default: 6)")
     parser.add_argument("--tolerance", type=float, default=1e-4, help="of losses, relative (default: 1e-4)")
     parser.add_argument("--keep", type=Path, help="folder to keep runs and logs in (default: removed when identical)")
     given = parser.parse_args(argv)

@@ -1,7 +1,7 @@
 """Logs of which samples each micro-batch of a training had and what its loss was, and where two of them differ.
 
-A line is `{"step", "rank", "keys", "loss"}`; a rank logs its micro-batches in order. Micro-batch k of rank r in a step
-is number k x ranks + r of that step, so that logs of different counts of ranks can be compared.
+A line is `{"step", "rank", "keys", "loss"}`; rank r > 0 logs into a file of its own, `LOG.r`. Micro-batch k of rank r
+in a step is number k x ranks + r of that step, so that logs of different counts of ranks can be compared.
 """
 
 from __future__ import annotations
@@ -33,12 +33,8 @@ def _lines(path: Path) -> list[dict[str, Any]]:
 
 
 def last_step(path: Path) -> int:
-    """The last step that any rank logged; -1 without a line."""
+    """The last step in the log of rank 0; -1 without a line."""
     return max((line["step"] for line in _lines(path)), default=-1)
-
-
-def _flat(keys: Any) -> tuple[str, ...]:
-    return tuple(key for row in keys for key in (row if isinstance(row, list) else [row]))
 
 
 def read_logs(path: Path) -> Steps:
@@ -47,12 +43,12 @@ def read_logs(path: Path) -> Steps:
     Raises:
         ValueError: there is no such log, or it is empty.
     """
-    lines = _lines(path)
+    lines = [line for part in (path, *path.parent.glob(f"{path.name}.*")) for line in _lines(part)]
     if not lines:
         raise ValueError(f"{path}: no sample was logged; the training wrote no callbacks.sample_log.")
     ranks: dict[int, dict[int, list[MicroBatch]]] = defaultdict(lambda: defaultdict(list))
     for line in lines:
-        ranks[line["step"]][line["rank"]].append(MicroBatch(keys=_flat(line["keys"]), loss=line["loss"]))
+        ranks[line["step"]][line["rank"]].append(MicroBatch(keys=tuple(line["keys"]), loss=line["loss"]))
     num_ranks = max(max(of_step) for of_step in ranks.values()) + 1
     full = max(len(micro) for of_step in ranks.values() for micro in of_step.values())
     return {
