@@ -59,15 +59,28 @@ class BatchShape:
 
 
 def fill(waiting: Sequence[Planned], max_tokens: int, max_crops: int | None) -> list[int]:
-    """The oldest sample, then the largest that still fit, by tokens and by crops."""
-    chosen, tokens, crops = [], max_tokens, max_crops
-    by_size = sorted(range(1, len(waiting)), key=lambda place: (-waiting[place].num_tokens, place))
-    for place in [0, *by_size]:
-        sample = waiting[place]
-        if sample.num_tokens <= tokens and (crops is None or sample.num_crops <= crops):
+    """The oldest sample and those others that leave least of `max_tokens` unused within `max_crops`, older ones first.
+
+    Exact, as a subset sum: bit t of `reach[n][c]` says whether some of the first n others have t tokens and c crops.
+    """
+    room = max_tokens - waiting[0].num_tokens
+    spare = None if max_crops is None else max_crops - waiting[0].num_crops
+    mask = (1 << room + 1) - 1
+    reach: list[dict[int, int]] = [{0: 1}]
+    for sample in waiting[1:]:
+        before, after = reach[-1], dict(reach[-1])
+        for crops, sums in before.items():
+            total = 0 if spare is None else crops + sample.num_crops
+            if spare is None or total <= spare:
+                after[total] = after.get(total, 0) | (sums << sample.num_tokens) & mask
+        reach.append(after)
+    tokens, crops = max((sums.bit_length() - 1, -crops) for crops, sums in reach[-1].items())
+    chosen, crops = [0], -crops
+    for place in range(len(waiting) - 1, 0, -1):
+        if not reach[place - 1].get(crops, 0) >> tokens & 1:
             chosen.append(place)
-            tokens -= sample.num_tokens
-            crops = None if crops is None else crops - sample.num_crops
+            tokens -= waiting[place].num_tokens
+            crops -= 0 if spare is None else waiting[place].num_crops
     return chosen
 
 
