@@ -98,7 +98,7 @@ class Manifest(Task):
         columns = parquet_columns(path)
         stored = "image" in columns and not _is_text(path, "image")
         filled = has_images(path) if stored else []
-        wanted = [name for name in columns if name in FIELDS and not (stored and name == "image")]
+        wanted = [name for name in columns if not (stored and name == "image")]
         for number, row in enumerate(parquet_rows(_Source(path.name), [path], (), wanted)):
             row = {key: value for key, value in row.items() if value is not None}
             paths = tuple(path.parent / name for name in _listed(row, "images", "image"))

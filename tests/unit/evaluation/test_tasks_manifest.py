@@ -1,0 +1,192 @@
+"""A set of one's own, prompts, origins and published rows."""
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from test_tasks_layouts import cell, parquet, picture, put, scienceqa_hub, textvqa_hub
+
+from data_prep.benchmark import ORIGINS, describe, main
+from dragonfly_lit.evaluation.published import ROWS, rows_of
+from dragonfly_lit.evaluation.tasks.manifest import METRICS, manifest
+from dragonfly_lit.evaluation.tasks.prompts import Template, prompt_book
+from dragonfly_lit.evaluation.tasks.question import Question
+from dragonfly_lit.evaluation.tasks.registry import TASKS
+
+CONF = Path(__file__).resolve().parents[3] / "conf"
+
+
+def lines(path, rows) -> None:
+    put(path, "\n".join(json.dumps(row, ensure_ascii=False) for row in rows) + "\n")
+
+
+def composed(*overrides):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("evaluate", overrides=list(overrides))
+
+
+def test_a_manifest_of_lines_is_read_and_scored(tmp_path):
+    put(tmp_path / "images/a.png", picture())
+    rows = [
+        {"id": 7, "question": "What is it?", "image": "images/a.png", "answers": ["soup"] * 10},
+        {"question": "And this?\u2028", "images": ["images/a.png"] * 2, "answer": "can"},
+        {"question": "Two and two?", "answer": 4, "category": "sums"},
+    ]
+    lines(tmp_path / "questions.jsonl", rows)
+    cfg = composed(
+        "benchmark=my_set", f"benchmark.manifest={tmp_path}/questions.jsonl", "benchmark.metric=vqa_accuracy"
+    )
+    task = instantiate(cfg.benchmark, _convert_="all")
+    questions = task.questions(tmp_path)
+    assert [(q.id, len(q.images), len(q.answers)) for q in questions] == [
+        ("7", 1, 10), ("row-000002", 2, 10), ("row-000003", 0, 10),
+    ]  # fmt: skip
+    metric = task.metric(questions)
+    for question, prediction in zip(questions, ("Soup.", "The can", "four"), strict=True):
+        metric.update(prediction, question)
+    assert metric.compute()["accuracy"] == 1
+    assert (task.name, task.headline, task.published()) == ("my_set", "accuracy", ())
+
+
+@pytest.mark.parametrize("stored", [True, False])
+def test_a_manifest_of_parquet_may_hold_its_images(tmp_path, stored):
+    put(tmp_path / "a.png", picture())
+    rows = [
+        {"question": "Which?", "image": cell() if stored else "a.png", "options": ["up", "down"], "answer": answer}
+        for answer in ("B", "1", "down")
+    ]
+    parquet(tmp_path / "questions.parquet", rows)
+    questions = manifest("mine", tmp_path / "questions.parquet", "multiple_choice").questions(tmp_path)
+    assert [question.answers for question in questions] == [("B",)] * 3
+    assert questions[2].read_images() == (picture(),)
+
+
+def test_every_metric_scores_a_manifest(tmp_path):
+    for name in METRICS:
+        row = {"question": "Is it?", "answer": "yes"}
+        lines(tmp_path / f"{name}.jsonl", [row | ({"choices": ["yes", "no"]} if name == "multiple_choice" else {})])
+        task = manifest("mine", tmp_path / f"{name}.jsonl", name)
+        questions = task.questions(tmp_path)
+        metric = task.metric(questions)
+        metric.update("A" if name == "multiple_choice" else "yes", questions[0])
+        assert metric.compute()[task.headline] == pytest.approx(1), name
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([{"image": "a.png", "answer": "x"}], "row 1 has no question; it has image, answer"),
+        ([{"question": "q", "answr": "x"}], "row 1 has the field 'answr'; use id,"),
+        ([{"question": "q"}], "question row-000001 has no answer"),
+        ([{"question": "q", "answer": "x", "image": "gone.png"}], r"question row-000001: there is no image .*gone.png"),
+        ([{"id": 1, "question": "q", "answer": "x"}] * 2, "1 question ids stand more than once, e.g. '1'"),
+        ([{"question": "q", "answer": "z", "choices": ["x", "y"]}], "the answer 'z' is neither a letter"),
+        ([["q"]], "row 1 is"),
+        ([], "no question was found"),
+    ],
+)
+def test_what_is_wrong_with_a_manifest_is_named(tmp_path, rows, message):
+    lines(tmp_path / "questions.jsonl", rows)
+    with pytest.raises(ValueError, match=message):
+        manifest("mine", tmp_path / "questions.jsonl", "exact_match").questions(tmp_path)
+
+
+def test_a_manifest_or_a_metric_that_does_not_exist_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"benchmark.manifest=gone.jsonl: there is no such file"):
+        manifest("mine", "gone.jsonl", "exact_match").questions(tmp_path)
+    with pytest.raises(ValueError, match=r"benchmark.metric='bleu': use one of exact_match, vqa_accuracy"):
+        manifest("mine", "gone.jsonl", "bleu")
+    with pytest.raises(ValueError, match=r"benchmark.manifest is empty"):
+        manifest("mine", "", "exact_match")
+
+
+def test_prompts_are_those_of_their_toolkits(tmp_path):
+    scienceqa_hub(tmp_path / "scienceqa")
+    textvqa_hub(tmp_path / "textvqa")
+    books = {name: instantiate(composed(f"prompt={name}").prompt, _convert_="all") for name in ("llava", "lmms_eval")}
+    science = TASKS["scienceqa"]().questions(tmp_path)[0]
+    for book in books.values():
+        assert book.template("scienceqa").render(science) == (
+            "Context: It falls.\nq0\nA. up\nB. down\nAnswer with the option's letter from the given choices directly."
+        )
+    text = TASKS["textvqa"](ocr=True).questions(tmp_path)[0]
+    suffix = "\nReference OCR token: NOKIA, 2310\nAnswer the question using a single word or phrase."
+    assert books["llava"].template("textvqa").render(text) == "what is the brand?" + suffix
+    assert books["lmms_eval"].template("textvqa").render(text) == "What is the brand?" + suffix
+    mme = Question(id="1", task="mme", text="Is it red? Please answer yes or no.", answers=("Yes",))
+    short = "Is it red?\nAnswer the question using a single word or phrase."
+    assert books["lmms_eval"].template("mme").render(mme) == short
+    chart = Question(id="1", task="chartqa", text="How {much}?", answers=("5",))
+    assert (
+        books["lmms_eval"].template("chartqa").render(chart) == "How {much}?\nAnswer the question with a single word."
+    )
+    choice = Question(id="1", task="mmmu", text="<image 1>?", answers=("A",), choices=("x", "y"))
+    letter = "Answer with the option's letter from the given choices directly."
+    assert books["llava"].template("mmmu").render(choice) == f"<image 1>?\n(A) x\n(B) y\n{letter}"
+    assert books["lmms_eval"].template("mmmu").render(choice) == f"<image 1>?\nA. x\nB. y\n\n{letter}"
+
+
+def test_every_benchmark_has_a_prompt_in_every_book_and_a_config():
+    for name in ("llava", "lmms_eval", "released"):
+        book = instantiate(composed(f"prompt={name}").prompt, _convert_="all")
+        for task in TASKS:
+            choices = ("x", "y") if task in ("ai2d", "scienceqa", "mmmu") else None
+            prompt = book.template(task).render(Question(id="1", task=task, text="Who?", choices=choices))
+            assert "Who?" in prompt
+            assert ("A. x" in prompt or "(A) x" in prompt) == (choices is not None)
+    for name, task in TASKS.items():
+        assert isinstance(instantiate(composed(f"benchmark={name}").benchmark, _convert_="all"), task)
+
+
+def test_suites_hold_their_members():
+    for suite, number in (("general", 8), ("general10", 10), ("biomed", 7)):
+        built = instantiate(composed(f"benchmark={suite}", "benchmark.limit=2").benchmark, _convert_="all")
+        assert [task.limit for task in built.tasks] == [2] * number
+        assert list(built.members) == [task.name for task in built.tasks]
+
+
+def test_a_mistyped_template_is_named():
+    with pytest.raises(ValueError, match=r"text has the field {qestion}; use {context}, {question}"):
+        Template(text="{qestion}")
+    with pytest.raises(ValueError, match=r"prompt=mine: pope has the key 'txt'"):
+        prompt_book("mine", {"text": "{question}"}, {"pope": {"txt": "x"}})
+
+
+def test_every_benchmark_has_an_origin(capsys):
+    assert set(ORIGINS) == set(TASKS)
+    for name in TASKS:
+        text = describe(name)
+        assert all(word in text for word in ("original", "licence", "layout", f"benchmark={name}"))
+    assert main([]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == len(TASKS)
+    with pytest.raises(ValueError, match="there is no benchmark 'popes'; use one of ai2d"):
+        main(["popes"])
+
+
+def test_published_rows_stand_beside_a_number_that_the_benchmark_reports():
+    assert len(ROWS) == 21 + 21 + 2 + 36
+    for row in ROWS:
+        assert row.task in TASKS
+        assert row.source
+    by_hand = {(row.task, row.metric): row.value for row in ROWS if row.model == "Dragonfly v1 (Llama-3-8B)"}
+    assert by_hand[("ai2d", "accuracy")] == 63.6
+    assert by_hand[("pope", "f1")] == 91.2
+    assert rows_of("chartqa") == (), "no verified number: nothing is printed"
+
+
+def test_parquet_without_a_struct_holds_images_too(tmp_path):
+    pq.write_table(
+        pa.table({"question": ["q"], "answer": ["x"], "image": pa.array([picture()], pa.binary())}),
+        tmp_path / "q.parquet",
+    )
+    assert manifest("mine", tmp_path / "q.parquet", "anls").questions(tmp_path)[0].read_images() == (picture(),)
+
+
+def test_a_column_that_no_field_stands_for_is_named(tmp_path):
+    parquet(tmp_path / "q.parquet", [{"question": "q", "answer": "x", "image_path": "a.png"}])
+    with pytest.raises(ValueError, match="row 1 has the field 'image_path'; use id, question_id"):
+        manifest("mine", tmp_path / "q.parquet", "exact_match").questions(tmp_path)
