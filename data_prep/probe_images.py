@@ -9,9 +9,10 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 COLOURS = {
-    "red": (214, 39, 40), "green": (44, 140, 44), "blue": (31, 80, 200), "yellow": (235, 200, 20),
-    "brown": (120, 70, 30), "teal": (0, 140, 140), "black": (15, 15, 15), "gray": (128, 128, 128),
+    "red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255), "yellow": (255, 255, 0),
+    "brown": (165, 42, 42), "teal": (0, 128, 128), "black": (0, 0, 0), "gray": (128, 128, 128),
 }  # fmt: skip
+"""Named as in easy-VQA."""
 SHAPES = ("circle", "rectangle", "triangle")
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "hubble_deep_field", "rocket", "retina", "grass", "gravel", "moon")
 """Photographs that scikit-image ships in its wheel and that are in the public domain or CC0."""

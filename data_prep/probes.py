@@ -2,7 +2,7 @@
 
 Each image has one detail in each quarter, all of about the same size, from 2% to 25% of the side: real handwritten
 digits (scikit-learn's) and coloured shapes on public-domain photographs (scikit-image's). Digits are split by writer
-sample, so none is in both splits. Answers are drawn first and uniformly, so chance is known; `dataset.json` tells it.
+sample, so none is in both splits. Details are drawn first and uniformly, so chance is known; `probes.json` tells it.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ import io
 import json
 import shutil
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from itertools import chain, islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.progress import track
@@ -32,6 +33,11 @@ SIZES = (0.02, 0.04, 0.06, 0.09, 0.13, 0.18, 0.25)
 """Side of a detail as a share of the canvas's side."""
 PLACES = {"upper left": (0, 0), "upper right": (1, 0), "lower left": (0, 1), "lower right": (1, 1)}
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+FIND = ("colour", "shape", "digit")
+"""Kinds of question that name what to find; the other kinds name a place, count or compare."""
+KINDS = (*FIND, "place", "count", "smallest")
+NUM_TRAIN, NUM_TEST, SIDE = 4000, 700, 192
+"""What the study of zoom variants is made with."""
 SHARD_SIZE = 500
 TEST_EVERY = 5
 """Every fifth writer sample of each digit belongs to the test split."""
@@ -48,20 +54,31 @@ def writer_samples(split: str) -> dict[int, list[int]]:
     return rows
 
 
-def place_details(rng: np.random.Generator, split: str, size: float, side: int) -> list[Detail]:
-    """One detail in each quarter of a canvas of `side` pixels, each about `size` of it wide."""
+def place_details(rng: np.random.Generator, split: str, size: float, side: int, *, varied: bool) -> list[Detail]:
+    """One detail in each quarter of a canvas of `side` pixels, each about `size` of it wide.
+
+    Args:
+        rng: of all that is random.
+        split: whose writer samples are used.
+        size: of a detail, as a share of the canvas's side.
+        side: of the canvas, in pixels.
+        varied: whether kinds and colours may come twice; otherwise there is one digit and one of each shape, in four
+            colours.
+    """
     samples, half, details = writer_samples(split), side // 2, []
-    for place, (column, row) in PLACES.items():
+    kinds = rng.choice((*SHAPES, "digit"), len(PLACES), replace=varied)
+    colours = rng.choice(list(COLOURS), len(PLACES), replace=varied)
+    for (place, (column, row)), kind, colour in zip(PLACES.items(), kinds.tolist(), colours.tolist(), strict=True):
         width = max(2, round(side * size * rng.uniform(1 - JITTER, 1 + JITTER)))
         width = min(width, half - 2)
         left = column * half + int(rng.integers(1, half - width))
         top = row * half + int(rng.integers(1, half - width))
-        digit = int(rng.integers(10)) if rng.random() < 0.5 else None
+        digit = int(rng.integers(10)) if kind == "digit" else None
         details.append(
             Detail(
                 place=place,
-                kind=SHAPES[rng.integers(len(SHAPES))] if digit is None else "digit",
-                colour=list(COLOURS)[rng.integers(len(COLOURS))],
+                kind=kind,
+                colour=colour,
                 digit=digit,
                 writer_sample=None if digit is None else int(rng.choice(samples[digit])),
                 box=(left, top, left + width, top + width),
@@ -70,16 +87,12 @@ def place_details(rng: np.random.Generator, split: str, size: float, side: int) 
     return details
 
 
-def ask(rng: np.random.Generator, details: list[Detail]) -> list[dict]:
-    """The questions about an image: text, answer, kind, and the box of the asked detail (None for a count)."""
-    asked = []
-    for detail in details:
-        where = f"in the {detail.place}"
-        asked.append(_question("colour", f"what colour is the detail {where}?", detail.colour, detail))
-        if detail.digit is not None:
-            asked.append(_question("digit", f"which digit is written {where}?", str(detail.digit), detail))
-        else:
-            asked.append(_question("shape", f"what shape is {where}?", detail.kind, detail))
+def ask(rng: np.random.Generator, details: list[Detail], kinds: Collection[str]) -> list[dict]:
+    """The questions of some kinds about an image: text, answer, kind, and the box of the asked detail (None: a count).
+
+    What is named by its kind or colour is the only one of it, so every question has one answer.
+    """
+    asked = [*_ask_by_kind(details), *_ask_by_place(details)]
     present = [detail.digit for detail in details if detail.digit is not None]
     # Half the counts ask for a digit that is there: a digit drawn blindly is hardly ever.
     counted = int(rng.choice(present)) if present and rng.random() < 0.5 else int(rng.integers(10))
@@ -88,26 +101,50 @@ def ask(rng: np.random.Generator, details: list[Detail]) -> list[dict]:
     for shape in SHAPES:
         same = sorted((d for d in details if d.kind == shape), key=lambda d: d.box[2] - d.box[0])
         if len(same) > 1 and same[0].box[2] - same[0].box[0] < same[1].box[2] - same[1].box[0]:
-            text = f"what colour is the smallest {shape}?"
+            text = f"what color is the smallest {shape}?"
             asked.append(_question("smallest", text, same[0].colour, same[0]))
-    return asked
+    return [question for question in asked if question["kind"] in kinds]
+
+
+def _ask_by_kind(details: list[Detail]) -> Iterator[dict]:
+    """Questions that name what to find, in the words of easy-VQA."""
+    kinds, colours = (Counter(getattr(detail, name) for detail in details) for name in ("kind", "colour"))
+    for detail in details:
+        if kinds[detail.kind] == 1:
+            yield _question("colour", f"what color is the {detail.kind}?", detail.colour, detail)
+        if colours[detail.colour] == 1 and detail.digit is None:
+            yield _question("shape", f"which shape is {detail.colour}?", detail.kind, detail)
+        if kinds[detail.kind] == 1 and detail.digit is not None:
+            yield _question("digit", "which digit is written?", str(detail.digit), detail)
+
+
+def _ask_by_place(details: list[Detail]) -> Iterator[dict]:
+    """Questions that name where to look."""
+    for detail in details:
+        yield _question("place", f"what color is the detail in the {detail.place}?", detail.colour, detail)
+        if detail.digit is None:
+            yield _question("place", f"what shape is in the {detail.place}?", detail.kind, detail)
+        else:
+            yield _question("place", f"which digit is written in the {detail.place}?", str(detail.digit), detail)
 
 
 def _question(kind: str, text: str, answer: str, detail: Detail | None) -> dict:
     return {"kind": kind, "text": text, "answer": answer, "box": None if detail is None else list(detail.box)}
 
 
-def probe(split: str, number: int, *, seed: int, side: int) -> Record:
+def probe(split: str, number: int, *, seed: int, side: int, kinds: Collection[str] = FIND) -> Record:
     """Sample `number` of a split: a pure function of its arguments."""
     rng = np.random.default_rng([seed, SPLITS.index(split), number])
     size = SIZES[number % len(SIZES)]
-    details = place_details(rng, split, size, side)
+    # Half the scenes repeat kinds where counting and comparing are asked for.
+    varied = not set(kinds) <= set(FIND) and number // len(SIZES) % 2 == 1
+    details = place_details(rng, split, size, side, varied=varied)
     canvas = background(rng, side)
     for detail in details:
         draw(canvas, detail)
     encoded = io.BytesIO()
     canvas.save(encoded, "JPEG", quality=92, subsampling=0)
-    questions = ask(rng, details)
+    questions = ask(rng, details, kinds)
     turns = [turn for q in questions for turn in (("user", q["text"]), ("assistant", q["answer"]))]
     key = f"{split}-{number:06d}"
     return Record(
@@ -131,7 +168,10 @@ def chance(records: Iterable[Record]) -> dict[str, float]:
     return {kind: count.most_common(1)[0][1] / count.total() for kind, count in sorted(answers.items())}
 
 
-def make_probes(root: Path, *, num_train: int, num_test: int, seed: int, side: int) -> Path:
+def make_probes(
+    root: Path, *, num_train: int = NUM_TRAIN, num_test: int = NUM_TEST, seed: int = 0, side: int = SIDE,
+    kinds: Collection[str] = FIND,
+) -> Path:  # fmt: skip
     """Draw both splits under `root/probes` unless they lie there already with the same settings.
 
     Raises:
@@ -139,7 +179,10 @@ def make_probes(root: Path, *, num_train: int, num_test: int, seed: int, side: i
     """
     home = root / NAME
     home.mkdir(parents=True, exist_ok=True)
-    settings = {"num_train": num_train, "num_test": num_test, "seed": seed, "side": side}
+    settings = {
+        "num_train": num_train, "num_test": num_test, "seed": seed, "side": side,
+        "kinds": [kind for kind in KINDS if kind in kinds],
+    }  # fmt: skip
     with alone(home / ".lock"):
         card = home / "probes.json"
         if card.is_file():
@@ -154,7 +197,7 @@ def make_probes(root: Path, *, num_train: int, num_test: int, seed: int, side: i
     return home
 
 
-def _write_split(home: Path, split: str, settings: dict[str, int]) -> dict[str, float]:
+def _write_split(home: Path, split: str, settings: dict[str, Any]) -> dict[str, float]:
     partial, final = home / f".{split}.partial", home / split
     for left_behind in (partial, final):
         shutil.rmtree(left_behind, ignore_errors=True)
@@ -163,14 +206,14 @@ def _write_split(home: Path, split: str, settings: dict[str, int]) -> dict[str, 
 
     def records() -> Iterator[Record]:
         for number in track(range(total), description=f"drawing {split}"):
-            record = probe(split, number, seed=settings["seed"], side=settings["side"])
+            record = probe(split, number, seed=settings["seed"], side=settings["side"], kinds=settings["kinds"])
             seen.append(record)
             yield record
 
     stream = records()
     for number, first in enumerate(stream):
         write_shard(partial / f"{NAME}-{split}-{number:05d}.tar", chain([first], islice(stream, SHARD_SIZE - 1)))
-    index_folder(partial, name=f"{NAME}/{split}", licence=LICENCE)
+    index_folder(partial, licence=LICENCE)
     partial.rename(final)
     assert (final / DATASET_FILE).is_file()
     return chance(seen)
@@ -180,12 +223,15 @@ def main(argv: list[str]) -> int:
     """Draw the probes and say where they are and what chance gives."""
     parser = argparse.ArgumentParser(prog="python -m data_prep probes", description=__doc__)
     parser.add_argument("--root", type=Path, default=Path("data"), help="folder of all data (default: data)")
-    parser.add_argument("--num-train", type=int, default=4000, help="training images (default: 4000)")
-    parser.add_argument("--num-test", type=int, default=700, help="test images (default: 700)")
-    parser.add_argument("--side", type=int, default=192, help="side of the canvas in pixels (default: 192)")
+    parser.add_argument("--num-train", type=int, default=NUM_TRAIN, help="training images (default: %(default)s)")
+    parser.add_argument("--num-test", type=int, default=NUM_TEST, help="test images (default: %(default)s)")
+    parser.add_argument("--side", type=int, default=SIDE, help="side of the canvas in pixels (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=FIND, help="of questions (default: %(default)s)")
     args = parser.parse_args(argv)
-    home = make_probes(args.root, num_train=args.num_train, num_test=args.num_test, seed=args.seed, side=args.side)
+    home = make_probes(
+        args.root, num_train=args.num_train, num_test=args.num_test, seed=args.seed, side=args.side, kinds=args.kinds
+    )
     told = json.loads((home / "probes.json").read_text())["chance"]
     print(f"{home}: chance is " + ", ".join(f"{kind} {share:.1%}" for kind, share in told.items()))
     return 0

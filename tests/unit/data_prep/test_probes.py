@@ -8,19 +8,19 @@ from PIL import Image
 
 pytest.importorskip("skimage")
 from data_prep.probe_images import COLOURS, digits
-from data_prep.probes import PLACES, SIZES, chance, make_probes, probe, writer_samples
+from data_prep.probes import FIND, KINDS, PLACES, SIZES, chance, make_probes, probe, writer_samples
 
 SIDE = 128
 
 
 @pytest.fixture(scope="module")
 def records():
-    return [probe("train", number, seed=0, side=SIDE) for number in range(70)]
+    return [probe("train", number, seed=0, side=SIDE, kinds=KINDS) for number in range(140)]
 
 
 def test_a_probe_is_a_function_of_its_number_and_seed(records):
-    assert probe("train", 5, seed=0, side=SIDE) == records[5]
-    assert probe("train", 5, seed=1, side=SIDE) != records[5]
+    assert probe("train", 5, seed=0, side=SIDE, kinds=KINDS) == records[5]
+    assert probe("train", 5, seed=1, side=SIDE, kinds=KINDS) != records[5]
 
 
 def test_no_written_digit_is_in_both_splits():
@@ -58,7 +58,7 @@ def test_the_colour_that_is_asked_for_is_on_the_tile(records):
     record = next(r for r in records if r.meta["size"] == max(SIZES))
     image = np.asarray(Image.open(io.BytesIO(record.images[0])), dtype=float)
     for question, answer, box in zip(record.turns[0::2], record.turns[1::2], record.meta["boxes"], strict=True):
-        if "what colour is the detail" in question.text and box is not None:
+        if "what color is the detail" in question.text and box is not None:
             left, top, right, bottom = box
             tile = image[top:bottom, left:right].reshape(-1, 3)
             distance = {name: np.abs(tile - ink).sum(1).min() for name, ink in COLOURS.items()}
@@ -67,10 +67,21 @@ def test_the_colour_that_is_asked_for_is_on_the_tile(records):
 
 def test_chance_is_the_share_of_the_most_frequent_answer(records):
     told = chance(records)
-    assert set(told) == {"colour", "digit", "shape", "count", "smallest"}
+    assert set(told) == set(KINDS)
     assert told["digit"] < 0.25
     assert told["colour"] < 0.25
     assert 0.4 < told["count"] < 0.8
+
+
+def test_what_a_question_names_is_there_once_and_is_the_answer():
+    for number in range(21):
+        record = probe("test", number, seed=0, side=SIDE)
+        texts = [turn.text for turn in record.turns[0::2]]
+        assert len(set(texts)) == len(texts) == 8
+        assert set(record.meta["kinds"]) == set(FIND)
+        told = dict(zip(texts, (turn.text for turn in record.turns[1::2]), strict=True))
+        for shape in ("circle", "rectangle", "triangle"):
+            assert told[f"which shape is {told[f'what color is the {shape}?']}?"] == shape
 
 
 def test_made_twice_is_made_once_and_other_settings_are_refused(tmp_path):
