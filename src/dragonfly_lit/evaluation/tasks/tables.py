@@ -17,8 +17,15 @@ from dragonfly_lit.evaluation.tasks.images import StoredImage
 class Reader(Protocol):
     """What a message needs to know of a task."""
 
-    name: Any
-    expects: Any
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        ...
+
+    @property
+    def expects(self) -> str:
+        """The layouts that it reads."""
+        ...
 
 
 def missing(task: Reader, folder: Path, what: str) -> ValueError:
