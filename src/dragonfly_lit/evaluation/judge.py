@@ -40,7 +40,7 @@ Which city is this? | Oslo <AND> Norway | Somewhere in Norway, perhaps Bergen. |
 {question} | {accepted} | {answer} | """
 """Ends where the judge goes on with a number; fields {question}, {accepted} and {answer}."""
 
-_NUMBER = re.compile(r"(?<![\d.])(?:0(?:\.\d+)?|1(?:\.0+)?)(?![\d.])")
+_NUMBER = re.compile(r"(?<![\d.])(?:0(?:\.\d+)?|1(?:\.0+)?)(?!\.?\d)")
 _FIELD = re.compile(r"\{(question|accepted|answer)\}")
 RETRIED = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
 MAX_WAIT_S = 60.0
