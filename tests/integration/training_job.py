@@ -17,6 +17,7 @@ from dragonfly_lit.processing.batches import collate, pack
 from dragonfly_lit.processing.sequences import SequenceBuilder
 from dragonfly_lit.spec.records import Batch, Sample, Turn
 from dragonfly_lit.training.module import TrainingModule
+from dragonfly_lit.training.network import named_weights
 from dragonfly_lit.training.saving import Checkpoints
 from dragonfly_lit.training.stages import Group, Stage
 from dragonfly_lit.training.strategies import Ddp, Fsdp, Single
@@ -61,7 +62,7 @@ class Stream:
     """Every rank's share of a list of micro-batches, dealt out in turn, with a position that is saved."""
 
     def __init__(self, batches: list[Batch], rank: int, world: int) -> None:
-        self.batches, self.position = batches[rank::world], 0
+        self.batches, self.position, self.world = batches[rank::world], 0, world
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -73,10 +74,10 @@ class Stream:
         self.position = 0
 
     def state_dict(self) -> dict[str, int]:
-        return {"position": self.position}
+        return {"position": self.position * self.world}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        self.position = state["position"]
+        self.position = state["position"] // self.world
 
 
 def run(
@@ -122,7 +123,7 @@ def run(
         "losses": losses.losses,
         "norms": losses.norms,
         "step": trainer.global_step,
-        "weights": {name: _full(p) for name, p in lightning_module.model.named_parameters()},
+        "weights": {name: _full(p) for name, p in named_weights(lightning_module.model).items()},
     }
 
 

@@ -13,8 +13,8 @@ from torch.optim import AdamW
 
 from dragonfly_lit.training.checkpoint_files import INFO_FILE, CheckpointInfo, read_info, read_tensors, saved_tensors
 from dragonfly_lit.training.lora import merge_adapters
+from dragonfly_lit.training.network import named_weights, plain_name
 from dragonfly_lit.training.optimizer import check_same_groups
-from dragonfly_lit.training.sharding import plain_name
 from dragonfly_lit.training.stages import Stage
 
 CHECKPOINTS = "checkpoints"
@@ -120,7 +120,7 @@ def network_tensors(model: nn.Module, *, trainable_only: bool = False) -> dict[s
     for module in model.modules():
         if isinstance(module, FSDPModule):
             module.reshard()
-    parameters = {plain_name(name): p for name, p in model.named_parameters()}
+    parameters = named_weights(model)
     everything = {plain_name(name) for name, _ in model.named_parameters(remove_duplicate=False)}
     buffers = {
         n: b for name, b in model.state_dict(keep_vars=True).items() if (n := plain_name(name)) not in everything

@@ -11,6 +11,16 @@ from dragonfly_lit.spec.records import Batch
 from dragonfly_lit.training.precision import autocast
 
 
+def plain_name(name: str) -> str:
+    """A parameter's name without what activation checkpointing and compiling put into it."""
+    return name.replace("_checkpoint_wrapped_module.", "").replace("_orig_mod.", "")
+
+
+def named_weights(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Parameters by plain name, shared ones once."""
+    return {plain_name(name): parameter for name, parameter in model.named_parameters()}
+
+
 class StepLoss(NamedTuple):
     """What a micro-batch adds to an optimizer step.
 

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.optim import AdamW
 
+from dragonfly_lit.training.network import named_weights, plain_name
 from dragonfly_lit.training.stages import Claim, Stage
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -17,12 +18,12 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 def undecayed(model: nn.Module) -> set[str]:
     """Names of weights that weight decay spares: embeddings, and whatever has fewer than two axes (norms, biases)."""
     embeddings = {
-        f"{prefix}.{name}" if prefix else name
+        plain_name(f"{prefix}.{name}" if prefix else name)
         for prefix, module in model.named_modules()
         if isinstance(module, nn.Embedding)
         for name, _ in module.named_parameters(recurse=False)
     }
-    return embeddings | {name for name, p in model.named_parameters() if p.ndim < 2}
+    return embeddings | {name for name, p in named_weights(model).items() if p.ndim < 2}
 
 
 def build_optimizer(claims: Sequence[Claim], spared: set[str], stage: Stage) -> AdamW:

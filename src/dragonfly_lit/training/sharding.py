@@ -80,11 +80,6 @@ def compile_blocks(model: nn.Module, mode: str) -> None:
             block.compile()
 
 
-def plain_name(name: str) -> str:
-    """A parameter's name without what activation checkpointing and compiling put into it."""
-    return name.replace("_checkpoint_wrapped_module.", "").replace("_orig_mod.", "")
-
-
 def units(root: nn.Module) -> list[nn.Module]:
     """What is sharded on its own, besides the root: every block, and every part whose weights train differently
     from the root's.

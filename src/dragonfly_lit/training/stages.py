@@ -13,6 +13,7 @@ from typing import get_args
 
 from torch import nn
 
+from dragonfly_lit.training.network import named_weights
 from dragonfly_lit.training.schedule import Shape, factor, num_warmup_steps
 
 
@@ -134,7 +135,7 @@ def claims(model: nn.Module, groups: Sequence[Group]) -> list[Claim]:
     Raises:
         ValueError: a pattern matches nothing, or two groups claim the same weight.
     """
-    parameters = dict(model.named_parameters())
+    parameters = named_weights(model)
     owners: dict[str, str] = {}
     found = []
     for group in groups:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dragonfly_lit.models.flops import Trained, Work, peak_flops, step_flops
 from dragonfly_lit.spec.records import Batch
-from dragonfly_lit.training.network import StepLoss
+from dragonfly_lit.training.network import StepLoss, named_weights
 from dragonfly_lit.training.survival import device_memory
 
 
@@ -35,7 +35,7 @@ class Telemetry(Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         device = pl_module.device
-        parameters = dict(pl_module.model.named_parameters())
+        parameters = named_weights(pl_module.model)
         self._config = pl_module.model.config
         self._trained = Trained(
             **{

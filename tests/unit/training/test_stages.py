@@ -4,6 +4,7 @@ import pytest
 
 from dragonfly_lit.models.tiny import tiny_model
 from dragonfly_lit.training.optimizer import build_optimizer, check_same_groups, group_names, undecayed
+from dragonfly_lit.training.sharding import checkpoint_activations
 from dragonfly_lit.training.stages import Group, Stage, claims, freeze
 
 
@@ -104,3 +105,10 @@ def test_an_optimizer_state_of_other_weights_is_refused(model):
     saved = group_names(optimizer_of(model, Group(match="projector.*", lr=1.0)))
     with pytest.raises(ValueError, match=r"projector.*has 1 weights there and 0 here.*use init_from="):
         check_same_groups(saved, optimizer_of(model, Group(match="vision.*", lr=1.0)), "a checkpoint")
+
+
+def test_activation_checkpointing_changes_no_name_and_no_decay():
+    wrapped = tiny_model()
+    plain = group_names(optimizer_of(wrapped, Group(match="*", lr=1.0)))
+    checkpoint_activations(wrapped, "full")
+    assert group_names(optimizer_of(wrapped, Group(match="*", lr=1.0))) == plain

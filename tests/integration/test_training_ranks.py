@@ -1,0 +1,84 @@
+"""Two ranks are one, under every strategy, with clipping, frozen parts and a freeze schedule."""
+
+import pytest
+from training_job import ALL, PROJECTOR, largest_difference, run, run_ranks
+
+MIXED = {"groups": ALL, "steps": 6, "num_batches": 22}
+"""A text-only sample stands in every fifth place, so some micro-batch of one rank has no image."""
+FROZEN = {"groups": PROJECTOR, "steps": 4, "num_batches": 8, "stage_name": "1"}
+STEP_3 = "checkpoints/step-00000003"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("ranks")
+
+
+@pytest.fixture(scope="module")
+def two(folder):
+    save = {"every": 3, "save": {"keep_last": 9}}
+    jobs = {}
+    for strategy in ("ddp", "fsdp"):
+        jobs |= {
+            strategy: {"strategy": strategy, **save, **MIXED},
+            f"{strategy}-resumed": {"strategy": strategy, "resume": f"{strategy}/{STEP_3}", **MIXED},
+            f"{strategy}-frozen": {"strategy": strategy, **FROZEN},
+        }
+    jobs |= {
+        "fsdp-from-ddp": {"strategy": "fsdp", "resume": f"ddp/{STEP_3}", **MIXED},
+        "fsdp-background": {
+            "strategy": "fsdp", "every": 3, "save": {"background": True, "keep_last": 9},
+            "strategy_options": {"activation_checkpointing": "selective", "reshard": False}, **MIXED,
+        },
+        "fsdp-last": {
+            "strategy": "fsdp", "strategy_options": {"reduce": "last", "offload": True}, "accumulate": 2, **MIXED,
+        },
+        "ddp-full": {"strategy": "ddp", "strategy_options": {"activation_checkpointing": "full"}, **MIXED},
+        "fsdp-bf16": {"strategy": "fsdp", "precision": "bf16", **MIXED},
+    }  # fmt: skip
+    return run_ranks(2, folder, jobs)
+
+
+@pytest.fixture(scope="module")
+def one(folder):
+    return run(folder / "one", accumulate=2, **MIXED)
+
+
+@pytest.mark.parametrize("job", ["ddp", "fsdp", "fsdp-background", "ddp-full"])
+def test_two_ranks_equal_one_that_accumulates(one, two, job):
+    assert two[job]["losses"] == pytest.approx(one["losses"], rel=1e-6)
+    assert two[job]["norms"] == pytest.approx(one["norms"], rel=1e-5)
+    assert largest_difference(one, two[job]) < 2e-6
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_two_ranks_equal_one_with_frozen_parts(folder, two, strategy):
+    alone = run(folder / f"{strategy}-alone", accumulate=2, **FROZEN)
+    assert largest_difference(alone, two[f"{strategy}-frozen"]) < 2e-6
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_resume_in_the_middle_of_a_freeze_schedule_is_exact(two, strategy):
+    assert largest_difference(two[strategy], two[f"{strategy}-resumed"]) == 0.0
+    assert two[strategy]["losses"][3:] == two[f"{strategy}-resumed"]["losses"]
+
+
+def test_a_ddp_checkpoint_resumes_under_fsdp(two):
+    assert largest_difference(two["ddp"], two["fsdp-from-ddp"]) < 2e-6
+
+
+@pytest.mark.parametrize("strategy", ["fsdp", "fsdp-background"])
+def test_two_sharded_ranks_resume_as_one_process(folder, one, two, strategy):
+    alone = run(folder / f"{strategy}-to-one", accumulate=2, resume=folder / strategy / STEP_3, **MIXED)
+    assert largest_difference(one, alone) < 2e-6
+
+
+def test_reducing_once_a_step_equals_reducing_every_micro_batch(folder, two):
+    alone = run(folder / "four", accumulate=4, **MIXED)
+    assert two["fsdp-last"]["losses"] == pytest.approx(alone["losses"], rel=1e-6)
+    assert largest_difference(alone, two["fsdp-last"]) < 2e-6
+
+
+def test_bf16_follows_fp32_from_float32_master_weights(one, two):
+    assert two["fsdp-bf16"]["losses"] == pytest.approx(one["losses"], rel=0.02)
+    assert all(str(w.dtype) == "torch.float32" for w in two["fsdp-bf16"]["weights"].values())
