@@ -36,6 +36,9 @@ def main(argv: list[str]) -> int:
         return 1
     try:
         return import_module(f"data_prep.{name.replace('-', '_')}").main(rest)
+    except BrokenPipeError:  # whoever read the output has seen enough
+        sys.stdout = None
+        return 0
     except (ValueError, OSError) as error:
         print(f"python -m data_prep {name}: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
