@@ -1,4 +1,4 @@
-"""Pretrain the tiny vision tower and language model that `model=tiny` starts from: `python -m data_prep backbones --help`."""
+"""`python -m data_prep backbones`: pretrain the tiny tower and language model that `model=tiny` starts from."""
 
 from data_prep.backbones.command import main
 

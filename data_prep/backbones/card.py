@@ -21,20 +21,24 @@ What `model=tiny` starts from, in the plain layout of transformers, bfloat16:
 | `language/` | `LlamaForCausalLM`, 128 wide, 4 layers, {num_words} words | {language_weights:,} |
 | `tokenizer/` | byte-level BPE with the special tokens of Llama-3 that Dragonfly uses | |
 
-Made by `{command}` in {seconds:.0f} s on {threads} CPU threads. A rerun on the same number of threads gives the same weights.
+Made by `{command}` in {seconds:.0f} s on {threads} CPU threads.
+A rerun on the same number of threads of the same machine gives the same weights.
 
 ## Data
 
-Nothing but a drawn world: one shape ({shapes}) in one colour ({colours}) on a light ground, drawn anew for every step by
-`data_prep/backbones/world.py`, and the captions, questions and answers of `data_prep/backbones/texts.py`. The phrasing and eight of
-the colours are those of easy-VQA; none of its images or question files is read.
+Nothing but a drawn world: one shape ({shapes}) in one colour
+({colours}) on a light ground, drawn anew for every
+step by `data_prep/backbones/world.py`, and the captions, questions and answers of `data_prep/backbones/texts.py`.
+The phrasing and eight of the colours are those of easy-VQA; none of its images or question files is read.
 
-- Tower: {tower_steps} steps of {views} crops, each scene whole and at random zooms. Linear heads on the features before the last layer (those
-  that Dragonfly takes, class token included) learn colour, shape and cover of every patch; after the last layer, crops are matched
-  with captions as in CLIP. The heads are thrown away.
-- Language model: {language_steps} steps of {rows} scenes with {questions} questions each, in the Llama-3 format. What is asked about stands before
-  `<|begin_of_text|>`: one to {crops} crops of noisy vectors, some of which hold the words of the caption, weak, mixed and now and then
-  wrong. It has never seen a feature of the tower; aligning the two is what stage 1 trains.
+- Tower: {tower_steps} steps of {views} crops, each scene whole and at random zooms. Linear heads on the features
+  before the last layer (those that Dragonfly takes, class token included) learn colour, shape and cover of every patch;
+  after the last layer, crops are matched with captions as in CLIP. The heads are thrown away.
+- Language model: {language_steps} steps of {rows} scenes with {questions} questions each, in the Llama-3 format. What is
+  asked about stands before `<|begin_of_text|>`: one to {crops} crops of noisy vectors, some of which hold the words of
+  the caption, weak, mixed and now and then wrong. Linear readers of the middle blocks (the scene's colour and shape;
+  whether what is asked about is there) help it to learn to compare, and are thrown away. It has never seen a feature of
+  the tower: aligning the two is what stage 1 trains.
 
 ## Probes
 

@@ -1,8 +1,8 @@
 """Stand-ins for an image in the language model's pretraining: long rows of noisy vectors, a few of which mean a word.
 
-An image will reach the language model as crops of 17 vectors and a newline each, in front of the text; a few of them will show
-the shape, mixed, weak, and sometimes mistaken. The rows drawn here are made of the model's own word embeddings in just
-that manner, from the caption alone: nothing of a picture goes into them.
+An image will reach the language model as crops of 17 vectors and a newline each, in front of the text; a few of them
+will show the shape, mixed, weak, and sometimes mistaken. The rows drawn here are made of the model's own word
+embeddings in just that manner, from the caption alone: nothing of a picture goes into them.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ def draw_prefix(
         return torch.randn(*size, generator=generator)
 
     shown = _shown(rows, num_crops, uniform)
-    colour_seen = _mistaken(colour, len(COLOURS), slots, uniform(0, 0.15, rows, 1), generator)
-    shape_seen = _mistaken(shape, len(SHAPES), slots, uniform(0, 0.45, rows, 1), generator)
+    colour_seen = _mistaken(colour, len(COLOURS), slots, uniform(0, 0.1, rows, 1), generator)
+    shape_seen = _mistaken(shape, len(SHAPES), slots, uniform(0, 0.3, rows, 1), generator)
     strength = uniform(0.5, 2.0, rows, 1, 1)
     evidence = (
         embed(words.colours[colour_seen]) * uniform(0.4, 1.6, rows, slots, 1)

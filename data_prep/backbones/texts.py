@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 
@@ -43,27 +44,50 @@ def _pick(options: tuple[str, ...], rng: np.random.Generator) -> str:
     return options[int(rng.integers(len(options)))]
 
 
-def question(colour: str, shape: str, rng: np.random.Generator) -> tuple[str, str]:
-    """A random question about a scene, and its answer: a colour, a shape, yes, no, or the caption."""
+class Asked(NamedTuple):
+    """One question about a scene.
+
+    Attributes:
+        text: the question.
+        answer: a colour, a shape, yes, no, or the caption.
+        holds: whether what a yes-or-no question names is there, negated or not; None for the others.
+    """
+
+    text: str
+    answer: str
+    holds: bool | None = None
+
+
+def ask(colour: str, shape: str, rng: np.random.Generator, share_negated: float = 0.5) -> Asked:
+    """A random question about a scene.
+
+    Args:
+        colour: of the scene's shape.
+        shape: its kind.
+        rng: of the choice.
+        share_negated: how many of the questions answered by yes or no ask for absence.
+    """
     kind = rng.random()
     if kind < 0.08:
-        return _pick(_DESCRIBE, rng), caption(colour, shape)
+        return Asked(_pick(_DESCRIBE, rng), caption(colour, shape))
     if kind < 0.26:
-        return _pick(_ABOUT_SHAPE if rng.random() < 0.7 else _ABOUT_NAMED_COLOUR, rng).format(colour=colour), shape
+        return Asked(
+            _pick(_ABOUT_SHAPE if rng.random() < 0.7 else _ABOUT_NAMED_COLOUR, rng).format(colour=colour), shape
+        )
     if kind < 0.42:
-        return _pick(_ABOUT_COLOUR, rng).format(shape=shape), colour
+        return Asked(_pick(_ABOUT_COLOUR, rng).format(shape=shape), colour)
     asked_colour = colour if rng.random() < 0.5 else _pick(COLOURS, rng)
     asked_shape = shape if rng.random() < 0.5 else _pick(SHAPES, rng)
     form = rng.random()
     if form < 0.45:
-        thing, true = f"{asked_colour} shape", asked_colour == colour
+        thing, holds = f"{asked_colour} shape", asked_colour == colour
     elif form < 0.9:
-        thing, true = asked_shape, asked_shape == shape
+        thing, holds = asked_shape, asked_shape == shape
     else:
-        thing, true = f"{asked_colour} {asked_shape}", asked_colour == colour and asked_shape == shape
-    negated = rng.random() < 0.5
-    text = _pick(_IS_THERE_NO if negated else _IS_THERE, rng).format(thing=thing)
-    return text.replace(" a orange", " an orange"), "yes" if true != negated else "no"
+        thing, holds = f"{asked_colour} {asked_shape}", asked_colour == colour and asked_shape == shape
+    negated = rng.random() < share_negated
+    text = _pick(_IS_THERE_NO if negated else _IS_THERE, rng).format(thing=thing).replace(" a orange", " an orange")
+    return Asked(text, "yes" if holds != negated else "no", holds)
 
 
 def every_sentence() -> Iterator[str]:

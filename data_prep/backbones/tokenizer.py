@@ -10,7 +10,8 @@ from dragonfly_lit.spec.tokens import BEGIN_OF_TEXT, END_OF_TEXT, END_OF_TURN, S
 
 NUM_WORDS = 512
 LLAMA_PIECES = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 """How Llama-3 cuts text before its pairs are merged; a blank line is one piece."""
 ANSWER_REPEATS = 200

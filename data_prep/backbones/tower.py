@@ -1,7 +1,7 @@
-"""Pretrain the tiny vision tower: what a patch shows, read off the features that Dragonfly takes, and captions off the last.
+"""Pretrain the tiny vision tower: attributes read off the features that Dragonfly takes, captions off the last ones.
 
-The features that the language model will read are those before the last layer, class token kept, no final norm. So linear
-heads on them learn colour, shape and cover; the last layer learns to match crops with captions, as CLIP does.
+The features that the language model will read are those before the last layer, class token kept, no final norm. So
+linear heads on them learn colour, shape and cover; the last layer learns to match crops with captions, as CLIP does.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 from transformers import CLIPVisionConfig, CLIPVisionModel
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
@@ -39,7 +39,7 @@ def normalised(pixels: np.ndarray) -> Tensor:
 
 
 class Targets:
-    """What each token of a crop should say, class token first: index into COLOURS and SHAPES, the last one for ground."""
+    """What each token of a crop should say, class token first: index into COLOURS and SHAPES, one beyond for ground."""
 
     def __init__(self, views: Views) -> None:
         cover = torch.from_numpy(views.cover)
@@ -126,7 +126,9 @@ def train_tower(
 @torch.no_grad()
 def probe_tower(tower: CLIPVisionModel, heads: Heads, seed: int, num_scenes: int = 500) -> dict[str, float]:
     """Accuracy on newly drawn scenes: colour and shape of patches and of whole views, and ground told from shape."""
-    views = draw_views(num_scenes, VIEWS_A_SCENE, tower.config.image_size, tower.config.patch_size, np.random.default_rng([seed, 2]))
+    views = draw_views(
+        num_scenes, VIEWS_A_SCENE, tower.config.image_size, tower.config.patch_size, np.random.default_rng([seed, 2])
+    )
     targets = Targets(views)
     features = tower(pixel_values=normalised(views.pixels), output_hidden_states=True).hidden_states[FEATURE_LAYER]
     colour, shape = heads.colour(features).argmax(-1), heads.shape(features).argmax(-1)

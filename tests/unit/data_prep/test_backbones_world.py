@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_prep.backbones.texts import COLOURS, SHAPES, caption, question
+from data_prep.backbones.texts import COLOURS, SHAPES, ask, caption
 from data_prep.backbones.tokenizer import train_tokenizer
 from data_prep.backbones.world import COLOUR_JITTER, RGB, draw_scene, draw_views
 from dragonfly_lit.spec.tokens import BEGIN_OF_TEXT, END_OF_TEXT, END_OF_TURN, STRUCTURAL
@@ -26,7 +26,9 @@ def test_a_covered_patch_has_the_colour_that_its_label_names(views):
     covered = views.cover > 0.999
     assert covered.sum() > 20
     named = np.array([RGB[colour] for colour in COLOURS])[views.colour[covered]]
-    assert np.abs(patches[covered] - named).max() <= COLOUR_JITTER + 6, "the jitter, and the edge that bicubic resizing sharpens"
+    assert np.abs(patches[covered] - named).max() <= COLOUR_JITTER + 6, (
+        "the jitter, and the edge that bicubic resizing sharpens"
+    )
 
 
 def test_a_patch_is_labelled_with_colour_and_shape_or_with_neither(views):
@@ -51,20 +53,26 @@ def test_every_colour_and_shape_is_drawn():
 
 def test_every_answer_is_true_of_its_scene():
     rng = np.random.default_rng(2)
-    negations = ("not", "no")
     seen = set()
     for _ in range(3000):
         colour, shape = COLOURS[rng.integers(len(COLOURS))], SHAPES[rng.integers(len(SHAPES))]
-        asked, answer = question(colour, shape, rng)
-        words = asked.rstrip("?.").split()
-        seen.add(answer)
-        if answer in ("yes", "no"):
-            named = [w for w in words if w in (*COLOURS, *SHAPES)]
-            holds = set(named) <= {colour, shape} and named
-            assert (answer == "yes") == (bool(holds) != any(w in words for w in negations)), asked
-        else:
-            assert answer in (colour, shape, caption(colour, shape)), asked
+        asked = ask(colour, shape, rng)
+        words = asked.text.rstrip("?.").split()
+        seen.add(asked.answer)
+        if asked.holds is None:
+            assert asked.answer in (colour, shape, caption(colour, shape)), asked
+            continue
+        named = {word for word in words if word in (*COLOURS, *SHAPES)}
+        assert asked.holds == (named <= {colour, shape} and bool(named)), asked
+        negated = "not" in words or "no" in words
+        assert asked.answer == ("yes" if asked.holds != negated else "no"), asked
     assert {"yes", "no", *COLOURS, *SHAPES} < seen
+
+
+def test_nothing_is_negated_where_the_share_is_zero():
+    rng = np.random.default_rng(3)
+    texts = [ask("red", "star", rng, share_negated=0.0).text for _ in range(500)]
+    assert not any(" no" in text for text in texts)
 
 
 def test_a_caption_has_the_article_that_its_colour_wants():
