@@ -96,9 +96,11 @@ def main() -> None:
     plain = one_by_one(model, processor, asks)
     end = time.perf_counter()
     numbers = {
-        "questions": len(asks), "images": len({ask.image_keys for ask in asks if ask.image_keys}), "threads": args.threads,
+        "questions": len(asks), "threads": args.threads,
+        "images": len({ask.image_keys for ask in asks if ask.image_keys}),
         "one_by_one_per_s": len(asks) / (end - middle), "together_per_s": len(asks) / (middle - start),
-        "ratio": (end - middle) / (middle - start), "same_answers": sum(a == b for a, b in zip(fast, plain, strict=True)),
+        "ratio": (end - middle) / (middle - start),
+        "same_answers": sum(a == b for a, b in zip(fast, plain, strict=True)),
     }  # fmt: skip
     table = Table("way", "answers/s")
     table.add_row("one by one", f"{numbers['one_by_one_per_s']:.1f}")
