@@ -15,7 +15,7 @@ from dragonfly_lit.evaluation.metrics.base import QuestionMetric
 from dragonfly_lit.evaluation.published import PublishedRow, rows_of
 from dragonfly_lit.evaluation.tasks.images import StoredImage
 from dragonfly_lit.evaluation.tasks.question import Question
-from dragonfly_lit.evaluation.tasks.tables import has_images
+from dragonfly_lit.evaluation.tasks.tables import Source, has_images
 
 __all__ = ["Question", "Suite", "Task", "check_questions"]
 
@@ -58,6 +58,11 @@ class Task(ABC):
             raise ValueError(f"benchmark.split={self.split!r}: {self.name} has {', '.join(self.splits)}.")
         if self.limit is not None and self.limit < 1:
             raise ValueError(f"benchmark.limit={self.limit}: give at least 1 question, or null for all of them.")
+
+    @property
+    def source(self) -> Source:
+        """What messages about its files say."""
+        return Source(self.name, self.expects)
 
     @abstractmethod
     def read(self, folder: Path) -> Iterable[Question]:

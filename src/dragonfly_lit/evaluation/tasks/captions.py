@@ -42,14 +42,14 @@ class CaptionTask(Task):
     def _parquet(self, folder: Path) -> Iterable[Question]:
         files = parquet_files(folder, {"val": "validation"}.get(self.split, self.split))
         if not files:
-            raise missing(self, folder, f"{self.split} split")
+            raise missing(self.source, folder, f"{self.split} split")
         caption = "caption" if "caption" in parquet_columns(files[0]) else "report"
-        for number, row in enumerate(parquet_rows(self, files, (caption, "image"), ("image_id",))):
+        for number, row in enumerate(parquet_rows(self.source, files, (caption, "image"), ("image_id",))):
             key = str(row.get("image_id") or f"{self.split}-{number:05d}")
             yield self._question(key, row[caption], [image_of(row)])
 
     def _annotation(self, folder: Path) -> Iterable[Question]:
-        for row in read_json(self, folder, "annotation.json")[self.split]:
+        for row in read_json(self.source, folder, "annotation.json")[self.split]:
             paths = row["image_path"] if isinstance(row["image_path"], list) else [row["image_path"]]
             images = [first_existing(folder, f"images/{path}", f"files/{path}", path) for path in paths]
             yield self._question(str(row["id"]), row["report"], images)

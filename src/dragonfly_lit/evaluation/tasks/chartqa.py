@@ -42,16 +42,16 @@ class ChartQA(Task):
 
     def _parquet(self, files: Sequence[Path]) -> Iterator[tuple[str, str, tuple[str, ...], Any]]:
         if "query" in parquet_columns(files[0]):
-            for row in parquet_rows(self, files, ("query", "label", "human_or_machine", "image")):
+            for row in parquet_rows(self.source, files, ("query", "label", "human_or_machine", "image")):
                 yield PARTS[row["human_or_machine"]], row["query"], tuple(map(str, row["label"])), image_of(row)
             return
-        for row in parquet_rows(self, files, ("type", "question", "answer", "image")):
+        for row in parquet_rows(self.source, files, ("type", "question", "answer", "image")):
             yield row["type"].removesuffix("_test"), row["question"], (str(row["answer"]),), image_of(row)
 
     def _original(self, folder: Path) -> Iterator[tuple[str, str, tuple[str, ...], Any]]:
         for part in PARTS:
             name = f"{self.split}_{part}.json"
-            rows = read_json(self, folder, f"{self.split}/{name}", name)
+            rows = read_json(self.source, folder, f"{self.split}/{name}", name)
             place = folder / self.split if (folder / self.split / name).is_file() else folder
             for row in rows:
                 label = row["label"] if isinstance(row["label"], list) else [row["label"]]

@@ -37,16 +37,16 @@ class AI2D(Task):
         """Parquet of lmms-lab/ai2d (or of Efficient-Large-Model/ai2d-no-mask), else AI2's own release."""
         files = parquet_files(folder, "test")
         if files:
-            for row, fields in enumerate(parquet_rows(self, files, ("question", "options", "answer", "image"))):
+            for row, fields in enumerate(parquet_rows(self.source, files, ("question", "options", "answer", "image"))):
                 yield self._question(f"test-{row:05d}", fields["question"], fields["options"], fields["answer"],
                                      (image_of(fields),))  # fmt: skip
             return
         if not (folder / "questions").is_dir():
-            raise missing(self, folder, "data/test-*.parquet or questions/")
+            raise missing(self.source, folder, "data/test-*.parquet or questions/")
         test_ids = folder / "ai2d_test_ids.csv"
         wanted = set(test_ids.read_text(encoding="utf-8").split()) if test_ids.is_file() else None
         for path in sorted((folder / "questions").glob("*.json")):
-            diagram = read_json(self, folder, f"questions/{path.name}")
+            diagram = read_json(self.source, folder, f"questions/{path.name}")
             image = diagram["imageName"]
             if wanted is not None and not {image, Path(image).stem} & wanted:
                 continue
@@ -96,7 +96,10 @@ class ScienceQA(Task):
         return (question for question in questions if self.subset == "full" or question.images)
 
     def _original(self, folder: Path) -> Iterable[Question]:
-        problems, splits = read_json(self, folder, "problems.json"), read_json(self, folder, "pid_splits.json")
+        problems, splits = (
+            read_json(self.source, folder, "problems.json"),
+            read_json(self.source, folder, "pid_splits.json"),
+        )
         for key in splits[self.split]:
             fields = problems.get(key)
             if fields is None:
@@ -110,10 +113,10 @@ class ScienceQA(Task):
         configs = ("ScienceQA-FULL",) if self.subset == "full" else ("ScienceQA-FULL", "ScienceQA-IMG")
         files = parquet_files(folder, split, *configs)
         if not files:
-            raise missing(self, folder, f"problems.json or {split}-*.parquet")
+            raise missing(self.source, folder, f"problems.json or {split}-*.parquet")
         columns = ("question", "choices", "answer", "hint", "image")
         filled = check_images(files)
-        for row, fields in enumerate(parquet_rows(self, files, columns, ("subject",))):
+        for row, fields in enumerate(parquet_rows(self.source, files, columns, ("subject",))):
             yield self._question(f"{self.split}-{row:05d}", fields, (image_of(fields),) if filled[row] else ())
 
     def _question(self, key: str, fields: Mapping[str, Any], images: tuple) -> Question:

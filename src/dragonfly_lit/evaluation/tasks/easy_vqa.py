@@ -39,7 +39,7 @@ class EasyVQA(Task):
 
     def read(self, folder: Path) -> Iterable[Question]:
         """The questions in the package's order, `test-000000` and on."""
-        for row, (text, answer, image) in enumerate(read_json(self, folder, f"{self.split}/questions.json")):
+        for row, (text, answer, image) in enumerate(read_json(self.source, folder, f"{self.split}/questions.json")):
             yield Question(
                 id=f"{self.split}-{row:06d}", task=self.name, text=text, answers=(answer,),
                 images=(folder / self.split / "images" / f"{image}.png",), category=_category(answer),

@@ -17,7 +17,7 @@ from dragonfly_lit.evaluation.metrics.yes_no import POPE
 from dragonfly_lit.evaluation.parsers import LETTERS
 from dragonfly_lit.evaluation.tasks.base import Question, Task
 from dragonfly_lit.evaluation.tasks.images import StoredImage
-from dragonfly_lit.evaluation.tasks.tables import has_images, image_of, parquet_columns, parquet_rows, read_json
+from dragonfly_lit.evaluation.tasks.tables import Source, has_images, image_of, parquet_columns, parquet_rows, read_json
 
 METRICS: Mapping[str, tuple[Callable[[Sequence[Question]], QuestionMetric], str]] = {
     "exact_match": (ExactMatch, "accuracy"), "vqa_accuracy": (VQAAccuracy, "accuracy"),
@@ -88,7 +88,7 @@ class Manifest(Task):
             yield self._question(row, number, images)
 
     def _lines(self, path: Path) -> Iterable[tuple[dict[str, Any], tuple[Path, ...]]]:
-        rows = read_json(_Source(path.name), path.parent, path.name)
+        rows = read_json(Source(path.name, "one JSON object a line, or a parquet file"), path.parent, path.name)
         for number, row in enumerate([rows] if isinstance(rows, dict) else rows, start=1):
             if not isinstance(row, dict):
                 raise ValueError(f"{path}: row {number} is {row!r:.40}; each is an object with a question.")
@@ -99,7 +99,9 @@ class Manifest(Task):
         stored = "image" in columns and not _is_text(path, "image")
         filled = has_images(path) if stored else []
         wanted = [name for name in columns if not (stored and name == "image")]
-        for number, row in enumerate(parquet_rows(_Source(path.name), [path], (), wanted)):
+        for number, row in enumerate(
+            parquet_rows(Source(path.name, "one JSON object a line, or a parquet file"), [path], (), wanted)
+        ):
             row = {key: value for key, value in row.items() if value is not None}
             paths = tuple(path.parent / name for name in _listed(row, "images", "image"))
             yield row, (image_of(row),) if stored and filled[number] else paths
@@ -129,14 +131,6 @@ def manifest(
 ) -> Manifest:
     """A set of one's own, as `conf/benchmark/my_set.yaml` describes it."""
     return Manifest(name=name, manifest=manifest, metric_name=metric, limit=limit, max_new_tokens=max_new_tokens)
-
-
-@dataclass(frozen=True)
-class _Source:
-    """What messages about reading say."""
-
-    name: str
-    expects: str = "one JSON object a line, or a parquet file"
 
 
 def _listed(row: Mapping[str, Any], several: str, one: str) -> list[Any]:

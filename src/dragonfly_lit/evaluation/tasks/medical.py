@@ -38,7 +38,7 @@ class MedicalTask(Task):
         )  # fmt: skip
 
     def _parquet(self, files: Sequence[Path]) -> Iterable[Question]:
-        for number, row in enumerate(parquet_rows(self, files, ("question", "answer", "image"))):
+        for number, row in enumerate(parquet_rows(self.source, files, ("question", "answer", "image"))):
             yield self._question(f"{self.split}-{number:05d}", row, image_of(row))
 
     def metric(self, questions: Sequence[Question], judged: Mapping[str, int | float] | None = None) -> QuestionMetric:
@@ -64,7 +64,7 @@ class VQARAD(MedicalTask):
         if files:
             yield from self._parquet(files)
             return
-        for row in read_json(self, folder, f"{self.split}set.json", "VQA_RAD Dataset Public.json"):
+        for row in read_json(self.source, folder, f"{self.split}set.json", "VQA_RAD Dataset Public.json"):
             part = "test" if str(row.get("phrase_type", "")).startswith("test") else "train"
             if (folder / f"{self.split}set.json").is_file() or part == self.split:
                 name = row["image_name"]
@@ -102,7 +102,7 @@ class SLAKE(MedicalTask):
         if files and self.language == "en":
             yield from self._parquet(files)
             return
-        for row in read_json(self, folder, f"{self.split}.json", f"{self.split[:5]}.json"):
+        for row in read_json(self.source, folder, f"{self.split}.json", f"{self.split[:5]}.json"):
             if self.language in ("all", row["q_lang"]):
                 image = first_existing(folder, f"imgs/{row['img_name']}", row["img_name"])
                 yield self._question(str(row["qid"]), row, image, row.get("content_type") or "")
@@ -142,8 +142,8 @@ class PathVQA(MedicalTask):
                 '{"image": ..., "question": ..., "answer": ...} a line, somewhere you trust it.'
             )
         if not any((folder / name).is_file() for name in names):
-            raise missing(self, folder, f"{self.split}-*.parquet or {names[0]}")
-        for number, row in enumerate(read_json(self, folder, *names)):
+            raise missing(self.source, folder, f"{self.split}-*.parquet or {names[0]}")
+        for number, row in enumerate(read_json(self.source, folder, *names)):
             image = row["image"] if Path(row["image"]).suffix else f"{row['image']}.jpg"
             yield self._question(
                 f"{self.split}-{number:05d}", row, first_existing(folder, f"images/{part}/{image}", f"images/{image}"),

@@ -32,13 +32,13 @@ class MMVet(Task):
         """Parquet of lmms-lab/MMVet, else `mm-vet.json`."""
         files = parquet_files(folder, "test")
         if files:
-            for row in parquet_rows(self, files, ("question_id", "question", "answer", "capability", "image")):
+            for row in parquet_rows(self.source, files, ("question_id", "question", "answer", "capability", "image")):
                 needs = row["capability"]
                 needs = needs.split(",") if isinstance(needs, str) else needs
                 yield self._question(str(row["question_id"]), row, needs, image_of(row))
             return
         base = folder / "mm-vet" if (folder / "mm-vet" / "mm-vet.json").is_file() else folder
-        for key, row in read_json(self, base, "mm-vet.json").items():
+        for key, row in read_json(self.source, base, "mm-vet.json").items():
             yield self._question(key, row, row["capability"], base / "images" / row["imagename"])
 
     def _question(self, key: str, row: Mapping[str, Any], needs: Sequence[str], image: Any) -> Question:

@@ -57,11 +57,11 @@ class MMMUTask(Task):
         files = [file for subject in sorted(DOMAIN_OF) for file in parquet_files_of(folder, subject, self.split)]
         files = files or parquet_files(folder, self.split)
         if not files:
-            raise missing(self, folder, f"{self.split}-*.parquet")
+            raise missing(self.source, folder, f"{self.split}-*.parquet")
         filled = [check_images(files, f"image_{number}") for number in range(1, NUM_IMAGES + 1)]
         columns = ("id", "question", "options", "answer", "question_type", "image_1")
         # The image columns are large and read on demand; image_1 must only be there.
-        for row, fields in enumerate(parquet_rows(self, files, columns[:-1])):
+        for row, fields in enumerate(parquet_rows(self.source, files, columns[:-1])):
             yield self._question(fields, [column[row] for column in filled])
 
     def _question(self, row: Mapping[str, Any], filled: Sequence[bool]) -> Question:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,22 +14,15 @@ import pyarrow.parquet as pq
 from dragonfly_lit.evaluation.tasks.images import StoredImage
 
 
-@runtime_checkable
-class Reader(Protocol):
-    """What a message needs to know of a task."""
+@dataclass(frozen=True)
+class Source:
+    """What messages call a data set, and the layouts of it that are read."""
 
-    @property
-    def name(self) -> str:
-        """What messages call it."""
-        ...
-
-    @property
-    def expects(self) -> str:
-        """The layouts that it reads."""
-        ...
+    name: str
+    expects: str
 
 
-def missing(task: Reader, folder: Path, what: str) -> ValueError:
+def missing(task: Source, folder: Path, what: str) -> ValueError:
     """The error for a file that is not there: what was looked for, and both layouts."""
     return ValueError(
         f"{task.name}: {folder} has no {what}. Expected {task.expects}. "
@@ -36,7 +30,7 @@ def missing(task: Reader, folder: Path, what: str) -> ValueError:
     )
 
 
-def read_json(task: Reader, folder: Path, *names: str) -> Any:
+def read_json(task: Source, folder: Path, *names: str) -> Any:
     """The first of `names` that exists below `folder`, parsed; `.jsonl` files and files of one object a line as a list.
 
     Raises:
@@ -70,7 +64,7 @@ def parquet_columns(file: Path) -> list[str]:
 
 
 def parquet_rows(
-    task: Reader, files: Sequence[Path], columns: Sequence[str], optional: Sequence[str] = ()
+    task: Source, files: Sequence[Path], columns: Sequence[str], optional: Sequence[str] = ()
 ) -> Iterator[dict[str, Any]]:
     """Rows of the files one after the other, without their images; each has `_file` and `_row` for `image_of`.
 

@@ -43,14 +43,14 @@ class TextVQA(Task):
         files = parquet_files(folder, self.split)
         if files:
             columns = ("image_id", "question_id", "question", "answers", "image")
-            for row in parquet_rows(self, files, (*columns, "ocr_tokens") if self.ocr else columns):
+            for row in parquet_rows(self.source, files, (*columns, "ocr_tokens") if self.ocr else columns):
                 yield self._question(row, image_of(row, key=row["image_id"]), row.get("ocr_tokens"))
             return
         short = {"validation": "val"}.get(self.split, self.split)
-        rows = read_json(self, folder, f"TextVQA_0.5.1_{short}.json")["data"]
+        rows = read_json(self.source, folder, f"TextVQA_0.5.1_{short}.json")["data"]
         tokens: dict[str, list[str]] = {}
         if self.ocr:
-            words = read_json(self, folder, f"TextVQA_Rosetta_OCR_v0.2_{short}.json")["data"]
+            words = read_json(self.source, folder, f"TextVQA_Rosetta_OCR_v0.2_{short}.json")["data"]
             tokens = {entry["image_id"]: entry["ocr_tokens"] for entry in words}
         for row in rows:
             image = first_existing(folder, f"train_images/{row['image_id']}.jpg", f"images/{row['image_id']}.jpg")
@@ -86,13 +86,13 @@ class VizWiz(Task):
         """Parquet of lmms-lab/VizWiz-VQA, else the original release."""
         files = parquet_files(folder, self.split)
         if files:
-            for row in parquet_rows(self, files, ("question_id", "question", "answers", "image"), ("category",)):
+            for row in parquet_rows(self.source, files, ("question_id", "question", "answers", "image"), ("category",)):
                 yield Question(
                     id=str(row["question_id"]).removesuffix(".jpg"), task=self.name, text=row["question"],
                     answers=tuple(row["answers"] or ()), images=(image_of(row),), category=row.get("category") or "",
                 )  # fmt: skip
             return
-        for row in read_json(self, folder, f"{self.split}.json", f"Annotations/{self.split}.json"):
+        for row in read_json(self.source, folder, f"{self.split}.json", f"Annotations/{self.split}.json"):
             name = row["image"]
             image = first_existing(folder, f"{self.split}/{name}", f"images/{name}", name)
             yield Question(
@@ -124,15 +124,17 @@ class GQA(Task):
     def read(self, folder: Path) -> Iterable[Question]:
         """Parquet of lmms-lab/GQA, whose images are a table of their own, else the original release."""
         if (folder / "testdev_balanced_questions.json").is_file():
-            for key, row in read_json(self, folder, "testdev_balanced_questions.json").items():
+            for key, row in read_json(self.source, folder, "testdev_balanced_questions.json").items():
                 yield self._question(key, row, folder / "images" / f"{row['imageId']}.jpg")
             return
         files = parquet_files(folder / "testdev_balanced_instructions", self.split)
         pictures = parquet_files(folder / "testdev_balanced_images", self.split)
         if not files or not pictures:
-            raise missing(self, folder, "testdev_balanced_questions.json, or the two parquet folders")
-        images = {row["id"]: image_of(row, key=str(row["id"])) for row in parquet_rows(self, pictures, ("id", "image"))}
-        for row in parquet_rows(self, files, ("id", "imageId", "question", "answer"), ("types",)):
+            raise missing(self.source, folder, "testdev_balanced_questions.json, or the two parquet folders")
+        images = {
+            row["id"]: image_of(row, key=str(row["id"])) for row in parquet_rows(self.source, pictures, ("id", "image"))
+        }
+        for row in parquet_rows(self.source, files, ("id", "imageId", "question", "answer"), ("types",)):
             if row["imageId"] not in images:
                 raise ValueError(f"{self.name}: question {row['id']}: there is no image {row['imageId']}.")
             yield self._question(str(row["id"]), row, images[row["imageId"]])

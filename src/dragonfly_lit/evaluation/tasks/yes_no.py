@@ -51,14 +51,14 @@ class POPETask(Task):
             files = [file for part in parts for file in parquet_files(folder, part, "Full")]
         if files:
             columns = ("question_id", "question", "answer", "image_source", "category", "image")
-            for row in parquet_rows(self, files, columns):
+            for row in parquet_rows(self.source, files, columns):
                 if row["category"] in parts:
                     image = image_of(row, key=str(row["image_source"]))
                     yield self._question(row["category"], row["question_id"], row["question"], row["answer"], image)
             return
         for part in parts:
             name = f"coco_pope_{part}.json"
-            rows = read_json(self, folder, name, f"coco/{name}", f"output/coco/{name}")
+            rows = read_json(self.source, folder, name, f"coco/{name}", f"output/coco/{name}")
             for row in [rows] if isinstance(rows, dict) else rows:
                 image = first_existing(folder, *(f"{place}{row['image']}" for place in ("val2014/", "images/", "")))
                 yield self._question(part, row["question_id"], row["text"], row["label"], image)
@@ -117,7 +117,7 @@ class MMETask(Task):
             )  # fmt: skip
 
     def _parquet(self, files: Sequence[Path]) -> Iterator[tuple[str, str, str, str, Any]]:
-        for row in parquet_rows(self, files, ("question_id", "question", "answer", "category", "image")):
+        for row in parquet_rows(self.source, files, ("question_id", "question", "answer", "category", "image")):
             pair = str(row["question_id"]).rpartition("/")[2]
             image = image_of(row, key=f"{row['category']}/{pair}")
             yield row["category"], pair, row["question"], row["answer"], image
@@ -138,7 +138,7 @@ class MMETask(Task):
                     found = True
                     yield subtask, name, text, answer, first_existing(place, name, f"images/{name}")
         if not found:
-            raise missing(self, folder, "subtask with questions")
+            raise missing(self.source, folder, "subtask with questions")
 
     def _lines(self, path: Path, columns: int) -> Iterator[list[str]]:
         for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), start=1):
