@@ -97,6 +97,10 @@ ORIGINS = {
         title="easy-VQA (Zhou, 2020)", original="the easy-vqa package: pip install 'dragonfly_lit[demo]'",
         licence="MIT",
     ),
+    "probes": Origin(
+        title="Probes: small details on photographs", original="python -m data_prep probes",
+        licence="BSD-3-Clause (scikit-learn's digits), public domain and CC0 (scikit-image's photographs)",
+    ),
 }  # fmt: skip
 
 

@@ -41,7 +41,7 @@ class Answer:
         lenient_answer: as `answer`, by the lenient rule.
         lenient_score: likewise.
         images: digests of the images' bytes.
-        zoom: for each image its medium grid, high grid (columns, rows) and the high crops that were kept.
+        zoom: for each image its medium grid, high grid (columns, rows), the high crops that were kept and their scores.
     """
 
     key: str

@@ -209,16 +209,16 @@ class Generator:
     def answer_batch(self, batch: AskBatch, crops: list[Crops]) -> list[Reply]:
         """The replies of one batch, in its order."""
         start = self._start_by_question if self.by_question else self._start
-        logits, state, selected = start(batch, crops)
+        logits, state, seen = start(batch, crops)
         outputs = self._decode(batch, logits, state)
         texts = self.tokenizer.batch_decode(outputs, skip_special_tokens=True)
-        zoom = self._zoom(crops, selected, len(batch.items[0].ask.image_keys))
+        zoom = self._zoom(crops, seen, len(batch.items[0].ask.image_keys))
         return [
             Reply(id=item.ask.id, output=text.strip(), zoom=zoom[group] if zoom else None)
             for item, text, group in zip(batch.items, texts, batch.owner, strict=True)
         ]
 
-    def _start(self, batch: AskBatch, crops: list[Crops]) -> tuple[Tensor, _Decoding, Tensor | None]:
+    def _start(self, batch: AskBatch, crops: list[Crops]) -> tuple[Tensor, _Decoding, Any]:
         """The prefix once an image, then the rest of every question on the repeated cache."""
         texts = [item.text.ids for item in batch.items]
         num_shared = min(_num_common(texts), min(map(len, texts)) - 1)
@@ -238,9 +238,9 @@ class Generator:
         state = _Decoding(
             cache=step.past_key_values, mask=mask, position=positions[:, -1] + 1, rows=list(range(len(texts)))
         )
-        return step.logits[:, -1], state, output.selected_crops
+        return step.logits[:, -1], state, output
 
-    def _start_by_question(self, batch: AskBatch, crops: list[Crops]) -> tuple[Tensor, _Decoding, Tensor | None]:
+    def _start_by_question(self, batch: AskBatch, crops: list[Crops]) -> tuple[Tensor, _Decoding, Any]:
         """Everything at once: what is seen of an image depends on the question, so nothing is shared."""
         images = self.image_ids * len(batch.items[0].ask.image_keys)
         ids, mask = self._pad_left([images + item.text.ids for item in batch.items])
@@ -253,7 +253,7 @@ class Generator:
         state = _Decoding(
             cache=output.past_key_values, mask=mask, position=positions[:, -1] + 1, rows=list(range(len(batch.items)))
         )
-        return output.logits[:, -1], state, output.selected_crops
+        return output.logits[:, -1], state, output
 
     def _decode(self, batch: AskBatch, logits: Float[Tensor, "rows words"], state: _Decoding) -> list[list[int]]:
         outputs: list[list[int]] = [[] for _ in batch.items]
@@ -311,14 +311,17 @@ class Generator:
         lengths = torch.tensor([len(row) for row in rows], device=self.model.device)
         return ids, torch.arange(width, device=self.model.device)[None] >= (width - lengths)[:, None]
 
-    def _zoom(self, crops: list[Crops], selected: Tensor | None, num_images: int) -> list[list[dict[str, Any]]]:
+    def _zoom(self, crops: list[Crops], output: Any, num_images: int) -> list[list[dict[str, Any]]]:
+        """Where the model looked, from the forward that saw the images; scores where crops were selected."""
         if not num_images:
             return []
-        kept = selected.tolist() if selected is not None else [None] * len(crops)
-        seen = [
-            {"medium": list(crop.grids.medium), "high": list(crop.grids.high), "kept": one}
-            for crop, one in zip(crops, kept, strict=True)
+        seen: list[dict[str, Any]] = [
+            {"medium": list(crop.grids.medium), "high": list(crop.grids.high), "kept": None} for crop in crops
         ]
+        if output.selected_crops is not None:
+            rankings = zip(output.selected_crops.tolist(), output.crop_scores.tolist(), strict=True)
+            for one, (kept, scores) in zip(seen, rankings, strict=True):
+                one |= {"kept": kept, "scores": [round(score, 3) for score in scores]}
         return [seen[start : start + num_images] for start in range(0, len(seen), num_images)]
 
 

@@ -1,0 +1,70 @@
+"""Selection recall: how often the high crop that holds the asked detail is among the kept ones."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from dragonfly_lit.evaluation.intervals import Resamples, interval
+
+
+def crop_of(box: Sequence[float], side: float, cols: int, rows: int) -> int:
+    """Index, row by row, of the crop of a `cols` x `rows` grid that holds most of a box; the first one on a tie.
+
+    Args:
+        box: left, top, right, bottom in pixels.
+        side: of the square canvas, in pixels.
+        cols: crops a row.
+        rows: crops a column.
+    """
+
+    def shared(start: float, end: float, place: int, number: int) -> float:
+        return max(0.0, min(end, (place + 1) * side / number) - max(start, place * side / number))
+
+    left, top, right, bottom = box
+    areas = [
+        shared(left, right, col, cols) * shared(top, bottom, row, rows) for row in range(rows) for col in range(cols)
+    ]
+    return areas.index(max(areas))
+
+
+def found(box: Sequence[float] | None, side: float, zoom: Mapping[str, Any] | None) -> tuple[float, float]:
+    """Whether the crop with the detail was kept, and how likely that is when as many crops are kept at random.
+
+    Args:
+        box: of the asked detail; None where a question asks about no single one.
+        side: of the square canvas, in pixels.
+        zoom: `high` (columns, rows) and `kept` (indices) of the image, as answers hold it.
+
+    Returns:
+        Both nan where there is no detail or nothing was selected.
+    """
+    if box is None or zoom is None or zoom["kept"] is None:
+        return math.nan, math.nan
+    cols, rows = zoom["high"]
+    kept = zoom["kept"]
+    return float(crop_of(box, side, cols, rows) in kept), len(kept) / (cols * rows)
+
+
+def selection_recall(
+    boxes: Sequence[Sequence[float] | None], sides: Sequence[float], zooms: Sequence[Mapping[str, Any] | None],
+    images: Sequence[str], *, resamples: int = 1000, seed: int = 0,
+) -> dict[str, Any] | None:  # fmt: skip
+    """Recall over all questions with a detail, its interval over images, and that of a random choice of as many crops.
+
+    Regions are equally large on the square canvases of the probes, so a random choice within each region finds a
+    detail with the probability kept / all. None where nothing was selected.
+    """
+    pairs = [found(box, side, zoom) for box, side, zoom in zip(boxes, sides, zooms, strict=True)]
+    hits, chances = (np.array(column) for column in zip(*pairs, strict=True))
+    known = np.isfinite(hits)
+    if not known.any():
+        return None
+    draws = Resamples(images, num=resamples, seed=seed)
+    return {
+        "recall": float(hits[known].mean()), "interval": interval(draws.means(hits)),
+        "random": float(chances[known].mean()), "num_questions": int(known.sum()),
+    }  # fmt: skip
