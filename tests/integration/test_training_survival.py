@@ -1,0 +1,138 @@
+"""What a long run meets: pre-emption, steps that are not finite, kills, batches without an image, other precisions."""
+
+import json
+import multiprocessing
+import os
+import random
+import signal
+import time
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from training_job import ALL, PROJECTOR, largest_difference, micro_batches, run
+
+from dragonfly_lit.models.tiny import tiny_model
+from dragonfly_lit.training.checkpoints import find_resume, list_checkpoints, load_weights, step_folder
+from dragonfly_lit.training.network import TrainingNetwork
+from dragonfly_lit.training.survival import BadSteps, Preemption
+
+
+class Signals(pl.Callback):
+    """Sends a signal to its own process within micro-batch `index`."""
+
+    def __init__(self, number, index):
+        self.number, self.index, self.seen = number, index, 0
+
+    def on_train_batch_start(self, *args):
+        if self.seen == self.index:
+            os.kill(os.getpid(), self.number)
+        self.seen += 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_within_an_accumulation_saves_at_its_end_and_resumes_exactly(tmp_path, number):
+    job = {"groups": ALL, "steps": 6, "accumulate": 2, "num_batches": 12}
+    whole = run(tmp_path / "whole", **job)
+    preemption = Preemption()
+    run(tmp_path / "cut", callbacks=(preemption, Signals(number, 4)), **job)
+    assert preemption.received
+    assert [info.step for _, info in list_checkpoints(tmp_path / "cut")] == [3]
+    resumed = run(tmp_path / "on", resume=find_resume(tmp_path / "cut"), **job)
+    assert largest_difference(whole, resumed) == 0.0
+
+
+class Poison(pl.Callback):
+    """Makes the projector's weights nan before the first step, so that every loss is."""
+
+    def on_train_start(self, trainer, pl_module):
+        pl_module.model.projector.weight.data.fill_(float("nan"))
+
+
+def test_steps_that_are_not_finite_end_the_run_and_name_their_samples(tmp_path):
+    with pytest.raises(ValueError, match=r"2 steps in a row were refused because the loss is not finite"):
+        run(tmp_path, groups=PROJECTOR, callbacks=(BadSteps(tmp_path, stop_after=2), Poison()))
+    lines = [json.loads(line) for line in (tmp_path / "bad_steps.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [0, 1]
+    assert lines[0]["keys"] == ["sample-0", "sample-1"]
+
+
+def test_a_loss_that_jumps_is_refused_once_enough_steps_are_known(tmp_path):
+    guard = BadSteps(tmp_path, spike=2.0, window=2)
+    assert guard.refuse(100.0, 1.0) is None
+    guard._losses.extend([1.0, 1.2])
+    assert guard.refuse(2.0, 1.0) is None
+    assert "times its median" in guard.refuse(2.5, 1.0)
+
+
+def test_every_trained_weight_gets_a_gradient_with_and_without_an_image():
+    model = tiny_model().train()
+    batches = micro_batches(5, rows=1)
+    assert batches[4].pixel_values is None
+    for batch in (batches[0], batches[4]):
+        model.zero_grad()
+        TrainingNetwork(model)(batch).loss.backward()
+        missing = [name for name, p in model.named_parameters() if p.grad is None]
+        assert not missing
+
+
+def test_a_packed_step_equals_an_unpacked_one(tmp_path):
+    job = {"groups": ALL, "steps": 4}
+    apart = run(tmp_path / "apart", batches=micro_batches(6, rows=3), **job)
+    packed = run(tmp_path / "packed", batches=micro_batches(6, rows=3, packed=True), **job)
+    assert packed["losses"] == pytest.approx(apart["losses"], rel=1e-4)
+
+
+class KeepsModule(pl.Callback):
+    def on_fit_end(self, trainer, pl_module):
+        self.buffers = {name: b.dtype for name, b in pl_module.model.named_buffers() if b.is_floating_point()}
+        self.frozen = {p.dtype for p in pl_module.model.parameters() if not p.requires_grad}
+
+
+def test_rotary_frequencies_stay_float32_when_weights_are_bfloat16(tmp_path):
+    kept = KeepsModule()
+    run(tmp_path, groups=PROJECTOR, steps=1, precision="bf16", callbacks=(kept,))
+    rotary = {name: dtype for name, dtype in kept.buffers.items() if "inv_freq" in name}
+    assert rotary
+    assert set(rotary.values()) == {torch.float32}
+
+
+@pytest.mark.parametrize("precision", ["fp16", "float16"])
+def test_fp16_is_refused_with_the_reason(tmp_path, precision):
+    with pytest.raises(ValueError, match=r"exceed float16's 65,504.*Use bf16"):
+        run(tmp_path, precision=precision)
+
+
+def test_fp8_is_refused_without_a_gpu(tmp_path):
+    with pytest.raises(ValueError, match="needs a GPU with FP8 matmuls"):
+        run(tmp_path, precision="fp8")
+
+
+@pytest.mark.slow
+def test_twenty_kills_lose_no_more_than_the_steps_since_the_last_checkpoint(tmp_path):
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["training_job"])
+    job = {
+        "groups": PROJECTOR,
+        "steps": 10_000,
+        "num_batches": 10,
+        "every": 2,
+        "save": {"keep_last": 2, "background": True},
+    }
+    draw, before = random.Random(0), 0
+    for _ in range(20):
+        resume = find_resume(tmp_path)
+        process = context.Process(target=run, args=(tmp_path,), kwargs={**job, "resume": resume})
+        process.start()
+        time.sleep(2.0 + draw.random())
+        process.kill()
+        process.join()
+        newest = find_resume(tmp_path)
+        if newest is None:
+            continue
+        load_weights(tiny_model(), newest)
+        step = list_checkpoints(tmp_path)[-1][1].step
+        assert step >= before
+        before = step
+    assert before > 0
+    assert step_folder(tmp_path, before).is_dir()
