@@ -137,7 +137,7 @@ def conclude(run: Path, config: Config, telemetry: Telemetry, *, seconds: float)
     if rank_zero_only.rank == 0:
         values: dict[str, Any] = {"val_loss": val_loss, "seconds": round(seconds, 1), **telemetry.last}
         write_result(run, config, values)
-        then = "" if config["data"]["val"] is None else f", validation loss {val_loss:.4f}"
+        then = "" if val_loss is None else f", validation loss {val_loss:.4f}"
         print(f"{config['stage']['steps']} steps{then}. Score it: python evaluate.py checkpoint={run}")
     return val_loss
 
