@@ -65,7 +65,8 @@ def token_scores_squad(prediction: str, answer: str) -> tuple[float, float, floa
     """F1, precision and recall over the multisets of words, as SQuAD counts them; two empty answers agree."""
     guess, gold = Counter(squad_words(prediction)), Counter(squad_words(answer))
     if not guess or not gold:
-        return (float(guess == gold),) * 3
+        agree = float(guess == gold)
+        return agree, agree, agree
     hits = (guess & gold).total()
     if not hits:
         return 0.0, 0.0, 0.0
