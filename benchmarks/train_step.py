@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from dragonfly_lit.models.attention import choose_attention
 from dragonfly_lit.models.dragonfly import DragonflyForConditionalGeneration
 from dragonfly_lit.models.flops import Trained, Work, peak_flops, step_flops
 from dragonfly_lit.models.fusion import fill_slots, slots_of_images
@@ -109,8 +110,9 @@ def measure(engine: str, stage_name: str, arguments: argparse.Namespace) -> dict
     torch.set_default_dtype(torch.bfloat16 if arguments.precision == "bf16" and device.type == "cuda" else torch.float32)
     model = DragonflyForConditionalGeneration(config)
     torch.set_default_dtype(torch.float32)
-    if device.type == "cpu":
-        model.language.set_attn_implementation("sdpa")
+    half = torch.bfloat16 if arguments.precision == "bf16" else torch.float32
+    attention = choose_attention("packed_varlen", device, half)[0] if ours else "sdpa"
+    model.language.set_attn_implementation(attention)
     stage = Stage(name=stage_name, steps=1000, groups=STAGES[stage_name])
     claims = freeze(model, stage)
     cast_weights(model, arguments.precision)
