@@ -13,6 +13,7 @@ import json
 import shutil
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator
+from functools import cache
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -33,9 +34,9 @@ SIZES = (0.02, 0.04, 0.06, 0.09, 0.13, 0.18, 0.25)
 """Side of a detail as a share of the canvas's side."""
 PLACES = {"upper left": (0, 0), "upper right": (1, 0), "lower left": (0, 1), "lower right": (1, 1)}
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-FIND = ("colour", "shape", "digit")
+FIND = ("colour", "shape")
 """Kinds of question that name what to find; the other kinds name a place, count or compare."""
-KINDS = (*FIND, "place", "count", "smallest")
+KINDS = (*FIND, "place", "digit", "count", "smallest")
 NUM_TRAIN, NUM_TEST, SIDE = 4000, 700, 192
 """What the study of zoom variants is made with."""
 SHARD_SIZE = 500
@@ -45,6 +46,7 @@ JITTER = 0.15
 """Details of one image differ in size by at most this share, so that one of them is the smallest."""
 
 
+@cache
 def writer_samples(split: str) -> dict[int, list[int]]:
     """Rows of scikit-learn's digits that a split may use, by digit; the two splits share none."""
     rows: dict[int, list[int]] = {}
@@ -62,13 +64,15 @@ def place_details(rng: np.random.Generator, split: str, size: float, side: int, 
         split: whose writer samples are used.
         size: of a detail, as a share of the canvas's side.
         side: of the canvas, in pixels.
-        varied: whether kinds and colours may come twice; otherwise there is one digit and one of each shape, in four
-            colours.
+        varied: whether any kind may come in any quarter; otherwise one has a shape and the others have digits.
     """
     samples, half, details = writer_samples(split), side // 2, []
-    kinds = rng.choice((*SHAPES, "digit"), len(PLACES), replace=varied)
-    colours = rng.choice(list(COLOURS), len(PLACES), replace=varied)
-    for (place, (column, row)), kind, colour in zip(PLACES.items(), kinds.tolist(), colours.tolist(), strict=True):
+    alone = int(rng.integers(len(PLACES)))
+    for number, (place, (column, row)) in enumerate(PLACES.items()):
+        is_shape = rng.random() < 0.5 if varied else number == alone
+        kind = str(rng.choice(SHAPES)) if is_shape else "digit"
+        # Handwriting is black, so a colour other than that is a shape's.
+        colour = str(rng.choice(list(COLOURS))) if is_shape else "black"
         width = max(2, round(side * size * rng.uniform(1 - JITTER, 1 + JITTER)))
         width = min(width, half - 2)
         left = column * half + int(rng.integers(1, half - width))
@@ -108,24 +112,20 @@ def ask(rng: np.random.Generator, details: list[Detail], kinds: Collection[str])
 
 def _ask_by_kind(details: list[Detail]) -> Iterator[dict]:
     """Questions that name what to find, in the words of easy-VQA."""
-    kinds, colours = (Counter(getattr(detail, name) for detail in details) for name in ("kind", "colour"))
-    for detail in details:
-        if kinds[detail.kind] == 1:
-            yield _question("colour", f"what color is the {detail.kind}?", detail.colour, detail)
-        if colours[detail.colour] == 1 and detail.digit is None:
-            yield _question("shape", f"which shape is {detail.colour}?", detail.kind, detail)
-        if kinds[detail.kind] == 1 and detail.digit is not None:
-            yield _question("digit", "which digit is written?", str(detail.digit), detail)
+    shapes = [detail for detail in details if detail.digit is None]
+    if len(shapes) == 1:
+        yield _question("colour", "what color is the shape?", shapes[0].colour, shapes[0])
+        yield _question("shape", "what shape is in the image?", shapes[0].kind, shapes[0])
 
 
 def _ask_by_place(details: list[Detail]) -> Iterator[dict]:
     """Questions that name where to look."""
     for detail in details:
-        yield _question("place", f"what color is the detail in the {detail.place}?", detail.colour, detail)
         if detail.digit is None:
+            yield _question("place", f"what color is the shape in the {detail.place}?", detail.colour, detail)
             yield _question("place", f"what shape is in the {detail.place}?", detail.kind, detail)
         else:
-            yield _question("place", f"which digit is written in the {detail.place}?", str(detail.digit), detail)
+            yield _question("digit", f"which digit is written in the {detail.place}?", str(detail.digit), detail)
 
 
 def _question(kind: str, text: str, answer: str, detail: Detail | None) -> dict:
@@ -166,6 +166,11 @@ def chance(records: Iterable[Record]) -> dict[str, float]:
         for kind, turn in zip(record.meta["kinds"], record.turns[1::2], strict=True):
             answers[kind][turn.text] += 1
     return {kind: count.most_common(1)[0][1] / count.total() for kind, count in sorted(answers.items())}
+
+
+def is_made(root: Path) -> bool:
+    """Whether both splits lie under `root`."""
+    return (root / NAME / "probes.json").is_file()
 
 
 def make_probes(

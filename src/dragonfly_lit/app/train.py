@@ -13,7 +13,7 @@ from hydra.types import RunMode
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from omegaconf import DictConfig
 
-from data_prep import demo
+from data_prep import demo, probes
 from dragonfly_lit.app.answer import Asker
 from dragonfly_lit.app.build import Config, make, plain
 from dragonfly_lit.app.check import DEVICES, check_multirun, check_train
@@ -21,6 +21,7 @@ from dragonfly_lit.app.loggers import build_loggers
 from dragonfly_lit.app.parts import attention_of, build_builder, build_processor, model_factory
 from dragonfly_lit.app.quiet import quiet
 from dragonfly_lit.app.runs import open_run
+from dragonfly_lit.app.score import score
 from dragonfly_lit.app.sweep import run_job, write_result
 from dragonfly_lit.training.callbacks import build_callbacks
 from dragonfly_lit.training.checkpoints import find_newest, find_resume, resolve
@@ -72,7 +73,13 @@ def fit(config: Config) -> float | None:
     if any(isinstance(callback, Preemption) and callback.received for callback in callbacks):
         sys.exit(REQUEUE_STATUS)
     telemetry = next(callback for callback in callbacks if isinstance(callback, Telemetry))
-    return conclude(run, config, telemetry, seconds=time.monotonic() - started)
+    if config["data"]["val"] is not None and not telemetry.validated:
+        trainer.validate(
+            module, datamodule=data, verbose=False
+        )  # killed after its last step, before it said how it went
+    seconds = time.monotonic() - started
+    scores = score(config, run, module.model, trainer.strategy.root_device) if config.get("benchmark") else {}
+    return conclude(run, config, telemetry, scores, seconds=seconds)
 
 
 def find_start(config: Config, key: str) -> Path | None:
@@ -100,12 +107,13 @@ def find_start(config: Config, key: str) -> Path | None:
 
 
 def make_demo(config: Config) -> None:
-    """Pack the demo data on first use."""
+    """Pack the demo data, or draw the probes, on first use."""
     root = Path(config["data_root"])
-    sources = config["data"]["train"]["sources"].values()
-    wanted = any(source.get("path") == str(root / demo.NAME / "train") for source in sources)
-    if wanted and not demo.is_made(root):
+    paths = {source.get("path") for source in config["data"]["train"]["sources"].values()}
+    if str(root / demo.NAME / "train") in paths and not demo.is_made(root):
         demo.make_demo(root)
+    if str(root / probes.NAME / "train") in paths and not probes.is_made(root):
+        probes.make_probes(root)
 
 
 def build_trainer(config: Config, run: Path, callbacks: list[pl.Callback]) -> pl.Trainer:
@@ -131,11 +139,13 @@ def announce(run: Path, resume: Path | None, init_from: Path | None, attention: 
     print(f"{run} {start}.\nAttention: {attention[1]}.")
 
 
-def conclude(run: Path, config: Config, telemetry: Telemetry, *, seconds: float) -> float | None:
+def conclude(
+    run: Path, config: Config, telemetry: Telemetry, scores: dict[str, Any], *, seconds: float
+) -> float | None:
     """Write what a sweep and a study read, say what comes next; the validation loss."""
     val_loss = telemetry.validated.get("val_loss")
     if rank_zero_only.rank == 0:
-        values: dict[str, Any] = {"val_loss": val_loss, "seconds": round(seconds, 1), **telemetry.last}
+        values: dict[str, Any] = {"val_loss": val_loss, "seconds": round(seconds, 1), **telemetry.last, **scores}
         write_result(run, config, values)
         then = "" if val_loss is None else f", validation loss {val_loss:.4f}"
         print(f"{config['stage']['steps']} steps{then}. Score it: python evaluate.py checkpoint={run}")

@@ -1,0 +1,53 @@
+"""The trained model scored at the end of its run, where the configuration names a benchmark."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.utilities.rank_zero import rank_zero_only
+
+from dragonfly_lit.app.build import Config, make
+from dragonfly_lit.app.parts import build_processor
+from dragonfly_lit.evaluation.runner import Settings
+from dragonfly_lit.evaluation.runner import run as run_tasks
+from dragonfly_lit.models.dragonfly import DragonflyForConditionalGeneration
+from dragonfly_lit.models.flops import Trained, Work, step_flops
+
+
+def score(
+    config: Config, run: Path, model: DragonflyForConditionalGeneration, device: torch.device | str
+) -> dict[str, Any]:
+    """What the result of a run says of its model: cost of an image, and each benchmark's scores with intervals.
+
+    Answers and the report lie in `run/evaluation/BENCHMARK`, as `evaluate.py` would leave them.
+    """
+    benchmark = make(config["benchmark"])
+    settings = Settings(
+        prompts=make(config["prompt"]), data_root=config["data_root"], seed=config["seed"],
+        progress=config["callbacks"]["progress"],
+    )  # fmt: skip
+    moved: Any = model.to(device)  # pyright: ignore[reportCallIssue]
+    out = run / "evaluation" / benchmark.name
+    results = run_tasks(benchmark.tasks, model=moved, processor=build_processor(config), out=out, settings=settings)
+    if rank_zero_only.rank != 0:
+        return {}
+    kept = ("headline", "scale", "num_questions", "scores", "intervals", "groups", "answers")
+    return {
+        **image_cost(model),
+        "benchmarks": {
+            name: {"folder": str(out.relative_to(run))} | {key: entry[key] for key in kept} | {
+                "answers_per_s": results["times"]["benchmarks"][name]["per_second"]
+            }
+            for name, entry in results["benchmarks"].items()
+        },
+    }  # fmt: skip
+
+
+def image_cost(model: DragonflyForConditionalGeneration) -> dict[str, int | float]:
+    """Tokens that an image takes, and GFLOPs of looking at it and reading it."""
+    tokens = model.layout.num_tokens
+    work = Work(images=1, tokens=tokens, pairs=tokens * (tokens + 1) // 2, supervised=0)
+    flops = step_flops(model.config, work, Trained(vision=False, projector=False, language=False))
+    return {"image_tokens": tokens, "image_gflops": sum(flops.values()) / 1e9}
