@@ -71,7 +71,10 @@ def samples(number: int, longest: int) -> list[Sample]:
     draw = random.Random(0)
     image = Image.effect_noise((300, 200), 50).convert("RGB")
     turns = [
-        (Turn(role="user", text="what?", num_images=1), Turn(role="assistant", text="a" * int(longest * draw.random() ** 2 + 8)))
+        (
+            Turn(role="user", text="what?", num_images=1),
+            Turn(role="assistant", text="a" * int(longest * draw.random() ** 2 + 8)),
+        )
         for _ in range(number)
     ]
     return [Sample(key=str(i), source="noise", turns=t, images=(image,)) for i, t in enumerate(turns)]
@@ -85,7 +88,9 @@ def straightforward(model: DragonflyForConditionalGeneration, batch: Batch) -> t
     first_high = int(zoom.low) + zoom.num_medium
     images = []
     for pixels, grids in zip(batch.pixel_values, batch.image_grids, strict=True):
-        states = model.vision.tower(pixel_values=model.vision.normalise(pixels), output_hidden_states=True).hidden_states
+        states = model.vision.tower(
+            pixel_values=model.vision.normalise(pixels), output_hidden_states=True
+        ).hidden_states
         features = states[-2][None]
         low, medium, high = features.tensor_split((int(zoom.low), first_high), dim=1)
         medium, high = pool_patches(medium, layout), pool_patches(high, layout)
@@ -107,7 +112,9 @@ def measure(engine: str, stage_name: str, arguments: argparse.Namespace) -> dict
     ours = engine == "this"
     torch.manual_seed(0)
     config = tiny_config(**SIZES[arguments.size], feature_layer=-2 if ours else -1)
-    torch.set_default_dtype(torch.bfloat16 if arguments.precision == "bf16" and device.type == "cuda" else torch.float32)
+    torch.set_default_dtype(
+        torch.bfloat16 if arguments.precision == "bf16" and device.type == "cuda" else torch.float32
+    )
     model = DragonflyForConditionalGeneration(config)
     torch.set_default_dtype(torch.float32)
     half = torch.bfloat16 if arguments.precision == "bf16" else torch.float32
@@ -160,7 +167,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", choices=SIZES, default="cpu")
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES))
-    parser.add_argument("--engines", nargs="+", choices=("straightforward", "this"), default=["straightforward", "this"])
+    parser.add_argument(
+        "--engines", nargs="+", choices=("straightforward", "this"), default=["straightforward", "this"]
+    )
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     parser.add_argument("--samples", type=int, default=8, help="samples a step")
