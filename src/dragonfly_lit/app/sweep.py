@@ -46,7 +46,7 @@ def _comparable(config: dict[str, Any]) -> dict[str, Any]:
     return json.loads(json.dumps({key: value for key, value in config.items() if key not in where}))
 
 
-def run_job(config: dict[str, Any], overrides: list[str]) -> float:
+def run_job(config: dict[str, Any], overrides: list[str]) -> float | None:
     """Run one job in its own process, or read the result of an earlier sweep; a killed job goes on where it was.
 
     Args:
@@ -54,7 +54,7 @@ def run_job(config: dict[str, Any], overrides: list[str]) -> float:
         overrides: what makes this job, as given to `train.py`.
 
     Returns:
-        The job's validation loss, for a sweeper that optimises.
+        The job's validation loss, for a sweeper that optimises; None without validation data.
 
     Raises:
         ValueError: the job failed; names its log.
@@ -63,14 +63,16 @@ def run_job(config: dict[str, Any], overrides: list[str]) -> float:
     folder = Path(config["runs_root"]) / name
     console, label = Console(), job_name(overrides)
     if (result := finished(folder, config)) is not None:
-        console.print(f"{label}: finished before, validation loss {result['val_loss']:.4f}", highlight=False)
+        console.print(f"{label}: finished before, {_said(result)}", highlight=False)
         return result["val_loss"]
     folder.mkdir(parents=True, exist_ok=True)
     # Quoted: a job's name has commas and equals signs, which Hydra would read as a sweep of its own.
     command = [sys.executable, sys.argv[0], *_without(overrides, ("name", "resume")), f"name='{name}'", "resume=auto"]
     started = time.monotonic()
     with (folder / LOG_FILE).open("a") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=_environment()
+        )
         try:
             with console.status(label) as status:
                 while process.poll() is None:
@@ -88,8 +90,21 @@ def run_job(config: dict[str, Any], overrides: list[str]) -> float:
             "the same command goes on with the jobs that are missing."
         )
     minutes = (time.monotonic() - started) / 60
-    console.print(f"{label}: validation loss {result['val_loss']:.4f}, {minutes:.1f} minutes", highlight=False)
+    console.print(f"{label}: {_said(result)}, {minutes:.1f} minutes", highlight=False)
     return result["val_loss"]
+
+
+def _said(result: dict[str, Any]) -> str:
+    """What a finished job came to: its headline scores and its validation loss."""
+    entries = result.get("benchmarks", {}).items()
+    told = [f"{name} {entry['scores'][entry['headline']] * entry['scale']:.1f}" for name, entry in entries]
+    told += [f"validation loss {result['val_loss']:.4f}"] if result["val_loss"] is not None else []
+    return ", ".join(told) or "finished"
+
+
+def _environment() -> dict[str, str]:
+    """What a job inherits; under SLURM the launcher is one task, and the job starts its own processes."""
+    return {key: value for key, value in os.environ.items() if key != "SLURM_NTASKS"}
 
 
 def _without(overrides: list[str], keys: tuple[str, ...]) -> list[str]:
@@ -106,4 +121,5 @@ def _progress(folder: Path, steps: int, started: float) -> str:
     if not rows:
         return f"starting, {elapsed:.0f} s"
     step = int(rows[-1]["step"])
-    return f"step {step}/{steps}, loss {float(rows[-1]['train/loss']):.4f}, {elapsed:.0f} s"
+    doing = f"step {step}/{steps}" if step < steps else "scoring"
+    return f"{doing}, loss {float(rows[-1]['loss']):.4f}, {elapsed:.0f} s"
