@@ -72,6 +72,8 @@ class DragonflyForConditionalGeneration(Folders, ExactBuffers, Generating, PreTr
         self.language = build_language(config.text_config) if language is None else language
         self.unused_vision: dict[str, Stored] = {}
         self.post_init()
+        # A generated image token would be a slot without an image.
+        self.generation_config.suppress_tokens = [config.image_token_id]
 
     def _init_weights(self, module: nn.Module) -> None:
         if isinstance(module, nn.Linear) and module is self.zoom.query:

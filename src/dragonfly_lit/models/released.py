@@ -115,6 +115,7 @@ def read_released(
         bos_token_id=fields.get("bos_token_id"),
         eos_token_id=[ids[tokens.END_OF_TURN], ids[tokens.END_OF_TEXT]],
         pad_token_id=ids[tokens.END_OF_TEXT],
+        suppress_tokens=[ids[tokens.IMAGE]],
     )
     return model
 

@@ -103,3 +103,14 @@ def test_generation_agrees_under_every_implementation(talker, samples):
         found.append(answers(talker, processor, texts, images))
     talker.set_attn_implementation({"text_config": "sdpa"})
     assert all(torch.equal(found[0], other) for other in found[1:])
+
+
+def test_a_slot_is_never_generated():
+    model = tiny_model()
+    with torch.no_grad():
+        model.get_output_embeddings().weight[model.config.image_token_id] = 100.0
+        prompt = torch.tensor([[7, 8, 9]])
+        raw = model(input_ids=prompt).logits[0, -1].abs().argmax().item()
+    assert raw == model.config.image_token_id
+    ids = model.generate(input_ids=prompt, max_new_tokens=5, do_sample=False)
+    assert model.config.image_token_id not in ids[0].tolist()
