@@ -32,6 +32,8 @@ LICENCE = "details: BSD-3-Clause (scikit-learn digits); backgrounds: public doma
 SPLITS = ("train", "test")
 SIZES = (0.02, 0.04, 0.06, 0.09, 0.13, 0.18, 0.25)
 """Side of a detail as a share of the canvas's side."""
+TRAIN_SIZES = (*SIZES, 0.35, 0.45, 0.45)
+"""What is asked about in training is large in part, or a model that starts afresh finds nothing to learn from."""
 PLACES = {"upper left": (0, 0), "upper right": (1, 0), "lower left": (0, 1), "lower right": (1, 1)}
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 FIND = ("colour", "shape")
@@ -135,9 +137,10 @@ def _question(kind: str, text: str, answer: str, detail: Detail | None) -> dict:
 def probe(split: str, number: int, *, seed: int, side: int, kinds: Collection[str] = FIND) -> Record:
     """Sample `number` of a split: a pure function of its arguments."""
     rng = np.random.default_rng([seed, SPLITS.index(split), number])
-    size = SIZES[number % len(SIZES)]
+    sizes = TRAIN_SIZES if split == "train" else SIZES
+    size = sizes[number % len(sizes)]
     # Half the scenes repeat kinds where counting and comparing are asked for.
-    varied = not set(kinds) <= set(FIND) and number // len(SIZES) % 2 == 1
+    varied = not set(kinds) <= set(FIND) and number // len(sizes) % 2 == 1
     details = place_details(rng, split, size, side, varied=varied)
     canvas = background(rng, side)
     for detail in details:
@@ -198,7 +201,12 @@ def make_probes(
                 )
             return home
         chances = {split: _write_split(home, split, settings) for split in SPLITS}
-        card.write_text(json.dumps({"settings": settings, "sizes": SIZES, "chance": chances["test"]}, indent=1) + "\n")
+        card.write_text(
+            json.dumps(
+                {"settings": settings, "sizes": SIZES, "train_sizes": TRAIN_SIZES, "chance": chances["test"]}, indent=1
+            )
+            + "\n"
+        )
     return home
 
 

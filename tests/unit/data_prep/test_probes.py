@@ -8,7 +8,7 @@ from PIL import Image
 
 pytest.importorskip("skimage")
 from data_prep.probe_images import COLOURS, digits
-from data_prep.probes import FIND, KINDS, PLACES, SIZES, chance, make_probes, probe, writer_samples
+from data_prep.probes import FIND, KINDS, PLACES, SIZES, TRAIN_SIZES, chance, make_probes, probe, writer_samples
 
 SIDE = 128
 
@@ -51,7 +51,8 @@ def test_details_have_the_size_that_the_record_says(records):
             if box is not None:
                 width = (box[2] - box[0]) / SIDE
                 assert abs(width - record.meta["size"]) <= 0.15 * record.meta["size"] + 2 / SIDE
-    assert {record.meta["size"] for record in records} == set(SIZES)
+    assert {record.meta["size"] for record in records} == set(TRAIN_SIZES)
+    assert {probe("test", number, seed=0, side=SIDE).meta["size"] for number in range(7)} == set(SIZES)
 
 
 def test_the_colour_that_is_asked_for_is_on_the_tile(records):
