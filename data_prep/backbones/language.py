@@ -18,9 +18,12 @@ from dragonfly_lit.spec.tokens import BEGIN_OF_TEXT, END_OF_TEXT, END_OF_TURN, I
 
 ROWS = 16
 QUESTIONS_A_ROW = 8
-SHARE_SHORT = 0.35
+SHARE_SHORT = 0.4
 """Share of the steps that have one crop a prefix; then prefixes grow, up to MOST_CROPS from SHARE_GROWN on."""
-SHARE_GROWN = 0.7
+SHARE_GROWN = 0.75
+
+SHARE_AFFIRMATIVE = 0.25
+"""Share of the steps with few negated questions; in as many more they become half of all."""
 
 
 def language_config(tokenizer: PreTrainedTokenizerBase) -> LlamaConfig:
@@ -41,6 +44,11 @@ def _draw_scenes(rows: int, generator: torch.Generator) -> tuple[Tensor, Tensor]
 def _most_crops(progress: float) -> int:
     grown = (progress - SHARE_SHORT) / (SHARE_GROWN - SHARE_SHORT)
     return 1 + round((MOST_CROPS - 1) * min(1.0, max(0.0, grown)))
+
+
+def _share_negated(progress: float) -> float:
+    """Few negations at first: asked for presence and absence alike, nothing would speak for comparing at all."""
+    return 0.05 + 0.45 * min(1.0, max(0.0, (progress - SHARE_AFFIRMATIVE) / SHARE_AFFIRMATIVE))
 
 
 def train_language(
@@ -67,13 +75,13 @@ def train_language(
         colour, shape = _draw_scenes(ROWS, generator)
         num_crops = int(rng.integers(1, _most_crops(progress) + 1))
         prefix = draw_prefix(colour, shape, num_crops, model.get_input_embeddings(), words, generator)
-        batch, holds = conversations.draw(colour, shape, QUESTIONS_A_ROW, share_negated=min(0.5, progress))
+        batch, facts = conversations.draw(colour, shape, QUESTIONS_A_ROW, share_negated=_share_negated(progress))
         logits, states = read(model, prefix, batch)
         labels = batch.labels[:, 1:]
         supervised = labels != IGNORE
         answers, target = logits[:, :-1][supervised], labels[supervised]
         loss = F.cross_entropy(answers, target)
-        aside = readers.loss(states, batch, colour, shape, holds)
+        aside = readers.loss(states, batch, colour, shape, facts)
         descent.step(loss + aside)
         right = (answers.argmax(-1) == target).float().mean()
         on_step(step, {"loss": loss.item(), "readers": aside.item(), "right": right.item()})

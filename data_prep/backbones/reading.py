@@ -20,7 +20,7 @@ from dragonfly_lit.spec.tokens import IGNORE, NEWLINE
 
 NUM_HEADER_TOKENS = 5
 """From a question's `<|eot_id|>` to the answer: the header of the assistant."""
-SCENE_BLOCK, HOLDS_BLOCK = 2, 3
+SCENE_BLOCK, FACTS_BLOCK = 2, 3
 
 
 class Conversations:
@@ -35,11 +35,14 @@ class Conversations:
     def draw(
         self, colour: Tensor, shape: Tensor, num_questions: int, share_negated: float = 0.5
     ) -> tuple[Batch, Tensor]:
-        """The batch of `num_questions` questions a scene, and whether what each names is there: 1, 0, or IGNORE."""
+        """The batch of `num_questions` questions a scene, and which of them hold and are negated, [rows, questions, 2]."""
         scenes = [(COLOURS[c], SHAPES[s]) for c, s in zip(colour.tolist(), shape.tolist(), strict=True)]
         asked = [[ask(*scene, self.rng, share_negated) for _ in range(num_questions)] for scene in scenes]
-        holds = [[IGNORE if one.holds is None else int(one.holds) for one in row] for row in asked]
-        return collate([self._row(row) for row in asked], pad_id=self.pad_id), torch.tensor(holds)
+        facts = [
+            [[IGNORE if fact is None else int(fact) for fact in (one.holds, one.negated)] for one in row]
+            for row in asked
+        ]
+        return collate([self._row(row) for row in asked], pad_id=self.pad_id), torch.tensor(facts)
 
     def _row(self, asked: list[Asked]):
         pairs = [(Turn(role="user", text=one.text), Turn(role="assistant", text=one.answer)) for one in asked]
@@ -79,28 +82,29 @@ def read(model: LlamaForCausalLM, prefix: Tensor, batch: Batch) -> tuple[Tensor,
 class Readers(nn.Module):
     """Linear readers of the middle blocks, thrown away after training.
 
-    After SCENE_BLOCK blocks every word of a question must know the scene's colour and shape, after HOLDS_BLOCK the
-    header of the answer must know whether what the question names is there. Left to the loss on the answers alone, a
-    model this small does not learn to compare within 900 steps: yes and no stay a coin's toss.
+    After SCENE_BLOCK blocks every word of a question must know the scene's colour and shape, after FACTS_BLOCK the
+    header of the answer must know whether what the question names is there, and whether it is negated. Left to the
+    loss on the answers alone, a model this small does not learn to compare within 900 steps: yes and no stay a coin's
+    toss.
     """
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.colour = nn.Linear(width, len(COLOURS))
         self.shape = nn.Linear(width, len(SHAPES))
-        self.holds = nn.Linear(width, 2)
+        self.facts = nn.Linear(width, 4)
 
-    def loss(self, states: tuple[Tensor, ...], batch: Batch, colour: Tensor, shape: Tensor, holds: Tensor) -> Tensor:
-        """Sum of the three cross-entropies, the scene's at half weight."""
+    def loss(self, states: tuple[Tensor, ...], batch: Batch, colour: Tensor, shape: Tensor, facts: Tensor) -> Tensor:
+        """Sum of the cross-entropies: colour and shape at half weight, what holds and what is negated."""
         asked = batch.branch_ids > 0
         rows = asked.nonzero()[:, 0]
         scene = states[SCENE_BLOCK][asked]
         losses = F.cross_entropy(self.colour(scene), colour[rows]) + F.cross_entropy(self.shape(scene), shape[rows])
         row, first = _first_answer_tokens(batch)
         header = first[:, None] - torch.arange(1, NUM_HEADER_TOKENS + 1)
-        known = self.holds(states[HOLDS_BLOCK][row[:, None], header])
-        target = holds[row, batch.branch_ids[row, first] - 1][:, None].expand(-1, NUM_HEADER_TOKENS)
-        return 0.5 * losses + F.cross_entropy(known.flatten(0, 1), target.flatten(), ignore_index=IGNORE)
+        known = self.facts(states[FACTS_BLOCK][row[:, None], header]).unflatten(-1, (2, 2))
+        target = facts[row, batch.branch_ids[row, first] - 1][:, None].expand(-1, NUM_HEADER_TOKENS, -1)
+        return 0.5 * losses + 2 * F.cross_entropy(known.flatten(0, 2), target.flatten(), ignore_index=IGNORE)
 
 
 def _first_answer_tokens(batch: Batch) -> tuple[Tensor, Tensor]:

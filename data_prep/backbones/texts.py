@@ -51,11 +51,13 @@ class Asked(NamedTuple):
         text: the question.
         answer: a colour, a shape, yes, no, or the caption.
         holds: whether what a yes-or-no question names is there, negated or not; None for the others.
+        negated: whether a yes-or-no question asks for absence; None for the others.
     """
 
     text: str
     answer: str
     holds: bool | None = None
+    negated: bool | None = None
 
 
 def ask(colour: str, shape: str, rng: np.random.Generator, share_negated: float = 0.5) -> Asked:
@@ -87,7 +89,7 @@ def ask(colour: str, shape: str, rng: np.random.Generator, share_negated: float 
         thing, holds = f"{asked_colour} {asked_shape}", asked_colour == colour and asked_shape == shape
     negated = rng.random() < share_negated
     text = _pick(_IS_THERE_NO if negated else _IS_THERE, rng).format(thing=thing).replace(" a orange", " an orange")
-    return Asked(text, "yes" if holds != negated else "no", holds)
+    return Asked(text, "yes" if holds != negated else "no", holds, negated)
 
 
 def every_sentence() -> Iterator[str]:
