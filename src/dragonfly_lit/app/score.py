@@ -10,8 +10,10 @@ from lightning.fabric.utilities.rank_zero import rank_zero_only
 
 from dragonfly_lit.app.build import Config, make
 from dragonfly_lit.app.parts import build_processor
+from dragonfly_lit.evaluation.answers import read
 from dragonfly_lit.evaluation.runner import Settings
 from dragonfly_lit.evaluation.runner import run as run_tasks
+from dragonfly_lit.evaluation.selection import selection_recall
 from dragonfly_lit.models.dragonfly import DragonflyForConditionalGeneration
 from dragonfly_lit.models.flops import Trained, Work, step_flops
 
@@ -34,15 +36,16 @@ def score(
     if rank_zero_only.rank != 0:
         return {}
     kept = ("headline", "scale", "num_questions", "scores", "intervals", "groups", "answers")
-    return {
-        **image_cost(model),
-        "benchmarks": {
-            name: {"folder": str(out.relative_to(run))} | {key: entry[key] for key in kept} | {
-                "answers_per_s": results["times"]["benchmarks"][name]["per_second"]
-            }
-            for name, entry in results["benchmarks"].items()
-        },
-    }  # fmt: skip
+    scored: dict[str, dict[str, Any]] = {}
+    for task in benchmark.tasks:
+        entry = results["benchmarks"][task.name]
+        answers = read(out / entry["answers"]).values()
+        scored[task.name] = {key: entry[key] for key in kept} | {
+            "folder": str(out.relative_to(run)),
+            "answers_per_s": results["times"]["benchmarks"][task.name]["per_second"],
+            "selection": selection_recall(task.questions(config["data_root"]), list(answers), seed=config["seed"]),
+        }
+    return {**image_cost(model), "benchmarks": scored}
 
 
 def image_cost(model: DragonflyForConditionalGeneration) -> dict[str, int | float]:

@@ -11,11 +11,12 @@ from typing import Any, Literal, get_args
 
 from dragonfly_lit.data.order import uniform
 from dragonfly_lit.data.remote import is_remote
-from dragonfly_lit.data.samples import BadSampleError, ask, to_record, to_sample
+from dragonfly_lit.data.samples import BadSampleError, ask, one_question, to_record, to_sample
 from dragonfly_lit.data.shards import Report, Shards
 from dragonfly_lit.spec.records import Record, Sample
 
 OnError = Literal["raise", "skip"]
+Questions = Literal["all", "one"]
 PROMPTS: dict[str, tuple[str, ...]] = {
     "caption": (
         "Describe the image.", "What does the image show?", "Write a caption for this image.",
@@ -28,7 +29,7 @@ PROMPTS: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 """Named sets of questions for sources of captions."""
 
-_SOURCE_KEYS = ("path", "weight", "prompts", "on_error")
+_SOURCE_KEYS = ("path", "weight", "prompts", "questions", "on_error")
 _MIX_KEYS = ("sources", "weight", "temperature")
 
 
@@ -41,6 +42,7 @@ class SourceSpec:
         path: folder or URL of shards.
         share: of the draws, between 0 and 1; set by `flatten`.
         prompts: questions to choose from; empty leaves the records as they are.
+        questions: `all` that share an image in one sequence, or `one` of them, another one in another epoch.
         on_error: `raise` stops at a bad sample, `skip` counts it and writes it into the quarantine file.
     """
 
@@ -48,6 +50,7 @@ class SourceSpec:
     path: str
     share: float = 0.0
     prompts: tuple[str, ...] = ()
+    questions: Questions = "all"
     on_error: OnError = "raise"
 
 
@@ -79,7 +82,10 @@ class Source:
             turns = ask(record, self.spec.prompts, (self.seed, self.name, record.key, epoch))
         except ValueError as error:
             raise BadSampleError(raw.shard, raw.key, str(error)) from error
-        return record if turns is record.turns else replace(record, turns=turns)
+        record = record if turns is record.turns else replace(record, turns=turns)
+        if self.spec.questions == "one":
+            return one_question(record, (self.seed, self.name, record.key, epoch))
+        return record
 
     def sample(self, index: int, record: Record) -> Sample:
         """The sample of a record that `record(index, epoch)` gave, decoded."""
@@ -103,12 +109,15 @@ def _spec(node: Mapping[str, Any], where: str, name: str) -> SourceSpec:
     on_error = node.get("on_error", "raise")
     if on_error not in get_args(OnError):
         raise ValueError(f"{where}.on_error={on_error!r} is unknown. Use one of {', '.join(get_args(OnError))}.")
+    questions = node.get("questions", "all")
+    if questions not in get_args(Questions):
+        raise ValueError(f"{where}.questions={questions!r} is unknown. Use one of {', '.join(get_args(Questions))}.")
     prompts = node.get("prompts") or ()
     if isinstance(prompts, str):
         if prompts not in PROMPTS:
             raise ValueError(f"{where}.prompts={prompts!r} is unknown. Use {', '.join(PROMPTS)}, or a list of texts.")
         prompts = PROMPTS[prompts]
-    return SourceSpec(name=name, path=str(path), prompts=tuple(prompts), on_error=on_error)
+    return SourceSpec(name=name, path=str(path), prompts=tuple(prompts), questions=questions, on_error=on_error)
 
 
 def specs_of(mix: Mapping[str, Any], where: str = "data.train") -> list[SourceSpec]:

@@ -148,6 +148,23 @@ def ask(record: Record, prompts: Sequence[str], draw: tuple[int | str, ...]) -> 
     return tuple(replace(t, text=text) if n == users[0] else t for n, t in enumerate(record.turns))
 
 
+def one_question(record: Record, draw: tuple[int | str, ...]) -> Record:
+    """The record with one of the questions that share its images, no longer shared; other records stay as they are.
+
+    Args:
+        record: the sample as it lies in the shard.
+        draw: what the choice depends on, such as (seed, source, key, epoch).
+    """
+    if not record.share_image:
+        return record
+    system = [turn for turn in record.turns if turn.role == "system"]
+    asked = record.turns[len(system) :]
+    start = 2 * choose(len(asked) // 2, "question", *draw)
+    shown = len(record.images) - sum(turn.num_images for turn in system)
+    user = replace(asked[start], num_images=shown)
+    return replace(record, turns=(*system, user, *asked[start + 1 : start + 2]), share_image=False)
+
+
 def to_sample(record: Record, turns: tuple[Turn, ...], *, source: str, max_pixels: int | None = None) -> Sample:
     """The sample with its images decoded to RGB; ValueError when an image is broken or has too many pixels."""
     limit = {} if max_pixels is None else {"max_pixels": max_pixels}

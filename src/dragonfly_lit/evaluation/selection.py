@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from dragonfly_lit.evaluation.answers import Answer
 from dragonfly_lit.evaluation.intervals import Resamples, interval
+from dragonfly_lit.evaluation.tasks.question import Question
 
 
 def crop_of(box: Sequence[float], side: float, cols: int, rows: int) -> int:
@@ -50,21 +52,36 @@ def found(box: Sequence[float] | None, side: float, zoom: Mapping[str, Any] | No
 
 
 def selection_recall(
-    boxes: Sequence[Sequence[float] | None], sides: Sequence[float], zooms: Sequence[Mapping[str, Any] | None],
-    images: Sequence[str], *, resamples: int = 1000, seed: int = 0,
-) -> dict[str, Any] | None:  # fmt: skip
-    """Recall over all questions with a detail, its interval over images, and that of a random choice of as many crops.
+    questions: Sequence[Question], answers: Sequence[Answer], *, resamples: int = 1000, seed: int = 0
+) -> dict[str, Any] | None:
+    """Recall over all questions with a `box` in their `meta`, and what a random choice of as many crops would find.
 
     Regions are equally large on the square canvases of the probes, so a random choice within each region finds a
-    detail with the probability kept / all. None where nothing was selected.
+    detail with the probability kept / all.
+
+    Args:
+        questions: with the `box` of the asked detail and the `side` of the canvas, in pixels.
+        answers: one a question, in any order, with where the model looked.
+        resamples: of the bootstrap over images.
+        seed: of the bootstrap.
+
+    Returns:
+        `recall`, its `interval`, `random` and `num_questions`, and `by_split` the recall of each of the questions'
+        splits; None where nothing was selected.
     """
-    pairs = [found(box, side, zoom) for box, side, zoom in zip(boxes, sides, zooms, strict=True)]
+    zooms = {answer.id: answer.zoom[0] for answer in answers if answer.zoom}
+    pairs = [found(q.meta.get("box"), q.meta.get("side", 0), zooms.get(q.id)) for q in questions]
     hits, chances = (np.array(column) for column in zip(*pairs, strict=True))
     known = np.isfinite(hits)
     if not known.any():
         return None
-    draws = Resamples(images, num=resamples, seed=seed)
+    draws = Resamples([q.image_keys for q in questions], num=resamples, seed=seed)
+    by_split: dict[str, list[float]] = {}
+    for question, hit in zip(questions, hits.tolist(), strict=True):
+        if not math.isnan(hit):
+            by_split.setdefault(question.split, []).append(hit)
     return {
         "recall": float(hits[known].mean()), "interval": interval(draws.means(hits)),
         "random": float(chances[known].mean()), "num_questions": int(known.sum()),
+        "by_split": {name: sum(values) / len(values) for name, values in sorted(by_split.items())},
     }  # fmt: skip

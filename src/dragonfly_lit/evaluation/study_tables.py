@@ -67,8 +67,8 @@ def explanation(study: Study) -> str:
     """How to read the numbers."""
     return (
         f"Accuracy on {study.benchmark}: mean over seeds, in brackets its 95% interval by Student's t. Random choice "
-        "is what selection recall would be if as many high crops were kept at random. Samples/s (training) and answers/s "
-        "are of the machine that ran the sweep, whatever else it did."
+        "is what selection recall would be if as many high crops were kept at random. Samples/s (training) and "
+        "answers/s are of the machine that ran the sweep, whatever else it did."
     )
 
 

@@ -117,6 +117,12 @@ class SequenceBuilder:
 
     def _fit(self, turns: Seq[Turn], num_images: int, *, share_image: bool) -> _Draft:
         _check_turns(turns, num_images, share_image=share_image)
+        zoom = self.layout.zoom
+        if share_image and zoom.score == "question" and zoom.selects and sum(t.role == "user" for t in turns) > 1:
+            raise ValueError(
+                "several questions share an image, but zoom.score=question selects crops for one question. Set "
+                "questions: one for the source (data.train.sources.NAME), or use zoom.score=pooled."
+            )
         kept = len(turns)
         while True:
             draft = self._draft(turns[:kept], _images_of(turns, kept, num_images), len(turns) - kept, share_image)
