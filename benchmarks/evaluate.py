@@ -19,7 +19,8 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from dragonfly_lit.evaluation.generate import Ask, Generator
+from dragonfly_lit.evaluation.asks import Ask
+from dragonfly_lit.evaluation.generate import Generator
 from dragonfly_lit.models.tiny import tiny_model, tiny_tokenizer
 from dragonfly_lit.processing.images import decode
 from dragonfly_lit.processing.processor import DragonflyImageProcessor, DragonflyProcessor

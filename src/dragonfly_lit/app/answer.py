@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from dragonfly_lit.data.mix import Mix
-from dragonfly_lit.evaluation.generate import Ask, Generator, Reply
+from dragonfly_lit.evaluation.asks import Ask, Reply
+from dragonfly_lit.evaluation.generate import Generator
 from dragonfly_lit.evaluation.zoom_picture import draw_zoom
 from dragonfly_lit.processing.images import decode
 from dragonfly_lit.processing.processor import DragonflyProcessor

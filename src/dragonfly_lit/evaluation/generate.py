@@ -9,7 +9,7 @@ number of ranks nor a kill changes what is computed together.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import takewhile
@@ -19,70 +19,13 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from dragonfly_lit.evaluation.asks import Ask, AskBatch, Encoded, Reply
 from dragonfly_lit.processing.crops import Resize, cut
 from dragonfly_lit.processing.encoding import Marked, mark, special_ids
 from dragonfly_lit.processing.images import decode
 from dragonfly_lit.processing.prompts import question_text
 from dragonfly_lit.spec.records import Crops
 from dragonfly_lit.spec.tokens import END_OF_TEXT, END_OF_TURN
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ask:
-    """One prompt about some images.
-
-    Attributes:
-        id: names it in errors, and seeds it when sampling.
-        prompt: words of the user's turn.
-        image_keys: identity of each image; equal keys, equal images.
-        read_images: gives the encoded images, called when they are needed.
-        max_new_tokens: the answer stops there.
-    """
-
-    id: str
-    prompt: str
-    image_keys: tuple[str, ...] = ()
-    read_images: Callable[[], Sequence[bytes]] = tuple
-    max_new_tokens: int = 16
-
-
-@dataclass(frozen=True, kw_only=True)
-class Reply:
-    """The words that came, and where the model looked: one entry an image."""
-
-    id: str
-    output: str
-    zoom: list[dict[str, Any]] | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Encoded:
-    """A prompt as tokens, `<|begin_of_text|>` first, its images not among them."""
-
-    ask: Ask
-    text: Marked
-
-
-@dataclass(frozen=True, kw_only=True)
-class AskBatch:
-    """Questions answered together; `owner[i]` is the position in `groups` of the images of question i."""
-
-    items: tuple[Encoded, ...]
-    owner: tuple[int, ...]
-
-    @property
-    def leaders(self) -> list[Ask]:
-        """One question for each distinct set of images."""
-        first = {group: item.ask for item, group in zip(reversed(self.items), reversed(self.owner), strict=True)}
-        return [first[group] for group in range(len(first))]
-
-    def only(self, wanted: Container[str]) -> AskBatch | None:
-        """The questions whose ids are wanted; None when there is none."""
-        left = [(item, group) for item, group in zip(self.items, self.owner, strict=True) if item.ask.id in wanted]
-        if not left:
-            return None
-        numbers = {group: number for number, group in enumerate(dict.fromkeys(group for _, group in left))}
-        return AskBatch(items=tuple(item for item, _ in left), owner=tuple(numbers[group] for _, group in left))
 
 
 @dataclass(kw_only=True)

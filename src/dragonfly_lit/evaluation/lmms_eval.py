@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from PIL import Image
 
-from dragonfly_lit.evaluation.generate import Ask, Generator
+from dragonfly_lit.evaluation.asks import Ask
+from dragonfly_lit.evaluation.generate import Generator
 from dragonfly_lit.models.dragonfly import DragonflyForConditionalGeneration
 from dragonfly_lit.processing.processor import DragonflyProcessor
 

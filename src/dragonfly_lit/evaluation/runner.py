@@ -23,7 +23,8 @@ from torch import nn
 from dragonfly_lit.evaluation import answers as store
 from dragonfly_lit.evaluation import report
 from dragonfly_lit.evaluation.answers import Answer
-from dragonfly_lit.evaluation.generate import Ask, AskBatch, Generator, Reply
+from dragonfly_lit.evaluation.asks import Ask, AskBatch, Reply
+from dragonfly_lit.evaluation.generate import Generator
 from dragonfly_lit.evaluation.judge import Judge
 from dragonfly_lit.evaluation.metrics.base import QuestionMetric
 from dragonfly_lit.evaluation.ranks import Ranks

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from transformers import AutoConfig, AutoModelForImageTextToText, GenerationMixin, PreTrainedModel
 from transformers import initialization as init
 from transformers.cache_utils import Cache
@@ -222,20 +223,21 @@ class DragonflyForConditionalGeneration(Folders, ExactBuffers, Generating, PreTr
         return self.training and torch.is_grad_enabled() and not self.vision.frozen
 
     def _touch(self, embeddings: Tensor) -> Tensor:
-        """Text only: a blank crop at weight zero through what trains, so that ranks that sum gradients stay in step."""
-        weights = [p for part in (self.vision, self.zoom, self.projector) for p in part.parameters()]
-        if not (self.training and torch.is_grad_enabled() and any(p.requires_grad for p in weights)):
+        """Text only: a blank image at weight zero, where some other rank may have a real one and waits for this rank.
+
+        Ranks that sum gradients need one of everything that trains; ranks that hold shards must gather the same
+        parts in the same order, frozen ones and those of a validation included. So it goes the way of any image.
+        """
+        modules = [m for part in (self.vision, self.zoom, self.projector) for m in part.modules()]
+        trained = any(p.requires_grad for module in modules for p in module.parameters(recurse=False))
+        sharded = any(isinstance(module, FSDPModule) for module in modules)
+        if not (sharded or (trained and self.training and torch.is_grad_enabled())):
             return embeddings
-        side = self.layout.image_size
-        blank = torch.zeros(1, 1, 3, side, side, dtype=torch.uint8, device=embeddings.device)
-        features = self._features(blank)
-        if self.layout.zoom.selects and self._tower_trains():
-            with torch.no_grad():
-                self._features(blank)
-            features = features + self._features(blank)
-        tokens = self.projector(features)
-        if self.zoom.query is not None:
-            tokens = tokens + self.zoom.query(tokens)
+        side, device = self.layout.image_size, embeddings.device
+        blank = torch.zeros(1, self.layout.zoom.num_crops, 3, side, side, dtype=torch.uint8, device=device)
+        grids = torch.tensor([self.layout.grids(side, side)], device=device)
+        question = (embeddings[:1, 0], torch.ones(1, dtype=torch.long, device=device))
+        tokens, _ = self.look(blank, grids, question)
         return embeddings + (tokens.sum() * 0).to(embeddings.dtype)
 
     def _read(

@@ -82,7 +82,9 @@ def loss_sums(
     dtype = torch.promote_types(hidden.dtype, torch.float32)
     weights = torch.ones(rows.numel(), device=rows.device) if label_weights is None else label_weights.flatten()[rows]
     weights = weights.to(dtype)
-    total, token_losses = states.sum().to(dtype) * 0, []
+    # A rank without a supervised row still goes through the head, or the others' gradients would wait for it.
+    idle = states if rows.numel() else head(hidden.flatten(0, 1)[:1])
+    total, token_losses = idle.sum().to(dtype) * 0, []
     for start in range(0, rows.numel(), rows_per_chunk):
         chunk = slice(start, start + rows_per_chunk)
         if torch.is_grad_enabled() and rows.numel() > rows_per_chunk:

@@ -6,7 +6,8 @@ import pytest
 import torch
 from PIL import Image
 
-from dragonfly_lit.evaluation.generate import Ask, Generator
+from dragonfly_lit.evaluation.asks import Ask
+from dragonfly_lit.evaluation.generate import Generator
 from dragonfly_lit.models.tiny import tiny_config, tiny_model, tiny_tokenizer
 from dragonfly_lit.processing.crops import cut
 from dragonfly_lit.processing.encoding import mark, special_ids
