@@ -35,10 +35,10 @@ The phrasing and eight of the colours are those of easy-VQA; none of its images 
   before the last layer (those that Dragonfly takes, class token included) learn colour, shape and cover of every patch;
   after the last layer, crops are matched with captions as in CLIP. The heads are thrown away.
 - Language model: {language_steps} steps of {rows} scenes with {questions} questions each, in the Llama-3 format.
-  What is asked about stands before `<|begin_of_text|>`: one to {crops} crops of noisy vectors, some of which hold the words of
-  the caption, weak, mixed and now and then wrong. Linear readers of the middle blocks (the scene's colour and shape;
-  whether what is asked about is there) help it to learn to compare, and are thrown away. It has never seen a feature of
-  the tower: aligning the two is what stage 1 trains.
+  What is asked about stands before `<|begin_of_text|>`: one to {crops} crops of noisy vectors, some of which hold the
+  words of the caption, weak, mixed and now and then wrong. Linear readers of the middle blocks (the scene's colour and
+  shape; whether what is asked about is there; whether the question is negated) help it to learn to compare, and are
+  thrown away. It has never seen a feature of the tower: aligning the two is what stage 1 trains.
 
 ## Probes
 

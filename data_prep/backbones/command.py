@@ -18,7 +18,7 @@ from data_prep.backbones.tokenizer import train_tokenizer
 from data_prep.backbones.tower import probe_tower, train_tower
 
 DEFAULT_OUT = Path("src/dragonfly_lit/models/tiny_weights")
-TOWER_STEPS, LANGUAGE_STEPS = 700, 600
+TOWER_STEPS, LANGUAGE_STEPS = 400, 700
 
 
 def main(argv: list[str]) -> int:
@@ -31,10 +31,16 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the drawings, texts and weights (default: %(default)s)")
     parser.add_argument("--tower-steps", type=int, default=TOWER_STEPS, help="(default: %(default)s)")
     parser.add_argument("--language-steps", type=int, default=LANGUAGE_STEPS, help="(default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads; sums depend on it (default: %(default)s)")
     args = parser.parse_args(argv)
-    for name, value in (("--tower-steps", args.tower_steps), ("--language-steps", args.language_steps)):
+    for name, value in (
+        ("--tower-steps", args.tower_steps),
+        ("--language-steps", args.language_steps),
+        ("--threads", args.threads),
+    ):
         if value < 1:
-            raise ValueError(f"{name}={value} trains nothing. Use 1 or more.")
+            raise ValueError(f"{name}={value} is too small. Use 1 or more.")
+    torch.set_num_threads(args.threads)
     started = time.monotonic()
     tokenizer = train_tokenizer()
     with _progress() as progress:
@@ -51,7 +57,7 @@ def main(argv: list[str]) -> int:
     options += f" --language-steps {args.language_steps}" * (args.language_steps != LANGUAGE_STEPS)
     write_card(
         args.out, command=f"python -m data_prep backbones --seed {args.seed}{options}", seconds=seconds,
-        threads=torch.get_num_threads(), num_words=len(tokenizer), tower_steps=args.tower_steps,
+        threads=args.threads, num_words=len(tokenizer), tower_steps=args.tower_steps,
         language_steps=args.language_steps, vision_weights=tower.num_parameters(),
         language_weights=language.num_parameters(), probes=probes,
     )  # fmt: skip
@@ -63,7 +69,7 @@ def main(argv: list[str]) -> int:
 
 
 def _save(model: PreTrainedModel, folder: Path) -> None:
-    model.to(torch.bfloat16).save_pretrained(folder)
+    model.bfloat16().save_pretrained(folder)
 
 
 def _num_bytes(folder: Path) -> int:

@@ -28,11 +28,12 @@ SHARE_AFFIRMATIVE = 0.25
 
 def language_config(tokenizer: PreTrainedTokenizerBase) -> LlamaConfig:
     """128 wide, 4 layers: just under a million weights."""
-    bos, eos, pad = tokenizer.convert_tokens_to_ids([BEGIN_OF_TEXT, END_OF_TURN, END_OF_TEXT])
+    words = tokenizer.get_vocab()
     return LlamaConfig(
         vocab_size=len(tokenizer), hidden_size=128, intermediate_size=384, num_hidden_layers=4, num_attention_heads=4,
         num_key_value_heads=4, max_position_embeddings=2048, rms_norm_eps=1e-5, tie_word_embeddings=False,
-        bos_token_id=bos, eos_token_id=eos, pad_token_id=pad, initializer_range=0.05,
+        bos_token_id=words[BEGIN_OF_TEXT], eos_token_id=words[END_OF_TURN], pad_token_id=words[END_OF_TEXT],
+        initializer_range=0.05,
     )  # fmt: skip
 
 
@@ -74,7 +75,7 @@ def train_language(
         progress = step / num_steps
         colour, shape = _draw_scenes(ROWS, generator)
         num_crops = int(rng.integers(1, _most_crops(progress) + 1))
-        prefix = draw_prefix(colour, shape, num_crops, model.get_input_embeddings(), words, generator)
+        prefix = draw_prefix(colour, shape, num_crops, model.model.embed_tokens.weight, words, generator)
         batch, facts = conversations.draw(colour, shape, QUESTIONS_A_ROW, share_negated=_share_negated(progress))
         logits, states = read(model, prefix, batch)
         labels = batch.labels[:, 1:]
@@ -98,7 +99,7 @@ def probe_language(
     shares = {}
     for num_crops in (1, MOST_CROPS):
         colour, shape = _draw_scenes(num_rows, generator)
-        prefix = draw_prefix(colour, shape, num_crops, model.get_input_embeddings(), words, generator)
+        prefix = draw_prefix(colour, shape, num_crops, model.model.embed_tokens.weight, words, generator)
         batch, _ = conversations.draw(colour, shape, QUESTIONS_A_ROW)
         labels = batch.labels[:, 1:]
         wrong = (read(model, prefix, batch)[0][:, :-1].argmax(-1) != labels) & (labels != IGNORE)

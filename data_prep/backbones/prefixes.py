@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from data_prep.backbones.texts import COLOURS, SHAPES
 
@@ -28,7 +29,7 @@ class WordIds:
 
 
 def draw_prefix(
-    colour: Tensor, shape: Tensor, num_crops: int, embed: torch.nn.Embedding, words: WordIds, generator: torch.Generator
+    colour: Tensor, shape: Tensor, num_crops: int, table: Tensor, words: WordIds, generator: torch.Generator
 ) -> Tensor:
     """Prefixes of `num_crops` crops, [rows, num_crops * (SLOTS_A_CROP + 1), width].
 
@@ -36,12 +37,12 @@ def draw_prefix(
         colour: index into COLOURS for each row.
         shape: index into SHAPES likewise.
         num_crops: crops in every row.
-        embed: the model's word embeddings; gradients flow into them.
+        table: the model's word embeddings, [words, width]; gradients flow into them.
         words: ids of the words' tokens.
         generator: of everything random here.
     """
     rows, slots = len(colour), num_crops * SLOTS_A_CROP
-    rms = embed.weight.detach()[torch.cat([words.colours, words.shapes])].pow(2).mean().sqrt()
+    rms = table.detach()[torch.cat([words.colours, words.shapes])].pow(2).mean().sqrt()
 
     def uniform(low: float, high: float, *size: int) -> Tensor:
         return torch.rand(*size, generator=generator) * (high - low) + low
@@ -54,14 +55,14 @@ def draw_prefix(
     shape_seen = _mistaken(shape, len(SHAPES), slots, uniform(0, 0.3, rows, 1), generator)
     strength = uniform(0.5, 2.0, rows, 1, 1)
     evidence = (
-        embed(words.colours[colour_seen]) * uniform(0.4, 1.6, rows, slots, 1)
-        + embed(words.shapes[shape_seen]) * uniform(0.0, 1.6, rows, slots, 1)
+        F.embedding(words.colours[colour_seen], table) * uniform(0.4, 1.6, rows, slots, 1)
+        + F.embedding(words.shapes[shape_seen], table) * uniform(0.0, 1.6, rows, slots, 1)
     ) * strength  # fmt: skip
-    width = embed.embedding_dim
+    width = table.shape[1]
     ground = normal(rows, 1, width) * rms * uniform(0, 1.5, rows, 1, 1)
     noise = normal(rows, slots, width) * rms * uniform(0.1, 0.8, rows, 1, 1)
     vectors = ground + noise + shown[..., None] * evidence
-    newline = embed(torch.tensor(words.newline)).expand(rows, num_crops, 1, -1)
+    newline = table[words.newline].expand(rows, num_crops, 1, -1)
     return torch.cat([vectors.view(rows, num_crops, SLOTS_A_CROP, -1), newline], dim=2).flatten(1, 2)
 
 

@@ -13,10 +13,11 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 from data_prep.backbones.prefixes import WordIds
 from data_prep.backbones.texts import COLOURS, SHAPES, Asked, ask
 from dragonfly_lit.processing.batches import collate
+from dragonfly_lit.processing.encoding import special_ids
 from dragonfly_lit.processing.sequences import SequenceBuilder
 from dragonfly_lit.spec.layout import Layout, Zoom
 from dragonfly_lit.spec.records import Batch, Sample, Turn
-from dragonfly_lit.spec.tokens import IGNORE, NEWLINE
+from dragonfly_lit.spec.tokens import IGNORE
 
 NUM_HEADER_TOKENS = 5
 """From a question's `<|eot_id|>` to the answer: the header of the assistant."""
@@ -30,12 +31,12 @@ class Conversations:
         # No image passes through the builder here, so its layout does not matter.
         layout = Layout(image_size=32, patch_size=8, class_token=True, zoom=Zoom())
         self.builder = SequenceBuilder(tokenizer=tokenizer, layout=layout, max_tokens=2048)
-        self.pad_id, self.rng = int(tokenizer.pad_token_id), rng
+        self.pad_id, self.rng = special_ids(tokenizer).end, rng
 
     def draw(
         self, colour: Tensor, shape: Tensor, num_questions: int, share_negated: float = 0.5
     ) -> tuple[Batch, Tensor]:
-        """The batch of `num_questions` questions a scene, and which of them hold and are negated, [rows, questions, 2]."""
+        """The batch of `num_questions` questions a scene, and which hold and are negated, [rows, questions, 2]."""
         scenes = [(COLOURS[c], SHAPES[s]) for c, s in zip(colour.tolist(), shape.tolist(), strict=True)]
         asked = [[ask(*scene, self.rng, share_negated) for _ in range(num_questions)] for scene in scenes]
         facts = [
@@ -57,7 +58,7 @@ def word_ids(tokenizer: PreTrainedTokenizerBase) -> WordIds:
         assert all(len(e) == 1 for e in encoded), "every colour and shape must be one token"
         return torch.tensor(encoded).squeeze(1)
 
-    return WordIds(colours=ids(COLOURS), shapes=ids(SHAPES), newline=int(tokenizer.convert_tokens_to_ids(NEWLINE)))
+    return WordIds(colours=ids(COLOURS), shapes=ids(SHAPES), newline=special_ids(tokenizer).newline)
 
 
 def read(model: LlamaForCausalLM, prefix: Tensor, batch: Batch) -> tuple[Tensor, tuple[Tensor, ...]]:

@@ -13,12 +13,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import CLIPVisionConfig, CLIPVisionModel
-from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
+from transformers.utils.constants import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from data_prep.backbones.schedule import Descent
 from data_prep.backbones.texts import COLOURS, SHAPES
 from data_prep.backbones.world import Views, draw_views
 
+CROP_SIDE, PATCH_SIDE = 32, 8
+"""In pixels."""
 SCENES_A_STEP = 64
 VIEWS_A_SCENE = 4
 FEATURE_LAYER = -2
@@ -27,8 +29,8 @@ FEATURE_LAYER = -2
 def tower_config() -> CLIPVisionConfig:
     """96 wide, 4 layers, 32 px crops of 8 px patches: about 0.46 million weights."""
     return CLIPVisionConfig(
-        hidden_size=96, intermediate_size=384, num_hidden_layers=4, num_attention_heads=4, image_size=32, patch_size=8,
-        projection_dim=96,
+        hidden_size=96, intermediate_size=384, num_hidden_layers=4, num_attention_heads=4, projection_dim=96,
+        image_size=CROP_SIDE, patch_size=PATCH_SIDE,
     )  # fmt: skip
 
 
@@ -107,7 +109,7 @@ def train_tower(
         seed: of the drawings and the initial weights.
         on_step: called after each step with its number and losses by name.
     """
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         tower = CLIPVisionModel(tower_config())
         heads = Heads(tower.config.hidden_size)
@@ -115,7 +117,7 @@ def train_tower(
     descent = Descent(num_steps, tower, heads)
     tower.train()
     for step in range(num_steps):
-        views = draw_views(SCENES_A_STEP, VIEWS_A_SCENE, tower.config.image_size, tower.config.patch_size, rng)
+        views = draw_views(SCENES_A_STEP, VIEWS_A_SCENE, CROP_SIDE, PATCH_SIDE, rng)
         out = tower(pixel_values=normalised(views.pixels), output_hidden_states=True)
         losses = heads.loss(out.hidden_states[FEATURE_LAYER], out.pooler_output, Targets(views))
         descent.step(torch.stack(list(losses.values())).sum())
@@ -126,9 +128,7 @@ def train_tower(
 @torch.no_grad()
 def probe_tower(tower: CLIPVisionModel, heads: Heads, seed: int, num_scenes: int = 500) -> dict[str, float]:
     """Accuracy on newly drawn scenes: colour and shape of patches and of whole views, and ground told from shape."""
-    views = draw_views(
-        num_scenes, VIEWS_A_SCENE, tower.config.image_size, tower.config.patch_size, np.random.default_rng([seed, 2])
-    )
+    views = draw_views(num_scenes, VIEWS_A_SCENE, CROP_SIDE, PATCH_SIDE, np.random.default_rng([seed, 2]))
     targets = Targets(views)
     features = tower(pixel_values=normalised(views.pixels), output_hidden_states=True).hidden_states[FEATURE_LAYER]
     colour, shape = heads.colour(features).argmax(-1), heads.shape(features).argmax(-1)

@@ -65,7 +65,7 @@ def test_the_words_of_the_caption_can_be_read_off_a_prefix(model, tokenizer):
     generator = torch.Generator().manual_seed(0)
     colour = torch.randint(len(COLOURS), (rows,), generator=generator)
     shape = torch.randint(len(SHAPES), (rows,), generator=generator)
-    prefix = draw_prefix(colour, shape, 8, model.get_input_embeddings(), words, generator)
+    prefix = draw_prefix(colour, shape, 8, model.get_input_embeddings().weight, words, generator)
     assert prefix.shape == (rows, 8 * (SLOTS_A_CROP + 1), model.config.hidden_size)
     varying = prefix.var(dim=1)
     assert (varying > 0).all()
@@ -80,7 +80,7 @@ def asked(model, tokenizer):
     """A prefix of one scene, three questions about it, and whether what each names is there."""
     colour, shape = torch.tensor([0]), torch.tensor([1])
     generator = torch.Generator().manual_seed(1)
-    prefix = draw_prefix(colour, shape, 2, model.get_input_embeddings(), word_ids(tokenizer), generator)
+    prefix = draw_prefix(colour, shape, 2, model.get_input_embeddings().weight, word_ids(tokenizer), generator)
     return prefix, *Conversations(tokenizer, np.random.default_rng(0)).draw(colour, shape, 3)
 
 
