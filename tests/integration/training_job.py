@@ -94,6 +94,8 @@ def run(
     stage: dict[str, Any] | None = None,
     batches: list[Batch] | None = None,
     num_batches: int = 10,
+    rows: int = 2,
+    validates: bool = False,
     every: int = 100,
     save: dict[str, Any] | None = None,
     resume: Path | None = None,
@@ -113,12 +115,13 @@ def run(
         accelerator="cpu", devices=world, strategy=STRATEGIES[strategy](**(strategy_options or {})), max_steps=steps,
         max_epochs=-1, accumulate_grad_batches=accumulate, use_distributed_sampler=False, logger=False,
         enable_progress_bar=any(isinstance(c, pl.callbacks.ProgressBar) for c in callbacks),
-        enable_model_summary=False, num_sanity_val_steps=0,
+        enable_model_summary=False, num_sanity_val_steps=0, val_check_interval=1 if validates else None,
         callbacks=[losses, *callbacks, Checkpoints(folder, every=every, **(save or {}))],
     )  # fmt: skip
     rank = int(os.environ.get("RANK", 0))
-    stream = Stream(batches or micro_batches(num_batches), rank, world)
-    trainer.fit(lightning_module, stream, ckpt_path=resume, weights_only=True)
+    found = batches or micro_batches(num_batches, rows)
+    held_out = Stream(found[:6], rank, world) if validates else None
+    trainer.fit(lightning_module, Stream(found, rank, world), held_out, ckpt_path=resume, weights_only=True)
     return {
         "losses": losses.losses,
         "norms": losses.norms,
@@ -155,7 +158,8 @@ def run_ranks(world: int, folder: Path, jobs: dict[str, dict[str, Any]]) -> dict
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     queue = context.Queue()
-    processes = [context.Process(target=_rank, args=(rank, world, port, queue, folder, jobs)) for rank in range(world)]
+    arguments = (world, port, queue, folder, jobs)
+    processes = [context.Process(target=_rank, args=(rank, *arguments), daemon=True) for rank in range(world)]
     for process in processes:
         process.start()
     outcome = queue.get(timeout=240)

@@ -79,29 +79,24 @@ class Checkpoints(Checkpoint):
         checkpoint["randomness"] = all_randomness()
 
     def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        data = next(
-            (state for state in checkpoint.values() if isinstance(state, dict) and "micro_batches" in state), {}
-        )
-        recount(
-            checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"], data.get("micro_batches"),
-            ranks=trainer.world_size, accumulate=trainer.accumulate_grad_batches,
-        )  # fmt: skip
         states = checkpoint["randomness"]
+        recount(
+            checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"],
+            ranks_before=len(states), ranks=trainer.world_size, accumulate=trainer.accumulate_grad_batches,
+        )  # fmt: skip
         self._randomness = states[trainer.global_rank] if trainer.global_rank < len(states) else None
 
 
-def recount(progress: dict[str, Any], micro_batches: int | None, *, ranks: int, accumulate: int) -> None:
+def recount(progress: dict[str, Any], *, ranks_before: int, ranks: int, accumulate: int) -> None:
     """Counts a rank's batches as if this number of ranks had read them: Lightning steps when the count divides by
     `accumulate`, so that a run resumed under other counts would else begin in the middle of an optimizer step.
 
     Args:
         progress: of the batches of a rank, from the checkpoint; changed in place.
-        micro_batches: of all ranks together; None where the data do not say.
+        ranks_before: of the run that wrote it.
         ranks: of the run that goes on.
         accumulate: micro-batches a rank in one of its optimizer steps.
     """
-    batches = progress["total"]["ready"]
-    ranks_before = round(micro_batches / batches) if micro_batches and batches else ranks
     in_step = progress["current"]["ready"] % accumulate == 0 or progress["is_last_batch"]
     if ranks_before == ranks and in_step:
         return

@@ -92,7 +92,7 @@ class NamedCheckpoints:
         info = read_info(folder)
         module.check_resume(info, folder)
         read_tensors(folder, module.checkpoint_tensors(info.trainable_only))
-        return _for_ranks(read_state(folder), info.world_size, self.world_size)  # type: ignore[attr-defined]
+        return read_state(folder)
 
     def teardown(self) -> None:
         self.writer.finish()
@@ -173,10 +173,3 @@ class Fsdp(NamedCheckpoints, ModelParallelStrategy):
         assert self.model is not None
         for buffer in self.model.buffers():  # shards stay in CPU memory
             buffer.data = buffer.data.to(self.root_device)
-
-
-def _for_ranks(state: dict[str, Any], before: int, now: int) -> dict[str, Any]:
-    """Lightning's count of micro-batches in this epoch is one rank's: as many samples are more or fewer of them now."""
-    current = state["loops"]["fit_loop"]["epoch_loop.batch_progress"]["current"]
-    current.update({key: count * before // now for key, count in current.items()})
-    return state

@@ -16,11 +16,11 @@ def progress(ready, last=False):
 )
 def test_batches_are_counted_as_the_new_ranks_would_have(ready, ranks_before, ranks, accumulate, expected):
     found = progress(ready)
-    recount(found, ready * ranks_before, ranks=ranks, accumulate=accumulate)
+    recount(found, ranks_before=ranks_before, ranks=ranks, accumulate=accumulate)
     assert found == progress(expected)
 
 
 def test_an_epoch_that_ended_within_an_accumulation_stays_as_it_is():
     found = progress(11, last=True)
-    recount(found, 11, ranks=1, accumulate=2)
+    recount(found, ranks_before=1, ranks=1, accumulate=2)
     assert found == progress(11, last=True)
