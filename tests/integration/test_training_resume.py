@@ -54,13 +54,23 @@ def test_a_checkpoint_of_trained_weights_only_resumes_exactly(tmp_path):
 
 def test_frozen_weights_left_out_come_from_where_the_run_took_them(straight, tmp_path):
     folder, before = straight
-    job = {"groups": PROJECTOR, "steps": 2, "stage_name": "1"}
-    after = run(tmp_path / "after", init_from=folder, save={"trainable_only": True}, **job)
-    assert weights_behind(tmp_path / "after") == str(folder.resolve())
+    job = {"groups": PROJECTOR, "steps": 4, "stage_name": "1"}
+    after = run(tmp_path / "after", init_from=folder, every=2, save={"trainable_only": True}, **job)
+    assert weights_behind(tmp_path / "after") == folder.resolve()
     model = tiny_model(seed=5)
     load_weights(model, tmp_path / "after")
     assert torch.equal(model.language.lm_head.weight, before["weights"]["language.lm_head.weight"])
     assert torch.equal(model.projector.weight, after["weights"]["projector.weight"])
+    halfway = step_folder(tmp_path / "after", 2)
+    resumed = run(tmp_path / "on", resume=halfway, init_from=weights_behind(halfway), **job)
+    assert largest_difference(after, resumed) == 0.0
+
+
+def test_a_resumed_run_still_knows_where_its_weights_came_from(straight, tmp_path):
+    job = {"groups": PROJECTOR, "steps": 2, "stage_name": "1"}
+    run(tmp_path / "whole", init_from=straight[0], every=1, **job)
+    run(tmp_path / "on", resume=step_folder(tmp_path / "whole", 1), save={"trainable_only": True}, **job)
+    assert weights_behind(tmp_path / "on") == straight[0].resolve()
 
 
 def test_the_last_ones_stay_and_every_nth(tmp_path):

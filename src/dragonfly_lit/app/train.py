@@ -24,7 +24,7 @@ from dragonfly_lit.app.runs import open_run
 from dragonfly_lit.app.score import score
 from dragonfly_lit.app.sweep import run_job, write_result
 from dragonfly_lit.training.callbacks import build_callbacks
-from dragonfly_lit.training.checkpoints import find_newest, find_resume, resolve
+from dragonfly_lit.training.checkpoints import find_newest, find_resume, resolve, weights_behind
 from dragonfly_lit.training.module import TrainingModule
 from dragonfly_lit.training.survival import REQUEUE_STATUS, Preemption
 from dragonfly_lit.training.telemetry import Telemetry
@@ -53,7 +53,7 @@ def fit(config: Config) -> float | None:
     check_train(config)
     builder, stage = build_builder(config), make(config["stage"])
     resume = find_start(config, "resume")
-    init_from = None if resume else find_start(config, "init_from")
+    init_from = weights_behind(resume) if resume else find_start(config, "init_from")
     make_demo(config)
     data = make(config["data"], builder=builder, pad_id=builder.tokenizer.pad_token_id)
     data.setup()

@@ -109,10 +109,10 @@ def check_init_from(path: Path, stage: Stage, model_name: str) -> None:
         )
 
 
-def weights_behind(path: Path) -> str | None:
+def weights_behind(path: Path) -> Path | None:
     """For a checkpoint of trained weights only: where its run's frozen ones came from; else None."""
     info = read_info(resolve(path))
-    return info.init_from if info.trainable_only else None
+    return Path(info.init_from) if info.trainable_only and info.init_from is not None else None
 
 
 def network_tensors(model: nn.Module, *, trainable_only: bool = False) -> dict[str, Tensor]:
@@ -158,8 +158,9 @@ def load_weights(model: nn.Module, path: Path) -> None:
 
 def _load_checkpoint(model: nn.Module, folder: Path) -> None:
     info = read_info(folder)
-    if info.trainable_only and info.init_from is not None:
-        load_weights(model, Path(info.init_from))
+    behind = weights_behind(folder)
+    if behind is not None:
+        load_weights(model, behind)
     shapes = {n.removeprefix(WEIGHTS): size for n, size in saved_tensors(folder).items() if n.startswith(WEIGHTS)}
     live = {name.removeprefix(WEIGHTS): tensor for name, tensor in network_tensors(model).items()}
     if info.lora_scale is None:

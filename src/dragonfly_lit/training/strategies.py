@@ -91,6 +91,7 @@ class NamedCheckpoints:
         module: Any = self.lightning_module  # type: ignore[attr-defined]
         info = read_info(folder)
         module.check_resume(info, folder)
+        module.init_from = module.init_from or info.init_from  # for the checkpoints of this run
         read_tensors(folder, module.checkpoint_tensors(info.trainable_only))
         return read_state(folder)
 
