@@ -126,7 +126,7 @@ def train_tower(
 
 
 @torch.no_grad()
-def probe_tower(tower: CLIPVisionModel, heads: Heads, seed: int, num_scenes: int = 500) -> dict[str, float]:
+def probe_tower(tower: CLIPVisionModel, heads: Heads, seed: int, num_scenes: int = 250) -> dict[str, float]:
     """Accuracy on newly drawn scenes: colour and shape of patches and of whole views, and ground told from shape."""
     views = draw_views(num_scenes, VIEWS_A_SCENE, CROP_SIDE, PATCH_SIDE, np.random.default_rng([seed, 2]))
     targets = Targets(views)
