@@ -1,0 +1,105 @@
+"""A study says what its jobs measured, what its intervals allow, and which cells did not run."""
+
+import json
+
+import pytest
+import yaml
+
+from dragonfly_lit.evaluation import study
+from dragonfly_lit.evaluation.study_cells import Estimate, estimate, read_study, split_job
+from dragonfly_lit.evaluation.study_tables import findings, markdown
+
+SIZES = {"02%": 0.1, "09%": 0.2, "25%": 0.6}
+
+
+def write_job(folder, cell, seed, better, *, done=True, recall=None):
+    job = folder / f"cell={cell},seed={seed}"
+    job.mkdir(parents=True)
+    config = {"about": {"title": cell.replace("_", " + "), "parts": ["levels"]}, "data_root": "nowhere",
+              "benchmark": {"_target_": "x", "split": "test", "limit": None}}  # fmt: skip
+    (job / "config.yaml").write_text(yaml.safe_dump(config))
+    if not done:
+        return
+    groups = {name: {"num_questions": 100, "score": score + better + 0.01 * seed} for name, score in SIZES.items()}
+    selection = None if recall is None else {"recall": recall + 0.01 * seed, "random": 0.2}
+    entry = {
+        "headline": "accuracy", "scores": {"accuracy": 0.3 + better + 0.01 * seed}, "answers_per_s": 50.0,
+        "groups": {"split": groups, "category": {"colour": {"num_questions": 150, "score": 0.4 + better}}},
+        "selection": selection, "folder": "evaluation/probes", "answers": "answers/probes.jsonl",
+    }  # fmt: skip
+    result = {"val_loss": 1.0, "image_tokens": 18, "image_gflops": 0.1, "samples_per_s": 9.0, "config": config}
+    (job / "result.json").write_text(json.dumps(result | {"benchmarks": {"probes": entry}}))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    sweep = tmp_path / "zoom_ablation"
+    for seed in range(3):
+        write_job(sweep, "low", seed, 0.0)
+        write_job(sweep, "low_medium", seed, 0.02)
+        write_job(sweep, "low_medium_high", seed, 0.3, done=seed < 2, recall=0.5)
+    plan = {"hydra": {"sweeper": {"params": {"cell": "low,low_medium,low_medium_high,raster", "seed": "0,1,2"}},
+                      "overrides": {"task": ["experiment=zoom_ablation"]}}}  # fmt: skip
+    (sweep / "multirun.yaml").write_text(yaml.safe_dump(plan))
+    return sweep
+
+
+def test_an_interval_is_students():
+    found = estimate([1.0, 2.0, 3.0])
+    assert found.mean == 2.0
+    assert found.high == pytest.approx(2.0 + 4.303 / 3**0.5)
+    assert estimate([1.0]).low is None
+    assert estimate([None, float("nan")]) is None
+
+
+def test_intervals_that_touch_tell_nothing_apart():
+    one = Estimate(mean=1.0, low=0.5, high=1.5, num=3)
+    assert not one.clear_of(Estimate(mean=2.0, low=1.5, high=2.5, num=3))
+    assert one.clear_of(Estimate(mean=2.0, low=1.6, high=2.4, num=3))
+    assert not one.clear_of(Estimate(mean=9.0, low=None, high=None, num=1))
+
+
+def test_a_job_is_a_cell_and_a_seed():
+    assert split_job("cell=low,seed=2") == ("cell=low", "2")
+    assert split_job("zoom.top_k=1,zoom.high_crops=24") == ("zoom.top_k=1,zoom.high_crops=24", "0")
+
+
+def test_small_details_are_weighed_by_their_questions(folder):
+    found = read_study(folder)
+    low = found.cells[0]
+    assert found.small(0.09) == ["02%", "09%"]
+    assert low.accuracy("probes", found.small(0.09)).mean == pytest.approx(0.15 + 0.01)
+
+
+def test_cells_that_did_not_run_or_finish_say_so(folder):
+    states = {cell.name: cell.state for cell in read_study(folder).cells}
+    assert states == {
+        "cell=low": "3 of 3 seeds", "cell=low_medium": "3 of 3 seeds", "cell=low_medium_high": "2 of 3 seeds",
+        "cell=raster": "not run",
+    }  # fmt: skip
+    assert "| raster | not run |" in markdown(read_study(folder), 0.09)
+
+
+def test_only_intervals_that_do_not_overlap_are_called_a_difference(folder):
+    write_job(folder, "low_low", 0, 0.9)
+    found = read_study(folder)
+    said = findings(found, found.parts["levels"], 0.09)
+    assert said[0].startswith("low + medium is not told apart from low on details up to 9% of the side")
+    assert said[1].startswith("low + medium + high is better than low + medium")
+    assert any("Selection recall of low + medium + high beats a random choice" in sentence for sentence in said)
+
+
+def test_the_command_writes_tables_curves_and_a_page_of_one_file(folder, capsys):
+    pytest.importorskip("matplotlib")
+    assert study.main([str(folder)]) == 0
+    names = {path.name for path in folder.iterdir() if path.is_file()}
+    assert {"study.md", "study.html", "accuracy_tokens_levels.svg", "accuracy_size_levels.png"} <= names
+    page = (folder / "study.html").read_text()
+    assert page.count("data:image/svg+xml;base64,") == 2
+    assert "raster (not run)" in page
+    assert "http://" not in page.replace("http://www.w3.org", "")
+
+
+def test_a_folder_without_a_scored_job_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="no finished job that was scored"):
+        study.main([str(tmp_path)])
