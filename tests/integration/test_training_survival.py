@@ -13,7 +13,7 @@ import torch
 from training_job import ALL, PROJECTOR, largest_difference, micro_batches, run
 
 from dragonfly_lit.models.tiny import tiny_model
-from dragonfly_lit.training.checkpoints import find_resume, list_checkpoints, load_weights, step_folder
+from dragonfly_lit.training.checkpoints import find_resume, list_checkpoints, load_weights
 from dragonfly_lit.training.network import TrainingNetwork
 from dragonfly_lit.training.survival import BadSteps, Preemption
 
@@ -113,26 +113,22 @@ def test_twenty_kills_lose_no_more_than_the_steps_since_the_last_checkpoint(tmp_
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["training_job"])
     job = {
-        "groups": PROJECTOR,
-        "steps": 10_000,
-        "num_batches": 10,
-        "every": 2,
+        "groups": PROJECTOR, "steps": 10_000, "num_batches": 10, "every": 2,
         "save": {"keep_last": 2, "background": True},
-    }
+    }  # fmt: skip
     draw, before = random.Random(0), 0
     for _ in range(20):
-        resume = find_resume(tmp_path)
-        process = context.Process(target=run, args=(tmp_path,), kwargs={**job, "resume": resume})
+        process = context.Process(target=run, args=(tmp_path,), kwargs={**job, "resume": find_resume(tmp_path)})
         process.start()
-        time.sleep(2.0 + draw.random())
+        while newest_step(tmp_path) <= before and process.is_alive():
+            time.sleep(0.05)
+        time.sleep(draw.random())
+        before = newest_step(tmp_path)
         process.kill()
         process.join()
-        newest = find_resume(tmp_path)
-        if newest is None:
-            continue
-        load_weights(tiny_model(), newest)
-        step = list_checkpoints(tmp_path)[-1][1].step
-        assert step >= before
-        before = step
-    assert before > 0
-    assert step_folder(tmp_path, before).is_dir()
+        assert newest_step(tmp_path) >= before > 0
+        load_weights(tiny_model(), find_resume(tmp_path))
+
+
+def newest_step(folder):
+    return max((info.step for _, info in list_checkpoints(folder)), default=0)

@@ -31,21 +31,33 @@ class Work:
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """Which parts have weights that train."""
+    """Which parts have weights that train.
+
+    Attributes:
+        vision: the tower.
+        projector: the projector.
+        language: the language model's own weights.
+        adapters: low-rank ones in the language model; gradients pass through it, its own weights have none.
+    """
 
     vision: bool
     projector: bool
     language: bool
+    adapters: bool = False
+
+
+def patches_flops_per_crop(config: DragonflyConfig) -> int:
+    """Forward from pixels to patch embeddings, for one crop."""
+    vision, layout = config.vision_config, config.layout
+    return 2 * layout.patches_per_side**2 * 3 * vision.patch_size**2 * vision.hidden_size
 
 
 def vision_flops_per_crop(config: DragonflyConfig) -> int:
     """Forward of the layers of the tower that are used, for one crop."""
-    vision, layout = config.vision_config, config.layout
+    vision, tokens = config.vision_config, config.layout.features_per_crop
     width, inner = vision.hidden_size, vision.intermediate_size
-    tokens = layout.features_per_crop
-    patches = 2 * layout.patches_per_side**2 * 3 * vision.patch_size**2 * width
     layer = tokens * (8 * width**2 + 4 * width * inner) + 4 * tokens**2 * width
-    return patches + config.num_vision_layers_used * layer
+    return patches_flops_per_crop(config) + config.num_vision_layers_used * layer
 
 
 def projector_flops(config: DragonflyConfig) -> tuple[int, int]:
@@ -79,19 +91,21 @@ def step_flops(config: DragonflyConfig, work: Work, trained: Trained) -> dict[st
 
     Backward costs as much as the forward for gradients of what goes in, where something before it trains, and again
     for gradients of the weights, where they train. A tower that trains sees the kept high crops twice when it
-    selects: once to rank them, once with a graph.
+    selects: once to rank them, once with a graph. Adapters' own products and the backward of a learned score (both
+    below a hundredth) are left out.
     """
     zoom = config.layout.zoom
     crop = vision_flops_per_crop(config) * work.images
+    crop_backward = 2 * crop - patches_flops_per_crop(config) * work.images  # pixels need no gradient
     again = zoom.num_high_kept if zoom.selects and trained.vision else 0
     with_graph = zoom.num_crops - (zoom.num_high - zoom.num_high_kept if zoom.selects else 0)
     seen, ranked = (work.images * flops for flops in projector_flops(config))
     linear, attention, head = language_flops(config, work)
     below = trained.vision or trained.projector
-    through = below or trained.language
+    through = below or trained.language or trained.adapters
     return {
         "vision": crop * (zoom.num_crops + again),
-        "vision backward": 2 * crop * with_graph * trained.vision,
+        "vision backward": crop_backward * with_graph * trained.vision,
         "projector": seen + ranked,
         "projector backward": seen * (trained.vision + trained.projector),
         "language": linear + attention + head,

@@ -32,8 +32,8 @@ def list_checkpoints(run: Path) -> list[tuple[Path, CheckpointInfo]]:
     for path in sorted((run / CHECKPOINTS).glob(f"step-*/{INFO_FILE}")):
         try:
             found.append((path.parent, read_info(path.parent)))
-        except ValueError:
-            continue  # unfinished, or of another version
+        except (ValueError, FileNotFoundError):
+            continue  # unfinished, of another version, or just deleted by the run that trains there
     return found
 
 

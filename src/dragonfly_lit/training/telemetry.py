@@ -35,14 +35,13 @@ class Telemetry(Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         device = pl_module.device
-        parameters = named_weights(pl_module.model)
-        self._config = pl_module.model.config
+        names = [name for name, p in named_weights(pl_module.model).items() if p.requires_grad]
+        adapters, own = [n for n in names if ".lora_" in n], [n for n in names if ".lora_" not in n]
+        parts = ("vision", "projector", "language")
         self._trained = Trained(
-            **{
-                part: any(p.requires_grad for name, p in parameters.items() if name.startswith(f"{part}."))
-                for part in ("vision", "projector", "language")
-            }
+            adapters=bool(adapters), **{part: any(name.startswith(f"{part}.") for name in own) for part in parts}
         )
+        self._config = pl_module.model.config
         self._peak = peak_flops(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
         self._start_window()
 

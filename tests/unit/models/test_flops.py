@@ -1,0 +1,84 @@
+"""FLOPs by formula are those that torch counts, and those of the published sizes."""
+
+import pytest
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from dragonfly_lit.models.flops import Trained, Work, peak_flops, step_flops, vision_flops_per_crop
+from dragonfly_lit.models.tiny import tiny_config, tiny_model
+
+STAGES = {
+    "1": Trained(vision=False, projector=True, language=False),
+    "2": Trained(vision=True, projector=True, language=True),
+    "language": Trained(vision=False, projector=False, language=True),
+}
+ZOOMS = {"select": {}, "max": {"score": "max"}, "pool": {"top_k": None, "pool": 2}}
+
+
+@pytest.mark.parametrize("zoom", ZOOMS)
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_step_has_the_flops_that_torch_counts(make, stage, zoom):
+    model, trained = tiny_model(zoom=ZOOMS[zoom]).train(), STAGES[stage]
+    for part in ("vision", "projector", "language"):
+        getattr(model, part).requires_grad_(getattr(trained, part))
+    model.train()
+    make = type(make)(model)
+    batch = make.batch(make.sequence(1))
+    tokens = batch.input_ids.numel()
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        sums = model.loss_sums(**batch.model_inputs(), labels=batch.labels)
+        sums.loss.backward()
+    # torch multiplies what the causal mask hides as well
+    work = Work(images=1, tokens=tokens, pairs=tokens**2, supervised=len(sums.rows))
+    assert 0 < work.supervised < tokens / 2
+    assert sum(step_flops(model.config, work, trained).values()) == counter.get_total_flops()
+
+
+V1 = tiny_config(
+    vision={
+        "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12,
+        "image_size": 224, "patch_size": 32,
+    },
+    text={
+        "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32,
+        "num_key_value_heads": 8, "head_dim": 128, "vocab_size": 128256,
+    },
+    zoom={"medium_crops": 4, "high_crops": 24, "top_k": 3},
+)  # fmt: skip
+V2 = tiny_config(
+    vision={
+        "hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16,
+        "image_size": 336, "patch_size": 14,
+    },
+    text=V1.text_config.to_dict(),
+    zoom={"medium_crops": 4, "high_crops": 36, "high_grid": "medium", "top_k": None, "pool": 4},
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("config", "image_tokens", "crop_gflops", "stage_1_tflops", "stage_2_tflops"),
+    [(V1, 867, 8.1, 41.3, 61.6), (V2, 2098, 366, 94.3, 161.3)],
+)
+def test_the_released_sizes_cost_what_was_derived_by_hand(
+    config, image_tokens, crop_gflops, stage_1_tflops, stage_2_tflops
+):
+    assert config.layout.num_tokens == image_tokens
+    assert vision_flops_per_crop(config) / 1e9 == pytest.approx(crop_gflops, rel=0.01)
+    tokens = image_tokens + 512
+    work = Work(images=1, tokens=tokens, pairs=tokens * (tokens + 1) // 2, supervised=512)
+    for stage, expected in (("1", stage_1_tflops), ("2", stage_2_tflops)):
+        assert sum(step_flops(config, work, STAGES[stage]).values()) / 1e12 == pytest.approx(expected, rel=0.005)
+
+
+def test_adapters_need_gradients_through_the_language_model_but_none_of_its_weights():
+    work = Work(images=1, tokens=1000, pairs=500_500, supervised=100)
+    none = {"vision": False, "projector": False, "language": False}
+    through = step_flops(V1, work, Trained(**none, adapters=True))["language backward"]
+    assert through == step_flops(V1, work, Trained(**none | {"projector": True}))["language backward"]
+    assert step_flops(V1, work, Trained(**none))["language backward"] == 0
+
+
+def test_the_peak_is_known_by_name():
+    assert peak_flops("NVIDIA H100 80GB HBM3") == 989e12
+    assert peak_flops("NVIDIA H100 PCIe") == 756e12
+    assert peak_flops("Some CPU") is None
