@@ -41,9 +41,10 @@ def write_result(folder: Path, config: dict[str, Any], values: dict[str, Any]) -
 
 
 def _comparable(config: dict[str, Any]) -> dict[str, Any]:
-    """What makes a job another job; through JSON, so that what was written compares with what is composed."""
-    where = ("name", "runs_root", "resume")
-    return json.loads(json.dumps({key: value for key, value in config.items() if key not in where}))
+    """What makes a job another job: all but where it lies; through JSON, as what is read back has been."""
+    home = f"{config.get('runs_root')}/{config.get('name')}/"
+    text = json.dumps({key: value for key, value in config.items() if key not in ("name", "runs_root", "resume")})
+    return json.loads(text.replace(home, ""))
 
 
 def run_job(config: dict[str, Any], overrides: list[str]) -> float | None:

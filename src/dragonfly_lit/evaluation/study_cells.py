@@ -199,11 +199,9 @@ def _planned(folder: Path) -> list[str]:
     swept: dict[str, str] = {key: str(value) for key, value in (hydra.get("sweeper", {}).get("params") or {}).items()}
     for override in hydra.get("overrides", {}).get("task", []):
         key, _, value = override.partition("=")
-        swept.pop(key, None)
         swept[key] = value
     swept = {key: value for key, value in swept.items() if key.split(".")[0].split("/")[0] not in NOT_IN_A_NAME}
     if any("(" in value for value in swept.values()):
         return []
-    # Hydra puts what the command line says before what the sweeper's parameters say.
     return [",".join(f"{key}={v}" for key, v in zip(swept, values, strict=True))
             for values in product(*(value.split(",") for value in swept.values()))]  # fmt: skip

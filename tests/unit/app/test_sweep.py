@@ -15,3 +15,10 @@ def test_a_finished_job_counts_for_its_own_configuration_only(tmp_path):
     write_result(tmp_path, config, {"val_loss": 0.5})
     assert finished(tmp_path, config | {"name": "sweep", "resume": "auto"})["val_loss"] == 0.5
     assert finished(tmp_path, config | {"seed": 1}) is None
+
+
+def test_paths_inside_the_run_make_no_other_job(tmp_path):
+    child = {"name": "sweep/seed=0", "runs_root": "runs", "data": {"quarantine": "runs/sweep/seed=0/quarantine.jsonl"}}
+    parent = {"name": "sweep", "runs_root": "runs", "data": {"quarantine": "runs/sweep/quarantine.jsonl"}}
+    write_result(tmp_path, child, {"val_loss": 0.5})
+    assert finished(tmp_path, parent)["val_loss"] == 0.5
