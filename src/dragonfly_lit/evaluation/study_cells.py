@@ -134,11 +134,15 @@ class Study:
 
     @property
     def parts(self) -> dict[str, list[Cell]]:
-        """The comparisons, each with its cells; what names none stands under `cells`."""
+        """The comparisons with several cells; what is in none of them stands under `cells`."""
         parts: dict[str, list[Cell]] = {}
         for cell in self.cells:
-            for part in cell.parts or ("cells",):
+            for part in cell.parts:
                 parts.setdefault(part, []).append(cell)
+        parts = {part: cells for part, cells in parts.items() if len(cells) > 1}
+        compared = {cell.name for cells in parts.values() for cell in cells}
+        if rest := [cell for cell in self.cells if cell.name not in compared]:
+            parts["cells"] = rest
         return parts
 
     def small(self, at_most: float) -> list[str]:
