@@ -24,6 +24,8 @@ CROP_SIDE, PATCH_SIDE = 32, 8
 SCENES_A_STEP = 64
 VIEWS_A_SCENE = 4
 FEATURE_LAYER = -2
+QUIET = 0.3
+"""Weight of the squared features of ground: where they are near zero, crops that resemble each other are not all ground."""
 
 
 def tower_config() -> CLIPVisionConfig:
@@ -75,7 +77,11 @@ class Heads(nn.Module):
             features: of every token before the last layer, [crops, tokens, width].
             pooled: the class token after the last layer, [crops, width].
         """
-        losses = {"cover": F.mse_loss(self.cover(features).squeeze(-1), targets.cover)}
+        ground = targets.shape == len(SHAPES)
+        losses = {
+            "cover": F.mse_loss(self.cover(features).squeeze(-1), targets.cover),
+            "quiet": QUIET * features[ground].pow(2).mean(),
+        }
         for name, head, labels in (("colour", self.colour, targets.colour), ("shape", self.shape, targets.shape)):
             logits = head(features)
             losses[name] = _balanced_cross_entropy(logits, labels, ground=logits.shape[-1] - 1)
