@@ -1,0 +1,62 @@
+"""A sweep: a folder and a process a job, finished jobs are not run twice, several processes are refused."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("skimage")
+pytest.importorskip("sklearn")
+from data_prep.probes import make_probes
+from dragonfly_lit.evaluation import study
+
+ROOT = Path(__file__).resolve().parents[2]
+SHORT = (
+    "experiment=zoom_ablation", "cell=low,raster", "seed=0", "model.recipe.2.steps=2", "model.recipe.2.batch_size=2",
+    "benchmark.limit=6", "trainer.val_batches=1", "data.num_workers=0",
+)  # fmt: skip
+
+
+def sweep(folder, *more, **environment):
+    command = [
+        sys.executable,
+        str(ROOT / "train.py"),
+        "-m",
+        *SHORT,
+        f"data_root={folder}/data",
+        f"runs_root={folder}/runs",
+    ]
+    env = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
+    return subprocess.run([*command, *more], cwd=ROOT, env=env, capture_output=True, text=True, timeout=600)
+
+
+def test_a_sweep_inside_several_processes_is_refused(tmp_path):
+    done = sweep(tmp_path, WORLD_SIZE="2")
+    assert done.returncode == 1
+    assert "--multirun was started by 2 processes" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_sweep_goes_on_with_the_jobs_that_are_missing_and_its_study_is_read(tmp_path):
+    make_probes(tmp_path / "data", num_train=8, num_test=7, seed=0)
+    first = sweep(tmp_path)
+    assert first.returncode == 0, first.stderr
+    jobs = sorted(path for path in (tmp_path / "runs/zoom_ablation").iterdir() if path.is_dir())
+    assert [job.name.split(",")[0] for job in jobs] == ["cell=low", "cell=raster"]
+    selection = [json.loads((job / "result.json").read_text())["benchmarks"]["probes"]["selection"] for job in jobs]
+    assert selection[0] is None
+    assert selection[1]["random"] == pytest.approx(8 / 36)
+
+    written = (jobs[0] / "result.json").stat().st_mtime_ns
+    (jobs[1] / "result.json").unlink()  # as a job that was killed before it had scored itself
+    again = sweep(tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert "finished before" in again.stdout
+    assert (jobs[0] / "result.json").stat().st_mtime_ns == written
+    assert json.loads((jobs[1] / "result.json").read_text())["benchmarks"]["probes"]["selection"] == selection[1]
+
+    assert study.main([str(tmp_path / "runs/zoom_ablation")]) == 0
+    assert "data:image/jpeg;base64," in (tmp_path / "runs/zoom_ablation/study.html").read_text()

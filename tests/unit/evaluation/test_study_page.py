@@ -1,0 +1,84 @@
+"""The study's page in a real browser: it opens from disk, shows its curves and gallery, and filters by size."""
+
+import shutil
+from io import BytesIO
+
+import pytest
+from PIL import Image
+
+from dragonfly_lit.evaluation.study_cells import Cell, Study
+from dragonfly_lit.evaluation.study_gallery import Look
+from dragonfly_lit.evaluation.study_page import page
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+NASTY = "red</dd><script>document.title = 'broken'</script>"
+
+
+def result(score):
+    groups = {"split": {"02%": {"num_questions": 5, "score": score}}, "category": {}}
+    entry = {"headline": "accuracy", "scores": {"accuracy": score}, "groups": groups, "answers_per_s": 1.0}
+    return {"benchmarks": {"probes": entry}, "image_tokens": 18, "image_gflops": 0.5}
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("zoom_ablation")
+    scores = {"a": 0.1, "b": 0.2}
+    cells = [Cell(name=f"cell={n}", title=n, parts=("levels",), results={"0": result(s)}) for n, s in scores.items()]
+    study = Study(folder=folder, cells=(*cells, Cell(name="cell=c", title="c", parts=("levels",))), benchmark="probes")
+    picture = BytesIO()
+    Image.new("RGB", (64, 64), (9, 99, 99)).save(picture, "JPEG")
+    looks = [
+        Look(id=f"q{i}", size=("02%", "25%")[i % 2], looked="b", question=f"what {i}?", expected="red",
+             answers=(("a", NASTY, False), ("b", "red", True)), picture=picture.getvalue())
+        for i in range(5)
+    ]  # fmt: skip
+    curve = folder / "accuracy_size_levels.svg"
+    box = "<rect width='90' height='60'/>"
+    curve.write_text(f"<svg xmlns='http://www.w3.org/2000/svg' width='90' height='60'>{box}</svg>")
+    path = folder / "study.html"
+    path.write_text(page(study, {"levels": [curve]}, looks, small_at_most=0.09, note="Some."))
+    return path
+
+
+@pytest.fixture(scope="module")
+def browser(written):
+    if CHROMIUM is None:
+        pytest.skip("there is no Chromium on this machine")
+    webdriver = pytest.importorskip("selenium.webdriver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = shutil.which("chromedriver")
+    opened = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver) if driver else None)
+    opened.get(written.as_uri())
+    yield opened
+    opened.quit()
+
+
+def visible(browser):
+    return [card for card in browser.find_elements("css selector", ".card") if card.is_displayed()]
+
+
+def test_the_page_opens_with_curves_and_gallery_and_without_an_error(browser):
+    assert browser.get_log("browser") == []
+    assert browser.title == "Study: zoom_ablation0"
+    widths = browser.execute_script("return [...document.images].map((image) => image.naturalWidth)")
+    assert len(widths) == 6
+    assert all(widths)
+    assert len(visible(browser)) == 5
+
+
+def test_a_cell_that_did_not_run_says_so(browser):
+    rows = [row.text for row in browser.find_elements("css selector", "tr.missing")]
+    assert len(rows) == 1
+    assert rows[0].startswith("c not run")
+
+
+def test_the_gallery_filters_by_size_and_words_of_a_model_are_only_words(browser):
+    browser.find_element("css selector", "#by-size option[value='25%']").click()
+    assert len(visible(browser)) == 2
+    assert browser.find_element("id", "count").text == "2 shown"
+    assert NASTY in visible(browser)[0].text
