@@ -1,6 +1,7 @@
 """Two ranks are one, under every strategy, with clipping, frozen parts and a freeze schedule."""
 
 import pytest
+import torch
 from training_job import PROJECTOR, largest_difference, run, run_ranks
 
 from dragonfly_lit.training.stages import Group
@@ -13,6 +14,8 @@ SCHEDULE = (
 MIXED = {"groups": SCHEDULE, "steps": 4, "rows": 1, "num_batches": 18}
 """The fifth sample has no image: a micro-batch of one rank lacks what the other rank's has."""
 FROZEN = {"groups": PROJECTOR, "steps": 3, "rows": 1, "num_batches": 8, "stage_name": "1", "validates": True}
+HALF = FROZEN | {"precision": "bf16", "dtype": torch.bfloat16, "steps": 2, "validates": False}
+"""Frozen weights that were loaded in bfloat16."""
 STEP_2 = "checkpoints/step-00000002"
 
 
@@ -42,6 +45,8 @@ def two(folder):
         },
         "ddp-full": {"strategy": "ddp", "strategy_options": {"activation_checkpointing": "full"}, **MIXED},
         "fsdp-bf16": {"strategy": "fsdp", "precision": "bf16", **MIXED},
+        "ddp-frozen-bf16": {"strategy": "ddp", **HALF},
+        "fsdp-frozen-bf16": {"strategy": "fsdp", **HALF},
     }  # fmt: skip
     return run_ranks(2, folder, jobs)
 
@@ -88,4 +93,13 @@ def test_reducing_once_a_step_equals_reducing_every_micro_batch(folder, two):
 
 def test_bf16_follows_fp32_from_float32_master_weights(one, two):
     assert two["fsdp-bf16"]["losses"] == pytest.approx(one["losses"], rel=0.02)
-    assert all(str(w.dtype) == "torch.float32" for w in two["fsdp-bf16"]["weights"].values())
+    assert two["fsdp-bf16"]["trained"] == {"torch.float32"}
+
+
+@pytest.mark.parametrize("strategy", ["single", "ddp", "fsdp"])
+def test_half_precision_is_for_frozen_weights_and_never_for_rotary_frequencies(folder, two, strategy):
+    found = two.get(f"{strategy}-frozen-bf16") or run(folder / "half", accumulate=2, **HALF)
+    assert found["frozen"] == {"torch.bfloat16"}
+    assert found["trained"] == found["rotary"] == {"torch.float32"}
+    full = two["ddp-frozen"]["losses"][:2]
+    assert found["losses"] == pytest.approx(full, rel=0.02)

@@ -9,7 +9,6 @@ import time
 
 import lightning.pytorch as pl
 import pytest
-import torch
 from training_job import ALL, PROJECTOR, largest_difference, micro_batches, run
 
 from dragonfly_lit.models.tiny import tiny_model
@@ -81,20 +80,6 @@ def test_a_packed_step_equals_an_unpacked_one(tmp_path):
     apart = run(tmp_path / "apart", batches=micro_batches(6, rows=3), **job)
     packed = run(tmp_path / "packed", batches=micro_batches(6, rows=3, packed=True), **job)
     assert packed["losses"] == pytest.approx(apart["losses"], rel=1e-4)
-
-
-class KeepsModule(pl.Callback):
-    def on_fit_end(self, trainer, pl_module):
-        self.buffers = {name: b.dtype for name, b in pl_module.model.named_buffers() if b.is_floating_point()}
-        self.frozen = {p.dtype for p in pl_module.model.parameters() if not p.requires_grad}
-
-
-def test_rotary_frequencies_stay_float32_when_weights_are_bfloat16(tmp_path):
-    kept = KeepsModule()
-    run(tmp_path, groups=PROJECTOR, steps=1, precision="bf16", callbacks=(kept,))
-    rotary = {name: dtype for name, dtype in kept.buffers.items() if "inv_freq" in name}
-    assert rotary
-    assert set(rotary.values()) == {torch.float32}
 
 
 @pytest.mark.parametrize("precision", ["fp16", "float16"])

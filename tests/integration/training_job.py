@@ -101,15 +101,16 @@ def run(
     resume: Path | None = None,
     callbacks: tuple[pl.Callback, ...] = (),
     model: dict[str, Any] | None = None,
+    dtype: torch.dtype = torch.float32,
     **module: Any,
 ) -> dict[str, Any]:
-    """Trains, and returns the final weights, losses and gradient norms."""
+    """Trains, and returns the final weights, losses, gradient norms and types of weights and rotary frequencies."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
     plan = Stage(
         name=stage_name, steps=steps, groups=groups, accumulate=accumulate, clip=clip, warmup=2, **(stage or {})
     )
-    lightning_module = TrainingModule(lambda: tiny_model(**(model or {})), plan, **module)
+    lightning_module = TrainingModule(lambda: tiny_model(**(model or {})).to(dtype), plan, **module)
     losses = _Losses()
     trainer = pl.Trainer(
         accelerator="cpu", devices=world, strategy=STRATEGIES[strategy](**(strategy_options or {})), max_steps=steps,
@@ -122,11 +123,15 @@ def run(
     found = batches or micro_batches(num_batches, rows)
     held_out = Stream(found[:6], rank, world) if validates else None
     trainer.fit(lightning_module, Stream(found, rank, world), held_out, ckpt_path=resume, weights_only=True)
+    weights = named_weights(lightning_module.model)
     return {
         "losses": losses.losses,
         "norms": losses.norms,
         "step": trainer.global_step,
-        "weights": {name: _full(p) for name, p in named_weights(lightning_module.model).items()},
+        "weights": {name: _full(p) for name, p in weights.items()},
+        "trained": {str(p.dtype) for p in weights.values() if p.requires_grad},
+        "frozen": {str(p.dtype) for p in weights.values() if not p.requires_grad},
+        "rotary": {str(b.dtype) for name, b in lightning_module.model.named_buffers() if "inv_freq" in name},
     }
 
 
