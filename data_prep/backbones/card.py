@@ -32,8 +32,9 @@ step by `data_prep/backbones/world.py`, and the captions, questions and answers 
 The phrasing and eight of the colours are those of easy-VQA; none of its images or question files is read.
 
 - Tower: {tower_steps} steps of {views} crops, each scene whole and at random zooms. Linear heads on the features
-  before the last layer (those that Dragonfly takes, class token included) learn colour, shape and cover of every patch;
-  after the last layer, crops are matched with captions as in CLIP. The heads are thrown away.
+  before the last layer (those that Dragonfly takes, class token included) learn colour, shape and cover of every patch,
+  ground is pulled to zero, and after the last layer crops are matched with captions as in CLIP. The heads are thrown
+  away.
 - Language model: {language_steps} steps of {rows} scenes with {questions} questions each, in the Llama-3 format.
   What is asked about stands before `<|begin_of_text|>`: one to {crops} crops of noisy vectors, some of which hold the
   words of the caption, weak, mixed and now and then wrong. Linear readers of the middle blocks (the scene's colour and
