@@ -1,4 +1,4 @@
-"""Draws docs/pictures/flow.png: one photograph through the crops of Dragonfly v1 to the tokens that the language model sees.
+"""Draws docs/pictures/flow.png: a photograph through the crops of Dragonfly v1 to the language model's tokens.
 
 python docs/draw_flow.py     needs the extra `study` (the photograph is scikit-image's, CC0)
 """

@@ -186,5 +186,3 @@ def test_an_unknown_version_names_those_there_are():
         DragonflyForConditionalGeneration.from_released(
             HERE / "v1" / "checkpoint", vision=HERE / "v1" / "image_encoder", version="v3"
         )
-
-

@@ -1,4 +1,4 @@
-"""What a user gets wrong ends with one line that names the key, the value and the way out, before a weight is loaded."""
+"""What a user gets wrong ends with one line: the key, the value and the way out, before a weight is loaded."""
 
 import os
 import subprocess
