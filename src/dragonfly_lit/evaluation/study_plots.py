@@ -86,7 +86,7 @@ def _sizes(study: Study, cells: Sequence[Cell], part: str, chance: float | None)
         found = [cell.accuracy(study.benchmark, [size]) for size in study.sizes]
         known = [(share, one) for share, one in zip(shares, found, strict=True) if one is not None]
         xs, ys = [share for share, _ in known], [100 * one.mean for _, one in known]
-        style = {"color": COLOURS[number % len(COLOURS)], "marker": MARKERS[number % len(MARKERS)]}
+        style: dict[str, Any] = {"color": COLOURS[number % len(COLOURS)], "marker": MARKERS[number % len(MARKERS)]}
         axes.plot(xs, ys, label=cell.title, linewidth=1.8, markersize=5, **style)
         lows = [100 * (one.mean if one.low is None else one.low) for _, one in known]
         highs = [100 * (one.mean if one.high is None else one.high) for _, one in known]
@@ -102,7 +102,7 @@ def _point(axes: Axes, x: float, accuracy: Estimate, number: int, label: str) ->
     bounds = None
     if accuracy.low is not None and accuracy.high is not None:
         bounds = [[100 * (accuracy.mean - accuracy.low)], [100 * (accuracy.high - accuracy.mean)]]
-    style = {"color": COLOURS[number % len(COLOURS)], "fmt": MARKERS[number % len(MARKERS)]}
+    style: dict[str, Any] = {"color": COLOURS[number % len(COLOURS)], "fmt": MARKERS[number % len(MARKERS)]}
     axes.errorbar([x], [100 * accuracy.mean], yerr=bounds, capsize=4, markersize=7, label=label, zorder=2, **style)
 
 
