@@ -32,14 +32,14 @@ LICENCE = "details: BSD-3-Clause (scikit-learn digits); backgrounds: public doma
 SPLITS = ("train", "test")
 SIZES = (0.02, 0.04, 0.06, 0.09, 0.13, 0.18, 0.25)
 """Side of a detail as a share of the canvas's side."""
-TRAIN_SIZES = (*SIZES, 0.35, 0.45, 0.45)
+TRAIN_SIZES = (*SIZES, *(0.45,) * 6)
 """What is asked about in training is large in part, or a model that starts afresh finds nothing to learn from."""
 PLACES = {"upper left": (0, 0), "upper right": (1, 0), "lower left": (0, 1), "lower right": (1, 1)}
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 FIND = ("colour", "shape")
 """Kinds of question that name what to find; the other kinds name a place, count or compare."""
 KINDS = (*FIND, "place", "digit", "count", "smallest")
-NUM_TRAIN, NUM_TEST, SIDE = 4000, 700, 192
+NUM_TRAIN, NUM_TEST, SIDE = 2000, 700, 192
 """What the study of zoom variants is made with."""
 SHARD_SIZE = 500
 TEST_EVERY = 5
