@@ -50,7 +50,7 @@ def draw_zoom(
         draw.rectangle(_inside(box), outline=MEDIUM, width=line)
     if scores is not None:
         _write_scores(draw, boxes, scores, set(kept), side)
-    return _with_legend(picture, _legend(grids, len(boxes), selected), side)
+    return _with_legend(picture, _legend(grids, len(boxes), selected, scored=scores is not None), side)
 
 
 def crop_boxes(grid: Grid, size: tuple[int, int]) -> list[Box]:
@@ -77,14 +77,19 @@ def _write_scores(draw: ImageDraw.ImageDraw, boxes: list[Box], scores: Sequence[
         draw.text(place, text, font=font, fill=INK if index in kept else PAPER)
 
 
-def _legend(grids: Grids, num_high: int, selected: Sequence[int] | None) -> list[tuple[tuple[int, int, int], str]]:
+def _legend(
+    grids: Grids, num_high: int, selected: Sequence[int] | None, *, scored: bool
+) -> list[tuple[tuple[int, int, int], str]]:
     medium = [(MEDIUM, f"medium crops, {grids.medium.cols} x {grids.medium.rows}")]
     if not num_high:
         return medium
     grid = f"{grids.high.cols} x {grids.high.rows}"
     if selected is None:
         return [*medium, ((200, 200, 200), f"high crops, {grid}, all kept")]
-    return [*medium, (KEPT, f"{len(selected)} of {num_high} high crops kept, {grid}; the number is the score")]
+    return [
+        *medium,
+        (KEPT, f"{len(selected)} of {num_high} high crops kept, {grid}" + "; the number is the score" * scored),
+    ]
 
 
 def _with_legend(picture: Image.Image, entries: list[tuple[tuple[int, int, int], str]], side: int) -> Image.Image:
