@@ -214,7 +214,9 @@ def measure(rank: int, port: int, strategy: str, stage_name: str, queue) -> None
     optimizer = build_optimizer(claims, undecayed(model), stage)
     tokenizer = tiny_tokenizer()
     builder = SequenceBuilder(tokenizer=tokenizer, layout=model.layout, max_tokens=400)
-    batch = collate([builder.build(sample) for sample in samples(2, 20)], pad_id=tokenizer.pad_token_id)
+    pad = tokenizer.pad_token_id
+    assert isinstance(pad, int)
+    batch = collate([builder.build(sample) for sample in samples(2, 20)], pad_id=pad)
     with CountBytes() as counted:
         network(batch).loss.backward()
     weights = list(model.parameters())
