@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -45,7 +46,7 @@ def digits() -> tuple[np.ndarray, np.ndarray]:
     """The 1,797 handwritten digits of scikit-learn: 8x8 ink between 0 and 1, and which digit each is."""
     from sklearn.datasets import load_digits
 
-    data = load_digits()
+    data: Any = load_digits()  # typed as a tuple, which it is only with return_X_y
     return data.images / 16.0, data.target
 
 

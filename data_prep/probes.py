@@ -148,11 +148,18 @@ def probe(split: str, number: int, *, seed: int, side: int, kinds: Collection[st
     encoded = io.BytesIO()
     canvas.save(encoded, "JPEG", quality=92, subsampling=0)
     questions = ask(rng, details, kinds)
-    turns = [turn for q in questions for turn in (("user", q["text"]), ("assistant", q["answer"]))]
+    turns = [
+        turn
+        for i, q in enumerate(questions)
+        for turn in (
+            Turn(role="user", text=q["text"], num_images=int(i == 0)),
+            Turn(role="assistant", text=q["answer"]),
+        )
+    ]
     key = f"{split}-{number:06d}"
     return Record(
         key=key, source=NAME, licence=LICENCE, share_image=True, images=(encoded.getvalue(),),
-        turns=tuple(Turn(role=role, text=text, num_images=int(i == 0)) for i, (role, text) in enumerate(turns)),
+        turns=tuple(turns),
         meta={
             "question_ids": [f"{key}-{i}" for i in range(len(questions))],
             "kinds": [q["kind"] for q in questions], "boxes": [q["box"] for q in questions],

@@ -30,7 +30,8 @@ def score(
         prompts=make(config["prompt"]), data_root=config["data_root"], seed=config["seed"],
         progress=config["callbacks"]["progress"],
     )  # fmt: skip
-    moved: Any = model.to(device)  # pyright: ignore[reportCallIssue]
+    whole: Any = model  # transformers wraps `to` in a way that pyright cannot see through
+    moved = whole.to(device)
     out = run / "evaluation" / benchmark.name
     results = run_tasks(benchmark.tasks, model=moved, processor=build_processor(config), out=out, settings=settings)
     if rank_zero_only.rank != 0:
