@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from typing import TypeVar
 
@@ -14,7 +15,8 @@ Item = TypeVar("Item")
 def progress_bar() -> Progress:
     """What is done of what there is, and the time it took."""
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
-    return Progress(*columns, console=Console(stderr=True))
+    # Whether a person looks on is asked of the stream itself: Rich also takes some environments for terminals.
+    return Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty())
 
 
 def follow(items: Iterable[Item], what: str, total: int | None = None) -> Iterable[Item]:

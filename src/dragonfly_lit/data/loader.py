@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -114,10 +115,18 @@ class TrainLoader:
                 self.position.mark_state(state)
 
 
+def _leave_signals_to_training(_worker: int) -> None:
+    # A scheduler signals every process of a job. A reader that died of it would take the training process down with an
+    # error before it has saved; readers end when the training process does.
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+
+
 def make_loader(dataset: Dataset, num_workers: int, pin_memory: bool, **kwargs: Any) -> DataLoader:
     """A DataLoader over ready batches."""
     return DataLoader(
-        dataset, batch_size=None, num_workers=num_workers, pin_memory=pin_memory and torch.cuda.is_available(), **kwargs
+        dataset, batch_size=None, num_workers=num_workers, pin_memory=pin_memory and torch.cuda.is_available(),
+        worker_init_fn=_leave_signals_to_training, **kwargs,
     )  # fmt: skip
 
 
