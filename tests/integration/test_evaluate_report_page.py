@@ -75,6 +75,7 @@ def test_the_images_of_the_page_are_bounded(report, monkeypatch, tmp_path):
 @pytest.fixture(scope="module")
 def browser(report):
     if CHROMIUM is None:
+        # A browser is no Python package; .ci/run installs one.
         pytest.skip("there is no Chromium on this machine")
     webdriver = pytest.importorskip("selenium.webdriver")
     options = webdriver.ChromeOptions()

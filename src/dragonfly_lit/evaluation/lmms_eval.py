@@ -146,10 +146,12 @@ def _model_class() -> type:
 
         def loglikelihood(self, requests: list) -> list:
             """Not offered: the benchmarks of Dragonfly are generative."""
+            # What lmms-eval expects of a model that has no likelihoods to give.
             raise NotImplementedError("dragonfly_lit answers generate_until tasks only.")
 
         def generate_until_multi_round(self, requests: list) -> list:
             """Not offered: the benchmarks of Dragonfly have one round."""
+            # Likewise of one without dialogues.
             raise NotImplementedError("dragonfly_lit answers tasks of one round only.")
 
     DragonflyLit.__module__ = __name__

@@ -44,6 +44,7 @@ def written(tmp_path_factory):
 @pytest.fixture(scope="module")
 def browser(written):
     if CHROMIUM is None:
+        # A browser is no Python package; .ci/run installs one.
         pytest.skip("there is no Chromium on this machine")
     webdriver = pytest.importorskip("selenium.webdriver")
     options = webdriver.ChromeOptions()

