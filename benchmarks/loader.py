@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from io import BytesIO
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 import torch
@@ -24,10 +25,12 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
+from data_prep.configured import configure
+from data_prep.demo import make_demo
 from dragonfly_lit.data.datamodule import DragonflyDataModule
 from dragonfly_lit.data.index import index_folder
 from dragonfly_lit.data.order import SourceOrder
-from dragonfly_lit.data.packing import Planned, fill
+from dragonfly_lit.data.packing import Planned, fill, useful_share
 from dragonfly_lit.data.quarantine import Quarantine
 from dragonfly_lit.data.shards import Shards
 from dragonfly_lit.data.stream import Stream
@@ -67,24 +70,27 @@ def write(folder: Path, count: int, per_shard: int, image: bytes) -> Path:
 
 
 def module(folder: Path, **overrides) -> DragonflyDataModule:
-    builder = SequenceBuilder(tokenizer=tiny_tokenizer(), layout=V1, max_tokens=2048)
     fields = {"batch": {"size": 16}, "num_workers": 0, "epoch": {"steps": 10**6}, **overrides}
-    return DragonflyDataModule(train={"sources": {"x": {"path": str(folder)}}}, builder=builder, pad_id=PAD, **fields)
+    fields.setdefault("builder", SequenceBuilder(tokenizer=tiny_tokenizer(), layout=V1, max_tokens=2048))
+    return DragonflyDataModule(train={"sources": {"x": {"path": str(folder)}}}, pad_id=PAD, **fields)
 
 
-def rate(samples: Iterable, count: int, per_item: int = 1) -> float:
-    """Samples a second over `count` of them, the first ones aside."""
-    iterator = iter(samples)
-    for _ in range(max(1, count // 10 // per_item)):
-        next(iterator)
-    start = time.perf_counter()
-    for _ in range(count // per_item):
-        next(iterator)
-    return count // per_item * per_item / (time.perf_counter() - start)
-
-
-def best(function: Callable[[], float], repeats: int = 3) -> float:
-    return max(function() for _ in range(repeats))
+def by_turns(ours: Iterable, theirs: Iterable, count: int, *, per_item: int = 1, rounds: int = 9) -> ROWS:
+    """Median samples a second of two endless pipelines measured in turns, and how the ratios of the rounds spread."""
+    pipelines = {"ours": iter(ours), "webdataset": iter(theirs)}
+    rates: dict[str, list[float]] = {name: [] for name in pipelines}
+    for turn in range(-1, rounds):  # the first round only warms up
+        for name in sorted(pipelines, reverse=bool(turn % 2)):
+            start = time.perf_counter()
+            for _ in range(count // per_item):
+                next(pipelines[name])
+            if turn >= 0:
+                rates[name].append(count / (time.perf_counter() - start))
+    ratios = sorted(a / b for a, b in zip(rates["ours"], rates["webdataset"], strict=True))
+    return {
+        "ours": median(rates["ours"]), "webdataset": median(rates["webdataset"]), "ratio": median(ratios),
+        "ratio_least": ratios[0], "ratio_most": ratios[-1],
+    }  # fmt: skip
 
 
 def theirs(folder: Path) -> Iterable:
@@ -113,44 +119,50 @@ def reading(home: Path) -> ROWS:
     def batches():
         return theirs(folder).map(build).batched(16, collation_fn=lambda rows: collate(rows, pad_id=PAD))  # type: ignore[attr-defined]
 
-    found: ROWS = {
-        "ours_raw": best(lambda: rate(ours(folder), 10_000)),
-        "webdataset_raw": best(lambda: rate(theirs(folder), 5000)),
-        "ours_decoded": best(lambda: rate(module(folder).train_dataloader(), 320, 16)),
-        "webdataset_decoded": best(lambda: rate(batches(), 320, 16)),
+    raw = by_turns(ours(folder), theirs(folder), 4000)
+    decoded = by_turns(module(folder).train_dataloader(), batches(), 160, per_item=16)
+    return {
+        f"{what}_{name}": value for what, found in (("raw", raw), ("decoded", decoded)) for name, value in found.items()
     }
-    found["raw_ratio"] = found["ours_raw"] / found["webdataset_raw"]
-    found["decoded_ratio"] = found["ours_decoded"] / found["webdataset_decoded"]
-    return found
 
 
 def resume(home: Path) -> ROWS:
-    """Seconds from the checkpoint's state to the first micro-batch, at 90% of 100,000 samples."""
+    """Seconds from a path and a checkpoint's state to the next sample, at 90% of 100,000 samples."""
     folder = write(home / "resume", 100_000, 1000, photograph(32, 32))
     data = module(folder)
-    data.position.num_consumed = 90_000 // 16
     orders = [SourceOrder("x", 100_000, 0, 96, 32, 4096)]
+    rounds = 90_000 // 96 // 16
     for number in range(96):
         stream = Stream(
             number, mix=data.mix, orders=orders, shape=data.shape, builder=data.builder, quarantine=Quarantine()
         )
-        for _ in range(90_000 // 96 // 16 * 16):
+        for _ in range(rounds * 16):
             stream.draw()
         data.position.streams[number] = stream.state()
+    data.position.num_consumed = 96 * rounds
     state = data.state_dict()
-    again = module(folder)
-    next(iter(again.train_dataloader()))
-    start = time.perf_counter()
-    again.load_state_dict(state)
-    loader = again.train_dataloader()
-    next(iter(loader))
-    seconds = time.perf_counter() - start
+
+    def first_of(size: int) -> tuple[float, float]:
+        start = time.perf_counter()
+        again = module(folder, builder=data.builder, batch={"size": size})
+        again.load_state_dict({**state, "fingerprint": again.fingerprint})  # of which the size is a part
+        batches = iter(again.train_dataloader())
+        next(batches)
+        resumed = time.perf_counter()
+        next(batches)
+        return resumed - start, time.perf_counter() - resumed
+
+    found: ROWS = {}
+    for size in (1, 16):
+        seconds = [first_of(size) for _ in range(5)]
+        found[f"resume_seconds_size_{size}"] = median(first for first, _ in seconds)
+        found[f"next_micro_batch_seconds_size_{size}"] = median(then for _, then in seconds)
     start = time.perf_counter()
     samples = iter(theirs(folder))
-    for _ in range(90_000):
+    for _ in range(96 * rounds * 16):
         next(samples)
-    forward = time.perf_counter() - start
-    return {"resume_seconds": seconds, "fast_forward_seconds": forward, "ratio": forward / seconds}
+    found["fast_forward_seconds"] = time.perf_counter() - start
+    return found
 
 
 def batch_variance(labels: np.ndarray, size: int) -> float:
@@ -199,31 +211,37 @@ def padded(lengths: Callable[[], int], size: int = 8, batches: int = 1500) -> fl
 
 
 def packing(home: Path) -> ROWS:
-    """Useful share of the tokens: packs of 4,096 and 8,192, beside random batches of 8 padded to their longest."""
+    """Useful share of the tokens: packs beside batches padded to their longest, on two distributions of lengths."""
     rng = np.random.default_rng(0)
 
     def llava() -> int:
         text = int(np.clip(rng.lognormal(5.3, 0.8), 20, 1900))
         return text + (0 if rng.random() < 0.1 else V1.num_tokens)
 
-    def demo() -> int:
-        return int(297 + rng.integers(150, 400))
-
-    return {
-        f"{name}_{kind}": value
-        for name, lengths in (("llava_like", llava), ("demo_like", demo))
-        for kind, value in (
-            ("packed_4096_buffer_16", useful(lengths, 4096, 16)),
-            ("packed_8192_buffer_32", useful(lengths, 8192, 32)),
-            ("padded_batches_of_8", padded(lengths)),
-        )
+    found = {
+        "llava_like_packed_4096_buffer_16": useful(llava, 4096, 16),
+        "llava_like_packed_8192_buffer_32": useful(llava, 8192, 32),
+        "llava_like_padded_batches_of_8": padded(llava),
     }
+    make_demo(home)
+    for mode, size in (("packed", 1), ("grouped", 8), ("padded", 8)):
+        config, builder = configure(
+            [f"data_root={home}", "data=demo", f"data.batch.mode={mode}", f"data.batch.size={size}"]
+        )
+        fields = {key: value for key, value in config["data"].items() if key not in ("_target_", "quarantine")}
+        data = DragonflyDataModule(**fields | {"num_workers": 0, "builder": builder, "pad_id": PAD})
+        max_tokens = data.shape.max_tokens if mode == "packed" else None
+        shares = [useful_share(batch, max_tokens) for batch in data.train_dataloader()]
+        found[f"demo_{mode}"] = float(np.mean(shares))
+    return found
 
 
 def memory(home: Path) -> ROWS:
     """Resident megabytes after each of 10 epochs of 2,000 samples."""
     folder = write(home / "memory", 2000, 100, photograph(96, 96))
-    loader = module(folder, epoch={"samples": 2000}).train_dataloader()
+    small = Layout(image_size=32, patch_size=8, class_token=False, zoom=Zoom(medium=False, high=False, top_k=None))
+    builder = SequenceBuilder(tokenizer=tiny_tokenizer(), layout=small, max_tokens=2048)
+    loader = module(folder, builder=builder, epoch={"samples": 2000}).train_dataloader()
     found = []
     for _ in range(10):
         for _ in loader:

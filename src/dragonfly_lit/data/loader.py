@@ -106,13 +106,14 @@ class TrainLoader:
     def __iter__(self) -> Iterator[Batch]:
         self.streams.start = self.position.num_micro_batches
         self.streams.states = {**self.position.streams}
-        given = []
+        last: dict[int, Any] = {}
+        given = 0
         for batch in make_loader(self.streams, self.num_workers, self.pin_memory):
-            given.append(batch.state)
+            last[batch.state["stream"]] = batch.state
+            given += 1
             yield batch
         if self.position.num_micro_batches == self.streams.start:
-            for state in given:
-                self.position.mark_state(state)
+            self.position.mark_states(last.values(), given)
 
 
 def _leave_signals_to_training(_worker: int) -> None:

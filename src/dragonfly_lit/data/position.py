@@ -7,7 +7,7 @@ nothing that workers, Lightning or pinning have fetched ahead can count as seen.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 import torch.distributed as dist
@@ -46,14 +46,14 @@ class Position:
         """This rank has trained on `batch`."""
         if batch.state is None:
             raise ValueError("the batch has no state: it does not come from the training loader.")
-        self.mark_state(batch.state)
+        self.mark_states([batch.state], 1)
 
-    def mark_state(self, state: Mapping[str, Any]) -> None:
-        """This rank has trained on the batch that carried `state`."""
-        stream = state["stream"]
-        self.streams[stream] = dict(state["state"])
-        self._fresh.add(stream)
-        self._local += 1
+    def mark_states(self, last: Iterable[Mapping[str, Any]], num_batches: int) -> None:
+        """This rank has trained on `num_batches` batches, of which `last` are the last states of their streams."""
+        for state in last:
+            self.streams[state["stream"]] = dict(state["state"])
+            self._fresh.add(state["stream"])
+        self._local += num_batches
 
     def gather(self) -> None:
         """Tell every rank what the others have consumed. All ranks must call it together."""

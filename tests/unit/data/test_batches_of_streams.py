@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections import Counter
 
 import pytest
@@ -108,3 +109,11 @@ def test_an_epoch_has_a_length_in_steps_samples_or_passes(make_data, epoch, leng
 def test_an_epoch_has_one_unit(make_data):
     with pytest.raises(ValueError, match="must set one of steps, samples, passes"):
         make_data(epoch={"steps": 3, "passes": 1}).train_dataloader()
+
+
+def test_an_epoch_holds_one_state_a_stream_however_long_it_is(make_data):
+    batches = iter(make_data(epoch={"steps": 64}, num_streams=2).train_dataloader())
+    for _ in range(60):
+        next(batches)
+    states = [found for found in gc.get_objects() if isinstance(found, dict) and found.keys() == {"stream", "state"}]
+    assert 2 <= len(states) <= 3
