@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
+import pyarrow
 import torch
 from jaxtyping import UInt8
 from PIL.Image import Image, Resampling
@@ -41,16 +42,19 @@ def cut(image: Image, layout: Layout, resize: Resize = "fast") -> Crops:
     start = 0
     for grid in levels:
         stretched = _stretch(source, (image.width, image.height), (grid.cols * side, grid.rows * side))
-        crops = stretched.view(grid.rows, side, grid.cols, side, 4)[..., :3].permute(0, 2, 4, 1, 3)
-        pixels[start : start + grid.num_crops].view(grid.rows, grid.cols, 3, side, side).copy_(crops)
+        _deal(stretched, pixels[start : start + grid.num_crops].view(grid.rows, grid.cols, 3, side, side))
         start += grid.num_crops
     return Crops(pixels=pixels, grids=grids)
 
 
 def _pixels(image: Image) -> UInt8[Tensor, "height width 4"]:
     # Pillow holds RGB in four bytes a pixel. Left so, nothing is repacked, and torch's kernel is at its fastest.
-    data = bytearray(image.tobytes("raw", "RGBX"))
-    return torch.frombuffer(data, dtype=torch.uint8).view(image.height, image.width, 4)
+    try:
+        values = pyarrow.array(image).values  # the image's own memory, which is only read here
+    except (TypeError, ValueError):  # Pillow before 11.2, or an image over 16 MB, which lies in several blocks
+        data = image.tobytes("raw", "RGBX")
+        values = pyarrow.UInt8Array.from_buffers(pyarrow.uint8(), len(data), [None, pyarrow.py_buffer(data)])
+    return torch.from_dlpack(values).view(image.height, image.width, 4)
 
 
 def _stretch(source: Image | Tensor, size: tuple[int, int], target: tuple[int, int]) -> UInt8[Tensor, "height width 4"]:
@@ -66,3 +70,13 @@ def _stretch(source: Image | Tensor, size: tuple[int, int], target: tuple[int, i
     for width, height in (between, target) if height_first else (target,):
         stretched = functional.interpolate(stretched, size=(height, width), mode="bicubic", antialias=True)
     return stretched[0].permute(1, 2, 0)
+
+
+def _deal(stretched: UInt8[Tensor, "height width 4"], crops: UInt8[Tensor, "rows cols 3 side side"]) -> None:
+    """The pixels of a stretched image into its crops, a plane a colour."""
+    # A pixel is read as one little-endian word: shifts and casts are vectorised, a copy of every fourth byte is not.
+    # Crop by crop, so that the words are still in the cache when the second and the third colour are taken.
+    side = crops.shape[-1]
+    for row, strip in zip(crops, stretched.view(torch.int32).squeeze(-1).split(side), strict=True):
+        for crop, words in zip(row, strip.split(side, dim=1), strict=True):
+            crop[0], crop[1], crop[2] = words, words >> 8, words >> 16

@@ -10,6 +10,10 @@ from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+import numpy as np
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from dragonfly_lit.processing.prompts import Span, find_turns
@@ -111,3 +115,8 @@ def expand_images(marked: Marked, layout: Layout, ids: SpecialIds) -> Marked:
         else:
             expanded.extend([token], answer=answer, question=question)
     return expanded
+
+
+def to_row(values: list[int] | list[bool]) -> Int[Tensor, " tokens"] | Bool[Tensor, " tokens"]:
+    """What `Marked` lists of its tokens, as a tensor: by numpy, which takes a tenth of torch's time over a list."""
+    return torch.from_numpy(np.array(values))

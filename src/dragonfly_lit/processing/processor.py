@@ -20,7 +20,7 @@ from transformers import (
 
 from dragonfly_lit.processing.batches import Side, pad_rows
 from dragonfly_lit.processing.crops import Resize
-from dragonfly_lit.processing.encoding import Marked, expand_images, mark, special_ids
+from dragonfly_lit.processing.encoding import Marked, expand_images, mark, special_ids, to_row
 from dragonfly_lit.processing.image_processor import DragonflyImageProcessor, ImageInput
 from dragonfly_lit.processing.sequences import Supervise
 from dragonfly_lit.spec.layout import Layout
@@ -164,7 +164,7 @@ class DragonflyProcessor(ProcessorMixin):
         length = limit if padding == "max_length" and limit else max(map(len, encoded))
 
         def rows(values: list[list[int]] | list[list[bool]], fill: int | bool) -> torch.Tensor:
-            return pad_rows([torch.tensor(v) for v in values], length=length, fill=fill, side=padding_side)
+            return pad_rows([to_row(v) for v in values], length=length, fill=fill, side=padding_side)
 
         data = {
             "input_ids": rows([e.ids for e in encoded], self.ids.end),

@@ -14,7 +14,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from dragonfly_lit.processing.crops import Resize, cut
-from dragonfly_lit.processing.encoding import Marked, mark, special_ids
+from dragonfly_lit.processing.encoding import Marked, mark, special_ids, to_row
 from dragonfly_lit.processing.prompts import render
 from dragonfly_lit.spec.layout import Layout
 from dragonfly_lit.spec.records import Sample, Sequence, Turn
@@ -173,14 +173,14 @@ class SequenceBuilder:
             whole.append(part)
             positions.extend(range(start, start + len(part)))
             branch_ids.extend([branch] * len(part))
-        ids = torch.tensor(whole.ids)
+        ids = to_row(whole.ids)
         return Sequence(
             input_ids=ids,
-            labels=ids.masked_fill(~torch.tensor(whole.answer), IGNORE),
-            position_ids=torch.tensor(positions),
+            labels=ids.masked_fill(~to_row(whole.answer), IGNORE),
+            position_ids=to_row(positions),
             sample_ids=torch.zeros_like(ids),
-            branch_ids=torch.tensor(branch_ids),
-            question_mask=torch.tensor(whole.question),
+            branch_ids=to_row(branch_ids),
+            question_mask=to_row(whole.question),
             crops=crops,
             keys=(sample.key,),
             sources=(sample.source,),
