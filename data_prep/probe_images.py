@@ -86,11 +86,11 @@ def _digit_mask(detail: Detail, side: int) -> Image.Image:
 
 def _shape_mask(shape: str, side: int) -> Image.Image:
     mask = Image.new("L", (side, side), 0)
-    pen, edge, far = ImageDraw.Draw(mask), side // 8, side - side // 8
+    pen, edge, far = ImageDraw.Draw(mask), side // 16, side - side // 16
     if shape == "circle":
         pen.ellipse((edge, edge, far, far), fill=255)
     elif shape == "rectangle":
-        pen.rectangle((edge, side // 4, far, side - side // 4), fill=255)
+        pen.rectangle((edge, side // 5, far, side - side // 5), fill=255)
     else:
         pen.polygon([(side // 2, edge), (edge, far), (far, far)], fill=255)
     return mask

@@ -27,9 +27,10 @@ A rerun on the same number of threads of the same machine gives the same weights
 ## Data
 
 Nothing but a drawn world: one shape ({shapes}) in one colour
-({colours}) on a light ground, drawn anew for every
-step by `data_prep/backbones/world.py`, and the captions, questions and answers of `data_prep/backbones/texts.py`.
-The phrasing and eight of the colours are those of easy-VQA; none of its images or question files is read.
+({colours}), on a light ground or on a piece of light paper
+amid clutter, drawn anew for every step by `data_prep/backbones/world.py` and `clutter.py` beside it, and the captions,
+questions and answers of `data_prep/backbones/texts.py`. The phrasing and eight of the colours are those of easy-VQA;
+none of its images or question files is read, and no photograph.
 
 - Tower: {tower_steps} steps of {views} crops, each scene whole and at random zooms. Linear heads on the features
   before the last layer (those that Dragonfly takes, class token included) learn colour, shape and cover of every patch,

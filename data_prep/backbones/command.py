@@ -18,7 +18,7 @@ from data_prep.backbones.tokenizer import train_tokenizer
 from data_prep.backbones.tower import probe_tower, train_tower
 
 DEFAULT_OUT = Path("src/dragonfly_lit/models/tiny_weights")
-TOWER_STEPS, LANGUAGE_STEPS = 400, 700
+TOWER_STEPS, LANGUAGE_STEPS = 700, 700
 
 
 def main(argv: list[str]) -> int:

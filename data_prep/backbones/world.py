@@ -1,7 +1,9 @@
 """Drawn scenes of one coloured shape, and 32 px crops of them at any zoom with what is true of every patch.
 
-The world is like easy-VQA's (a shape on a light ground) and wider: more colours and shapes, rotations, jittered
-colours, darker grounds, soft and hard edges. No image of easy-VQA is read.
+Half the scenes are like easy-VQA's (a shape on a light ground) and wider: more colours and shapes, rotations, jittered
+colours, darker grounds, soft and hard edges. In the other half the shape lies on a piece of light paper amid clutter,
+as small as a few pixels, and beside it pen strokes on paper of their own. No image of
+easy-VQA and no photograph is read.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from math import cos, pi, sin
 import numpy as np
 from PIL import Image, ImageDraw
 
+from data_prep.backbones.clutter import draw_clutter, draw_strokes
 from data_prep.backbones.texts import COLOURS, SHAPES
 
 RGB = {
@@ -20,9 +23,12 @@ RGB = {
     "purple": (128, 0, 160), "pink": (255, 130, 190),
 }  # fmt: skip
 COLOUR_JITTER = 14
-CANVAS = (48, 96)
+CANVAS, CLUTTERED_CANVAS = (48, 96), (64, 192)
 """Sides of a drawn scene, in pixels."""
+SHARE_CLUTTERED = 0.5
 LARGEST_ZOOM = 5.0
+SMALLEST_WINDOW = 26
+"""In pixels of a cluttered scene: what lies there has no more detail to see."""
 SMALLEST_PATCH_COVER = 0.02
 """A patch that the shape covers less than this counts as ground."""
 
@@ -36,6 +42,7 @@ class Scene:
     colour: int
     shape: int
     box: tuple[float, float, float, float]
+    largest_zoom: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,28 +83,60 @@ def _outline(shape: str, rng: np.random.Generator) -> np.ndarray:
 
 
 def draw_scene(rng: np.random.Generator) -> Scene:
-    """One shape of a random kind, colour, size, place and turn on a random ground; it may leave the canvas a little."""
+    """One shape of a random kind, colour, size, place and turn; on plain ground it may leave the canvas a little."""
+    cluttered = bool(rng.random() < SHARE_CLUTTERED)
     colour, shape = int(rng.integers(len(COLOURS))), int(rng.integers(len(SHAPES)))
-    side = int(rng.integers(CANVAS[0], CANVAS[1] + 1))
-    radius = side * rng.uniform(0.065, 0.29)
-    centre = rng.uniform(radius * 0.8, side - radius * 0.8, size=2)
+    smallest, largest = CLUTTERED_CANVAS if cluttered else CANVAS
+    side = int(rng.integers(smallest, largest + 1))
+    radius = max(1.0, side * float(np.exp(rng.uniform(np.log(0.01), np.log(0.25))))) if cluttered else (
+        side * rng.uniform(0.065, 0.29)
+    )  # fmt: skip
+    margin = min(radius * (1.6 if cluttered else 0.8), side / 2)
+    centre = rng.uniform(margin, side - margin, size=2)
     turn = rng.normal(0, 0.12) * (rng.random() < 0.4) if rng.random() < 0.85 else rng.uniform(0, 2 * pi)
     rotation = np.array([(cos(turn), sin(turn)), (-sin(turn), cos(turn))])
     corners = (_outline(SHAPES[shape], rng) * radius * (1.0, rng.uniform(0.85, 1.15))) @ rotation + centre
     jitter = rng.integers(-COLOUR_JITTER, COLOUR_JITTER + 1, size=3) * (rng.random() < 0.6)
     fill = tuple(int(v) for v in np.clip(np.array(RGB[COLOURS[colour]]) + jitter, 0, 255))
-    low = 228 if rng.random() < 0.8 else 200
-    ground = tuple(int(v) for v in rng.integers(low, 256, size=3))
-
-    soft = 3 if rng.random() < 0.3 else 1
+    (left, top), (right, bottom) = corners.min(axis=0), corners.max(axis=0)
+    image = _amid_clutter(rng, side, (left, top, right, bottom)) if cluttered else _plain(rng, side)
+    # A shape of few pixels has soft edges, or it would be none.
+    soft = 4 if cluttered else 3 if rng.random() < 0.3 else 1
     mask = Image.new("L", (side * soft, side * soft))
     ImageDraw.Draw(mask).polygon([(x * soft, y * soft) for x, y in corners.tolist()], fill=255)
     if soft > 1:
         mask = mask.resize((side, side), Image.Resampling.BOX)
-    image = Image.new("RGB", (side, side), ground)
     image.paste(fill, mask=mask)
-    (left, top), (right, bottom) = corners.min(axis=0), corners.max(axis=0)
-    return Scene(image=image, mask=mask, colour=colour, shape=shape, box=(left, top, right, bottom))
+    return Scene(
+        image=image, mask=mask, colour=colour, shape=shape, box=(left, top, right, bottom),
+        largest_zoom=max(1.0, side / SMALLEST_WINDOW) if cluttered else LARGEST_ZOOM,
+    )  # fmt: skip
+
+
+def _paper(rng: np.random.Generator) -> tuple[int, int, int]:
+    low = 228 if rng.random() < 0.8 else 200
+    red, green, blue = (int(v) for v in rng.integers(low, 256, size=3))
+    return red, green, blue
+
+
+def _plain(rng: np.random.Generator, side: int) -> Image.Image:
+    return Image.new("RGB", (side, side), _paper(rng))
+
+
+def _amid_clutter(rng: np.random.Generator, side: int, box: tuple[float, float, float, float]) -> Image.Image:
+    """Clutter, pen strokes on pieces of paper, and the piece of paper that what fills `box` will be drawn on."""
+    image = draw_clutter(rng, side)
+    left, top, right, bottom = box
+    extent = max(right - left, bottom - top)
+    for _ in range(int(rng.integers(4))):
+        width = max(2, round(extent * rng.uniform(0.7, 1.4)))
+        corner = rng.integers(0, max(1, side - width), size=2).tolist()
+        image.paste(draw_strokes(rng, width, _paper(rng)), (corner[0], corner[1]))
+    edge = extent * rng.uniform(0.02, 0.3)
+    x, y = (left + right) / 2, (top + bottom) / 2
+    reach = extent / 2 + edge
+    ImageDraw.Draw(image).rectangle((x - reach, y - reach, x + reach, y + reach), fill=_paper(rng))
+    return image
 
 
 def _window(scene: Scene, zoom: float, rng: np.random.Generator) -> tuple[float, float, float, float]:
@@ -124,7 +163,7 @@ def draw_views(num_scenes: int, views_per_scene: int, side: int, patch: int, rng
     for _ in range(num_scenes):
         scene = draw_scene(rng)
         for view in range(views_per_scene):
-            zoom = 1.0 if view == 0 else float(np.exp(rng.uniform(0, np.log(LARGEST_ZOOM))))
+            zoom = 1.0 if view == 0 else float(np.exp(rng.uniform(0, np.log(scene.largest_zoom))))
             box = _window(scene, zoom, rng)
             pixels.append(np.asarray(scene.image.resize((side, side), Image.Resampling.BICUBIC, box=box)))
             masks.append(np.asarray(scene.mask.resize((side, side), Image.Resampling.BOX, box=box)))

@@ -37,6 +37,28 @@ def test_a_patch_is_labelled_with_colour_and_shape_or_with_neither(views):
     assert 0.02 < (views.colour.max(axis=1) < 0).mean() < 0.4, "some crops show ground alone, most do not"
 
 
+def test_half_the_scenes_lie_amid_clutter_where_shapes_are_as_small_as_a_few_pixels():
+    rng = np.random.default_rng(4)
+    scenes = [draw_scene(rng) for _ in range(200)]
+    # Plain ground is one colour; clutter has hardly a pixel like another.
+    num_colours = [len(np.unique(np.asarray(scene.image).reshape(-1, 3), axis=0)) for scene in scenes]
+    cluttered = [scene for scene, num in zip(scenes, num_colours, strict=True) if num > 600]
+    assert 70 < len(cluttered) < 130
+    widths = [(scene.box[2] - scene.box[0]) / scene.image.width for scene in cluttered]
+    assert min(widths) < 0.04
+    assert max(widths) > 0.4
+
+
+def test_the_shape_lies_on_light_paper():
+    rng = np.random.default_rng(5)
+    for scene in (draw_scene(rng) for _ in range(60)):
+        left, top, right, bottom = (round(v) for v in scene.box)
+        pixels = np.asarray(scene.image)[max(top, 0) : bottom, max(left, 0) : right]
+        beside = np.asarray(scene.mask)[max(top, 0) : bottom, max(left, 0) : right] == 0
+        if beside.sum() > 8:
+            assert np.median(pixels[beside].min(axis=1)) >= 199
+
+
 def test_the_same_seed_draws_the_same_world(views):
     again = draw_views(40, 4, 32, 8, np.random.default_rng(0))
     assert (again.pixels == views.pixels).all()
