@@ -16,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 CONF = Path(__file__).resolve().parents[3] / "conf"
 
+OPTIONAL_GROUPS = {"train": ("benchmark", "cell", "experiment"), "evaluate": ()}
 EXIT_USER_ERROR = 1
 
 
@@ -24,10 +25,10 @@ def one_line_errors(main: Callable[[], None], config: str) -> None:
 
     With `HYDRA_FULL_ERROR=1` in the environment every error keeps its traceback.
     """
-    sys.argv[1:] = quote_numbers(sys.argv[1:])
     wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # or Hydra prints errors itself, over several lines
     try:
+        sys.argv[1:] = spell(sys.argv[1:], config)
         main()
     except (ValueError, FileNotFoundError, PermissionError, HydraException, OmegaConfBaseException) as error:
         if wants_traceback:
@@ -36,17 +37,31 @@ def one_line_errors(main: Callable[[], None], config: str) -> None:
         sys.exit(EXIT_USER_ERROR)
 
 
-def quote_numbers(overrides: list[str]) -> list[str]:
-    """The overrides with numeric choices of a group quoted: `stage=1` would be an integer, which Hydra refuses."""
+def spell(overrides: list[str], config: str) -> list[str]:
+    """The overrides as Hydra wants them: numeric choices of a group quoted (`stage=1`), an optional group left out.
+
+    Raises:
+        ValueError: a group that a run needs is set to null.
+    """
     groups = {path.name for path in CONF.iterdir() if path.is_dir()}
 
-    def quote(override: str) -> str:
+    def spelled(override: str) -> str:
         key, equals, value = override.partition("=")
-        if key in groups and re.fullmatch(r"\d+(,\d+)*", value):
+        if key not in groups:
+            return override
+        if re.fullmatch(r"\d+(,\d+)*", value):
             return f"{key}{equals}" + ",".join(f"'{choice}'" for choice in value.split(","))
+        if value == "null" and key in OPTIONAL_GROUPS[config]:
+            return f"~{key}"
+        if value == "null":
+            raise ValueError(f"{override}: {config}.py needs a {key}. Use one of {_choices(key)}.")
         return override
 
-    return [quote(override) for override in overrides]
+    return [spelled(override) for override in overrides]
+
+
+def _choices(group: str) -> str:
+    return ", ".join(sorted(path.stem for path in (CONF / group).glob("*.yaml")))
 
 
 def describe(error: BaseException, config: str) -> str:
@@ -56,7 +71,7 @@ def describe(error: BaseException, config: str) -> str:
     text = str(error)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
-        options = ", ".join(error.options or sorted(p.stem for p in (CONF / group).glob("*.yaml")))
+        options = ", ".join(error.options or []) or _choices(group)
         return f"{group}={choice} does not exist. Use one of {options}."
     if match := re.search(r"Could not override '([^']+)'", text) or re.search(r"full_key: (\S+)", text):
         key = match[1].split("@")[0]

@@ -51,6 +51,15 @@ def test_a_sweep_within_a_launch_is_refused():
     check_multirun(1)
 
 
+def test_an_optional_group_is_left_out_by_null_and_a_needed_one_is_refused():
+    assert compose(["benchmark=probes"])["benchmark"]["split"] == "test"
+    assert "benchmark" not in compose(["experiment=zoom_ablation", "benchmark=null"])
+    with pytest.raises(ValueError, match="strategy=null: train.py needs a strategy. Use one of ddp, fsdp, single"):
+        compose(["strategy=null"])
+    with pytest.raises(ValueError, match="benchmark=null: evaluate.py needs a benchmark. Use one of ai2d, "):
+        compose(["benchmark=null"], config="evaluate")
+
+
 def test_a_mistyped_key_ends_in_one_line_and_status_1():
     command = [sys.executable, "train.py", "stage=1", "traner.devices=2"]
     environment = {key: value for key, value in os.environ.items() if key != "HYDRA_FULL_ERROR"}
