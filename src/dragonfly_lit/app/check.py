@@ -32,6 +32,15 @@ def check_multirun(num_processes: int | None = None) -> None:
         )
 
 
+def check_objective(sweeper: str, data: dict[str, Any]) -> None:
+    """A sweeper that searches needs what it lowers, the validation loss."""
+    if not sweeper.endswith(".BasicSweeper") and data["val"] is None:
+        raise ValueError(
+            f"data.val=null with the sweeper {sweeper}: it has no validation loss to lower. Give data.val sources, or "
+            "sweep over a list without hydra/sweeper."
+        )
+
+
 def check_weights(group: str, path: str, config: dict[str, Any]) -> None:
     """The pretrained part `group` is on disk, unless a released checkpoint brings it."""
     if path == "builtin" or (group == "language" and config["model"]["released"]):

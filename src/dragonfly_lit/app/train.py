@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 from data_prep import demo, probes
 from dragonfly_lit.app.answer import Asker
 from dragonfly_lit.app.build import Config, make, plain
-from dragonfly_lit.app.check import DEVICES, check_multirun, check_train
+from dragonfly_lit.app.check import DEVICES, check_multirun, check_objective, check_train
 from dragonfly_lit.app.loggers import build_loggers
 from dragonfly_lit.app.parts import attention_of, build_builder, build_processor, model_factory
 from dragonfly_lit.app.quiet import quiet
@@ -43,6 +43,7 @@ def train(cfg: DictConfig) -> float | None:
     config = plain(cfg)
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         check_multirun()
+        check_objective(str(HydraConfig.get().sweeper["_target_"]), config["data"])
         return run_job(config, list(HydraConfig.get().overrides.task))
     return fit(config)
 

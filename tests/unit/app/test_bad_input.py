@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dragonfly_lit.app.build import compose
-from dragonfly_lit.app.check import check_multirun
+from dragonfly_lit.app.check import check_multirun, check_objective
 from dragonfly_lit.app.load import find_checkpoint, load_for_inference
 from dragonfly_lit.app.train import fit
 
@@ -51,12 +51,19 @@ def test_a_sweep_within_a_launch_is_refused():
     check_multirun(1)
 
 
+def test_a_search_without_a_validation_loss_is_refused():
+    optuna = "hydra_plugins.hydra_optuna_sweeper.optuna_sweeper.OptunaSweeper"
+    with pytest.raises(ValueError, match=r"data.val=null with the sweeper .*OptunaSweeper"):
+        check_objective(optuna, {"val": None})
+    check_objective("hydra._internal.core_plugins.basic_sweeper.BasicSweeper", {"val": None})
+
+
 def test_an_optional_group_is_left_out_by_null_and_a_needed_one_is_refused():
     assert compose(["benchmark=probes"])["benchmark"]["split"] == "test"
     assert "benchmark" not in compose(["experiment=zoom_ablation", "benchmark=null"])
-    with pytest.raises(ValueError, match="strategy=null: train.py needs a strategy. Use one of ddp, fsdp, single"):
+    with pytest.raises(ValueError, match=r"strategy=null: train\.py needs a strategy\. Use one of ddp, fsdp, single"):
         compose(["strategy=null"])
-    with pytest.raises(ValueError, match="benchmark=null: evaluate.py needs a benchmark. Use one of ai2d, "):
+    with pytest.raises(ValueError, match=r"benchmark=null: evaluate\.py needs a benchmark\. Use one of ai2d, "):
         compose(["benchmark=null"], config="evaluate")
 
 
