@@ -14,6 +14,7 @@ from dragonfly_lit.evaluation.study_cells import read_study
 from dragonfly_lit.evaluation.study_gallery import gallery
 from dragonfly_lit.evaluation.study_page import page
 from dragonfly_lit.evaluation.study_plots import draw_curves
+from dragonfly_lit.evaluation.study_questions import chance, questions_of
 from dragonfly_lit.evaluation.study_tables import markdown
 
 SMALL = 0.09
@@ -35,11 +36,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     out = args.out or args.folder
     out.mkdir(parents=True, exist_ok=True)
     study = read_study(args.folder)
-    curves = draw_curves(study, out)
-    looks, note = gallery(study, per_size=args.images)
-    text = markdown(study, args.small)
+    questions = questions_of(study)
+    by_chance = chance(questions)
+    curves = draw_curves(study, out, chance=by_chance)
+    looks, note = gallery(study, questions, per_size=args.images)
+    text = markdown(study, args.small, chance=by_chance)
     write_atomically(out / "study.md", text)
-    write_atomically(out / "study.html", page(study, curves, looks, small_at_most=args.small, note=note))
+    write_atomically(
+        out / "study.html", page(study, curves, looks, small_at_most=args.small, note=note, chance=by_chance)
+    )
     Console().print(Markdown(text))
     print(f"study.md, study.html and {sum(map(len, curves.values()))} curves are in {out}")
     return 0

@@ -14,7 +14,6 @@ from dragonfly_lit.evaluation import answers as store
 from dragonfly_lit.evaluation.answers import Answer
 from dragonfly_lit.evaluation.study_cells import Cell, Study
 from dragonfly_lit.evaluation.tasks.base import Question
-from dragonfly_lit.evaluation.tasks.registry import TASKS
 from dragonfly_lit.evaluation.zoom_picture import draw_zoom
 from dragonfly_lit.processing.images import decode
 from dragonfly_lit.spec.layout import Grid, Grids
@@ -46,12 +45,11 @@ class Look:
     picture: bytes
 
 
-def gallery(study: Study, *, per_size: int = 2) -> tuple[list[Look], str]:
+def gallery(study: Study, questions: Sequence[Question], *, per_size: int = 2) -> tuple[list[Look], str]:
     """The cards, and what to say about them; without any where the questions or the answers are gone."""
     selecting = [c for c in study.cells if c.selection(study.benchmark, "recall") is not None]
     if not selecting:
         return [], "No finished cell selects crops, so there is nothing to show."
-    questions = _questions(study, selecting[0])
     if not questions:
         return [], "The questions are no longer where the sweep read them, so there is nothing to show."
     answers = {cell.name: _answers(study, cell) for cell in study.cells if cell.results}
@@ -95,15 +93,6 @@ def _picture(question: Question, zoom: dict[str, Any]) -> bytes:
     file = io.BytesIO()
     picture.save(file, "JPEG", quality=88)
     return file.getvalue()
-
-
-def _questions(study: Study, cell: Cell) -> Sequence[Question]:
-    config = next(iter(cell.results.values()))["config"]
-    settings = {key: value for key, value in config["benchmark"].items() if key != "_target_"}
-    try:
-        return TASKS[study.benchmark](**settings).questions(config["data_root"])
-    except (KeyError, TypeError, ValueError):
-        return ()
 
 
 def _answers(study: Study, cell: Cell) -> dict[str, Answer]:

@@ -15,8 +15,9 @@ from dragonfly_lit.evaluation.study_tables import breakdown, columns, explanatio
 
 
 def page(
-    study: Study, curves: Mapping[str, Sequence[Path]], looks: Sequence[Look], *, small_at_most: float, note: str
-) -> str:
+    study: Study, curves: Mapping[str, Sequence[Path]], looks: Sequence[Look], *, small_at_most: float, note: str,
+    chance: float | None = None,
+) -> str:  # fmt: skip
     """The whole page.
 
     Args:
@@ -25,13 +26,14 @@ def page(
         looks: of the gallery.
         small_at_most: up to which share of the side a detail counts as small.
         note: what to say about the gallery.
+        chance: accuracy of the best constant answers, where it is known.
     """
     template = files("dragonfly_lit.evaluation").joinpath("study_page.html").read_text(encoding="utf-8")
     sizes = list(dict.fromkeys(look.size for look in looks))
     missing = [cell for cell in study.cells if not cell.results]
     return Template(template).substitute(
         title=escape(f"Study: {study.folder.name}"),
-        lead=escape(explanation(study)),
+        lead=escape(explanation(study, chance)),
         parts="\n".join(_part(study, part, curves.get(part, ()), small_at_most) for part in study.parts),
         gallery_lead=escape(note),
         filter_hidden="" if looks else "hidden",

@@ -52,9 +52,9 @@ def number(value: Estimate | None, digits: int) -> str:
     return NONE if value is None else f"{value.mean:,.{digits}f}"
 
 
-def markdown(study: Study, small_at_most: float) -> str:
+def markdown(study: Study, small_at_most: float, *, chance: float | None = None) -> str:
     """The study as one Markdown document: a table and a table by size for each comparison."""
-    lines = [f"# Study of {study.folder.name}", "", explanation(study), ""]
+    lines = [f"# Study of {study.folder.name}", "", explanation(study, chance), ""]
     for part, cells in study.parts.items():
         lines += [f"## {part}", "", *_table(columns(small_at_most), [row(study, c, small_at_most) for c in cells]), ""]
         lines += [f"- {sentence}" for sentence in findings(study, cells, small_at_most)]
@@ -63,12 +63,13 @@ def markdown(study: Study, small_at_most: float) -> str:
     return "\n".join(lines)
 
 
-def explanation(study: Study) -> str:
-    """How to read the numbers."""
+def explanation(study: Study, chance: float | None = None) -> str:
+    """How to read the numbers; `chance` is the accuracy of the best constant answers."""
+    constant = "" if chance is None else f" The best constant answers would get {100 * chance:.1f}%."
     return (
-        f"Accuracy on {study.benchmark}: mean over seeds, in brackets its 95% interval by Student's t. Random choice "
-        "is what selection recall would be if as many high crops were kept at random. Samples/s (training) and "
-        "answers/s are of the machine that ran the sweep, whatever else it did."
+        f"Accuracy on {study.benchmark}: mean over seeds, in brackets its 95% interval by Student's t.{constant} "
+        "Random choice is what selection recall would be if as many high crops were kept at random. Samples/s "
+        "(training) and answers/s are of the machine that ran the sweep, whatever else it did."
     )
 
 

@@ -7,7 +7,9 @@ import yaml
 
 from dragonfly_lit.evaluation import study
 from dragonfly_lit.evaluation.study_cells import Estimate, estimate, read_study, split_job
+from dragonfly_lit.evaluation.study_questions import chance, questions_of
 from dragonfly_lit.evaluation.study_tables import findings, markdown
+from dragonfly_lit.evaluation.tasks.base import Question
 
 SIZES = {"02%": 0.1, "09%": 0.2, "25%": 0.6}
 
@@ -98,6 +100,19 @@ def test_the_command_writes_tables_curves_and_a_page_of_one_file(folder, capsys)
     assert page.count("data:image/svg+xml;base64,") == 2
     assert "raster (not run)" in page
     assert "http://" not in page.replace("http://www.w3.org", "")
+
+
+def test_chance_is_the_best_constant_answer_to_each_kind(folder):
+    asked = [("colour", "red"), ("colour", "red"), ("colour", "blue"), ("shape", "circle"), ("shape", "triangle")]
+    questions = [
+        Question(id=str(i), task="probes", text="?", answers=(answer,), category=kind)
+        for i, (kind, answer) in enumerate(asked)
+    ]
+    assert chance(questions) == pytest.approx(3 / 5)
+    assert questions_of(read_study(folder)) == ()
+    assert chance(()) is None
+    assert "would get 60.0%" in markdown(read_study(folder), 0.09, chance=0.6)
+    assert "constant" not in markdown(read_study(folder), 0.09)
 
 
 def test_a_folder_without_a_scored_job_is_refused(tmp_path):
