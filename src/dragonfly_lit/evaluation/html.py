@@ -23,6 +23,11 @@ MAX_IMAGE_BYTES = 12_000_000
 """All images of the page together; what comes later is shown without its image, and the page says so."""
 
 
+def read_asset(name: str) -> str:
+    """A file of this package that pages are made of."""
+    return files("dragonfly_lit.evaluation").joinpath(name).read_text(encoding="utf-8")
+
+
 def page(results: Mapping[str, Any], scored: Sequence[Scored], *, num_examples: int) -> str:
     """The whole page.
 
@@ -35,7 +40,7 @@ def page(results: Mapping[str, Any], scored: Sequence[Scored], *, num_examples: 
     examples = [card for one in scored for card in _examples(one, num_examples, album)]
     data = {"results": results, "examples": examples, "images": album.images, "num_left_out": album.num_left_out}
     text = json.dumps(data, ensure_ascii=False, allow_nan=False)
-    template = files("dragonfly_lit.evaluation").joinpath("report_page.html").read_text(encoding="utf-8")
+    template = read_asset("report_page.html").replace("/*STYLE*/", read_asset("page.css"))
     # "</script>" inside an answer would end the data, "<!--" would hide the rest of the page.
     return template.replace("/*DATA*/", text.replace("<", "\\u003c"))
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping, Sequence
 from html import escape
-from importlib.resources import files
 from pathlib import Path
 from string import Template
 
+from dragonfly_lit.evaluation.html import read_asset
 from dragonfly_lit.evaluation.study_cells import Study
 from dragonfly_lit.evaluation.study_gallery import Look
 from dragonfly_lit.evaluation.study_tables import breakdown, columns, explanation, findings, row
@@ -28,10 +28,10 @@ def page(
         note: what to say about the gallery.
         chance: accuracy of the best constant answers, where it is known.
     """
-    template = files("dragonfly_lit.evaluation").joinpath("study_page.html").read_text(encoding="utf-8")
     sizes = list(dict.fromkeys(look.size for look in looks))
     missing = [cell for cell in study.cells if not cell.results]
-    return Template(template).substitute(
+    return Template(read_asset("study_page.html")).substitute(
+        style=read_asset("page.css"),
         title=escape(f"Study: {study.folder.name}"),
         lead=escape(explanation(study, chance)),
         parts="\n".join(_part(study, part, curves.get(part, ()), small_at_most) for part in study.parts),

@@ -43,8 +43,8 @@ def draw_curves(study: Study, out: Path, *, chance: float | None = None) -> dict
         if done:
             name = "".join(letter if letter.isalnum() else "_" for letter in part)
             files[part] = [
-                *_save(_tokens(study, done, part, chance), out / f"{TOKENS}_{name}"),
-                *_save(_sizes(study, done, part, chance), out / f"{SIZES}_{name}"),
+                *_save(against_tokens(study, done, part, chance), out / f"{TOKENS}_{name}"),
+                *_save(against_sizes(study, done, part, chance), out / f"{SIZES}_{name}"),
             ]
     return files
 
@@ -64,14 +64,15 @@ def _figure(title: str, x: str) -> tuple[Any, Axes]:
     return figure, axes
 
 
-def _tokens(study: Study, cells: Sequence[Cell], part: str, chance: float | None) -> Any:
+def against_tokens(study: Study, cells: Sequence[Cell], part: str, chance: float | None) -> Any:
+    """The figure of accuracy against image tokens, a point with its interval for each cell."""
     figure, axes = _figure(f"Accuracy against image tokens: {part}", "image tokens")
     points = []
     for number, cell in enumerate(cells):
         accuracy, tokens = cell.accuracy(study.benchmark), cell.over_seeds("image_tokens")
         if accuracy is None or tokens is None:
             continue
-        points.append((tokens.mean, accuracy.mean))
+        points.append((tokens.mean, 100 * accuracy.mean))
         _point(axes, tokens.mean, accuracy, number, cell.title)
     points.sort()
     axes.plot(*zip(*points, strict=True), color="#8b939c", linewidth=1, zorder=1)
@@ -79,7 +80,8 @@ def _tokens(study: Study, cells: Sequence[Cell], part: str, chance: float | None
     return figure
 
 
-def _sizes(study: Study, cells: Sequence[Cell], part: str, chance: float | None) -> Any:
+def against_sizes(study: Study, cells: Sequence[Cell], part: str, chance: float | None) -> Any:
+    """The figure of accuracy against the size of the detail, a curve with its band for each cell."""
     figure, axes = _figure(f"Accuracy against the size of the detail: {part}", "detail's share of the side, %")
     shares = [int(size.rstrip("%")) for size in study.sizes]
     for number, cell in enumerate(cells):

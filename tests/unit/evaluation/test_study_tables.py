@@ -115,6 +115,18 @@ def test_chance_is_the_best_constant_answer_to_each_kind(folder):
     assert "constant" not in markdown(read_study(folder), 0.09)
 
 
+def test_the_curves_go_through_the_accuracies_of_the_table(folder):
+    pytest.importorskip("matplotlib")
+    from dragonfly_lit.evaluation.study_plots import against_sizes, against_tokens
+
+    found = read_study(folder)
+    low = found.cells[0]
+    line = against_tokens(found, [low], "levels", None).axes[0].lines[-1]
+    assert line.get_ydata() == pytest.approx([100 * low.accuracy("probes").mean])
+    curve = against_sizes(found, [low], "levels", 0.25).axes[0].lines[0]
+    assert curve.get_ydata() == pytest.approx([100 * (score + 0.01) for score in SIZES.values()])
+
+
 def test_a_folder_without_a_scored_job_is_refused(tmp_path):
     with pytest.raises(ValueError, match="no finished job that was scored"):
         study.main([str(tmp_path)])
