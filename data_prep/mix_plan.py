@@ -1,16 +1,25 @@
-"""`mix-plan`: what a mix comes to: epochs of each source, and its share of samples, tokens and images."""
+"""`mix-plan`: what a mix comes to: epochs of each source, and its share of samples, tokens and images.
+
+Folders that are not there yet keep their share of the samples; tokens and images are those of the others.
+"""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from data_prep.configured import configure, train_mix
+from dragonfly_lit.data.mix import shares, specs_of
 from dragonfly_lit.data.packing import BatchShape
 from dragonfly_lit.data.plan import SourcePlan, plan_mix, samples_per_micro_batch
+from dragonfly_lit.data.remote import is_remote
 
 
 def plan_table(plans: Sequence[SourcePlan]) -> Table:
@@ -21,16 +30,50 @@ def plan_table(plans: Sequence[SourcePlan]) -> Table:
     for name in ("samples", "draws", "epochs", "% samples", "% tokens", "% images", "tokens a sample"):
         shown.add_column(name, justify="right")
     for plan in plans:
+        if not plan.samples:
+            shown.add_row(plan.name, "not there", f"{plan.draws:,.0f}", "?", f"{100 * plan.share:.1f}", *("?",) * 3)
+            continue
         own_tokens, own_images = plan.draws * plan.tokens_per_sample, plan.draws * plan.images_per_sample
         shown.add_row(
             plan.name, f"{plan.samples:,}", f"{plan.draws:,.0f}", f"{plan.epochs:.3g}", f"{100 * plan.share:.1f}",
             f"{100 * own_tokens / tokens:.1f}", f"{100 * own_images / images:.1f}" if images else "-",
             f"{plan.tokens_per_sample:,.0f}",
         )  # fmt: skip
-    draws = sum(plan.draws for plan in plans)
     samples = f"{sum(plan.samples for plan in plans):,}"
-    shown.add_row("all", samples, f"{draws:,.0f}", "", *("100.0",) * 3, f"{tokens / draws:,.0f}", style="bold")
+    draws, known = (sum(plan.draws for plan in plans if plan.samples >= least) for least in (0, 1))
+    shown.add_row("all", samples, f"{draws:,.0f}", "", *("100.0",) * 3, f"{tokens / known:,.0f}", style="bold")
     return shown
+
+
+def is_there(path: str) -> bool:
+    """Whether a source may be opened: a folder that exists, or a URL, which is not asked."""
+    return is_remote(path) or Path(path).is_dir()
+
+
+def sources_there(mix: Mapping[str, Any]) -> dict[str, Any]:
+    """A mix without the sources, and the mixes inside it, of which no folder exists."""
+    found = {}
+    for name, node in mix["sources"].items():
+        kept = sources_there(node) if "sources" in node else node
+        if kept["sources"] if "sources" in kept else is_there(str(kept["path"])):
+            found[name] = kept
+    return {**mix, "sources": found}
+
+
+def with_missing(plans: Sequence[SourcePlan], mix: Mapping[str, Any], num_draws: float) -> list[SourcePlan]:
+    """The plans of the sources of `mix` that are there, with their shares of the whole mix, and those of the others."""
+    known = {plan.name: plan for plan in plans}
+    names = [spec.name for spec in specs_of(mix)]
+    share = shares(mix, {name: known[name].samples if name in known else 0 for name in names})
+    blank = SourcePlan(
+        name="", samples=0, share=0.0, draws=0.0, epochs=0.0, tokens_per_sample=0.0, images_per_sample=0.0
+    )
+    found = []
+    for name in names:
+        plan, draws = known.get(name, blank), num_draws * share[name]
+        epochs = draws / plan.samples if plan.samples else 0.0
+        found.append(replace(plan, name=name, share=share[name], draws=draws, epochs=epochs))
+    return found
 
 
 def main(argv: list[str]) -> int:
@@ -44,15 +87,24 @@ def main(argv: list[str]) -> int:
     given = parser.parse_args(argv)
 
     config, builder = configure(given.overrides)
-    mix = train_mix(config)
     data, stage, trainer = config["data"], config["stage"], config["trainer"]
+    missing = [spec for spec in specs_of(data["train"]) if not is_there(spec.path)]
+    if missing:
+        told = f"no such folder: {', '.join(spec.path for spec in missing)}. Make it with python -m data_prep pack"
+        if not sources_there(data["train"])["sources"]:
+            raise ValueError(f"data.train has no source that is there; {told}, or set data_root to where they lie.")
+        print(f"{told}; without it the plan counts the others' tokens and images only.", file=sys.stderr)
+    mix = train_mix(config, sources_there(data["train"]))
     size = samples_per_micro_batch(mix, BatchShape(**data["batch"]), builder)
     micro_batches = stage["steps"] * stage["accumulate"] * trainer["devices"] * trainer["num_nodes"]
-    draws = given.samples or micro_batches * size
-    plans = plan_mix(mix, builder, draws)
+    draws = float(given.samples or micro_batches * size)
+    plans = with_missing(plan_mix(mix, builder, draws), data["train"], draws)
     Console().print(plan_table(plans))
     tokens = sum(plan.draws * plan.tokens_per_sample for plan in plans)
     a_step = f"{micro_batches / stage['steps']:.0f} x {size:.1f} samples"
     why = "" if given.samples else f", {stage['steps']:,} steps of {a_step}"
-    print(f"{draws:,.0f} samples{why}: {tokens:,.0f} tokens, {builder.layout.num_tokens} of them for each image.")
+    whose = " in the sources that are there" if missing else ""
+    print(
+        f"{draws:,.0f} samples{why}: {tokens:,.0f} tokens{whose}, {builder.layout.num_tokens} of them for each image."
+    )
     return 0

@@ -6,6 +6,7 @@ is done when its mark lies in `.pack/`; `dataset.json` is written last, and only
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator
@@ -101,8 +102,15 @@ def pack(job: Job, *, workers: int, on_progress: Callable[[int], None] = lambda 
         _check_plan(state / PLAN_FILE, plan, job.out)
         for left_behind in [*job.out.glob(".?*.*"), *state.glob(".?*")]:  # of a run that was killed
             left_behind.unlink()
-        _run(job, state, workers, on_progress)
-        report = _conclude(job, state, plan)
+        try:
+            _run(job, state, workers, on_progress)
+            report = _conclude(job, state, plan)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            raise ValueError(
+                f"--out {job.out}: the disk is full. Make room and run the same command again; it goes on where it was."
+            ) from error
     shutil.rmtree(state)
     return report
 
@@ -119,16 +127,24 @@ def _check_plan(path: Path, plan: dict[str, Any], out: Path) -> None:
     if not path.exists():
         if any(out.glob("*.tar")):
             raise ValueError(f"--out {out} already holds shards that are not from this run. Choose another folder.")
-        with atomic(path) as partial:
-            partial.write_text(json.dumps(plan))
+        _write_plan(path, plan)
         return
     before = json.loads(path.read_text())
     changed = [f"{key} was {before.get(key)}, is {plan[key]}" for key in plan if before.get(key) != plan[key]]
-    if changed:
+    if changed and any(path.parent.glob("[0-9]*.json")):
         raise ValueError(
             f"--out {out} holds a run that was stopped, and it was not this one: {'; '.join(changed)}. "
             "Go on with the same arguments and files, or delete the folder."
         )
+    if changed:  # nothing of it was done yet: a row was mended, or an option changed
+        for unmarked in out.glob("*.tar*"):
+            unmarked.unlink()
+        _write_plan(path, plan)
+
+
+def _write_plan(path: Path, plan: dict[str, Any]) -> None:
+    with atomic(path) as partial:
+        partial.write_text(json.dumps(plan))
 
 
 def _chunks(rows: Iterable[Any], size: int) -> Iterator[tuple[int, list[Any]]]:
@@ -179,10 +195,11 @@ def _records(job: Job, start: int, rows: list[Any], skipped: list) -> Iterator[R
         try:
             record = _record(job, place, row)
         except (ValueError, OSError) as error:
-            reason = f"{_name(row)}: {error}"
             if job.on_error == "raise":
-                raise ValueError(f"{job.path}, row {place} {reason} (--on-error skip leaves such rows out)") from error
-            skipped.append({"row": place, "reason": reason})
+                raise ValueError(
+                    f"{job.path}, row {place}{_name(row)}: {error} (--on-error skip leaves such rows out)"
+                ) from error
+            skipped.append({"row": place, "reason": f"{_name(row)}: {error}".lstrip(" :")})
             continue
         yield record
 
@@ -203,7 +220,7 @@ def _record(job: Job, place: int, row: Any) -> Record:
 def _name(row: Any) -> str:
     first = row[0] if isinstance(row, list) else row
     named = next((first[key] for key in ("id", "qid", "question_id") if first.get(key) is not None), None)
-    return "" if named is None else f"({named!s:.60})"
+    return "" if named is None else f" ({named!s:.60})"
 
 
 def _conclude(job: Job, state: Path, plan: dict[str, Any]) -> dict[str, Any]:

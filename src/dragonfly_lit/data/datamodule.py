@@ -119,6 +119,8 @@ class DragonflyDataModule(LightningDataModule):
         trainer = self.trainer
         if trainer is not None and not any(isinstance(callback, MarkConsumed) for callback in trainer.callbacks):  # type: ignore[attr-defined]
             trainer.callbacks.insert(0, MarkConsumed())  # type: ignore[attr-defined]
+        if trainer is not None and self.val_mix is None:
+            trainer.limit_val_batches = 0  # Lightning warns of an empty list of loaders
 
     def train_dataloader(self) -> TrainLoader:
         """This rank's micro-batches of one epoch, from the position on."""

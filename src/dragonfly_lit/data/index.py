@@ -83,9 +83,14 @@ class Scan:
 def write_atomically(path: Path, data: bytes) -> None:
     """Write `data` so that a reader sees the old file or the whole new one."""
     with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        file.write(data)
-    os.chmod(file.name, 0o644)
-    os.replace(file.name, path)
+        try:
+            file.write(data)
+            file.flush()
+            os.chmod(file.name, 0o644)
+            os.replace(file.name, path)
+        except OSError:
+            os.unlink(file.name)
+            raise
 
 
 def _row(shard: str, key: str, data: bytes) -> Row:

@@ -1,4 +1,4 @@
-"""Inspect shows every token and marks those that are learnt; mix-plan says what a mix comes to."""
+"""Inspect shows every token and marks those that are learnt."""
 
 import pytest
 import torch
@@ -7,8 +7,6 @@ from PIL import Image
 from data_prep.__main__ import COMMANDS, main
 from data_prep.drawing import crops_picture, page, terminal_text
 from data_prep.inspect import draw_sample, facts
-from data_prep.mix_plan import plan_table
-from dragonfly_lit.data.plan import SourcePlan
 from dragonfly_lit.models.tiny import tiny_tokenizer
 from dragonfly_lit.processing.sequences import SequenceBuilder
 from dragonfly_lit.spec.layout import Layout, Zoom
@@ -65,27 +63,9 @@ def test_a_text_only_sample_has_no_picture(builder):
     assert "".join(piece.text for piece in found).endswith("4<|eot_id|>")
 
 
-def test_the_plan_has_a_line_a_source_and_one_for_all():
-    plans = [
-        SourcePlan(name=name, samples=100, share=share, draws=1000 * share, epochs=10 * share, tokens_per_sample=tokens,
-                   images_per_sample=1.0)
-        for name, share, tokens in (("a", 0.7, 100.0), ("b", 0.3, 300.0))
-    ]  # fmt: skip
-    columns = {column.header: list(column.cells) for column in plan_table(plans).columns}
-    assert columns["epochs"] == ["7", "3", ""]
-    assert columns["% samples"] == ["70.0", "30.0", "100.0"]
-    assert columns["% tokens"] == ["43.8", "56.2", "100.0"]
-
-
 def test_help_lists_every_command_and_an_unknown_one_is_refused(capsys):
     assert main([]) == 0
     told = capsys.readouterr().out
     assert all(name in told for name in COMMANDS)
     assert main(["pakc"]) == 1
     assert "no command" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("override", ["data_rot=x", "data=nothing"])
-def test_a_mistyped_key_is_one_line(override, capsys):
-    assert main(["mix-plan", override]) == 1
-    assert len(capsys.readouterr().err.strip().splitlines()) == 1

@@ -1,5 +1,6 @@
 """Packing is deterministic, copies images as they are, and says what it leaves out."""
 
+import errno
 import json
 import os
 from io import BytesIO
@@ -101,7 +102,7 @@ def test_a_bad_row_stops_the_run_which_goes_on_once_it_is_mended(captions):
     broken = captions / "images" / "12.png"
     good = broken.read_bytes()
     broken.unlink()
-    with pytest.raises(ValueError, match=r"row 12 \(?.*12\.png is missing"):
+    with pytest.raises(ValueError, match=r"row 12: image 12\.png is missing"):
         pack(job(captions), workers=1)
     broken.write_bytes(good)
     pack(job(captions), workers=1)
@@ -115,6 +116,30 @@ def test_another_run_cannot_go_on_in_its_place(captions):
         pack(job(captions), workers=1)
     with pytest.raises(ValueError, match="shard_size was 7, is 5"):
         pack(job(captions, shard_size=5), workers=1)
+
+
+def test_a_run_that_did_nothing_yet_may_be_mended_and_started_again(captions):
+    table = captions / "captions.jsonl"
+    good = table.read_text()
+    table.write_text('{"image": "gone.png", "caption": "Nothing."}\n' + good)
+    with pytest.raises(ValueError, match=r"row 0: image gone\.png is missing"):
+        pack(job(captions), workers=1)
+    table.write_text(good)
+    assert pack(job(captions, shard_size=5), workers=1)["samples"] == 25
+
+
+def test_a_full_disk_is_said_and_the_run_goes_on_when_there_is_room(captions, monkeypatch):
+    def full(path, records):
+        path.touch()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("data_prep.packing.write_shard", full)
+        with pytest.raises(ValueError, match=r"out: the disk is full\. .* it goes on where it was"):
+            pack(job(captions), workers=1)
+    pack(job(captions), workers=1)
+    pack(job(captions, "fresh"), workers=1)
+    assert contents(captions / "out") == contents(captions / "fresh")
 
 
 def test_packing_again_changes_nothing_and_packing_otherwise_is_refused(captions):
