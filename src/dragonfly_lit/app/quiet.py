@@ -9,6 +9,7 @@ from transformers.utils import logging as transformers_logging
 
 EXPECTED = (
     r".*`isinstance\(treespec, LeafSpec\)` is deprecated",  # lightning 2.6.6 on torch 2.13
+    r"`broadcast_buffers` is deprecated",  # likewise
     r"Found \d+ module\(s\) in eval mode",  # frozen parts stay in eval mode on purpose
 )
 
