@@ -31,8 +31,8 @@ class VisionTower(nn.Module):
             )
         truncated = copy.deepcopy(config.vision_config)
         truncated.num_hidden_layers = config.num_vision_layers_used
-        if hasattr(truncated, "vision_use_head"):
-            truncated.vision_use_head = False
+        # SigLIP's pooling head; where a release's config does not name the key, its model reads it all the same.
+        truncated.vision_use_head = False
         self.tower = AutoModel.from_config(truncated)
         self.tower.post_layernorm = nn.Identity()
         self.mean = tuple(config.image_mean)
@@ -59,7 +59,8 @@ class VisionTower(nn.Module):
         """Pixels in 0..255 to zero mean and unit deviation, computed in float32 or better, on their device."""
         dtype = torch.promote_types(self.dtype, torch.float32)
         scale, shift = _scale_and_shift(self.mean, self.std, pixels.device, dtype)
-        return pixels.to(dtype) * scale + shift
+        # In place on the copy that the cast makes; two more of them would cost more time than the arithmetic.
+        return pixels.to(dtype).mul_(scale).add_(shift)
 
     def forward(self, pixels: UInt8[Tensor, "crops 3 side side"]) -> Float[Tensor, "crops features width"]:
         """Features of every crop, class token first where the tower has one."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import PIL
+import pyarrow
 import pytest
 import torch
 from hypothesis import given, settings
@@ -97,3 +98,16 @@ def test_an_image_without_pixels_is_named(small):
 def test_an_image_that_is_not_rgb_is_named(small):
     with pytest.raises(ValueError, match="mode L"):
         cut(Image.new("L", (4, 4)), small)
+
+
+def test_an_image_in_several_blocks_of_memory_is_cut_like_one_in_a_single_block(small, picture):
+    whole = picture(90, 70)
+    usual = Image.core.get_block_size()
+    Image.core.set_block_size(4096)  # Pillow's smallest, so that an image need not have over 16 MB
+    try:
+        blocks = whole.copy()
+    finally:
+        Image.core.set_block_size(usual)
+    with pytest.raises((TypeError, ValueError)):
+        pyarrow.array(blocks)
+    assert torch.equal(cut(blocks, small).pixels, cut(whole, small).pixels)
