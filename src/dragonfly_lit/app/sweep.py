@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import csv
+import ctypes
+import fcntl
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.status import Status
 
 RESULT_FILE = "result.json"
 LOG_FILE = "log.txt"
+LOCK_FILE = ".running"
 POLL_SECONDS = 1.0
+PR_SET_PDEATHSIG = 1
+"""Of Linux's prctl: which signal a process gets when its parent ends, however that happened."""
+_LIBC = ctypes.CDLL(None)
 
 
 def job_name(overrides: list[str], *, without: tuple[str, ...] = ("experiment", "hydra", "name", "runs_root")) -> str:
@@ -63,36 +73,63 @@ def run_job(config: dict[str, Any], overrides: list[str]) -> float | None:
     name = f"{config['name']}/{job_name(overrides)}"
     folder = Path(config["runs_root"]) / name
     console, label = Console(), job_name(overrides)
-    if (result := finished(folder, config)) is not None:
-        console.print(f"{label}: finished before, {_said(result)}", highlight=False)
-        return result["val_loss"]
     folder.mkdir(parents=True, exist_ok=True)
     # Quoted: a job's name has commas and equals signs, which Hydra would read as a sweep of its own.
     command = [sys.executable, sys.argv[0], *_without(overrides, ("name", "resume")), f"name='{name}'", "resume=auto"]
     started = time.monotonic()
-    with (folder / LOG_FILE).open("a") as log:
-        process = subprocess.Popen(
-            command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=_environment()
+    with console.status(label) as status, _only_here(folder, status) as lock:
+        if (result := finished(folder, config)) is not None:
+            console.print(f"{label}: finished before, {_said(result)}", highlight=False)
+            return result["val_loss"]
+        status_code = _run(
+            command, folder, lock, lambda: status.update(f"{label}: {_progress(folder, config, started)}")
         )
-        try:
-            with console.status(label) as status:
-                while process.poll() is None:
-                    status.update(f"{label}: {_progress(folder, config['stage']['steps'], started)}")
-                    time.sleep(POLL_SECONDS)
-        finally:
-            if process.poll() is None:
-                process.terminate()
-                process.wait()
     result = finished(folder, config)
-    if process.returncode or result is None:
+    if status_code or result is None:
         tail = (folder / LOG_FILE).read_text().strip().splitlines()[-1:]
         raise ValueError(
-            f"job {label} ended with status {process.returncode}: {' '.join(tail)} See {folder / LOG_FILE}; "
+            f"job {label} ended with status {status_code}: {' '.join(tail)} See {folder / LOG_FILE}; "
             "the same command goes on with the jobs that are missing."
         )
     minutes = (time.monotonic() - started) / 60
     console.print(f"{label}: {_said(result)}, {minutes:.1f} minutes", highlight=False)
     return result["val_loss"]
+
+
+def _run(command: list[str], folder: Path, lock: int, on_poll: Callable[[], None]) -> int:
+    """Run a job to its end; its exit status. Its output goes to its log, and it keeps `lock` open."""
+    with (folder / LOG_FILE).open("a") as log:
+        process = subprocess.Popen(
+            command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=_environment(),
+            pass_fds=(lock,), preexec_fn=_end_with_parent,
+        )  # fmt: skip
+        try:
+            while process.poll() is None:
+                on_poll()
+                time.sleep(POLL_SECONDS)
+        finally:
+            if process.poll() is None:
+                process.terminate()
+                process.wait()
+    return process.returncode
+
+
+@contextmanager
+def _only_here(folder: Path, status: Status) -> Iterator[int]:
+    """A lock that the job inherits: one that outlived its sweep is waited for, not started a second time beside it."""
+    with (folder / LOCK_FILE).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            status.update(f"{folder.name}: waiting for the process that an earlier sweep left in {folder}")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield file.fileno()
+
+
+def _end_with_parent() -> None:
+    """Runs in the job before it is `train.py`: a sweep that is killed takes its job along, which saves itself first."""
+    if sys.platform == "linux":
+        _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _said(result: dict[str, Any]) -> str:
@@ -112,8 +149,8 @@ def _without(overrides: list[str], keys: tuple[str, ...]) -> list[str]:
     return [item for item in overrides if item.split("=")[0] not in keys]
 
 
-def _progress(folder: Path, steps: int, started: float) -> str:
-    elapsed = time.monotonic() - started
+def _progress(folder: Path, config: dict[str, Any], started: float) -> str:
+    elapsed, steps = time.monotonic() - started, config["stage"]["steps"]
     try:
         with (folder / "metrics.csv").open() as file:
             rows = [row for row in csv.DictReader(file) if row.get("loss")]

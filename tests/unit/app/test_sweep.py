@@ -1,4 +1,11 @@
-"""Jobs of a sweep: named by what they override, run once."""
+"""Jobs of a sweep: named by what they override, run once, alone in their folder, gone with their sweep."""
+
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
 
 from dragonfly_lit.app.sweep import finished, job_name, write_result
 
@@ -22,3 +29,71 @@ def test_paths_inside_the_run_make_no_other_job(tmp_path):
     parent = {"name": "sweep", "runs_root": "runs", "data": {"quarantine": "runs/sweep/quarantine.jsonl"}}
     write_result(tmp_path, child, {"val_loss": 0.5})
     assert finished(tmp_path, parent)["val_loss"] == 0.5
+
+
+JOB = """
+import json, os, signal, sys, time
+from pathlib import Path
+folder = Path({folder!r})
+def save(*_):
+    (folder / "saved").touch()
+    sys.exit(75)
+signal.signal(signal.SIGTERM, save)
+with (folder / "starts").open("a") as file:
+    file.write(str(os.getpid()) + "\\n")
+time.sleep({seconds})
+(folder / "result.json").write_text(json.dumps({{"val_loss": 0.5, "config": {config!r}}}))
+"""
+SWEEP = """
+import sys
+from dragonfly_lit.app import sweep
+sweep.POLL_SECONDS = 0.05
+sys.argv[0] = {script!r}
+print(sweep.run_job({config!r}, ["seed=0"]))
+"""
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Starts a sweep of one job, which takes so many seconds; its process and the job's folder."""
+    started = []
+
+    def begin(seconds):
+        config = {"name": "sweep", "runs_root": str(tmp_path), "stage": {"steps": 1}}
+        folder = tmp_path / "sweep" / "seed=0"
+        script = tmp_path / "train.py"
+        script.write_text(JOB.format(folder=str(folder), seconds=seconds, config={"stage": {"steps": 1}}))
+        code = SWEEP.format(script=str(script), config=config)
+        started.append(subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True))
+        return started[-1], folder
+
+    yield begin
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def wait_for(path):
+    deadline = time.monotonic() + 60
+    while not path.exists():
+        assert time.monotonic() < deadline, f"{path} never came"
+        time.sleep(0.05)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the job runs on, and the next sweep waits for it")
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_a_killed_sweep_takes_its_job_along_which_saves_itself(start, how):
+    sweep, folder = start(seconds=300)
+    wait_for(folder / "starts")
+    sweep.send_signal(how)
+    wait_for(folder / "saved")
+    assert not (folder / "result.json").exists()
+
+
+def test_a_job_is_not_started_beside_itself(start):
+    first, folder = start(seconds=2)
+    wait_for(folder / "starts")
+    second, _ = start(seconds=2)
+    assert first.communicate(timeout=60)[0].splitlines()[-1] == "0.5"
+    assert "finished before" in second.communicate(timeout=60)[0]
+    assert len((folder / "starts").read_text().splitlines()) == 1
