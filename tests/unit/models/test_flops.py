@@ -31,7 +31,9 @@ def test_a_step_has_the_flops_that_torch_counts(make, stage, zoom):
     # torch multiplies what the causal mask hides as well
     work = Work(images=1, tokens=tokens, pairs=tokens**2, supervised=len(sums.rows))
     assert 0 < work.supervised < tokens / 2
-    assert sum(step_flops(model.config, work, trained).values()) == counter.get_total_flops()
+    # Some releases of transformers make the rotary angles by a matrix product, which nobody counts as the model's.
+    angles = sum(sum(ops.values()) for name, ops in counter.get_flop_counts().items() if name.endswith("rotary_emb"))
+    assert sum(step_flops(model.config, work, trained).values()) == counter.get_total_flops() - angles
 
 
 V1 = tiny_config(
