@@ -31,28 +31,23 @@ class Member(NamedTuple):
     end: int
 
 
-class _Header(NamedTuple):
-    name: str
-    size: int
-    kind: bytes
-
-
 def _number(field: bytes) -> int:
+    text = field.strip(b"\0 ")
+    if text.isdigit():
+        return int(text, 8)
     if field[:1] == b"\x80":
         return int.from_bytes(field[1:], "big")
-    text = field.strip(b"\0 ")
-    if not text:
-        return 0
-    if not text.isdigit():
+    if text:
         raise ValueError(f"{text!r} is no octal number")
-    return int(text, 8)
+    return 0
 
 
 def _text(field: bytes) -> str:
     return field.split(b"\0", 1)[0].decode("utf-8", "surrogateescape")
 
 
-def _parse(block: bytes, offset: int) -> _Header:
+def _parse(block: bytes, offset: int) -> tuple[str, int, bytes]:
+    """Name, size and type of a header."""
     try:
         written = _number(block[148:156])
         size = _number(block[124:136])
@@ -64,7 +59,7 @@ def _parse(block: bytes, offset: int) -> _Header:
     name = _text(block[:100])
     if block[257:263] == b"ustar\0" and block[345]:
         name = f"{_text(block[345:500])}/{name}"
-    return _Header(name, size, block[156:157])
+    return name, size, block[156:157]
 
 
 def _pax(data: bytes, offset: int) -> dict[str, str]:
@@ -95,26 +90,25 @@ def members(read: ReadAt, start: int, end: int) -> Iterator[Member]:
             raise TarError(f"the tar ends inside a header, at byte {offset + len(block)}")
         if not block[0] and not block.strip(b"\0"):
             return
-        header = _parse(block, offset)
-        size = header.size
-        if pax.get("size", "").isdigit():
+        name, size, kind = _parse(block, offset)
+        if pax and pax.get("size", "").isdigit():
             size = int(pax["size"])
         data, after = offset + BLOCK, offset + BLOCK + -(-size // BLOCK) * BLOCK
         if data + size > end:
-            raise TarError(f"member {header.name!r} needs bytes up to {data + size}, but the tar ends at {end}")
-        if header.kind in b"xgLK" and header.kind:
+            raise TarError(f"member {name!r} needs bytes up to {data + size}, but the tar ends at {end}")
+        if kind in (b"x", b"L", b"g", b"K"):
             if size > MAX_NAME_BYTES:
                 raise TarError(f"the extended header at byte {offset} has {size} bytes; at most {MAX_NAME_BYTES}")
             body = read(data, size)
-            if header.kind == b"x":
+            if kind == b"x":
                 pax = _pax(body, offset) if b" path=" in body or b" size=" in body else {}
-            elif header.kind == b"L":
+            elif kind == b"L":
                 long_name = _text(body)
-        elif header.kind in (b"0", b"\0"):
-            yield Member(pax.get("path") or long_name or header.name, first, data, size, min(after, end))
+        elif kind in (b"0", b"\0"):
+            yield Member(pax.get("path") or long_name or name, first, data, size, min(after, end))
             long_name, pax, first = "", {}, after
-        elif header.kind == b"5":
+        elif kind == b"5":
             long_name, pax, first = "", {}, after
         else:
-            raise TarError(f"member {header.name!r} is no regular file (type {header.kind!r})")
+            raise TarError(f"member {name!r} is no regular file (type {kind!r})")
         offset = after
