@@ -79,7 +79,7 @@ def run_job(config: dict[str, Any], overrides: list[str]) -> float | None:
     started = time.monotonic()
     with console.status(label) as status, _only_here(folder, status) as lock:
         if (result := finished(folder, config)) is not None:
-            console.print(f"{label}: finished before, {_said(result)}", highlight=False)
+            console.print(f"{label}: finished before, {_said(result)}", highlight=False, soft_wrap=True)
             return result["val_loss"]
         status_code = _run(
             command, folder, lock, lambda: status.update(f"{label}: {_progress(folder, config, started)}")
@@ -92,7 +92,7 @@ def run_job(config: dict[str, Any], overrides: list[str]) -> float | None:
             "the same command goes on with the jobs that are missing."
         )
     minutes = (time.monotonic() - started) / 60
-    console.print(f"{label}: {_said(result)}, {minutes:.1f} minutes", highlight=False)
+    console.print(f"{label}: {_said(result)}, {minutes:.1f} minutes", highlight=False, soft_wrap=True)
     return result["val_loss"]
 
 
