@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -39,6 +39,27 @@ def check_streams(num_streams: int, ranks: int, num_workers: int) -> None:
     )
 
 
+@dataclass(frozen=True)
+class Failure:
+    """What a worker gives in place of a batch: torch would bury the message in a traceback, or lose its type."""
+
+    error: ValueError
+
+
+def _failure(error: ValueError) -> Failure:
+    if get_worker_info() is None:
+        raise error
+    return Failure(error)
+
+
+def whole(given: Iterable[Batch | Failure]) -> Iterator[Batch]:
+    """The batches; a worker's failure is raised here as it was raised there."""
+    for item in given:
+        if isinstance(item, Failure):
+            raise item.error
+        yield item
+
+
 class Streams(IterableDataset):
     """Micro-batches of one rank from a position on: step k comes from stream (start + k * ranks + rank) mod C.
 
@@ -66,7 +87,13 @@ class Streams(IterableDataset):
         self.rank, self.ranks, self.start, self.length = rank, ranks, start, length
         self.states: dict[int, Any] = dict(states or {})
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[Batch | Failure]:
+        try:
+            yield from self._batches()
+        except ValueError as error:
+            yield _failure(error)
+
+    def _batches(self) -> Iterator[Batch]:
         worker = get_worker_info()
         first, step = (worker.id, worker.num_workers) if worker else (0, 1)
         orders = [
@@ -108,7 +135,7 @@ class TrainLoader:
         self.streams.states = {**self.position.streams}
         last: dict[int, Any] = {}
         given = 0
-        for batch in make_loader(self.streams, self.num_workers, self.pin_memory):
+        for batch in whole(make_loader(self.streams, self.num_workers, self.pin_memory)):
             last[batch.state["stream"]] = batch.state
             given += 1
             yield batch
@@ -150,7 +177,13 @@ class ValidationBatches(Dataset):
     def __len__(self) -> int:
         return len(self._starts)
 
-    def __getitem__(self, number: int) -> Batch:
+    def __getitem__(self, number: int) -> Batch | Failure:
+        try:
+            return self._batch(number)
+        except ValueError as error:
+            return _failure(error)
+
+    def _batch(self, number: int) -> Batch:
         if number >= len(self):
             return self.empty_batch()
         which, first = self._starts[number]
@@ -175,7 +208,7 @@ class ValidationBatches(Dataset):
             shard, place = source.shards.describe(index)
             bad = error if isinstance(error, BadSampleError) else BadSampleError(shard, place, str(error))
             if source.spec.on_error == "raise" and not isinstance(error, TooLongError):
-                raise bad from error
+                raise bad from None  # it says all that `error` does, and where
             self.quarantine.write(source.name, bad)
             return None
 
@@ -192,4 +225,4 @@ class ValidationLoader:
         return len(self.numbers)
 
     def __iter__(self) -> Iterator[Batch]:
-        yield from make_loader(self.batches, self.num_workers, self.pin_memory, sampler=self.numbers)
+        yield from whole(make_loader(self.batches, self.num_workers, self.pin_memory, sampler=self.numbers))

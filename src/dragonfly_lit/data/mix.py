@@ -81,7 +81,7 @@ class Source:
         try:
             turns = ask(record, self.spec.prompts, (self.seed, self.name, record.key, epoch))
         except ValueError as error:
-            raise BadSampleError(raw.shard, raw.key, str(error)) from error
+            raise BadSampleError(raw.shard, raw.key, str(error)) from None
         record = record if turns is record.turns else replace(record, turns=turns)
         if self.spec.questions == "one":
             return one_question(record, (self.seed, self.name, record.key, epoch))
@@ -92,7 +92,7 @@ class Source:
         try:
             return to_sample(record, record.turns, source=self.name, max_pixels=self.max_pixels)
         except ValueError as error:
-            raise BadSampleError(self.shards.describe(index)[0], record.key, str(error)) from error
+            raise BadSampleError(self.shards.describe(index)[0], record.key, str(error)) from None
 
 
 def _check_keys(node: Mapping[str, Any], allowed: Sequence[str], where: str) -> None:

@@ -59,7 +59,7 @@ class Quarantine:
         if run >= MAX_TOO_LONG:
             raise ValueError(
                 f"source {source}: {run} samples behind one another are too long; the last: {error}"
-            ) from error
+            ) from None
 
     def good(self, source: str) -> None:
         """A sample of `source` was used: its run of skipped ones is over."""
@@ -84,9 +84,9 @@ class Quarantine:
             raise ValueError(
                 f"source {source}: {run} samples running were skipped, more than max_skip_run={self.max_run}; "
                 f"the last: {error} ({where}). Mend the source or raise data.max_skip_run."
-            ) from error
+            ) from None
         if num_skipped > self.max_run and num_skipped > self.max_rate * num_read:
             raise ValueError(
                 f"source {source}: {num_skipped} of {num_read} samples were skipped, more than max_skip_rate="
                 f"{self.max_rate}; the last: {error} ({where}). Mend the source or raise data.max_skip_rate."
-            ) from error
+            ) from None

@@ -159,7 +159,6 @@ class Stream:
         if not isinstance(error, BadSampleError):
             shard, place = source.shards.describe(drawn.index)
             reason = BadSampleError(shard, place, str(error))
-            reason.__cause__ = error
         else:
             reason = error
         if isinstance(error, TooLongError):
@@ -167,6 +166,6 @@ class Stream:
             self.quarantine.too_long(source.name, reason)
             return
         if source.spec.on_error == "raise":
-            raise reason
+            raise reason from None  # it says all that `error` does, and where
         counts[SKIPPED] += 1
         self.quarantine.skip(source.name, reason, num_read=counts[READ], num_skipped=counts[SKIPPED])

@@ -117,6 +117,22 @@ def test_or_skipped_counted_and_written_down_and_nothing_else_is_lost(fault, tmp
     assert data.counts()["bad"]["read"] == 30
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+@pytest.mark.parametrize("on_error", ["raise", "skip"])
+def test_an_error_in_a_worker_is_the_one_of_the_training_process(on_error, tmp_path, builder):
+    spoilt = [sample_files(n, json=b"{") for n in range(60)]
+    folder_of(tmp_path, tar_of(flat(spoilt)))
+    told = []
+    for num_workers in (0, 1):
+        data = make_data(tmp_path, builder, on_error=on_error)
+        data.num_workers = num_workers
+        with pytest.raises(ValueError, match=r"shard 0000\.tar, sample bad-000\d\d: ") as caught:
+            list(data.train_dataloader())
+        assert caught.value.__cause__ is None
+        told.append((type(caught.value), str(caught.value)))
+    assert told[0] == told[1]
+
+
 def test_a_pickle_is_never_opened(tmp_path, builder):
     hostile = pickle.dumps(Bomb(tmp_path / "ran"))
     files = [(f"bad-00050.{kind}", hostile) for kind in ("pyd", "pkl", "pickle", "pth", "npy")]
