@@ -131,7 +131,7 @@ def resume(home: Path) -> ROWS:
     folder = write(home / "resume", 100_000, 1000, photograph(32, 32))
     data = module(folder)
     orders = [SourceOrder("x", 100_000, 0, 96, 32, 4096)]
-    rounds = 90_000 // 96 // 16
+    rounds = -(-90_000 // (96 * 16))
     for number in range(96):
         stream = Stream(
             number, mix=data.mix, orders=orders, shape=data.shape, builder=data.builder, quarantine=Quarantine()
