@@ -136,6 +136,7 @@ class TrainLoader:
         last: dict[int, Any] = {}
         given = 0
         for batch in whole(make_loader(self.streams, self.num_workers, self.pin_memory)):
+            assert batch.state is not None  # every batch of a stream carries one
             last[batch.state["stream"]] = batch.state
             given += 1
             yield batch
