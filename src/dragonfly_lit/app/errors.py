@@ -72,6 +72,8 @@ def describe(error: BaseException, config: str) -> str:
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
         options = ", ".join(error.options or []) or _choices(group)
+        if group in ("hydra/launcher", "hydra/sweeper"):
+            options += "; others come with pip install 'dragonfly_lit[sweep]'"
         return f"{group}={choice} does not exist. Use one of {options}."
     if match := re.search(r"Could not override '([^']+)'", text) or re.search(r"full_key: (\S+)", text):
         key = match[1].split("@")[0]

@@ -6,9 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from hydra.errors import MissingConfigException
 
 from dragonfly_lit.app.build import compose
 from dragonfly_lit.app.check import check_multirun, check_objective
+from dragonfly_lit.app.errors import describe
 from dragonfly_lit.app.load import find_checkpoint, load_for_inference
 from dragonfly_lit.app.train import fit
 
@@ -49,6 +51,13 @@ def test_a_sweep_within_a_launch_is_refused():
     with pytest.raises(ValueError, match=r"started by 8 processes.*submitit_slurm"):
         check_multirun(8)
     check_multirun(1)
+
+
+def test_a_launcher_or_sweeper_that_is_not_installed_says_how_to_get_it():
+    error = MissingConfigException("", missing_cfg_file="hydra/sweeper/optuna", options=["basic"])
+    assert describe(error, "train") == (
+        "hydra/sweeper=optuna does not exist. Use one of basic; others come with pip install 'dragonfly_lit[sweep]'."
+    )
 
 
 def test_a_search_without_a_validation_loss_is_refused():
