@@ -1,17 +1,22 @@
 """Scores a checkpoint, or a file of answers, on benchmarks: `python evaluate.py benchmark=easy_vqa`; see README.md."""
 
+import sys
+
 import hydra
 
-from dragonfly_lit.app.errors import one_line_errors
+from dragonfly_lit.app.errors import one_line_errors, spell
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="evaluate")
 def main(cfg) -> None:
     """Prints a table and writes results.json, results.md and report.html."""
-    from dragonfly_lit.app.evaluate import evaluate  # after composing: a mistyped key is answered at once
+    with one_line_errors("evaluate", job=True):
+        from dragonfly_lit.app.evaluate import evaluate  # after composing: a mistyped key is answered at once
 
-    evaluate(cfg)
+        evaluate(cfg)
 
 
 if __name__ == "__main__":
-    one_line_errors(main, config="evaluate")
+    with one_line_errors("evaluate"):
+        sys.argv[1:] = spell(sys.argv[1:], "evaluate")
+        main()

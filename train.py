@@ -1,17 +1,22 @@
 """Trains one stage of a Dragonfly model: `python train.py stage=1`, `stage=2`; see README.md."""
 
+import sys
+
 import hydra
 
-from dragonfly_lit.app.errors import one_line_errors
+from dragonfly_lit.app.errors import one_line_errors, spell
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
 def main(cfg) -> float | None:
     """Returns the validation loss, so that a sweeper can optimise it."""
-    from dragonfly_lit.app.train import train  # after composing: a mistyped key is answered at once
+    with one_line_errors("train", job=True):
+        from dragonfly_lit.app.train import train  # after composing: a mistyped key is answered at once
 
-    return train(cfg)
+        return train(cfg)
 
 
 if __name__ == "__main__":
-    one_line_errors(main, config="train")
+    with one_line_errors("train"):
+        sys.argv[1:] = spell(sys.argv[1:], "train")
+        main()

@@ -5,12 +5,20 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
-from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import (
+    ConfigCompositionException,
+    HydraException,
+    InstantiationException,
+    MissingConfigException,
+)
+from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
@@ -18,20 +26,24 @@ CONF = Path(__file__).resolve().parents[3] / "conf"
 
 OPTIONAL_GROUPS = {"train": ("benchmark", "cell", "experiment"), "evaluate": ()}
 EXIT_USER_ERROR = 1
+WANTS_TRACEBACK = os.environ.get("HYDRA_FULL_ERROR") == "1"
 
 
-def one_line_errors(main: Callable[[], None], config: str) -> None:
-    """Runs a Hydra main; what a user can mend ends in one line and exit status 1, a bug in its traceback.
+@contextmanager
+def one_line_errors(config: str, *, job: bool = False) -> Iterator[None]:
+    """Within it, what a user can mend ends in one line and exit status 1, a bug in its traceback.
 
     With `HYDRA_FULL_ERROR=1` in the environment every error keeps its traceback.
+
+    Args:
+        config: name of the configuration, for the keys that an answer names.
+        job: inside what Hydra runs, so that Hydra adds no line of its own. The job of a sweep leaves it to the sweep.
     """
-    wants_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # or Hydra prints errors itself, over several lines
     try:
-        sys.argv[1:] = spell(sys.argv[1:], config)
-        main()
-    except (ValueError, FileNotFoundError, PermissionError, HydraException, OmegaConfBaseException) as error:
-        if wants_traceback:
+        yield
+    except (ValueError, OSError, HydraException, OmegaConfBaseException) as error:
+        if WANTS_TRACEBACK or (job and HydraConfig.get().mode == RunMode.MULTIRUN):
             raise
         print(f"error: {describe(error, config)}", file=sys.stderr)
         sys.exit(EXIT_USER_ERROR)
@@ -66,9 +78,14 @@ def _choices(group: str) -> str:
 
 def describe(error: BaseException, config: str) -> str:
     """One line for `error`, with the nearest existing key or the existing choices."""
-    while error.__cause__ is not None and not isinstance(error, MissingConfigException):
+    # What Hydra wraps says more than the wrapping; what this project raises from another error says it better.
+    wrappers, where = (HydraException, OmegaConfBaseException), ""
+    while error.__cause__ and isinstance(error, wrappers) and not isinstance(error, MissingConfigException):
+        if isinstance(error, InstantiationException) and isinstance(error.__cause__, TypeError):
+            target = re.search(r"target '(?:\w+\.)*(\w+)'", str(error))
+            where = f"{target[1] if target else 'a part'} cannot be built from its values: "
         error = error.__cause__
-    text = str(error)
+    text = where + str(error)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
         options = ", ".join(error.options or []) or _choices(group)

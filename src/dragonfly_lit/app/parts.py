@@ -26,11 +26,21 @@ ModelFactory = Callable[[], DragonflyForConditionalGeneration]
 
 
 def build_tokenizer(config: Config) -> PreTrainedTokenizerBase:
-    """The tokenizer of the language model, taught the structural tokens where it lacks some."""
+    """The tokenizer of the language model, taught the structural tokens where it lacks some.
+
+    Raises:
+        ValueError: there is none where `language.tokenizer` says.
+    """
     language = config["language"]
     path = Path(config["model"]["released"] or language["path"])
     if language["tokenizer"] is not None:
-        tokenizer = AutoTokenizer.from_pretrained(language["tokenizer"], local_files_only=True)
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(language["tokenizer"], local_files_only=True)
+        except (OSError, ValueError) as error:  # transformers' message speaks of names on its hub
+            raise ValueError(
+                f"language.tokenizer={language['tokenizer']} is no folder with a tokenizer. Give one, or null for the "
+                "one beside the weights."
+            ) from error
     elif str(path) == BUILTIN:
         tokenizer = AutoTokenizer.from_pretrained(builtin_folder("tokenizer"))
     elif path.suffix == ".gguf":

@@ -19,6 +19,8 @@ from typing import Any
 from rich.console import Console
 from rich.status import Status
 
+from dragonfly_lit.app.errors import WANTS_TRACEBACK
+
 RESULT_FILE = "result.json"
 LOG_FILE = "log.txt"
 LOCK_FILE = ".running"
@@ -142,7 +144,8 @@ def _said(result: dict[str, Any]) -> str:
 
 def _environment() -> dict[str, str]:
     """What a job inherits; under SLURM the launcher is one task, and the job starts its own processes."""
-    return {key: value for key, value in os.environ.items() if key != "SLURM_NTASKS"}
+    own = {"SLURM_NTASKS"} | ({"HYDRA_FULL_ERROR"} if not WANTS_TRACEBACK else set())
+    return {key: value for key, value in os.environ.items() if key not in own}
 
 
 def _without(overrides: list[str], keys: tuple[str, ...]) -> list[str]:

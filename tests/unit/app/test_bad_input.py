@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hydra.errors import MissingConfigException
+from hydra.errors import InstantiationException, MissingConfigException
 
 from dragonfly_lit.app.build import compose
 from dragonfly_lit.app.check import check_multirun, check_objective
@@ -28,6 +28,7 @@ ROOT = Path(__file__).resolve().parents[3]
         (["resume=nowhere"], r"resume=nowhere does not exist"),
         (["trainer.precision=fp16"], r"trainer.precision=fp16.* Use bf16"),
         (["trainer.devices=2"], r"trainer.devices=2 .* strategy=single\. Use strategy=ddp or strategy=fsdp"),
+        (["language.tokenizer=nowhere"], r"language.tokenizer=nowhere is no folder with a tokenizer"),
         (["zoom.top_k=9"], r"zoom.top_k=9 .* Use 1 to"),
         (["zoom.pool=3"], r"zoom.pool=3 does not divide 4 patches .* Use one of 1, 2, 4"),
         (["stage.groups.0.match=projektor.*"], r"match=projektor\.\* matches no weight .* projector\.\*"),
@@ -53,6 +54,16 @@ def test_a_sweep_within_a_launch_is_refused():
     check_multirun(1)
 
 
+def test_what_this_project_says_is_not_hidden_by_its_cause():
+    def wrapped(error, cause):
+        error.__cause__ = cause
+        return error
+
+    ours = wrapped(ValueError("data.path=x is no folder. Give one."), KeyError("x"))
+    assert describe(ours, "train") == "data.path=x is no folder. Give one."
+    assert describe(wrapped(InstantiationException("Error in call"), ours), "train") == str(ours)
+
+
 def test_a_launcher_or_sweeper_that_is_not_installed_says_how_to_get_it():
     error = MissingConfigException("", missing_cfg_file="hydra/sweeper/optuna", options=["basic"])
     assert describe(error, "train") == (
@@ -76,11 +87,21 @@ def test_an_optional_group_is_left_out_by_null_and_a_needed_one_is_refused():
         compose(["benchmark=null"], config="evaluate")
 
 
-def test_a_mistyped_key_ends_in_one_line_and_status_1():
-    command = [sys.executable, "train.py", "stage=1", "traner.devices=2"]
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        (
+            "traner.devices=2",
+            "traner is no key of this configuration. Did you mean trainer or trainer.devices or trainer.compile?",
+        ),
+        ("trainer.accelerator=tpu", "trainer.accelerator=tpu is unknown. Use one of cpu, gpu."),
+        ("stage.steps=many", "Stage cannot be built from its values: '<' not supported"),
+    ],
+)
+def test_a_mistake_ends_in_one_line_and_status_1(override, said):
+    command = [sys.executable, "train.py", "stage=1", override]
     environment = {key: value for key, value in os.environ.items() if key != "HYDRA_FULL_ERROR"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 1
-    assert done.stderr.strip().splitlines() == [
-        "error: traner is no key of this configuration. Did you mean trainer or trainer.devices or trainer.compile?"
-    ]
+    (line,) = done.stderr.strip().splitlines()
+    assert line.startswith(f"error: {said}")
