@@ -4,7 +4,8 @@ import sys
 
 import hydra
 
-from dragonfly_lit.app.errors import one_line_errors, spell
+from dragonfly_lit.app.errors import one_line_errors
+from dragonfly_lit.app.overrides import check_types, spell
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="evaluate")
@@ -19,4 +20,5 @@ def main(cfg) -> None:
 if __name__ == "__main__":
     with one_line_errors("evaluate"):
         sys.argv[1:] = spell(sys.argv[1:], "evaluate")
+        check_types(sys.argv[1:], "evaluate")
         main()

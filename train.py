@@ -4,7 +4,8 @@ import sys
 
 import hydra
 
-from dragonfly_lit.app.errors import one_line_errors, spell
+from dragonfly_lit.app.errors import one_line_errors
+from dragonfly_lit.app.overrides import check_types, spell
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
@@ -19,4 +20,5 @@ def main(cfg) -> float | None:
 if __name__ == "__main__":
     with one_line_errors("train"):
         sys.argv[1:] = spell(sys.argv[1:], "train")
+        check_types(sys.argv[1:], "train")
         main()

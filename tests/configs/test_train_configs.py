@@ -7,7 +7,8 @@ import pytest
 from transformers import CLIPVisionConfig
 
 from dragonfly_lit.app.build import compose, make
-from dragonfly_lit.app.errors import CONF, describe
+from dragonfly_lit.app.errors import describe
+from dragonfly_lit.app.overrides import CONF
 from dragonfly_lit.app.parts import build_layout
 from dragonfly_lit.spec.layout import Zoom
 from dragonfly_lit.spec.released import released_zoom

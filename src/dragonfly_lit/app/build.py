@@ -11,7 +11,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from dragonfly_lit.app.errors import CONF, spell
+from dragonfly_lit.app.overrides import CONF, spell
 
 Config = dict[str, Any]
 

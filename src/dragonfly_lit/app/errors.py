@@ -8,7 +8,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
-from pathlib import Path
 
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
@@ -22,9 +21,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-CONF = Path(__file__).resolve().parents[3] / "conf"
+from dragonfly_lit.app.overrides import CONF, choices, groups
 
-OPTIONAL_GROUPS = {"train": ("benchmark", "cell", "experiment"), "evaluate": ()}
 EXIT_USER_ERROR = 1
 WANTS_TRACEBACK = os.environ.get("HYDRA_FULL_ERROR") == "1"
 
@@ -49,33 +47,6 @@ def one_line_errors(config: str, *, job: bool = False) -> Iterator[None]:
         sys.exit(EXIT_USER_ERROR)
 
 
-def spell(overrides: list[str], config: str) -> list[str]:
-    """The overrides as Hydra wants them: numeric choices of a group quoted (`stage=1`), an optional group left out.
-
-    Raises:
-        ValueError: a group that a run needs is set to null.
-    """
-    groups = {path.name for path in CONF.iterdir() if path.is_dir()}
-
-    def spelled(override: str) -> str:
-        key, equals, value = override.partition("=")
-        if key not in groups:
-            return override
-        if re.fullmatch(r"\d+(,\d+)*", value):
-            return f"{key}{equals}" + ",".join(f"'{choice}'" for choice in value.split(","))
-        if value == "null" and key in OPTIONAL_GROUPS[config]:
-            return f"~{key}"
-        if value == "null":
-            raise ValueError(f"{override}: {config}.py needs a {key}. Use one of {_choices(key)}.")
-        return override
-
-    return [spelled(override) for override in overrides]
-
-
-def _choices(group: str) -> str:
-    return ", ".join(sorted(path.stem for path in (CONF / group).glob("*.yaml")))
-
-
 def describe(error: BaseException, config: str) -> str:
     """One line for `error`, with the nearest existing key or the existing choices."""
     # What Hydra wraps says more than the wrapping; what this project raises from another error says it better.
@@ -88,7 +59,7 @@ def describe(error: BaseException, config: str) -> str:
     text = where + str(error)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
-        options = ", ".join(error.options or []) or _choices(group)
+        options = ", ".join(error.options or []) or choices(group)
         if group in ("hydra/launcher", "hydra/sweeper"):
             options += "; others come with pip install 'dragonfly_lit[sweep]'"
         return f"{group}={choice} does not exist. Use one of {options}."
@@ -115,4 +86,4 @@ def _keys(config: str) -> list[str]:
                 walk(child, f"{prefix}{name}.")
 
     walk(cfg, "")
-    return list(dict.fromkeys(keys + [path.name for path in CONF.iterdir() if path.is_dir()]))
+    return list(dict.fromkeys([*keys, *sorted(groups())]))

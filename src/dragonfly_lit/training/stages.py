@@ -108,6 +108,13 @@ class Stage:
             raise ValueError(f"stage.schedule={self.schedule} is unknown. Use one of {', '.join(get_args(Shape))}.")
         if self.steps < 1 or self.accumulate < 1:
             raise ValueError(f"stage.steps={self.steps} and stage.accumulate={self.accumulate} must be at least 1.")
+        if self.warmup < 0 or not 0 <= self.floor <= 1:
+            raise ValueError(
+                f"stage.warmup={self.warmup} and stage.floor={self.floor}: the warm-up is a share of the steps or a "
+                "number of them, 0 for none, and the floor a share of the peak between 0 and 1."
+            )
+        if self.clip is not None and self.clip <= 0:
+            raise ValueError(f"stage.clip={self.clip} would stop every step. Use null to clip nothing.")
         if not self.groups:
             raise ValueError("stage.groups is empty: nothing would train. Name what trains by pattern.")
 

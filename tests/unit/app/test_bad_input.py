@@ -12,6 +12,7 @@ from dragonfly_lit.app.build import compose
 from dragonfly_lit.app.check import check_multirun, check_objective
 from dragonfly_lit.app.errors import describe
 from dragonfly_lit.app.load import find_checkpoint, load_for_inference
+from dragonfly_lit.app.overrides import check_types
 from dragonfly_lit.app.train import fit
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -88,6 +89,30 @@ def test_an_optional_group_is_left_out_by_null_and_a_needed_one_is_refused():
 
 
 @pytest.mark.parametrize(
+    ("override", "wanted"),
+    [
+        ("stage.steps=1.5", "a whole number"),
+        ("stage.clip=[1]", "a number"),
+        ("zoom.learned=maybe", "true or false"),
+        ("stage.betas=0.9", r"a list, \[a, b\]"),
+        ("model.recipe.1=fast", r"a mapping, \{key: value\}"),
+        ("seed=1,two,3", "a whole number"),
+    ],
+)
+def test_a_value_of_another_type_than_its_key_is_refused_before_anything_is_built(override, wanted):
+    key = override.partition("=")[0]
+    with pytest.raises(ValueError, match=rf"^{key}=.* is not {wanted}\. The default is "):
+        check_types([override], "train")
+
+
+def test_values_of_the_right_type_pass_whatever_their_spelling():
+    check_types(["--multirun", "+new=1", "~benchmark", "stage.steps=1e3", "stage.clip=1", "seed=1,2,3"], "train")
+    check_types(
+        ["stage.clip=null", "trainer.val_every=abc", "name='a,b'", "stage.steps=${seed}", "nonsense=1"], "train"
+    )
+
+
+@pytest.mark.parametrize(
     ("override", "said"),
     [
         (
@@ -95,7 +120,7 @@ def test_an_optional_group_is_left_out_by_null_and_a_needed_one_is_refused():
             "traner is no key of this configuration. Did you mean trainer or trainer.devices or trainer.compile?",
         ),
         ("trainer.accelerator=tpu", "trainer.accelerator=tpu is unknown. Use one of cpu, gpu."),
-        ("stage.steps=many", "Stage cannot be built from its values: '<' not supported"),
+        ("stage.steps=many", "stage.steps=many is not a whole number. The default is 200."),
     ],
 )
 def test_a_mistake_ends_in_one_line_and_status_1(override, said):
