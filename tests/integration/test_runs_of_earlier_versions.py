@@ -1,4 +1,4 @@
-"""What earlier versions wrote goes on: `run_of_0_1` holds the first half of a run of version 0.1, as that version left it.
+"""What earlier versions wrote goes on: `run_of_0_1` holds the first half of a run as version 0.1 left it.
 
 Made at commit f85d58c by `python train.py stage=1 name=old stage.steps=6 callbacks.checkpoints.every=3
 callbacks.checkpoints.trainable_only=true callbacks.sample_log=runs/old/samples.jsonl callbacks.answers=null
@@ -40,5 +40,6 @@ def test_a_run_of_version_0_1_goes_on_with_the_same_samples_and_losses(tmp_path)
 def test_a_run_of_version_0_1_loads_for_inference():
     model, processor = load_for_inference(RUN)
     weight = model.projector.weight
-    assert torch.isfinite(weight).all() and weight.std() > 0
+    assert torch.isfinite(weight).all()
+    assert weight.std() > 0
     assert processor.layout.num_tokens == 162
