@@ -19,15 +19,15 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from dragonfly_lit.evaluation.asks import Ask
-from dragonfly_lit.evaluation.generate import Generator
+from dragonfly_lit.evaluation.generate import BatchGenerator
+from dragonfly_lit.evaluation.requests import GenerationRequest
 from dragonfly_lit.models.tiny import tiny_model, tiny_tokenizer
 from dragonfly_lit.processing.images import decode
 from dragonfly_lit.processing.processor import DragonflyImageProcessor, DragonflyProcessor
 from dragonfly_lit.processing.prompts import question_text
 
 
-def questions(num: int, per_image: int, max_new_tokens: int) -> list[Ask]:
+def questions(num: int, per_image: int, max_new_tokens: int) -> list[GenerationRequest]:
     """`num` questions: a tenth without an image, half of the rest in groups of `per_image` about one image."""
     draw, made = random.Random(0), []
     while len(made) < num:
@@ -38,12 +38,14 @@ def questions(num: int, per_image: int, max_new_tokens: int) -> list[Ask]:
                 draw.choices(["what", "is", "the", "colour", "shape", "of", "this"], k=draw.randint(3, 12))
             )
             made.append(
-                Ask(
-                    id=str(len(made)), prompt=f"{words}?", max_new_tokens=max_new_tokens,
+                GenerationRequest(
+                    id=str(len(made)),
+                    prompt=f"{words}?",
+                    max_new_tokens=max_new_tokens,
                     image_keys=() if image is None else (str(hash(image)),),
                     read_images=lambda image=image: () if image is None else (image,),
                 )
-            )  # fmt: skip
+            )
     return made[:num]
 
 
@@ -55,25 +57,25 @@ def picture(seed: int) -> bytes:
     return file.getvalue()
 
 
-def one_by_one(model, processor, asks: list[Ask]) -> list[str]:
+def one_by_one(model, processor, requests: list[GenerationRequest]) -> list[str]:
     """The straightforward way."""
     outputs = []
-    for ask in asks:
-        images = [decode(data) for data in ask.read_images()]
-        inputs = processor(text=[question_text(ask.prompt)], images=[images] if images else None).to(model.device)
+    for request in requests:
+        images = [decode(data) for data in request.read_images()]
+        inputs = processor(text=[question_text(request.prompt)], images=[images] if images else None).to(model.device)
         ids = model.generate(
-            **inputs, do_sample=False, max_new_tokens=ask.max_new_tokens, suppress_tokens=[processor.ids.image]
+            **inputs, do_sample=False, max_new_tokens=request.max_new_tokens, suppress_tokens=[processor.ids.image]
         )
         words = ids[0, inputs["input_ids"].shape[1] :]
         outputs.append(processor.tokenizer.decode(words, skip_special_tokens=True).strip())
     return outputs
 
 
-def together(model, processor, asks: list[Ask], batch_tokens: int) -> list[str]:
+def together(model, processor, requests: list[GenerationRequest], batch_tokens: int) -> list[str]:
     """The way of `evaluate.py`."""
-    generator = Generator(model, processor, batch_tokens=batch_tokens)
-    replies = {reply.id: reply.output for batch in generator.answer(generator.plan(asks)) for reply in batch}
-    return [replies[ask.id] for ask in asks]
+    generator = BatchGenerator(model, processor, batch_tokens=batch_tokens)
+    outputs = {output.id: output.text for batch in generator.answer(generator.plan(requests)) for output in batch}
+    return [outputs[request.id] for request in requests]
 
 
 def main() -> None:
@@ -88,28 +90,30 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     model = tiny_model(seed=3)
     processor = DragonflyProcessor(DragonflyImageProcessor.of(model.config.layout), tiny_tokenizer())
-    asks = questions(args.questions, args.per_image, args.max_new_tokens)
-    together(model, processor, asks[:8], args.batch_tokens)  # warm
-    one_by_one(model, processor, asks[:2])
+    requests = questions(args.questions, args.per_image, args.max_new_tokens)
+    together(model, processor, requests[:8], args.batch_tokens)  # warm
+    one_by_one(model, processor, requests[:2])
     start = time.perf_counter()
-    fast = together(model, processor, asks, args.batch_tokens)
+    fast = together(model, processor, requests, args.batch_tokens)
     middle = time.perf_counter()
-    plain = one_by_one(model, processor, asks)
+    plain = one_by_one(model, processor, requests)
     end = time.perf_counter()
     numbers = {
-        "questions": len(asks), "threads": args.threads,
-        "images": len({ask.image_keys for ask in asks if ask.image_keys}),
-        "one_by_one_per_s": len(asks) / (end - middle), "together_per_s": len(asks) / (middle - start),
+        "questions": len(requests),
+        "threads": args.threads,
+        "images": len({request.image_keys for request in requests if request.image_keys}),
+        "one_by_one_per_s": len(requests) / (end - middle),
+        "together_per_s": len(requests) / (middle - start),
         "ratio": (end - middle) / (middle - start),
         "same_answers": sum(a == b for a, b in zip(fast, plain, strict=True)),
-    }  # fmt: skip
+    }
     table = Table("way", "answers/s")
     table.add_row("one by one", f"{numbers['one_by_one_per_s']:.1f}")
     table.add_row("together", f"{numbers['together_per_s']:.1f}")
     console = Console()
     console.print(table)
     console.print(
-        f"{numbers['ratio']:.1f} times as fast; {numbers['same_answers']} of {len(asks)} answers the same "
+        f"{numbers['ratio']:.1f} times as fast; {numbers['same_answers']} of {len(requests)} answers the same "
         f"({numbers['images']} images, {args.threads} threads)"
     )
     if args.json is not None:

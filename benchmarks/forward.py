@@ -47,14 +47,23 @@ def build(args: argparse.Namespace) -> DragonflyForConditionalGeneration:
     """A random model whose tower has every layer, so that both ways can run it."""
     tower_width, tower_layers, width, layers, words = SIZES[args.size]
     vision = {
-        "model_type": "clip_vision_model", "hidden_size": tower_width, "intermediate_size": 4 * tower_width,
-        "num_hidden_layers": tower_layers, "num_attention_heads": tower_width // 64, **TOWERS[args.version],
-    }  # fmt: skip
+        "model_type": "clip_vision_model",
+        "hidden_size": tower_width,
+        "intermediate_size": 4 * tower_width,
+        "num_hidden_layers": tower_layers,
+        "num_attention_heads": tower_width // 64,
+        **TOWERS[args.version],
+    }
     text = {
-        "model_type": "llama", "hidden_size": width, "intermediate_size": 3 * width, "num_hidden_layers": layers,
-        "num_attention_heads": width // 64, "num_key_value_heads": width // 64, "vocab_size": words,
+        "model_type": "llama",
+        "hidden_size": width,
+        "intermediate_size": 3 * width,
+        "num_hidden_layers": layers,
+        "num_attention_heads": width // 64,
+        "num_key_value_heads": width // 64,
+        "vocab_size": words,
         "pad_token_id": None,
-    }  # fmt: skip
+    }
     fields = {"zoom": vars(ZOOMS[args.version]), "image_token_id": words - 1, "newline_token_id": words - 2}
     torch.manual_seed(0)
     whole = DragonflyConfig(vision_config=vision, text_config=text, feature_layer=-1, **fields)
@@ -127,7 +136,7 @@ def measure_one(args: argparse.Namespace) -> dict[str, float]:
 
     def look() -> float:
         pixels = batch["pixel_values"]
-        tokens = model.look(pixels)[0] if args.way == "ours" else look_straightforwardly(model, pixels)
+        tokens = model.encode_images(pixels)[0] if args.way == "ours" else look_straightforwardly(model, pixels)
         if args.stage == 2:
             tokens.float().square().mean().backward()
         return float(tokens.detach().float().mean())

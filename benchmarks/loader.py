@@ -88,9 +88,12 @@ def by_turns(ours: Iterable, theirs: Iterable, count: int, *, per_item: int = 1,
                 rates[name].append(count / (time.perf_counter() - start))
     ratios = sorted(a / b for a, b in zip(rates["ours"], rates["webdataset"], strict=True))
     return {
-        "ours": median(rates["ours"]), "webdataset": median(rates["webdataset"]), "ratio": median(ratios),
-        "ratio_least": ratios[0], "ratio_most": ratios[-1],
-    }  # fmt: skip
+        "ours": median(rates["ours"]),
+        "webdataset": median(rates["webdataset"]),
+        "ratio": median(ratios),
+        "ratio_least": ratios[0],
+        "ratio_most": ratios[-1],
+    }
 
 
 def theirs(folder: Path) -> Iterable:
@@ -249,9 +252,11 @@ def memory(home: Path) -> ROWS:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
         found.append(pages * resource.getpagesize() / 2**20)
     return {
-        "after_epoch_1_mb": found[0], "after_epoch_3_mb": found[2], "after_epoch_10_mb": found[9],
+        "after_epoch_1_mb": found[0],
+        "after_epoch_3_mb": found[2],
+        "after_epoch_10_mb": found[9],
         "growth_epochs_3_to_10_mb": found[9] - found[2],
-    }  # fmt: skip
+    }
 
 
 def startup(home: Path) -> ROWS:

@@ -37,7 +37,7 @@ from dragonfly_lit.models.tiny import tiny_config, tiny_model, tiny_tokenizer
 from dragonfly_lit.processing.batches import collate
 from dragonfly_lit.processing.sequences import SequenceBuilder
 from dragonfly_lit.training.network import TrainingNetwork
-from dragonfly_lit.training.optimizer import build_optimizer, state_tensors, undecayed
+from dragonfly_lit.training.optimizer import build_optimizer, no_decay_names, state_tensors
 from dragonfly_lit.training.precision import cast_weights, sharding_policy
 from dragonfly_lit.training.sharding import shard, units
 from dragonfly_lit.training.stages import Stage, freeze
@@ -169,10 +169,20 @@ def plan(size: str, stage: str, strategy: str, world: int, tokens: int, checkpoi
     sending = sent / (NVLINK if world <= NODE else NETWORK)
     fits = total <= GPU_GB - RESERVED_GB
     return Plan(
-        size=size, stage=stage, strategy=strategy, gpus=world, samples_a_step=images * world, held=held / 1e9,
-        gathered=gathered / 1e9, activations=activations / 1e9, total=total, sent=sent / 1e9, computing=computing,
-        sending=sending, binds="memory" if not fits else "network" if sending > computing else "compute",
-    )  # fmt: skip
+        size=size,
+        stage=stage,
+        strategy=strategy,
+        gpus=world,
+        samples_a_step=images * world,
+        held=held / 1e9,
+        gathered=gathered / 1e9,
+        activations=activations / 1e9,
+        total=total,
+        sent=sent / 1e9,
+        computing=computing,
+        sending=sending,
+        binds="memory" if not fits else "network" if sending > computing else "compute",
+    )
 
 
 KINDS = {"_allgather_base_": "all-gather", "_reduce_scatter_base_": "reduce-scatter", "allreduce_": "all-reduce"}
@@ -200,7 +210,7 @@ def measure(rank: int, port: int, strategy: str, stage_name: str, queue) -> None
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
     model = tiny_model().bfloat16()
     stage = Stage(name=stage_name, steps=1, groups=STAGES[stage_name])
-    claims = freeze(model, stage)
+    param_groups = freeze(model, stage)
     cast_weights(model, "bf16")
     model.train()
     network: nn.Module = TrainingNetwork(model, "bf16")
@@ -208,10 +218,10 @@ def measure(rank: int, port: int, strategy: str, stage_name: str, queue) -> None
     if strategy == "fsdp":
         shard(network, init_device_mesh("cpu", (2,)), policy=sharding_policy("bf16"))
         network.sharded = True
-        claims = freeze(model, stage)  # the shards have taken the weights' place
+        param_groups = freeze(model, stage)  # the shards have taken the weights' place
     else:
         network = DistributedDataParallel(network, gradient_as_bucket_view=True, broadcast_buffers=False)
-    optimizer = build_optimizer(claims, undecayed(model), stage)
+    optimizer = build_optimizer(param_groups, no_decay_names(model), stage)
     tokenizer = tiny_tokenizer()
     builder = SequenceBuilder(tokenizer=tokenizer, layout=model.layout, max_tokens=400)
     pad = tokenizer.pad_token_id
@@ -247,9 +257,15 @@ def check() -> list[dict[str, object]]:
                 got = measured.get(name, 0)
                 ratio = got / value if value else 1.0
                 rows.append(
-                    {"strategy": strategy, "stage": stage, "what": name, "formula": int(value), "measured": got,
-                     "ratio": round(ratio, 3)}
-                )  # fmt: skip
+                    {
+                        "strategy": strategy,
+                        "stage": stage,
+                        "what": name,
+                        "formula": int(value),
+                        "measured": got,
+                        "ratio": round(ratio, 3),
+                    }
+                )
     return rows
 
 
@@ -276,13 +292,17 @@ def main() -> None:
     parser.add_argument("--check", action="store_true", help="two real ranks against the formulas")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     arguments = parser.parse_args()
-    rows = check() if arguments.check else [
-        asdict(plan(size, stage, strategy, gpus, arguments.tokens, arguments.activation_checkpointing))
-        for size in arguments.sizes
-        for stage in arguments.stages
-        for strategy in arguments.strategies
-        for gpus in arguments.gpus
-    ]  # fmt: skip
+    rows = (
+        check()
+        if arguments.check
+        else [
+            asdict(plan(size, stage, strategy, gpus, arguments.tokens, arguments.activation_checkpointing))
+            for size in arguments.sizes
+            for stage in arguments.stages
+            for strategy in arguments.strategies
+            for gpus in arguments.gpus
+        ]
+    )
     if arguments.json:
         print(json.dumps(rows, indent=1))
     else:

@@ -28,7 +28,7 @@ from dragonfly_lit.processing.batches import collate, pack
 from dragonfly_lit.processing.sequences import SequenceBuilder
 from dragonfly_lit.spec.records import Batch, Sample, Turn
 from dragonfly_lit.training.network import TrainingNetwork
-from dragonfly_lit.training.optimizer import build_optimizer, undecayed
+from dragonfly_lit.training.optimizer import build_optimizer, no_decay_names
 from dragonfly_lit.training.precision import autocast, cast_weights
 from dragonfly_lit.training.stages import Group, Stage, freeze
 from dragonfly_lit.training.survival import device_memory
@@ -121,10 +121,10 @@ def measure(engine: str, stage_name: str, arguments: argparse.Namespace) -> dict
     attention = choose_attention("packed_varlen", device, half)[0] if ours else "sdpa"
     model.language.set_attn_implementation(attention)
     stage = Stage(name=stage_name, steps=1000, groups=STAGES[stage_name])
-    claims = freeze(model, stage)
+    param_groups = freeze(model, stage)
     cast_weights(model, arguments.precision)
     model.to(device).train()
-    optimizer = build_optimizer(claims, undecayed(model), stage)
+    optimizer = build_optimizer(param_groups, no_decay_names(model), stage)
     tokenizer = tiny_tokenizer()
     builder = SequenceBuilder(tokenizer=tokenizer, layout=model.layout, max_tokens=8192)
     sequences = [builder.build(sample) for sample in samples(arguments.samples, arguments.longest)]

@@ -14,7 +14,6 @@ COMMANDS = {
     "inspect": "draw a sample as the model sees it: crops by level, tokens with the supervised ones marked",
     "mix-plan": "epochs of each source, and its share of samples, tokens and images",
     "resume-check": "kill a real training run, resume it, and compare it with one that never stopped",
-    "backbones": "pretrain the tiny tower and language model that `model=tiny` starts from",
     "probes": "draw the questions about small details that tell the zoom variants apart",
     "benchmark": "origin, licence and layout of a benchmark that evaluate.py can score",
 }
@@ -32,10 +31,10 @@ def main(argv: list[str]) -> int:
         return 0
     name, *rest = argv
     if name not in COMMANDS:
-        print(f"python -m data_prep: {name!r} is no command. Use one of {', '.join(COMMANDS)}.", file=sys.stderr)
+        print(f"python -m data_prep: {name!r} is not a command. Use one of {', '.join(COMMANDS)}.", file=sys.stderr)
         return 1
     try:
-        return import_module(f"data_prep.{name.replace('-', '_')}").main(rest)
+        return import_module(f".{name.replace('-', '_')}", __package__).main(rest)
     except BrokenPipeError:  # whoever read the output has seen enough
         sys.stdout = None
         return 0

@@ -110,7 +110,7 @@ def describe(name: str) -> str:
     Raises:
         ValueError: there is no benchmark of that name.
     """
-    from dragonfly_lit.evaluation.tasks.registry import TASKS
+    from dragonfly_lit.evaluation.benchmarks.registry import TASKS
 
     if name not in ORIGINS:
         raise ValueError(f"there is no benchmark {name!r}; use one of {', '.join(ORIGINS)}.")
@@ -119,12 +119,16 @@ def describe(name: str) -> str:
         f"{split} {' or '.join(f'{number:,}' for number in numbers)}" for split, numbers in task.counts.items()
     )
     lines = [
-        ("benchmark", f"{name}: {origin.title}"), ("original", origin.original), ("hub", "; ".join(origin.hub)),
-        ("licence", f"{origin.licence}; what the source itself says counts"), ("folder", f"data_root/{name}"),
+        ("benchmark", f"{name}: {origin.title}"),
+        ("original", origin.original),
+        ("hub", "; ".join(origin.hub)),
+        ("licence", f"{origin.licence}; what the source itself says counts"),
+        ("folder", f"data_root/{name}"),
         ("layout", task.expects),
-        ("questions", counts), ("note", origin.note),
+        ("questions", counts),
+        ("note", origin.note),
         ("run", f"python evaluate.py benchmark={name} data_root=FOLDER checkpoint=PATH"),
-    ]  # fmt: skip
+    ]
     return "\n".join(f"{key:<11}{text}" for key, text in lines if text)
 
 

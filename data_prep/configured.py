@@ -18,7 +18,7 @@ def configure(overrides: list[str]) -> tuple[dict[str, Any], SequenceBuilder]:
     from dragonfly_lit.app.build import compose
     from dragonfly_lit.app.check import check_weights
     from dragonfly_lit.app.errors import describe
-    from dragonfly_lit.app.parts import build_builder
+    from dragonfly_lit.app.factories import build_builder
 
     try:
         config = compose(overrides)
@@ -37,6 +37,9 @@ def train_mix(config: dict[str, Any], mix: Mapping[str, Any] | None = None) -> M
     """The open sources of data.train, or of a part of it."""
     data = config["data"]
     return Mix(
-        mix or data["train"], seed=data["seed"], max_pixels=data["max_pixels"], cache_dir=data["cache_dir"],
+        mix or data["train"],
+        seed=data["seed"],
+        max_pixels=data["max_pixels"],
+        cache_dir=data["cache_dir"],
         cache_bytes=int(data["cache_gb"] * 10**9),
-    )  # fmt: skip
+    )

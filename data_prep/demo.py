@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
 
-from data_prep.progress import progress_bar
-from data_prep.shards import alone, write_shard
 from dragonfly_lit.data.index import index_folder
+from dragonfly_lit.io.atomic import publish
 from dragonfly_lit.spec.records import Record, Turn
 from dragonfly_lit.spec.shard import DATASET_FILE
+
+from .progress import progress_bar
+from .shards import alone, write_shard
 
 NAME = "easy_vqa"
 LICENCE = "MIT"
@@ -77,11 +79,14 @@ def to_record(image: ImageQuestions, split: str) -> Record:
     if split == "train" and told:
         pairs.insert(0, (f"{split}-caption-{image.number:04d}", CAPTION_PROMPT, told))
     return Record(
-        key=f"{split}-{image.number:04d}", source=NAME, licence=LICENCE, share_image=True,
+        key=f"{split}-{image.number:04d}",
+        source=NAME,
+        licence=LICENCE,
+        share_image=True,
         turns=tuple(_turns((question, answer) for _, question, answer in pairs)),
         images=(image.path.read_bytes(),),
         meta={"question_ids": [name for name, _, _ in pairs]},
-    )  # fmt: skip
+    )
 
 
 def _turns(pairs: Iterable[tuple[str, str]]) -> Iterator[Turn]:
@@ -118,7 +123,7 @@ def make_demo(root: Path) -> Path:
                 shutil.rmtree(left_behind, ignore_errors=True)
             partial.mkdir()
             _write_split(partial, split, progress.track(images[split], task_id=task))
-            partial.rename(home / split)
+            publish(partial, home / split)
     return home
 
 

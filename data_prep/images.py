@@ -9,8 +9,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from data_prep.shards import image_extension
 from dragonfly_lit.processing.images import FORMATS, MAX_PIXELS, decode
+
+from .shards import image_extension
 
 JPEG_QUALITY = 95
 

@@ -6,9 +6,10 @@ import argparse
 import json
 from pathlib import Path
 
-from data_prep.progress import follow
 from dragonfly_lit.data.index import build_index, write_dataset_file
 from dragonfly_lit.spec.shard import DATASET_FILE
+
+from .progress import follow
 
 
 def main(argv: list[str]) -> int:

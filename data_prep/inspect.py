@@ -9,13 +9,14 @@ from typing import Any
 from PIL import Image
 from rich.console import Console
 
-from data_prep.configured import configure, train_mix
-from data_prep.drawing import Piece, crops_picture, page, pieces, stacked, terminal_text
 from dragonfly_lit.data.mix import Source, SourceSpec
 from dragonfly_lit.data.shards import open_dataset
 from dragonfly_lit.processing.sequences import SequenceBuilder
 from dragonfly_lit.spec.records import Sample, Sequence
 from dragonfly_lit.spec.tokens import IGNORE
+
+from .configured import configure, train_mix
+from .drawing import Piece, crops_picture, page, pieces, stacked, terminal_text
 
 
 def find_sample(source: Source, wanted: str) -> Sample:
@@ -59,9 +60,10 @@ def facts(sample: Sample, sequence: Sequence, builder: SequenceBuilder) -> str:
 def main(argv: list[str]) -> int:
     """Show one sample on the terminal, and write DIR/KEY.png and DIR/KEY.html."""
     parser = argparse.ArgumentParser(
-        prog="python -m data_prep inspect", description=__doc__,
+        prog="python -m data_prep inspect",
+        description=__doc__,
         epilog="example: python -m data_prep inspect --sample 7 model=dragonfly_v2 data=demo",
-    )  # fmt: skip
+    )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="configuration as train.py takes it")
     parser.add_argument("--folder", type=Path, help="a folder of shards (default: a source of data.train)")
     parser.add_argument("--source", help="which source of data.train (default: the first)")

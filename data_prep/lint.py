@@ -12,14 +12,15 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from data_prep.parallel import in_order, num_workers
-from data_prep.progress import follow
 from dragonfly_lit.data.index import ShardEntry, index_path, read_dataset_file, read_rows, scan_shard, sidecar_path
 from dragonfly_lit.data.samples import BadSampleError, raw_sample, to_record
 from dragonfly_lit.processing.images import decode
 from dragonfly_lit.processing.prompts import render
 from dragonfly_lit.spec.records import Record
 from dragonfly_lit.spec.shard import DATASET_FILE
+
+from .parallel import in_order, num_workers
+from .progress import follow
 
 ROWS_SHOWN = 50
 

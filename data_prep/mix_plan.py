@@ -15,11 +15,12 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from data_prep.configured import configure, train_mix
 from dragonfly_lit.data.mix import shares, specs_of
 from dragonfly_lit.data.packing import BatchShape
 from dragonfly_lit.data.plan import SourcePlan, plan_mix, samples_per_micro_batch
 from dragonfly_lit.data.remote import is_remote
+
+from .configured import configure, train_mix
 
 
 def plan_table(plans: Sequence[SourcePlan]) -> Table:
@@ -35,10 +36,15 @@ def plan_table(plans: Sequence[SourcePlan]) -> Table:
             continue
         own_tokens, own_images = plan.draws * plan.tokens_per_sample, plan.draws * plan.images_per_sample
         shown.add_row(
-            plan.name, f"{plan.samples:,}", f"{plan.draws:,.0f}", f"{plan.epochs:.3g}", f"{100 * plan.share:.1f}",
-            f"{100 * own_tokens / tokens:.1f}", f"{100 * own_images / images:.1f}" if images else "-",
+            plan.name,
+            f"{plan.samples:,}",
+            f"{plan.draws:,.0f}",
+            f"{plan.epochs:.3g}",
+            f"{100 * plan.share:.1f}",
+            f"{100 * own_tokens / tokens:.1f}",
+            f"{100 * own_images / images:.1f}" if images else "-",
             f"{plan.tokens_per_sample:,.0f}",
-        )  # fmt: skip
+        )
     samples = f"{sum(plan.samples for plan in plans):,}"
     draws, known = (sum(plan.draws for plan in plans if plan.samples >= least) for least in (0, 1))
     shown.add_row("all", samples, f"{draws:,.0f}", "", *("100.0",) * 3, f"{tokens / known:,.0f}", style="bold")
@@ -79,9 +85,10 @@ def with_missing(plans: Sequence[SourcePlan], mix: Mapping[str, Any], num_draws:
 def main(argv: list[str]) -> int:
     """Print the plan of data.train for a whole run of the stage."""
     parser = argparse.ArgumentParser(
-        prog="python -m data_prep mix-plan", description=__doc__,
+        prog="python -m data_prep mix-plan",
+        description=__doc__,
         epilog="example: python -m data_prep mix-plan data=general_stage2 stage=2 model=dragonfly_v2 trainer=gpu8",
-    )  # fmt: skip
+    )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="configuration as train.py takes it")
     parser.add_argument("--samples", type=int, help="draws (default: as many as the stage's steps take)")
     given = parser.parse_args(argv)

@@ -5,21 +5,23 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from data_prep.packing import DUPLICATES_FILE, SKIPPED_FILE, Job, pack
-from data_prep.parallel import num_workers
-from data_prep.progress import progress_bar
-from data_prep.sources import SOURCES, source
-from data_prep.sources.drafts import Options
-from data_prep.sources.files import num_rows
+from .packing import DUPLICATES_FILE, SKIPPED_FILE, Job, pack
+from .parallel import num_workers
+from .progress import progress_bar
+from .sources import SOURCES, source
+from .sources.conversations import Options
+from .sources.files import num_rows
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line of `pack`."""
     formats = "\n".join(f"  {name:<11}{(source(name).__doc__ or '').splitlines()[0]}" for name in SOURCES)
     made = argparse.ArgumentParser(
-        prog="python -m data_prep pack", description=__doc__, epilog=f"formats:\n{formats}",
+        prog="python -m data_prep pack",
+        description=__doc__,
+        epilog=f"formats:\n{formats}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    )
     made.add_argument("path", type=Path, metavar="IN", help="the file with the rows, or a folder of such files")
     made.add_argument("--from", dest="form", required=True, choices=SOURCES, metavar="FORMAT", help="see below")
     made.add_argument("--out", type=Path, required=True, help="folder of the shards")
@@ -31,8 +33,12 @@ def parser() -> argparse.ArgumentParser:
         "--max-side", type=int, help="pixels; larger images are scaled down (default: copied as they are)"
     )
     made.add_argument("--workers", type=int, default=num_workers(), help="processes (default: %(default)s)")
-    made.add_argument("--on-error", choices=("raise", "skip"), default="raise",
-                      help=f"stop at a bad row, or list it in {SKIPPED_FILE} and go on (default: raise)")  # fmt: skip
+    made.add_argument(
+        "--on-error",
+        choices=("raise", "skip"),
+        default="raise",
+        help=f"stop at a bad row, or list it in {SKIPPED_FILE} and go on (default: raise)",
+    )
     made.add_argument("--share-image", action="store_true", help="VQA: all questions about an image become one sample")
     made.add_argument("--split", choices=("train", "test", "all"), default="train", help="of vqa_rad (default: train)")
     made.add_argument("--language", choices=("en", "zh", "all"), default="en", help="of slake (default: en)")
@@ -45,10 +51,17 @@ def main(argv: list[str]) -> int:
     given = parser().parse_args(argv)
     options = Options(split=given.split, language=given.language, share_image=given.share_image, prompt=given.prompt)
     job = Job(
-        form=given.form, path=given.path, out=given.out, source=given.source, licence=given.licence,
-        images=given.images, shard_size=given.shard_size, max_side=given.max_side, on_error=given.on_error,
+        form=given.form,
+        path=given.path,
+        out=given.out,
+        source=given.source,
+        licence=given.licence,
+        images=given.images,
+        shard_size=given.shard_size,
+        max_side=given.max_side,
+        on_error=given.on_error,
         options=options,
-    )  # fmt: skip
+    )
     with progress_bar() as progress:
         task = progress.add_task(f"packing {given.source}", total=num_rows(given.path))
         report = pack(job, workers=given.workers, on_progress=lambda rows: progress.advance(task, rows))

@@ -16,15 +16,17 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
-from data_prep.images import load_image
-from data_prep.parallel import in_order
-from data_prep.shards import alone, atomic, write_shard
-from data_prep.sources import source
-from data_prep.sources.drafts import Options
-from data_prep.sources.files import row_files
 from dragonfly_lit.data.index import ShardEntry, build_index, read_rows, write_dataset_file
+from dragonfly_lit.io import atomic
 from dragonfly_lit.spec.records import Record
 from dragonfly_lit.spec.shard import DATASET_FILE, check_key
+
+from .images import load_image
+from .parallel import in_order
+from .shards import alone, write_shard
+from .sources import source
+from .sources.conversations import Options
+from .sources.files import row_files
 
 STATE_FOLDER = ".pack"
 PLAN_FILE = "plan.json"
@@ -38,7 +40,7 @@ class Job:
     """What is packed, from where, and how.
 
     Attributes:
-        form: one of `data_prep.sources.SOURCES`.
+        form: one of `sources.SOURCES`.
         path: file or folder with the rows.
         images: folder of the images that rows name.
         out: folder of the shards.
@@ -65,9 +67,14 @@ class Job:
         """What must be the same when a killed run goes on; an input file is known by its size and time."""
         inputs = [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in _input_files(self)]
         return {
-            "from": self.form, "inputs": inputs, "source": self.source, "licence": self.licence,
-            "shard_size": self.shard_size, "max_side": self.max_side, "options": asdict(self.options),
-        }  # fmt: skip
+            "from": self.form,
+            "inputs": inputs,
+            "source": self.source,
+            "licence": self.licence,
+            "shard_size": self.shard_size,
+            "max_side": self.max_side,
+            "options": asdict(self.options),
+        }
 
 
 def _input_files(job: Job) -> list[Path]:
@@ -143,8 +150,7 @@ def _check_plan(path: Path, plan: dict[str, Any], out: Path) -> None:
 
 
 def _write_plan(path: Path, plan: dict[str, Any]) -> None:
-    with atomic(path) as partial:
-        partial.write_text(json.dumps(plan))
+    atomic.write(path, json.dumps(plan))
 
 
 def _chunks(rows: Iterable[Any], size: int) -> Iterator[tuple[int, list[Any]]]:
@@ -185,8 +191,7 @@ def pack_chunk(job: Job, number: int, rows: list[Any]) -> int:
     else:
         path.unlink()
         entry = None
-    with atomic(_mark(job.out / STATE_FOLDER, number)) as partial:
-        partial.write_text(json.dumps({"entry": entry, "skipped": skipped}))
+    atomic.write(_mark(job.out / STATE_FOLDER, number), json.dumps({"entry": entry, "skipped": skipped}))
     return len(rows)
 
 
@@ -206,15 +211,20 @@ def _records(job: Job, start: int, rows: list[Any], skipped: list) -> Iterator[R
 
 def _record(job: Job, place: int, row: Any) -> Record:
     try:
-        draft = source(job.form).draft(row, job.options)
+        conversation = source(job.form).conversation(row, job.options)
     except (AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"a column has another type than in this format ({error})") from error
-    images = tuple(load_image(image, job.images, job.max_side) for image in draft.images)
-    meta = {**draft.meta, **({"id": draft.name} if draft.name else {})}
+    images = tuple(load_image(image, job.images, job.max_side) for image in conversation.images)
+    meta = {**conversation.meta, **({"id": conversation.name} if conversation.name else {})}
     return Record(
-        key=f"{job.source}-{place:08d}", source=job.source, licence=job.licence, turns=draft.turns, images=images,
-        share_image=draft.share_image, meta=meta,
-    )  # fmt: skip
+        key=f"{job.source}-{place:08d}",
+        source=job.source,
+        licence=job.licence,
+        turns=conversation.turns,
+        images=images,
+        share_image=conversation.share_image,
+        meta=meta,
+    )
 
 
 def _name(row: Any) -> str:

@@ -21,11 +21,13 @@ from typing import Any
 import numpy as np
 from rich.progress import track
 
-from data_prep.probe_images import COLOURS, SHAPES, Detail, background, digits, draw
-from data_prep.shards import alone, write_shard
 from dragonfly_lit.data.index import index_folder
+from dragonfly_lit.io.atomic import publish
 from dragonfly_lit.spec.records import Record, Turn
 from dragonfly_lit.spec.shard import DATASET_FILE
+
+from .probe_images import COLOURS, SHAPES, Detail, background, digits, draw
+from .shards import alone, write_shard
 
 NAME = "probes"
 LICENCE = "details: BSD-3-Clause (scikit-learn digits); backgrounds: public domain and CC0 (scikit-image)"
@@ -158,15 +160,21 @@ def probe(split: str, number: int, *, seed: int, side: int, kinds: Collection[st
     ]
     key = f"{split}-{number:06d}"
     return Record(
-        key=key, source=NAME, licence=LICENCE, share_image=True, images=(encoded.getvalue(),),
+        key=key,
+        source=NAME,
+        licence=LICENCE,
+        share_image=True,
+        images=(encoded.getvalue(),),
         turns=tuple(turns),
         meta={
             "question_ids": [f"{key}-{i}" for i in range(len(questions))],
-            "kinds": [q["kind"] for q in questions], "boxes": [q["box"] for q in questions],
-            "size": size, "side": side,
+            "kinds": [q["kind"] for q in questions],
+            "boxes": [q["box"] for q in questions],
+            "size": size,
+            "side": side,
             "writer_samples": [d.writer_sample for d in details if d.writer_sample is not None],
         },
-    )  # fmt: skip
+    )
 
 
 def chance(records: Iterable[Record]) -> dict[str, float]:
@@ -184,9 +192,14 @@ def is_made(root: Path) -> bool:
 
 
 def make_probes(
-    root: Path, *, num_train: int = NUM_TRAIN, num_test: int = NUM_TEST, seed: int = 0, side: int = SIDE,
+    root: Path,
+    *,
+    num_train: int = NUM_TRAIN,
+    num_test: int = NUM_TEST,
+    seed: int = 0,
+    side: int = SIDE,
     kinds: Collection[str] = FIND,
-) -> Path:  # fmt: skip
+) -> Path:
     """Draw both splits under `root/probes` unless they lie there already with the same settings.
 
     Raises:
@@ -195,9 +208,12 @@ def make_probes(
     home = root / NAME
     home.mkdir(parents=True, exist_ok=True)
     settings = {
-        "num_train": num_train, "num_test": num_test, "seed": seed, "side": side,
+        "num_train": num_train,
+        "num_test": num_test,
+        "seed": seed,
+        "side": side,
         "kinds": [kind for kind in KINDS if kind in kinds],
-    }  # fmt: skip
+    }
     with alone(home / ".lock"):
         card = home / "probes.json"
         if card.is_file():
@@ -234,7 +250,7 @@ def _write_split(home: Path, split: str, settings: dict[str, Any]) -> dict[str, 
     for number, first in enumerate(stream):
         write_shard(partial / f"{NAME}-{split}-{number:05d}.tar", chain([first], islice(stream, SHARD_SIZE - 1)))
     index_folder(partial, licence=LICENCE)
-    partial.rename(final)
+    publish(partial, final)
     assert (final / DATASET_FILE).is_file()
     return chance(seen)
 

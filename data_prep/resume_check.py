@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from math import lcm
 from pathlib import Path
 
-from data_prep.sample_logs import difference, last_step, num_compared, read_logs
+from .sample_logs import difference, last_step, num_compared, read_logs
 
 TRAIN = Path(__file__).resolve().parents[1] / "train.py"
 POLL_SECONDS = 0.01
@@ -64,13 +64,22 @@ class Check:
     def command(self, name: str, counts: Counts, *, resume: bool = False) -> list[str]:
         """The training command of run `name`; Lightning starts its ranks, so they die with its process group."""
         return [
-            sys.executable, str(TRAIN), *self.overrides, f"name={name}", f"runs_root={self.home / 'runs'}",
-            f"trainer.devices={counts.ranks}", f"strategy={'ddp' if counts.ranks > 1 else 'single'}",
-            f"data.num_workers={counts.workers}", f"stage.accumulate={counts.accumulate}",
-            f"stage.steps={self.steps}", f"callbacks.checkpoints.every={self.every}",
-            f"callbacks.sample_log={self.log(name, resume=resume)}", "callbacks.progress=false", "data.val=null",
+            sys.executable,
+            str(TRAIN),
+            *self.overrides,
+            f"name={name}",
+            f"runs_root={self.home / 'runs'}",
+            f"trainer.devices={counts.ranks}",
+            f"strategy={'ddp' if counts.ranks > 1 else 'single'}",
+            f"data.num_workers={counts.workers}",
+            f"stage.accumulate={counts.accumulate}",
+            f"stage.steps={self.steps}",
+            f"callbacks.checkpoints.every={self.every}",
+            f"callbacks.sample_log={self.log(name, resume=resume)}",
+            "callbacks.progress=false",
+            "data.val=null",
             *(["resume=auto"] if resume else []),
-        ]  # fmt: skip
+        ]
 
 
 def run_training(check: Check, name: str, counts: Counts, *, resume: bool = False, kill_at: int | None = None) -> int:
@@ -85,7 +94,7 @@ def run_training(check: Check, name: str, counts: Counts, *, resume: bool = Fals
     with output.open("w") as file:
         process = subprocess.Popen(
             command, stdout=file, stderr=subprocess.STDOUT, cwd=TRAIN.parent, start_new_session=True
-        )  # fmt: skip
+        )
     try:
         while process.poll() is None and (kill_at is None or last_step(log) < kill_at):
             time.sleep(POLL_SECONDS)
@@ -141,10 +150,11 @@ def counts_of(ranks: int, workers: int, then_ranks: int, then_workers: int) -> t
 def main(argv: list[str]) -> int:
     """Make the check; 0 and `identical`, or 1 and the first difference."""
     parser = argparse.ArgumentParser(
-        prog="python -m data_prep resume-check", description=__doc__,
+        prog="python -m data_prep resume-check",
+        description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="example:\n  python -m data_prep resume-check --ranks 2 --then-ranks 1 --then-workers 4 data=demo",
-    )  # fmt: skip
+    )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="configuration as train.py takes it")
     parser.add_argument("--ranks", type=int, default=2, help="processes at first (default: 2)")
     parser.add_argument("--workers", type=int, default=2, help="loader workers a process at first (default: 2)")
@@ -163,9 +173,14 @@ def main(argv: list[str]) -> int:
     home = given.keep or Path(tempfile.mkdtemp(prefix="resume-check-"))
     home.mkdir(parents=True, exist_ok=True)
     check = Check(
-        first=first, then=then, steps=given.steps, every=given.every, kill_at=given.every + (given.every + 1) // 2,
-        overrides=given.overrides, home=home.resolve(),
-    )  # fmt: skip
+        first=first,
+        then=then,
+        steps=given.steps,
+        every=given.every,
+        kill_at=given.every + (given.every + 1) // 2,
+        overrides=given.overrides,
+        home=home.resolve(),
+    )
     found = make_check(check, given.tolerance)
     if found:
         print(f"different: {found}\nruns and logs are in {home}")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from webdataset.writer import TarWriter
 
+from dragonfly_lit.io.atomic import replacing
 from dragonfly_lit.spec.records import Record
 from dragonfly_lit.spec.shard import IMAGE_EXTENSIONS, check_key, record_to_json
 
@@ -28,7 +29,7 @@ def sample_members(record: Record) -> dict[str, str | bytes]:
     """What `webdataset.TarWriter` takes for a record: its key, its JSON and its images.
 
     Raises:
-        ValueError: the key has other characters than a shard allows, or an image is no jpg, png or webp.
+        ValueError: the key has other characters than a shard allows, or an image is not a jpg, png or webp.
     """
     members: dict[str, str | bytes] = {"__key__": check_key(record.key)}
     members["json"] = json.dumps(record_to_json(record), ensure_ascii=False, sort_keys=True).encode()
@@ -41,22 +42,15 @@ def sample_members(record: Record) -> dict[str, str | bytes]:
 
 
 @contextmanager
-def atomic(path: Path) -> Iterator[Path]:
-    """A name beside `path` to write to; it becomes `path` when the block ends without an error."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        yield partial
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-@contextmanager
 def alone(lock: Path) -> Iterator[None]:
     """Wait until no other process of this machine is inside with the same lock; a killed one is no longer inside."""
     with lock.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def _writer(file: BinaryIO) -> TarWriter:
+    return TarWriter(file, encoder=False, mtime=0, user="", group="", mode=0o644)
 
 
 def write_shard(path: Path, records: Iterable[Record]) -> int:
@@ -66,11 +60,8 @@ def write_shard(path: Path, records: Iterable[Record]) -> int:
         The number of samples written.
     """
     num_samples = 0
-    with atomic(path) as partial, partial.open("wb") as file:
-        with TarWriter(file, encoder=False, mtime=0, user="", group="", mode=0o644) as writer:
-            for record in records:
-                writer.write(sample_members(record))
-                num_samples += 1
-        file.flush()
-        os.fsync(file.fileno())
+    with replacing(path) as partial, partial.open("wb") as file, _writer(file) as writer:
+        for record in records:
+            writer.write(sample_members(record))
+            num_samples += 1
     return num_samples

@@ -10,10 +10,11 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from data_prep.progress import follow
 from dragonfly_lit.data.index import Row
 from dragonfly_lit.data.shards import Shards, open_dataset
 from dragonfly_lit.processing.prompts import render
+
+from .progress import follow
 
 BINS = 8
 BAR_WIDTH = 30
@@ -93,8 +94,9 @@ def main(argv: list[str]) -> int:
             f"{sum(row.share_image for row in rows):,} with questions that share an image, "
             f"{len({row.image_checksum for row in rows if row.num_images}):,} different images, "
             f"{sum(bool(row.error) for row in rows):,} unreadable.",
-            highlight=False, soft_wrap=True,
-        )  # fmt: skip
+            highlight=False,
+            soft_wrap=True,
+        )
         console.print(summary(found))
         if given.histogram:
             for name, values in found.items():

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from skimage import data
 
 from dragonfly_lit.app.build import compose
-from dragonfly_lit.app.parts import model_factory
+from dragonfly_lit.app.factories import model_factory
 from dragonfly_lit.evaluation.zoom_picture import crop_boxes
 from dragonfly_lit.processing.crops import cut
 from dragonfly_lit.spec.layout import Grid
@@ -31,7 +31,7 @@ def selected_by_tiny(image: Image.Image) -> list[int]:
     crops = cut(image, model.config.layout)
     grids = torch.tensor([[list(grid) for grid in crops.grids]])
     with torch.no_grad():
-        _, ranking = model.look(crops.pixels[None], grids)
+        _, ranking = model.encode_images(crops.pixels[None], grids)
     assert ranking is not None
     return ranking.selected[0].tolist()
 

@@ -1,6 +1,6 @@
-"""Published formats, a module each: `rows(path, options)` reads a file lazily, `draft(row, options)` converts a row.
+"""Published formats, a module each: `rows(path, options)` reads a file, `conversation(row, options)` converts a row.
 
-Rows are plain picklable values, so that workers convert them; an error of `draft` is an error of that row alone.
+Rows are plain picklable values, so that workers convert them; an error of `conversation` is an error of that row alone.
 """
 
 from __future__ import annotations
@@ -14,5 +14,5 @@ SOURCES = ("llava", "dragonfly", "messages", "parquet", "captions", "vqa_rad", "
 def source(name: str) -> ModuleType:
     """The module of one of `SOURCES`."""
     if name not in SOURCES:
-        raise ValueError(f"--from {name} is no format. Use one of {', '.join(SOURCES)}.")
-    return import_module(f"data_prep.sources.{name}")
+        raise ValueError(f"--from {name} is not a format. Use one of {', '.join(SOURCES)}.")
+    return import_module(f".{name}", __package__)

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from data_prep.sources.drafts import Draft, Options, finish, first_of, question_turns
-from data_prep.sources.files import read_rows
+from .conversations import Options, RawConversation, finish, first_of, question_turns
+from .files import read_rows
 
 IMAGE_COLUMNS = ("image", "file_name", "filename", "image_path", "path")
 CAPTION_COLUMNS = ("caption", "text", "description")
@@ -18,7 +18,7 @@ def rows(path: Path, options: Options) -> Iterator[dict[str, Any]]:
     return read_rows(path)
 
 
-def draft(row: dict[str, Any], options: Options) -> Draft:
+def conversation(row: dict[str, Any], options: Options) -> RawConversation:
     """One image and its caption as the answer to `options.prompt`."""
     image = first_of(row, IMAGE_COLUMNS, "image name")
     told = first_of(row, CAPTION_COLUMNS, "caption")

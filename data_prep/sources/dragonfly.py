@@ -9,11 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from data_prep.sources.drafts import ROLES, Draft, Options, finish, question_turns
-from data_prep.sources.files import read_rows
 from dragonfly_lit.processing.prompts import find_turns
 from dragonfly_lit.spec.records import Turn
 from dragonfly_lit.spec.tokens import BEGIN_OF_TEXT, END_HEADER, END_OF_TEXT, START_HEADER
+
+from .conversations import ROLES, Options, RawConversation, finish, question_turns
+from .files import read_rows
 
 
 def parse_turns(text: str) -> list[Turn]:
@@ -43,7 +44,7 @@ def rows(path: Path, options: Options) -> Iterator[dict[str, Any]]:
     return read_rows(path)
 
 
-def draft(row: dict[str, Any], options: Options) -> Draft:
+def conversation(row: dict[str, Any], options: Options) -> RawConversation:
     """One record; an empty `image_url` means text only."""
     url = row.get("image_url") or []
     names = [name for name in ([url] if isinstance(url, str) else list(url)) if name.strip()]

@@ -36,7 +36,7 @@ def row_files(path: Path) -> list[Path]:
         )
     if path.suffix not in READERS:
         suffix = path.suffix or "no suffix"
-        raise ValueError(f"{path}: {suffix} is no format with rows. Use one of {', '.join(READERS)}.")
+        raise ValueError(f"{path}: {suffix} is not a format with rows. Use one of {', '.join(READERS)}.")
     return [path]
 
 
@@ -44,7 +44,7 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
     """Rows of a file, or of all such files of a folder.
 
     Raises:
-        ValueError: a file is broken or a row is no mapping; it names the file and the place.
+        ValueError: a file is broken or a row is not a mapping; it names the file and the place.
     """
     return chain.from_iterable(_checked(file) for file in row_files(path))
 
@@ -53,7 +53,7 @@ def _checked(path: Path) -> Iterator[dict[str, Any]]:
     try:
         for number, row in enumerate(READERS[path.suffix](path)):
             if not isinstance(row, Mapping):
-                raise ValueError(f"row {number} is no mapping of columns, but {row!r:.60}.")
+                raise ValueError(f"row {number} is not a mapping of columns, but {row!r:.60}.")
             yield dict(row)
     except (json.JSONDecodeError, pa.ArrowException, UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{path}: cannot be read: {error}") from error

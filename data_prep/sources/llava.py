@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from data_prep.sources.drafts import Draft, Options, finish, turns_of
-from data_prep.sources.files import read_rows
+from .conversations import Options, RawConversation, finish, turns_of
+from .files import read_rows
 
 
 def rows(path: Path, options: Options) -> Iterator[dict[str, Any]]:
@@ -15,7 +15,7 @@ def rows(path: Path, options: Options) -> Iterator[dict[str, Any]]:
     return read_rows(path)
 
 
-def draft(row: dict[str, Any], options: Options) -> Draft:
+def conversation(row: dict[str, Any], options: Options) -> RawConversation:
     """One sample; one without an image is text only."""
     image = row.get("image", row.get("images")) or []
     names = [image] if isinstance(image, str) else list(image)

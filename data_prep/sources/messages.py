@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from data_prep.sources.drafts import Draft, Options, finish, first_of, turns_of
-from data_prep.sources.files import read_rows
+from .conversations import Options, RawConversation, finish, first_of, turns_of
+from .files import read_rows
 
 
 def rows(path: Path, options: Options) -> Iterator[dict[str, Any]]:
@@ -17,7 +17,7 @@ def rows(path: Path, options: Options) -> Iterator[dict[str, Any]]:
     return read_rows(path)
 
 
-def draft(row: dict[str, Any], options: Options) -> Draft:
+def conversation(row: dict[str, Any], options: Options) -> RawConversation:
     """One conversation; its images are those of its parts, else those of `images` or `image`."""
     messages = first_of(row, ("messages", "conversations"), "conversation")
     images = list(_part_images(messages))
@@ -44,7 +44,7 @@ def _image(value: Any) -> str | bytes:
         try:
             return base64.b64decode(value.partition("base64,")[2], validate=True)
         except binascii.Error as error:
-            raise ValueError(f"an image's data: URL is no base64: {error}") from error
+            raise ValueError(f"an image's data: URL is not base64: {error}") from error
     if not isinstance(value, str | bytes):
         raise ValueError(f"an image is a name, a data: URL or bytes, not {value!r:.60}.")
     return value

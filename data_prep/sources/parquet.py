@@ -11,9 +11,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from data_prep.sources.drafts import Draft, Options, finish, first_of, question_turns, turns_of
-from data_prep.sources.files import read_rows
 from dragonfly_lit.spec.records import Turn
+
+from .conversations import Options, RawConversation, finish, first_of, question_turns, turns_of
+from .files import read_rows
 
 META = ("answer_type", "question_type", "category", "source")
 
@@ -23,7 +24,7 @@ def rows(path: Path, options: Options) -> Iterator[dict[str, Any]]:
     return read_rows(path)
 
 
-def draft(row: dict[str, Any], options: Options) -> Draft:
+def conversation(row: dict[str, Any], options: Options) -> RawConversation:
     """One row; images lie in it as bytes, or as names of files in the image folder."""
     name = str(next((row[key] for key in ("id", "image_id", "question_id", "qid") if row.get(key) is not None), ""))
     meta = {key: row[key] for key in META if isinstance(row.get(key), str)}

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from data_prep.sources.drafts import Draft, Options, by_image, finish, question_turns
-from data_prep.sources.files import read_rows
-from data_prep.sources.parquet import row_images
+from .conversations import Options, RawConversation, by_image, finish, question_turns
+from .files import read_rows
+from .parquet import row_images
 
 
 def rows(path: Path, options: Options) -> Iterator[list[Any]]:
@@ -16,10 +16,13 @@ def rows(path: Path, options: Options) -> Iterator[list[Any]]:
     return by_image(read_rows(path), "image", options)
 
 
-def draft(row: list[dict[str, Any]], options: Options) -> Draft:
+def conversation(row: list[dict[str, Any]], options: Options) -> RawConversation:
     """The questions of one image that follow one another, or one question."""
     closed = [str(q.get("answer", "")).strip().lower() in ("yes", "no") for q in row]
     return finish(
-        "", question_turns((q.get("question"), q.get("answer")) for q in row), row_images(row[0]),
-        share_image=options.share_image, answer_types=["CLOSED" if yes_no else "OPEN" for yes_no in closed],
-    )  # fmt: skip
+        "",
+        question_turns((q.get("question"), q.get("answer")) for q in row),
+        row_images(row[0]),
+        share_image=options.share_image,
+        answer_types=["CLOSED" if yes_no else "OPEN" for yes_no in closed],
+    )

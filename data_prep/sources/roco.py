@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from data_prep.sources.drafts import Draft, Options, finish, first_of, question_turns
-from data_prep.sources.files import read_rows
-from data_prep.sources.parquet import row_images
+from .conversations import Options, RawConversation, finish, first_of, question_turns
+from .files import read_rows
+from .parquet import row_images
 
 
 def rows(path: Path, options: Options) -> Iterator[dict[str, Any]]:
@@ -28,7 +28,7 @@ def _text_rows(path: Path) -> Iterator[dict[str, Any]]:
                 yield {"id": name.strip(), "caption": told} if tab else {"id": line.strip()}
 
 
-def draft(row: dict[str, Any], options: Options) -> Draft:
+def conversation(row: dict[str, Any], options: Options) -> RawConversation:
     """One image and its caption as the answer to `options.prompt`."""
     name = str(first_of(row, ("id", "ID", "image_id"), "id")).strip()
     told = first_of(row, ("caption", "Caption"), "caption")

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from data_prep.sources.drafts import Draft, Options, by_image, finish, question_turns
-from data_prep.sources.files import read_rows
+from .conversations import Options, RawConversation, by_image, finish, question_turns
+from .files import read_rows
 
 
 def rows(path: Path, options: Options) -> Iterator[list[Any]]:
@@ -16,12 +16,14 @@ def rows(path: Path, options: Options) -> Iterator[list[Any]]:
     return by_image(found, "img_name", options)
 
 
-def draft(row: list[dict[str, Any]], options: Options) -> Draft:
+def conversation(row: list[dict[str, Any]], options: Options) -> RawConversation:
     """The questions of one image that follow one another, or one question."""
     first = row[0]
     return finish(
-        str(first.get("qid", "")), question_turns((q.get("question"), q.get("answer")) for q in row),
-        [str(first.get("img_name") or "")], share_image=options.share_image,
+        str(first.get("qid", "")),
+        question_turns((q.get("question"), q.get("answer")) for q in row),
+        [str(first.get("img_name") or "")],
+        share_image=options.share_image,
         question_ids=[str(q.get("qid", "")) for q in row],
         answer_types=[str(q.get("answer_type", "")).strip().upper() for q in row],
-    )  # fmt: skip
+    )

@@ -9,7 +9,7 @@ COMMANDS = {
     "ask": ("dragonfly_lit.app.ask", "ask a model about an image, and draw where it looks"),
     "export": ("dragonfly_lit.app.export", "a run as a folder in transformers' or in the released layout"),
     "compare": ("dragonfly_lit.evaluation.compare", "two or more results files side by side, with intervals"),
-    "study": ("dragonfly_lit.evaluation.study", "a sweep as tables, curves and one HTML page"),
+    "study": ("dragonfly_lit.evaluation.study.command", "a sweep as tables, curves and one HTML page"),
 }
 
 
@@ -21,7 +21,7 @@ def main(argv: list[str]) -> int:
         return 0
     name, *rest = argv
     if name not in COMMANDS:
-        print(f"python -m dragonfly_lit: {name!r} is no command. Use one of {', '.join(COMMANDS)}.", file=sys.stderr)
+        print(f"python -m dragonfly_lit: {name!r} is not a command. Use one of {', '.join(COMMANDS)}.", file=sys.stderr)
         return 1
     try:
         return import_module(COMMANDS[name][0]).main(rest) or 0

@@ -8,8 +8,8 @@ from transformers import CLIPVisionConfig
 
 from dragonfly_lit.app.build import compose, make
 from dragonfly_lit.app.errors import describe
+from dragonfly_lit.app.factories import build_layout
 from dragonfly_lit.app.overrides import CONF
-from dragonfly_lit.app.parts import build_layout
 from dragonfly_lit.spec.layout import Zoom
 from dragonfly_lit.spec.released import released_zoom
 from dragonfly_lit.training.stages import Stage
@@ -104,8 +104,8 @@ def test_what_the_user_says_wins_over_what_the_model_says():
     [
         ("stage=3", "stage=3 does not exist. Use one of 1, 2, biomed."),
         ("model=tinny", "model=tinny does not exist. Use one of dragonfly_v1, dragonfly_v2, tiny."),
-        ("zoom.topk=3", "zoom.topk is no key of this configuration. Did you mean zoom.top_k"),
-        ("traner.devices=2", "traner is no key of this configuration. Did you mean trainer"),
+        ("zoom.topk=3", "zoom.topk is not a key of this configuration. Did you mean zoom.top_k"),
+        ("traner.devices=2", "traner is not a key of this configuration. Did you mean trainer"),
     ],
 )
 def test_a_mistyped_key_is_answered_with_the_nearest_one(override, said):

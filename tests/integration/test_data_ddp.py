@@ -79,21 +79,33 @@ def train(folder: Path, diary: Path, ranks: int, workers: int, kill: int, ckpt: 
     layout = Layout(image_size=16, patch_size=8, class_token=False, zoom=Zoom(medium=False, high=False, top_k=None))
     data = DragonflyDataModule(
         train={"sources": {n: {"path": str(folder / n), "weight": w} for n, w in (("pic", 0.7), ("text", 0.3))}},
-        builder=SequenceBuilder(tokenizer=tiny_tokenizer(), layout=layout, max_tokens=100), pad_id=0,
-        batch={"mode": "packed", "max_tokens": 200, "buffer": 5}, epoch={"samples": 120}, num_workers=workers,
-        num_streams=8, block=4, window=16,
-    )  # fmt: skip
+        builder=SequenceBuilder(tokenizer=tiny_tokenizer(), layout=layout, max_tokens=100),
+        pad_id=0,
+        batch={"mode": "packed", "max_tokens": 200, "buffer": 5},
+        epoch={"samples": 120},
+        num_workers=workers,
+        num_streams=8,
+        block=4,
+        window=16,
+    )
     saved = 0 if ckpt is None else torch.load(ckpt, weights_only=True)["DragonflyDataModule"]["micro_batches"]
     done = 0 if ckpt is None else torch.load(ckpt, weights_only=True)["global_step"]
     trainer = Trainer(
-        accelerator="cpu", devices=ranks, strategy="ddp" if ranks > 1 else "auto", logger=False,
-        max_steps=done + (TOTAL - saved) // ranks, max_epochs=-1, enable_progress_bar=False, enable_model_summary=False,
-        use_distributed_sampler=False, default_root_dir=folder,
+        accelerator="cpu",
+        devices=ranks,
+        strategy="ddp" if ranks > 1 else "auto",
+        logger=False,
+        max_steps=done + (TOTAL - saved) // ranks,
+        max_epochs=-1,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        default_root_dir=folder,
         callbacks=[
             Diary(diary, kill),
             ModelCheckpoint(dirpath=folder / "saved", filename="{step}", every_n_train_steps=4, save_top_k=-1),
         ],
-    )  # fmt: skip
+    )
     trainer.fit(Words(), datamodule=data, ckpt_path=ckpt, weights_only=True)
 
 

@@ -24,17 +24,47 @@ def inputs(tmp_path_factory):
     for number in range(SHARDS * 4):
         pixels = np.random.default_rng(number).integers(0, 256, (96, 96, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(home / "images" / f"{number}.png")
-        rows.append({"id": str(number), "image": f"{number}.png", "conversations": [
-            {"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": f"Noise {number}."}]})  # fmt: skip
+        rows.append(
+            {
+                "id": str(number),
+                "image": f"{number}.png",
+                "conversations": [
+                    {"from": "human", "value": "<image>\nWhat?"},
+                    {"from": "gpt", "value": f"Noise {number}."},
+                ],
+            }
+        )
     (home / "images" / "17.png").unlink()
     (home / "llava.json").write_text(json.dumps(rows))
     return home
 
 
 def command(inputs, out):
-    return [sys.executable, "-m", "data_prep", "pack", "--from", "llava", str(inputs / "llava.json"), "--images",
-            str(inputs / "images"), "--out", str(out), "--source", "noise", "--licence", "CC0", "--shard-size", "4",
-            "--workers", "2", "--on-error", "skip", "--max-side", "64"]  # fmt: skip
+    return [
+        sys.executable,
+        "-m",
+        "data_prep",
+        "pack",
+        "--from",
+        "llava",
+        str(inputs / "llava.json"),
+        "--images",
+        str(inputs / "images"),
+        "--out",
+        str(out),
+        "--source",
+        "noise",
+        "--licence",
+        "CC0",
+        "--shard-size",
+        "4",
+        "--workers",
+        "2",
+        "--on-error",
+        "skip",
+        "--max-side",
+        "64",
+    ]
 
 
 def contents(folder):
@@ -68,9 +98,7 @@ def test_a_killed_pack_goes_on_and_ends_byte_identical(inputs, tmp_path):
     out = tmp_path / "killed"
     kills = 0
     for after in (2, 15):
-        process = subprocess.Popen(
-            command(inputs, out), cwd=root, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )  # fmt: skip
+        process = subprocess.Popen(command(inputs, out), cwd=root, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         if wait_for_marks(out, process, after):
             time.sleep(random.Random(after).random() * 0.02)
             workers = children(process.pid)

@@ -16,8 +16,8 @@ import sys, time
 from pathlib import Path
 from dragonfly_lit.evaluation import answers
 from dragonfly_lit.evaluation.runner import Settings, run
-from dragonfly_lit.evaluation.tasks.easy_vqa import EasyVQA
-from dragonfly_lit.evaluation.tasks.prompts import PromptBook, Template
+from dragonfly_lit.evaluation.benchmarks.easy_vqa import EasyVQA
+from dragonfly_lit.evaluation.benchmarks.prompts import PromptBook, Template
 from dragonfly_lit.models.tiny import tiny_model, tiny_tokenizer
 from dragonfly_lit.processing.processor import DragonflyImageProcessor, DragonflyProcessor
 
@@ -45,9 +45,11 @@ def start(folder: Path, out: Path, ranks: int, pause: float = 0.0) -> subprocess
     script.write_text(SCRIPT)
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"] if ranks > 1 else []
     return subprocess.Popen(
-        [sys.executable, *launcher, str(script), str(out), str(pause)], env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
+        [sys.executable, *launcher, str(script), str(out), str(pause)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
 
 
 def finish(process: subprocess.Popen) -> None:
@@ -60,9 +62,10 @@ def kept(out: Path) -> dict[str, str | dict]:
     assert results.pop("times")["ranks"] in (1, 3)
     assert sorted(path.name for path in (out / "answers").iterdir()) == ["easy_vqa.jsonl"]
     return {
-        "results": json.dumps(results), "answers": (out / "answers/easy_vqa.jsonl").read_text(),
+        "results": json.dumps(results),
+        "answers": (out / "answers/easy_vqa.jsonl").read_text(),
         "table": (out / "results.md").read_text(),
-    }  # fmt: skip
+    }
 
 
 @pytest.fixture(scope="module")

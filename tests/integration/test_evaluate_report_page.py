@@ -9,11 +9,11 @@ import pytest
 from PIL import Image
 
 from dragonfly_lit.evaluation import html
+from dragonfly_lit.evaluation.benchmarks.base import Question, Task
+from dragonfly_lit.evaluation.benchmarks.prompts import PromptBook, Template
 from dragonfly_lit.evaluation.metrics.short import ExactMatch
 from dragonfly_lit.evaluation.published import PublishedRow
 from dragonfly_lit.evaluation.runner import Settings, score_predictions
-from dragonfly_lit.evaluation.tasks.base import Question, Task
-from dragonfly_lit.evaluation.tasks.prompts import PromptBook, Template
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 NASTY = 'red</script><script>document.title = "broken"</script><!--'
@@ -30,9 +30,13 @@ class Shapes(Task):
         for i in range(8):
             Image.new("RGB", (640, 480), (i * 30, 90, 90)).save(folder / f"{i}.png")
             yield Question(
-                id=f"s{i}", task=self.name, text=f"Which colour {i}?", images=(folder / f"{i}.png",), answers=("red",),
+                id=f"s{i}",
+                task=self.name,
+                text=f"Which colour {i}?",
+                images=(folder / f"{i}.png",),
+                references=("red",),
                 category=("colour", "shape")[i % 2],
-            )  # fmt: skip
+            )
 
     def metric(self, questions, judged=None):
         return ExactMatch(questions)
@@ -75,7 +79,7 @@ def test_the_images_of_the_page_are_bounded(report, monkeypatch, tmp_path):
 @pytest.fixture(scope="module")
 def browser(report):
     if CHROMIUM is None:
-        # A browser is no Python package; .ci/run installs one.
+        # A browser is not a Python package; .ci/run installs one.
         pytest.skip("there is no Chromium on this machine")
     webdriver = pytest.importorskip("selenium.webdriver")
     options = webdriver.ChromeOptions()

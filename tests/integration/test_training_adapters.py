@@ -6,7 +6,7 @@ import torch
 from training_job import largest_difference, micro_batches, run
 
 from dragonfly_lit.models.tiny import tiny_model
-from dragonfly_lit.training.checkpoints import load_weights, step_folder
+from dragonfly_lit.training.checkpoint.locate import load_weights, step_folder
 from dragonfly_lit.training.network import TrainingNetwork
 from dragonfly_lit.training.stages import Group, Lora
 
@@ -45,8 +45,10 @@ def test_loaded_weights_are_merged(trained):
     folder, _, model = trained
     merged = tiny_model()
     load_weights(merged, folder)
-    assert not torch.equal(merged.language.model.layers[0].self_attn.q_proj.weight,
-                           tiny_model().language.model.layers[0].self_attn.q_proj.weight)  # fmt: skip
+    assert not torch.equal(
+        merged.language.model.layers[0].self_attn.q_proj.weight,
+        tiny_model().language.model.layers[0].self_attn.q_proj.weight,
+    )
     (batch,) = micro_batches(1)
     with torch.no_grad():
         mine, theirs = (TrainingNetwork(m.eval())(batch).token_losses for m in (merged, model))

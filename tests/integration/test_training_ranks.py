@@ -37,17 +37,23 @@ def two(folder):
     jobs |= {
         "fsdp-from-ddp": {"strategy": "fsdp", "resume": f"ddp/{STEP_2}", **MIXED},
         "fsdp-background": {
-            "strategy": "fsdp", "every": 2, "save": {"background": True, "keep_last": 9},
-            "strategy_options": {"activation_checkpointing": "selective", "reshard": False}, **MIXED,
+            "strategy": "fsdp",
+            "every": 2,
+            "save": {"background": True, "keep_last": 9},
+            "strategy_options": {"activation_checkpointing": "selective", "reshard": False},
+            **MIXED,
         },
         "fsdp-last": {
-            "strategy": "fsdp", "strategy_options": {"reduce": "last", "offload": True}, "accumulate": 2, **MIXED,
+            "strategy": "fsdp",
+            "strategy_options": {"reduce": "last", "offload": True},
+            "accumulate": 2,
+            **MIXED,
         },
         "ddp-full": {"strategy": "ddp", "strategy_options": {"activation_checkpointing": "full"}, **MIXED},
         "fsdp-bf16": {"strategy": "fsdp", "precision": "bf16", **MIXED},
         "ddp-frozen-bf16": {"strategy": "ddp", **HALF},
         "fsdp-frozen-bf16": {"strategy": "fsdp", **HALF},
-    }  # fmt: skip
+    }
     return run_ranks(2, folder, jobs)
 
 

@@ -5,8 +5,8 @@ import torch
 from training_job import ALL, PROJECTOR, largest_difference, run
 
 from dragonfly_lit.models.tiny import tiny_model
-from dragonfly_lit.training.checkpoint_files import read_info
-from dragonfly_lit.training.checkpoints import (
+from dragonfly_lit.training.checkpoint.format import read_info
+from dragonfly_lit.training.checkpoint.locate import (
     find_newest,
     find_resume,
     list_checkpoints,
@@ -146,5 +146,5 @@ def test_a_checkpoint_that_names_foreign_code_is_not_read(straight, tmp_path):
             return print, ("code ran",)
 
     (folder / ".metadata").write_bytes(pickle.dumps(Evil()))
-    with pytest.raises(ValueError, match=r"builtins\.print, which is no part of a checkpoint"):
+    with pytest.raises(ValueError, match=r"builtins\.print, which is not part of a checkpoint"):
         load_weights(tiny_model(), folder)

@@ -12,7 +12,7 @@ import pytest
 from training_job import ALL, PROJECTOR, largest_difference, micro_batches, run
 
 from dragonfly_lit.models.tiny import tiny_model
-from dragonfly_lit.training.checkpoints import find_resume, list_checkpoints, load_weights
+from dragonfly_lit.training.checkpoint.locate import find_resume, list_checkpoints, load_weights
 from dragonfly_lit.training.network import TrainingNetwork
 from dragonfly_lit.training.survival import BadSteps, Preemption
 
@@ -55,7 +55,7 @@ class Poison(pl.Callback):
 
 
 def test_steps_that_are_not_finite_end_the_run_and_name_their_samples(tmp_path):
-    with pytest.raises(ValueError, match=r"2 steps in a row were refused because the loss is not finite"):
+    with pytest.raises(ValueError, match=r"2 steps in a row were skipped because the loss is not finite"):
         run(tmp_path, groups=PROJECTOR, callbacks=(BadSteps(tmp_path, stop_after=2), Poison()))
     lines = [json.loads(line) for line in (tmp_path / "bad_steps.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [0, 1]
@@ -64,10 +64,10 @@ def test_steps_that_are_not_finite_end_the_run_and_name_their_samples(tmp_path):
 
 def test_a_loss_that_jumps_is_refused_once_enough_steps_are_known(tmp_path):
     guard = BadSteps(tmp_path, spike=2.0, window=2)
-    assert guard.refuse(100.0, 1.0) is None
+    assert guard.skip_rule(100.0, 1.0) is None
     guard._losses.extend([1.0, 1.2])
-    assert guard.refuse(2.0, 1.0) is None
-    assert "times its median" in guard.refuse(2.5, 1.0)
+    assert guard.skip_rule(2.0, 1.0) is None
+    assert "times its median" in guard.skip_rule(2.5, 1.0)
 
 
 def test_every_trained_weight_gets_a_gradient_with_and_without_an_image():
@@ -105,9 +105,12 @@ def test_twenty_kills_lose_no_more_than_the_steps_since_the_last_checkpoint(tmp_
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["training_job"])
     job = {
-        "groups": PROJECTOR, "steps": 10_000, "num_batches": 10, "every": 2,
+        "groups": PROJECTOR,
+        "steps": 10_000,
+        "num_batches": 10,
+        "every": 2,
         "save": {"keep_last": 2, "background": True},
-    }  # fmt: skip
+    }
     draw, before = random.Random(0), 0
     for _ in range(20):
         process = context.Process(target=run, args=(tmp_path,), kwargs={**job, "resume": find_resume(tmp_path)})

@@ -16,9 +16,9 @@ from dragonfly_lit.models.tiny import tiny_model, tiny_tokenizer
 from dragonfly_lit.processing.batches import collate, pack
 from dragonfly_lit.processing.sequences import SequenceBuilder
 from dragonfly_lit.spec.records import Batch, Sample, Turn
+from dragonfly_lit.training.checkpoint.callback import Checkpoints
 from dragonfly_lit.training.module import TrainingModule
 from dragonfly_lit.training.network import named_weights
-from dragonfly_lit.training.saving import Checkpoints
 from dragonfly_lit.training.stages import Group, Stage
 from dragonfly_lit.training.strategies import Ddp, Fsdp, Single
 
@@ -113,12 +113,20 @@ def run(
     lightning_module = TrainingModule(lambda: tiny_model(**(model or {})).to(dtype), plan, **module)
     losses = _Losses()
     trainer = pl.Trainer(
-        accelerator="cpu", devices=world, strategy=STRATEGIES[strategy](**(strategy_options or {})), max_steps=steps,
-        max_epochs=-1, accumulate_grad_batches=accumulate, use_distributed_sampler=False, logger=False,
+        accelerator="cpu",
+        devices=world,
+        strategy=STRATEGIES[strategy](**(strategy_options or {})),
+        max_steps=steps,
+        max_epochs=-1,
+        accumulate_grad_batches=accumulate,
+        use_distributed_sampler=False,
+        logger=False,
         enable_progress_bar=any(isinstance(c, pl.callbacks.ProgressBar) for c in callbacks),
-        enable_model_summary=False, num_sanity_val_steps=0, val_check_interval=1 if validates else None,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        val_check_interval=1 if validates else None,
         callbacks=[losses, *callbacks, Checkpoints(folder, every=every, **(save or {}))],
-    )  # fmt: skip
+    )
     rank = int(os.environ.get("RANK", 0))
     found = batches or micro_batches(num_batches, rows)
     held_out = Stream(found[:6], rank, world) if validates else None
@@ -177,9 +185,15 @@ def run_ranks(world: int, folder: Path, jobs: dict[str, dict[str, Any]]) -> dict
 def _rank(rank: int, world: int, port: int, queue: Any, folder: Path, jobs: dict[str, dict[str, Any]]) -> None:
     torch.set_num_threads(1)
     os.environ |= {
-        "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_WORLD_SIZE": str(world),
-        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "test", "GROUP_RANK": "0",
-    }  # fmt: skip
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(world),
+        "LOCAL_WORLD_SIZE": str(world),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "TORCHELASTIC_RUN_ID": "test",
+        "GROUP_RANK": "0",
+    }
     results = {}
     try:
         for name, job in jobs.items():

@@ -64,9 +64,13 @@ def test_our_greedy_tokens_are_the_released_ones(released, version, case):
     with torch.no_grad():
         step = model(input_ids=prompt, logits_to_keep=1, **pixels)
         tokens = model.generate(
-            input_ids=prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=12, min_new_tokens=12,
-            do_sample=False, **pixels,
-        )  # fmt: skip
+            input_ids=prompt,
+            attention_mask=torch.ones_like(prompt),
+            max_new_tokens=12,
+            min_new_tokens=12,
+            do_sample=False,
+            **pixels,
+        )
     assert (step.logits[0, -1] - expected[f"gen_next_logits_{case}"]).abs().max() < 1e-4
     assert tokens[0, prompt.shape[1] :].tolist() == greedy.tolist()
 

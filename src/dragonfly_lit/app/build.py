@@ -11,7 +11,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from dragonfly_lit.app.overrides import CONF, spell
+from dragonfly_lit.app.overrides import CONF, normalize_overrides
 
 Config = dict[str, Any]
 
@@ -20,7 +20,7 @@ def compose(overrides: list[str], config: str = "train") -> Config:
     """The configuration that a command line with these overrides would get, as plain types."""
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return plain(hydra_compose(config, overrides=spell(overrides, config)))
+        return plain(hydra_compose(config, overrides=normalize_overrides(overrides, config)))
 
 
 def plain(cfg: DictConfig) -> Config:

@@ -28,7 +28,7 @@ WANTS_TRACEBACK = os.environ.get("HYDRA_FULL_ERROR") == "1"
 
 
 @contextmanager
-def one_line_errors(config: str, *, job: bool = False) -> Iterator[None]:
+def report_user_errors(config: str, *, job: bool = False) -> Iterator[None]:
     """Within it, what a user can mend ends in one line and exit status 1, a bug in its traceback.
 
     With `HYDRA_FULL_ERROR=1` in the environment every error keeps its traceback.
@@ -67,7 +67,7 @@ def describe(error: BaseException, config: str) -> str:
         key = match[1].split("@")[0]
         near = get_close_matches(key, _keys(config), n=3, cutoff=0.5)
         way_out = f"Did you mean {' or '.join(near)}?" if near else f"The keys are listed in conf/{config}.yaml."
-        return f"{key} is no key of this configuration. {way_out}"
+        return f"{key} is not a key of this configuration. {way_out}"
     if isinstance(error, ConfigCompositionException | OmegaConfBaseException):
         return " ".join(text.split())
     return " ".join(text.split()) or type(error).__name__

@@ -10,21 +10,24 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from dragonfly_lit.app.build import Config, make, plain
-from dragonfly_lit.app.quiet import quiet
+from dragonfly_lit.app.known_warnings import silence_known_warnings
 from dragonfly_lit.evaluation.report import table
 from dragonfly_lit.evaluation.runner import Settings, run, score_predictions
 
 
 def evaluate(cfg: DictConfig) -> dict[str, Any]:
     """The results that were also written to `out`."""
-    quiet()
+    silence_known_warnings()
     config = plain(cfg)
     benchmark = make(config["benchmark"])
     settings = Settings(
-        prompts=make(config["prompt"]), judge=make(config["judge"]),
-        **{key: config[key] for key in
-           ("data_root", "batch_tokens", "max_new_tokens", "temperature", "seed", "resamples", "gallery")},
-    )  # fmt: skip
+        prompts=make(config["prompt"]),
+        judge=make(config["judge"]),
+        **{
+            key: config[key]
+            for key in ("data_root", "batch_tokens", "max_new_tokens", "temperature", "seed", "resamples", "gallery")
+        },
+    )
     return _score(config, benchmark, settings) if config["predictions"] else _ask(config, benchmark, settings)
 
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import torch
 
-from dragonfly_lit.app.parts import build_processor, model_factory
+from dragonfly_lit.app.factories import build_processor, model_factory
 from dragonfly_lit.app.runs import CONFIG_FILE, read_config
 from dragonfly_lit.models.dragonfly import DragonflyForConditionalGeneration
 from dragonfly_lit.processing.processor import DragonflyProcessor
-from dragonfly_lit.training.checkpoints import find_newest, load_weights, resolve
+from dragonfly_lit.training.checkpoint.locate import find_newest, load_weights, resolve
 
 Loaded = tuple[DragonflyForConditionalGeneration, DragonflyProcessor]
 
@@ -71,7 +71,7 @@ def load_for_inference(
             processor = DragonflyProcessor.from_pretrained(path, local_files_only=True)
         except OSError as error:
             raise ValueError(
-                f"{path} is no run, no checkpoint, no transformers and no released folder: {error}"
+                f"{path} is neither a run, a checkpoint, a transformers folder nor a released folder: {error}"
             ) from error
     # transformers wraps `to` in a way that pyright cannot see through
     return model.to(device=device, dtype=dtype).eval(), processor  # pyright: ignore[reportCallIssue]

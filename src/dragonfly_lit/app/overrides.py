@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-CONF = Path(__file__).resolve().parents[3] / "conf"
+CONF = Path(str(files("dragonfly_lit.conf")))
+"""The folder of the configuration groups: `conf/` of a clone, or what a wheel brought of it."""
+
 OPTIONAL_GROUPS = {"train": ("benchmark", "cell", "experiment"), "evaluate": ()}
 
 
@@ -29,7 +32,7 @@ def groups() -> set[str]:
     return {path.name for path in CONF.iterdir() if path.is_dir()}
 
 
-def spell(overrides: Iterable[str], config: str) -> list[str]:
+def normalize_overrides(overrides: Iterable[str], config: str) -> list[str]:
     """The overrides as Hydra wants them: numeric choices of a group quoted (`stage=1`), an optional group left out.
 
     Raises:
@@ -52,7 +55,7 @@ def _spelled(override: str, config: str, known: set[str]) -> str:
 
 
 def check_types(overrides: Iterable[str], config: str) -> None:
-    """Refuse a text where the configuration has a number, and the like; what is no such mistake is left to Hydra.
+    """Refuse a text where the configuration has a number, and the like; everything else is left to Hydra.
 
     A key whose default is null has no type to hold a value against.
 

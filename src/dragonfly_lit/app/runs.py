@@ -40,11 +40,11 @@ def read_config(folder: Path) -> dict:
     """The resolved configuration of a run.
 
     Raises:
-        ValueError: `folder` is no run.
+        ValueError: `folder` is not a run.
     """
     path = folder / CONFIG_FILE
     if not path.is_file():
-        raise ValueError(f"{folder} is no run: it has no {CONFIG_FILE}. Give a folder that train.py wrote.")
+        raise ValueError(f"{folder} is not a run: it has no {CONFIG_FILE}. Give a folder that train.py wrote.")
     return yaml.safe_load(path.read_text())
 
 

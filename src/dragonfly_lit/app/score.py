@@ -9,7 +9,7 @@ import torch
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 
 from dragonfly_lit.app.build import Config, make
-from dragonfly_lit.app.parts import build_processor
+from dragonfly_lit.app.factories import build_processor
 from dragonfly_lit.evaluation.answers import read
 from dragonfly_lit.evaluation.runner import Settings
 from dragonfly_lit.evaluation.runner import run as run_tasks
@@ -27,9 +27,11 @@ def score(
     """
     benchmark = make(config["benchmark"])
     settings = Settings(
-        prompts=make(config["prompt"]), data_root=config["data_root"], seed=config["seed"],
+        prompts=make(config["prompt"]),
+        data_root=config["data_root"],
+        seed=config["seed"],
         progress=config["callbacks"]["progress"],
-    )  # fmt: skip
+    )
     whole: Any = model  # transformers wraps `to` in a way that pyright cannot see through
     moved = whole.to(device)
     out = run / "evaluation" / benchmark.name

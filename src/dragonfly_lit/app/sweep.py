@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.status import Status
 
 from dragonfly_lit.app.errors import WANTS_TRACEBACK
+from dragonfly_lit.io import atomic
 
 RESULT_FILE = "result.json"
 LOG_FILE = "log.txt"
@@ -47,9 +48,7 @@ def finished(folder: Path, config: dict[str, Any]) -> dict[str, Any] | None:
 
 def write_result(folder: Path, config: dict[str, Any], values: dict[str, Any]) -> None:
     """Say that the job of `folder` has ended, and with what; written last and at once, so a kill leaves none."""
-    partial = folder / f".{RESULT_FILE}.partial"
-    partial.write_text(json.dumps({**values, "config": _comparable(config)}, indent=1) + "\n")
-    os.replace(partial, folder / RESULT_FILE)
+    atomic.write(folder / RESULT_FILE, json.dumps({**values, "config": _comparable(config)}, indent=1) + "\n")
 
 
 def _comparable(config: dict[str, Any]) -> dict[str, Any]:
@@ -102,9 +101,14 @@ def _run(command: list[str], folder: Path, lock: int, on_poll: Callable[[], None
     """Run a job to its end; its exit status. Its output goes to its log, and it keeps `lock` open."""
     with (folder / LOG_FILE).open("a") as log:
         process = subprocess.Popen(
-            command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=_environment(),
-            pass_fds=(lock,), preexec_fn=_end_with_parent,
-        )  # fmt: skip
+            command,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            env=_environment(),
+            pass_fds=(lock,),
+            preexec_fn=_end_with_parent,
+        )
         try:
             while process.poll() is None:
                 on_poll()

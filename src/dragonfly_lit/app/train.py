@@ -13,18 +13,18 @@ from hydra.types import RunMode
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from omegaconf import DictConfig
 
-from data_prep import demo, probes
-from dragonfly_lit.app.answer import Asker
 from dragonfly_lit.app.build import Config, make, plain
 from dragonfly_lit.app.check import DEVICES, check_multirun, check_objective, check_train
+from dragonfly_lit.app.factories import attention_of, build_builder, build_processor, model_factory
+from dragonfly_lit.app.known_warnings import silence_known_warnings
 from dragonfly_lit.app.loggers import build_loggers
-from dragonfly_lit.app.parts import attention_of, build_builder, build_processor, model_factory
-from dragonfly_lit.app.quiet import quiet
 from dragonfly_lit.app.runs import open_run
+from dragonfly_lit.app.sample_answers import SampleAnswers
 from dragonfly_lit.app.score import score
 from dragonfly_lit.app.sweep import run_job, write_result
+from dragonfly_lit.data_prep import demo, probes  # pyright: ignore
 from dragonfly_lit.training.callbacks import build_callbacks
-from dragonfly_lit.training.checkpoints import find_newest, find_resume, resolve, weights_behind
+from dragonfly_lit.training.checkpoint.locate import find_newest, find_resume, resolve, weights_behind
 from dragonfly_lit.training.module import TrainingModule
 from dragonfly_lit.training.survival import REQUEUE_STATUS, Preemption
 from dragonfly_lit.training.telemetry import Telemetry
@@ -50,7 +50,7 @@ def train(cfg: DictConfig) -> float | None:
 
 def fit(config: Config) -> float | None:
     """One run of a resolved configuration; see `train`."""
-    quiet()
+    silence_known_warnings()
     check_train(config)
     builder, stage = build_builder(config), make(config["stage"])
     resume = find_start(config, "resume")
@@ -63,10 +63,14 @@ def fit(config: Config) -> float | None:
     announce(run, resume, init_from, attention_of(config, device))
     pl.seed_everything(config["seed"], workers=True, verbose=False)
     module = TrainingModule(
-        model_factory(config, device), stage, model_name=config["model"]["name"],
-        precision=config["trainer"]["precision"], compile=config["trainer"]["compile"], init_from=init_from,
-    )  # fmt: skip
-    asker = Asker(build_processor(config), data.val_mix or data.mix)
+        model_factory(config, device),
+        stage,
+        model_name=config["model"]["name"],
+        precision=config["trainer"]["precision"],
+        compile=config["trainer"]["compile"],
+        init_from=init_from,
+    )
+    asker = SampleAnswers(build_processor(config), data.val_mix or data.mix)
     callbacks = build_callbacks(run, answer=asker, **config["callbacks"])
     trainer = build_trainer(config, run, callbacks)
     started = time.monotonic()
@@ -122,15 +126,26 @@ def build_trainer(config: Config, run: Path, callbacks: list[pl.Callback]) -> pl
     trainer, stage = config["trainer"], config["stage"]
     every = min(trainer["val_every"] or stage["steps"], stage["steps"])
     return pl.Trainer(
-        accelerator=trainer["accelerator"], devices=trainer["devices"], num_nodes=trainer["num_nodes"],
-        strategy=make(_without(config["strategy"], "name")), precision="32-true",
-        max_steps=stage["steps"], max_epochs=-1, accumulate_grad_batches=stage["accumulate"],
-        val_check_interval=every * stage["accumulate"], check_val_every_n_epoch=None,
-        limit_val_batches=trainer["val_batches"] or 1.0, num_sanity_val_steps=0,
-        logger=build_loggers(run=run, **config["logger"]), callbacks=callbacks, log_every_n_steps=trainer["log_every"],
-        use_distributed_sampler=False, enable_progress_bar=config["callbacks"]["progress"], enable_model_summary=False,
+        accelerator=trainer["accelerator"],
+        devices=trainer["devices"],
+        num_nodes=trainer["num_nodes"],
+        strategy=make(_without(config["strategy"], "name")),
+        precision="32-true",
+        max_steps=stage["steps"],
+        max_epochs=-1,
+        accumulate_grad_batches=stage["accumulate"],
+        val_check_interval=every * stage["accumulate"],
+        check_val_every_n_epoch=None,
+        limit_val_batches=trainer["val_batches"] or 1.0,
+        num_sanity_val_steps=0,
+        logger=build_loggers(run=run, **config["logger"]),
+        callbacks=callbacks,
+        log_every_n_steps=trainer["log_every"],
+        use_distributed_sampler=False,
+        enable_progress_bar=config["callbacks"]["progress"],
+        enable_model_summary=False,
         default_root_dir=run,
-    )  # fmt: skip
+    )
 
 
 @rank_zero_only

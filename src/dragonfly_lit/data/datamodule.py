@@ -51,13 +51,30 @@ class DragonflyDataModule(LightningDataModule):
     """
 
     def __init__(
-        self, *, train: Mapping[str, Any], builder: SequenceBuilder, pad_id: int, val: Mapping[str, Any] | None = None,
-        path: str | None = None, batch: Mapping[str, Any] | None = None, epoch: Mapping[str, Any] | None = None,
-        num_workers: int = 2, seed: int = 0, num_streams: int = 96, block: int = 32, window: int = 4096,
-        weighting: Weighting = "token", max_pixels: int | None = None, max_skip_rate: float = 0.01,
-        max_skip_run: int = 10, quarantine: str | Path | None = None, on_mismatch: OnMismatch = "raise",
-        cache_dir: str | None = None, cache_gb: float = 50.0, pin_memory: bool = True,
-    ):  # fmt: skip
+        self,
+        *,
+        train: Mapping[str, Any],
+        builder: SequenceBuilder,
+        pad_id: int,
+        val: Mapping[str, Any] | None = None,
+        path: str | None = None,
+        batch: Mapping[str, Any] | None = None,
+        epoch: Mapping[str, Any] | None = None,
+        num_workers: int = 2,
+        seed: int = 0,
+        num_streams: int = 96,
+        block: int = 32,
+        window: int = 4096,
+        weighting: Weighting = "token",
+        max_pixels: int | None = None,
+        max_skip_rate: float = 0.01,
+        max_skip_run: int = 10,
+        quarantine: str | Path | None = None,
+        on_mismatch: OnMismatch = "raise",
+        cache_dir: str | None = None,
+        cache_gb: float = 50.0,
+        pin_memory: bool = True,
+    ):
         super().__init__()
         self.shape = BatchShape(**(batch or {}))
         if builder.max_tokens > self.shape.max_tokens and self.shape.mode == "packed":
@@ -79,8 +96,11 @@ class DragonflyDataModule(LightningDataModule):
             path=Path(quarantine) if quarantine else None, max_rate=max_skip_rate, max_run=max_skip_run
         )
         self._opening: dict[str, Any] = {
-            "seed": seed, "max_pixels": max_pixels, "cache_dir": cache_dir, "cache_bytes": int(cache_gb * 10**9),
-        }  # fmt: skip
+            "seed": seed,
+            "max_pixels": max_pixels,
+            "cache_dir": cache_dir,
+            "cache_bytes": int(cache_gb * 10**9),
+        }
 
     @cached_property
     def mix(self) -> Mix:
@@ -127,9 +147,16 @@ class DragonflyDataModule(LightningDataModule):
         check_streams(self._order["num_streams"], self._ranks, self.num_workers)
         self.position.ranks = self._ranks
         streams = Streams(
-            mix=self.mix, shape=self.shape, builder=self.builder, quarantine=self._quarantine, order=self._order,
-            collating=self._collating, rank=self._rank, ranks=self._ranks, length=self.micro_batches_per_epoch,
-        )  # fmt: skip
+            mix=self.mix,
+            shape=self.shape,
+            builder=self.builder,
+            quarantine=self._quarantine,
+            order=self._order,
+            collating=self._collating,
+            rank=self._rank,
+            ranks=self._ranks,
+            length=self.micro_batches_per_epoch,
+        )
         return TrainLoader(streams, self.position, num_workers=self.num_workers, pin_memory=self.pin_memory)
 
     def val_dataloader(self) -> ValidationLoader | list:
@@ -173,9 +200,14 @@ class DragonflyDataModule(LightningDataModule):
         text = "A probe: 0123, Ünïcode; <|eot_id|>\n\tthe end."
         probe = builder.tokenizer(text, add_special_tokens=False)["input_ids"]
         parts = [
-            list(probe), len(builder.tokenizer), builder.layout.num_tokens, builder.layout.zoom.num_crops,
-            builder.max_tokens, builder.supervise, builder.too_long,
-        ]  # fmt: skip
+            list(probe),
+            len(builder.tokenizer),
+            builder.layout.num_tokens,
+            builder.layout.zoom.num_crops,
+            builder.max_tokens,
+            builder.supervise,
+            builder.too_long,
+        ]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
     @property

@@ -15,13 +15,13 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from io import BytesIO
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 
 import numpy as np
 from PIL import Image
 
 from dragonfly_lit.data.samples import BadSampleError, raw_sample, split_name, to_record
-from dragonfly_lit.data.tar import BLOCK, Member, TarError, members
+from dragonfly_lit.io import atomic
+from dragonfly_lit.io.tar import BLOCK, Member, TarError, members
 from dragonfly_lit.processing.images import FORMATS
 from dragonfly_lit.spec.shard import DATASET_FILE, INDEX_SUFFIX, SCHEMA_VERSION, SIDECAR_SUFFIX
 
@@ -80,19 +80,6 @@ class Scan:
     cut: str = ""
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write `data` so that a reader sees the old file or the whole new one."""
-    with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        try:
-            file.write(data)
-            file.flush()
-            os.chmod(file.name, 0o644)
-            os.replace(file.name, path)
-        except OSError:
-            os.unlink(file.name)
-            raise
-
-
 def _row(shard: str, key: str, data: bytes) -> Row:
     try:
         record = to_record(raw_sample(shard, data))
@@ -111,11 +98,17 @@ def _row(shard: str, key: str, data: bytes) -> Row:
             error = f"image {number} has no readable header ({type(problem).__name__})."
     text = json.dumps([[t.role, t.text, t.num_images] for t in record.turns]).encode()
     return Row(
-        key=key, width=width, height=height, turns=len(record.turns), chars=sum(len(t.text) for t in record.turns),
-        num_images=len(record.images), share_image=record.share_image, error=error,
+        key=key,
+        width=width,
+        height=height,
+        turns=len(record.turns),
+        chars=sum(len(t.text) for t in record.turns),
+        num_images=len(record.images),
+        share_image=record.share_image,
+        error=error,
         checksum=hashlib.sha256(images.digest() + text).hexdigest()[:16],
         image_checksum=images.hexdigest()[:16] if record.images else "",
-    )  # fmt: skip
+    )
 
 
 def _samples(found: Iterator[Member]) -> Iterator[tuple[str, int, int]]:
@@ -181,8 +174,8 @@ def write_index(shard: Path, scan: Scan) -> ShardEntry:
     header = {"schema_version": SCHEMA_VERSION, "shard": shard.name, "num_bytes": shard.stat().st_size}
     lines = [json.dumps(header), *(json.dumps(_compact(row), ensure_ascii=False) for row in scan.rows)]
     text = "\n".join(lines) + "\n"
-    write_atomically(sidecar_path(shard), text.encode("utf-8", "backslashreplace"))
-    write_atomically(index_path(shard), scan.offsets.tobytes())
+    atomic.write(sidecar_path(shard), text.encode("utf-8", "backslashreplace"))
+    atomic.write(index_path(shard), scan.offsets.tobytes())
     return ShardEntry(
         name=shard.name, num_samples=len(scan.rows), num_bytes=shard.stat().st_size, sha256=_sha256(shard)
     )
@@ -235,17 +228,19 @@ def read_rows(shard: Path) -> list[Row]:
 def write_dataset_file(folder: Path, entries: list[ShardEntry], *, licence: str = "") -> None:
     """Write `dataset.json`: schema version, licence, number of samples, and the shards in order."""
     content = {
-        "schema_version": SCHEMA_VERSION, "licence": licence, "num_samples": sum(e.num_samples for e in entries),
+        "schema_version": SCHEMA_VERSION,
+        "licence": licence,
+        "num_samples": sum(e.num_samples for e in entries),
         "shards": [asdict(entry) for entry in entries],
-    }  # fmt: skip
-    write_atomically(folder / DATASET_FILE, (json.dumps(content, indent=1) + "\n").encode())
+    }
+    atomic.write(folder / DATASET_FILE, (json.dumps(content, indent=1) + "\n").encode())
 
 
 def read_dataset_file(content: bytes | str, path: str) -> list[ShardEntry]:
     """The shards of a `dataset.json`; `path` is for the message.
 
     Raises:
-        ValueError: it is no JSON, of another version, or lists a shard outside its folder.
+        ValueError: it is not JSON, of another version, or lists a shard outside its folder.
     """
     way_out = "Write it anew: python -m data_prep index FOLDER"
     try:
@@ -253,7 +248,7 @@ def read_dataset_file(content: bytes | str, path: str) -> list[ShardEntry]:
         version = fields["schema_version"]
         entries = [ShardEntry(**entry) for entry in fields["shards"]] if version == SCHEMA_VERSION else []
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is no list of shards ({error}). {way_out}") from None
+        raise ValueError(f"{path} is not a list of shards ({error}). {way_out}") from None
     if version != SCHEMA_VERSION:
         raise ValueError(f"{path}: schema version {version}, but this reader has {SCHEMA_VERSION}. {way_out}")
     strays = [e.name for e in entries if "/" in e.name or not e.name.endswith(".tar")]

@@ -27,14 +27,14 @@ def check_streams(num_streams: int, ranks: int, num_workers: int) -> None:
     """Refuse a number of workers that would share a stream.
 
     Raises:
-        ValueError: `num_streams` is no multiple of ranks times workers; the message lists the counts that work.
+        ValueError: `num_streams` is not a multiple of ranks times workers; the message lists the counts that work.
     """
     if num_streams % (ranks * max(num_workers, 1)) == 0:
         return
     good = [str(w) for w in range(1, 33) if num_streams % (ranks * w) == 0]
     ways = f"data.num_workers one of {', '.join(good)}" if good else f"data.num_streams a multiple of {ranks}"
     raise ValueError(
-        f"data.num_streams={num_streams} is no multiple of {ranks} ranks x data.num_workers={num_workers}. With "
+        f"data.num_streams={num_streams} is not a multiple of {ranks} ranks x data.num_workers={num_workers}. With "
         f"{ranks} ranks set {ways}. (Another num_streams is another order: a checkpoint does not go on under it.)"
     )
 
@@ -78,10 +78,20 @@ class Streams(IterableDataset):
     """
 
     def __init__(
-        self, *, mix: Mix, shape: BatchShape, builder: SequenceBuilder, quarantine: Quarantine,
-        order: Mapping[str, int], collating: Mapping[str, Any], rank: int = 0, ranks: int = 1, start: int = 0,
-        states: Mapping[int, Mapping[str, Any]] | None = None, length: int,
-    ):  # fmt: skip
+        self,
+        *,
+        mix: Mix,
+        shape: BatchShape,
+        builder: SequenceBuilder,
+        quarantine: Quarantine,
+        order: Mapping[str, int],
+        collating: Mapping[str, Any],
+        rank: int = 0,
+        ranks: int = 1,
+        start: int = 0,
+        states: Mapping[int, Mapping[str, Any]] | None = None,
+        length: int,
+    ):
         self.mix, self.shape, self.builder, self.quarantine = mix, shape, builder, quarantine
         self.order, self.collating = dict(order), dict(collating)
         self.rank, self.ranks, self.start, self.length = rank, ranks, start, length
@@ -107,9 +117,14 @@ class Streams(IterableDataset):
             number = (self.start + k * self.ranks + self.rank) % self.order["num_streams"]
             if number not in streams:
                 streams[number] = Stream(
-                    number, mix=self.mix, orders=orders, shape=self.shape, builder=self.builder,
-                    quarantine=self.quarantine, state=self.states.get(number),
-                )  # fmt: skip
+                    number,
+                    mix=self.mix,
+                    orders=orders,
+                    shape=self.shape,
+                    builder=self.builder,
+                    quarantine=self.quarantine,
+                    state=self.states.get(number),
+                )
             stream = streams[number]
             rows = stream.next_batch()
             state = {"stream": number, "state": stream.state()}
@@ -154,9 +169,13 @@ def _leave_signals_to_training(_worker: int) -> None:
 def make_loader(dataset: Dataset, num_workers: int, pin_memory: bool, **kwargs: Any) -> DataLoader:
     """A DataLoader over ready batches."""
     return DataLoader(
-        dataset, batch_size=None, num_workers=num_workers, pin_memory=pin_memory and torch.cuda.is_available(),
-        worker_init_fn=_leave_signals_to_training, **kwargs,
-    )  # fmt: skip
+        dataset,
+        batch_size=None,
+        num_workers=num_workers,
+        pin_memory=pin_memory and torch.cuda.is_available(),
+        worker_init_fn=_leave_signals_to_training,
+        **kwargs,
+    )
 
 
 class ValidationBatches(Dataset):

@@ -154,7 +154,7 @@ def shares(
         prefix: of the full names inside `mix`.
 
     Raises:
-        ValueError: a weight that is no positive number, or weights and a temperature at once.
+        ValueError: a weight that is not a positive number, or weights and a temperature at once.
     """
     temperature = mix.get("temperature")
     inner: dict[str, dict[str, float]] = {}
@@ -192,9 +192,16 @@ class Mix:
     """
 
     def __init__(
-        self, mix: Mapping[str, Any], *, where: str = "data.train", seed: int = 0, report: Report | None = None,
-        max_pixels: int | None = None, cache_dir: str | None = None, cache_bytes: int = 50 * 10**9,
-    ):  # fmt: skip
+        self,
+        mix: Mapping[str, Any],
+        *,
+        where: str = "data.train",
+        seed: int = 0,
+        report: Report | None = None,
+        max_pixels: int | None = None,
+        cache_dir: str | None = None,
+        cache_bytes: int = 50 * 10**9,
+    ):
         self.sources: list[Source] = []
         for spec in specs_of(mix, where):
             key = f"{where}.sources.{spec.name.replace('/', '.sources.')}.path"
@@ -214,9 +221,12 @@ class Mix:
 
 
 def open_source(
-    spec: SourceSpec, key: str, report: Report | None = None, cache_dir: str | None = None,
+    spec: SourceSpec,
+    key: str,
+    report: Report | None = None,
+    cache_dir: str | None = None,
     cache_bytes: int = 50 * 10**9,
-) -> Shards:  # fmt: skip
+) -> Shards:
     """The shards of a source.
 
     Raises:

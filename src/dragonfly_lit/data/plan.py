@@ -63,10 +63,15 @@ def plan_mix(mix: Mix, builder: SequenceBuilder, num_draws: float) -> list[Sourc
         draws = num_draws * share
         plans.append(
             SourcePlan(
-                name=source.name, samples=len(source), share=share, draws=draws, epochs=draws / len(source),
-                tokens_per_sample=tokens, images_per_sample=images,
+                name=source.name,
+                samples=len(source),
+                share=share,
+                draws=draws,
+                epochs=draws / len(source),
+                tokens_per_sample=tokens,
+                images_per_sample=images,
             )
-        )  # fmt: skip
+        )
     return plans
 
 

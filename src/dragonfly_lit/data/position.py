@@ -1,4 +1,4 @@
-"""Where training stands in the data: what was consumed, on every rank, in plain types.
+"""Where training is in the data: what was consumed, on every rank, in plain types.
 
 The state of a stream rides in the batch that it describes; whoever trains on the batch marks it consumed. So
 nothing that workers, Lightning or pinning have fetched ahead can count as seen.

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from dragonfly_lit.data.order import choose
-from dragonfly_lit.data.tar import MAX_MEMBER_BYTES, TarError, members
+from dragonfly_lit.io.tar import MAX_MEMBER_BYTES, TarError, members
 from dragonfly_lit.processing.images import decode
 from dragonfly_lit.spec.records import Record, Sample, Turn
 from dragonfly_lit.spec.shard import IMAGE_EXTENSIONS, MEMBER_EXTENSIONS, check_key, record_from_json

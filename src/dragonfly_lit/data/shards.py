@@ -24,10 +24,10 @@ from dragonfly_lit.data.index import (
     scan_shard,
     sidecar_path,
     write_dataset_file,
-)  # fmt: skip
+)
 from dragonfly_lit.data.remote import Cache, is_remote, read_bytes
 from dragonfly_lit.data.samples import BadSampleError, RawSample, raw_sample, to_record
-from dragonfly_lit.data.tar import MAX_MEMBER_BYTES
+from dragonfly_lit.io.tar import MAX_MEMBER_BYTES
 from dragonfly_lit.spec.records import Record
 from dragonfly_lit.spec.shard import DATASET_FILE, INDEX_SUFFIX
 
@@ -64,9 +64,13 @@ class Shards:
     """
 
     def __init__(
-        self, path: str | Path, *, report: Report | None = None, cache_dir: str | Path | None = None,
+        self,
+        path: str | Path,
+        *,
+        report: Report | None = None,
+        cache_dir: str | Path | None = None,
         cache_bytes: int = 50 * 10**9,
-    ):  # fmt: skip
+    ):
         self.path = str(path).rstrip("/")
         self.remote = is_remote(self.path)
         self._report = report
@@ -206,10 +210,11 @@ class Shards:
         for number, entry in enumerate(entries):
             if sizes[entry.name] != entry.num_bytes:
                 self._damaged(
-                    number, entry.name,
+                    number,
+                    entry.name,
                     f"it has {sizes[entry.name]} bytes, but its index was made for {entry.num_bytes}. "
                     f"Restore it, or index it again: {again}",
-                )  # fmt: skip
+                )
         if not entries:
             raise ValueError(f"{listing} lists no shard. Write some first: python -m data_prep pack --help")
         return entries

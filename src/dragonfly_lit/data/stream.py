@@ -57,9 +57,16 @@ class Stream:
     """
 
     def __init__(
-        self, number: int, *, mix: Mix, orders: list[SourceOrder], shape: BatchShape, builder: SequenceBuilder,
-        quarantine: Quarantine, state: Mapping[str, Any] | None = None,
-    ):  # fmt: skip
+        self,
+        number: int,
+        *,
+        mix: Mix,
+        orders: list[SourceOrder],
+        shape: BatchShape,
+        builder: SequenceBuilder,
+        quarantine: Quarantine,
+        state: Mapping[str, Any] | None = None,
+    ):
         self.number, self.mix, self.orders, self.shape = number, mix, orders, shape
         self.builder, self.quarantine = builder, quarantine
         state = state or {}
@@ -72,9 +79,12 @@ class Stream:
     def state(self) -> dict[str, Any]:
         """Where the stream stands: plain integers and lists."""
         return {
-            "batches": self.num_batches, "draws": self.num_draws, "positions": [list(p) for p in self.positions],
-            "counts": [list(c) for c in self.counts], "waiting": [waiting.to_list() for waiting in self.waiting],
-        }  # fmt: skip
+            "batches": self.num_batches,
+            "draws": self.num_draws,
+            "positions": [list(p) for p in self.positions],
+            "counts": [list(c) for c in self.counts],
+            "waiting": [waiting.to_list() for waiting in self.waiting],
+        }
 
     def draw(self) -> Drawn:
         """The next sample's place; moves the cursor."""

@@ -16,8 +16,9 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from dragonfly_lit.evaluation.metrics.base import Mark
-from dragonfly_lit.evaluation.tasks.question import Question
+from dragonfly_lit.evaluation.benchmarks.question import Question
+from dragonfly_lit.evaluation.metrics.base import Score
+from dragonfly_lit.io import atomic
 
 log = logging.getLogger(__name__)
 
@@ -71,14 +72,14 @@ def answer_key(question: Question, *, prompt: str, images: Sequence[str], settin
     return digest([question.task, question.id, prompt, list(images), dict(settings), dict(model)])
 
 
-def marked(answer: Answer, mark: Mark) -> Answer:
+def scored(answer: Answer, score: Score) -> Answer:
     """`answer` with how it was read and what it earned."""
     return dataclasses.replace(
         answer,
-        answer=mark.parsed,
-        score=mark.score,
-        lenient_answer=mark.lenient_parsed,
-        lenient_score=mark.lenient_score,
+        answer=score.parsed,
+        score=score.score,
+        lenient_answer=score.lenient_parsed,
+        lenient_score=score.lenient_score,
     )
 
 
@@ -115,24 +116,14 @@ def append(path: Path, answers: Iterable[Answer]) -> None:
 
 def replace(path: Path, answers: Iterable[Answer]) -> None:
     """Writes `path` anew; a reader sees the old file or the new one, never half of it."""
-    write_atomically(path, "".join(_line(answer) for answer in answers))
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Writes a file beside `path`, then renames it."""
-    part = path.with_name(f".{path.name}.part")
-    with open(part, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
+    atomic.write(path, "".join(_line(answer) for answer in answers))
 
 
 def read(path: Path) -> dict[str, Answer]:
     """The answers of a file by key; a torn last line is left out. Empty when there is no file.
 
     Raises:
-        ValueError: a line that is not the last one is no answer.
+        ValueError: a line that is not the last one is not an answer.
     """
     if not path.is_file():
         return {}
@@ -149,7 +140,7 @@ def read(path: Path) -> dict[str, Answer]:
                 log.warning("%s: line %d is torn and is asked again.", path.name, number)
                 break
             raise ValueError(
-                f"{path}: line {number} is no answer ({error}). Move the file away to start afresh."
+                f"{path}: line {number} is not an answer ({error}). Move the file away to start afresh."
             ) from error
         answers[answer.key] = answer
     return answers
@@ -159,7 +150,7 @@ def read_predictions(path: Path, task: str, questions: Sequence[Question]) -> di
     """The outputs of a predictions file by question id: JSON lines, or one JSON list of objects.
 
     Raises:
-        ValueError: the file is missing, empty or malformed; an id stands twice, is unknown, or has no prediction; a
+        ValueError: the file is missing, empty or malformed; an id appears twice, is unknown, or has no prediction; a
             question has none; or the predictions are of another benchmark.
     """
     outputs: dict[str, str] = {}
@@ -177,7 +168,7 @@ def read_predictions(path: Path, task: str, questions: Sequence[Question]) -> di
                 f"{path}: the prediction for {key!r} has no text; expected a field {' or '.join(OUTPUT_FIELDS)}."
             )
         if str(key) in outputs:
-            raise ValueError(f"{path}: id {key!r} stands twice. Keep one prediction a question.")
+            raise ValueError(f"{path}: id {key!r} appears twice. Keep one prediction a question.")
         outputs[str(key)] = str(output)
     _check_ids(path, task, outputs, {question.id for question in questions})
     return outputs
@@ -193,7 +184,7 @@ def _check_ids(path: Path, task: str, outputs: Mapping[str, str], expected: set[
             "Are these the predictions of another benchmark or split?"
         )
     if unknown:
-        raise ValueError(f"{path}: {len(unknown)} ids are no questions of {task}, e.g. {unknown[0]!r}.")
+        raise ValueError(f"{path}: {len(unknown)} ids are not questions of {task}, e.g. {unknown[0]!r}.")
     if missing := sorted(expected - outputs.keys()):
         raise ValueError(
             f"{path}: {len(missing)} of {len(expected)} questions of {task} have no prediction, e.g. {missing[0]!r}."
@@ -205,7 +196,7 @@ def _check_ids(path: Path, task: str, outputs: Mapping[str, str], expected: set[
 def rows(path: Path) -> list[dict[str, Any]]:
     """The objects of a predictions file, JSON lines or one JSON list; ValueError when it is none."""
     if not path.is_file():
-        raise ValueError(f"predictions={path} is no file. Give JSON lines with the fields id and prediction.")
+        raise ValueError(f"predictions={path} is not a file. Give JSON lines with the fields id and prediction.")
     text = path.read_text(encoding="utf-8-sig")
     try:
         one_list = text.lstrip().startswith("[")
@@ -213,7 +204,7 @@ def rows(path: Path) -> list[dict[str, Any]]:
     except ValueError as error:
         raise ValueError(f"predictions={path} is not JSON lines: {error}") from error
     if bad := next((row for row in found if not isinstance(row, dict)), None):
-        raise ValueError(f"{path}: {bad!r:.60} is no object with the fields id and prediction.")
+        raise ValueError(f"{path}: {bad!r:.60} is not an object with the fields id and prediction.")
     return found
 
 

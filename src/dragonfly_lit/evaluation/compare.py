@@ -1,6 +1,6 @@
 """Runs side by side: headline scores beside published rows, and paired intervals of their differences.
 
-`python -m dragonfly_lit compare runs/a/results.json runs/b/results.json`. A difference is that of the mean mark of a
+`python -m dragonfly_lit compare runs/a/results.json runs/b/results.json`. A difference is that of the mean score of a
 question over the questions that both runs answered; images are drawn with replacement, the same ones for both runs.
 """
 
@@ -56,7 +56,7 @@ def compare(
         seed: of the bootstrap.
 
     Raises:
-        ValueError: a file is no results file, names and runs differ in number, or the runs share no benchmark.
+        ValueError: a file is not a results file, names and runs differ in number, or the runs share no benchmark.
     """
     files = [path / "results.json" if path.is_dir() else path for path in paths]
     labels = list(names) if names else _labels(files)
@@ -117,8 +117,8 @@ def scores_table(compared: dict[str, Any]) -> Table:
 
 
 def differences_table(compared: dict[str, Any]) -> Table:
-    """Paired differences of the mean mark of a question, in percent, also where the headline is in points."""
-    table = Table(box=SIMPLE, title="Paired differences of the mean mark of a question", title_justify="left")
+    """Paired differences of the mean score of a question, in percent, also where the headline is in points."""
+    table = Table(box=SIMPLE, title="Paired differences of the mean score of a question", title_justify="left")
     for name in ("benchmark", "run", "against"):
         table.add_column(name)
     for name in ("difference", f"{compared['level']:.0%} interval", "better", "worse", "shared"):
@@ -127,9 +127,13 @@ def differences_table(compared: dict[str, Any]) -> Table:
         low, high = (100 * bound for bound in row["interval"])
         clear = "" if low <= 0 <= high else " *"
         table.add_row(
-            row["benchmark"], row["to"], row["from"], f"{100 * row['difference']:+.2f}{clear}",
-            f"{low:+.2f} to {high:+.2f}", *(f"{row[name]:,}" for name in ("num_better", "num_worse", "num_shared")),
-        )  # fmt: skip
+            row["benchmark"],
+            row["to"],
+            row["from"],
+            f"{100 * row['difference']:+.2f}{clear}",
+            f"{low:+.2f} to {high:+.2f}",
+            *(f"{row[name]:,}" for name in ("num_better", "num_worse", "num_shared")),
+        )
     table.caption = "* the interval leaves out zero"
     return table
 
@@ -138,18 +142,21 @@ def _scores(task: str, entries: dict[str, dict[str, Any]]) -> dict[str, Any]:
     entry = next(iter(entries.values()))
     name = entry["headline"]
     return {
-        "benchmark": task, "metric": name,
+        "benchmark": task,
+        "metric": name,
         "scores": {label: [shown(e, name), interval_text(e, name)] for label, e in entries.items()},
         "published": {row["model"]: f"{row['value']:g}" for row in headline_rows(entry)},
-    }  # fmt: skip
+    }
 
 
 def _notes(task: str, entries: dict[str, dict[str, Any]]) -> list[str]:
     notes = []
     for what, value_of in (
-        ("splits", lambda e: e["split"]), ("prompts", lambda e: json.dumps(e["prompt"])),
-        ("parsers", lambda e: e["parser"]), ("questions, images or answers", lambda e: e["data"]),
-    ):  # fmt: skip
+        ("splits", lambda e: e["split"]),
+        ("prompts", lambda e: json.dumps(e["prompt"])),
+        ("parsers", lambda e: e["parser"]),
+        ("questions, images or answers", lambda e: e["data"]),
+    ):
         if len({value_of(entry) for entry in entries.values()}) > 1:
             notes.append(f"{task}: the runs have different {what}.")
     return notes
@@ -174,7 +181,7 @@ def _read(file: Path) -> dict[str, Any]:
     except ValueError as error:
         raise ValueError(f"{file} is not JSON: {error}") from error
     if not isinstance(results, dict) or "benchmarks" not in results:
-        raise ValueError(f"{file} is no results file: it has no benchmarks. Give one that evaluate.py wrote.")
+        raise ValueError(f"{file} is not a results file: it has no benchmarks. Give one that evaluate.py wrote.")
     return results
 
 

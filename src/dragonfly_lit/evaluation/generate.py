@@ -19,9 +19,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from dragonfly_lit.evaluation.asks import Ask, AskBatch, Encoded, Reply
+from dragonfly_lit.evaluation.requests import EncodedRequest, GenerationOutput, GenerationRequest, RequestBatch
 from dragonfly_lit.processing.crops import Resize, cut
-from dragonfly_lit.processing.encoding import Marked, mark, special_ids
+from dragonfly_lit.processing.encoding import TokenizedText, special_ids, tokenize
 from dragonfly_lit.processing.images import decode
 from dragonfly_lit.processing.prompts import question_text
 from dragonfly_lit.spec.records import Crops
@@ -39,7 +39,7 @@ class _Decoding:
     outputs: list[list[int]] = field(default_factory=list)
 
 
-class Generator:
+class BatchGenerator:
     """Answers prompts with a Dragonfly model; greedy unless `temperature` is above 0.
 
     Args:
@@ -69,27 +69,27 @@ class Generator:
 
     # Planning ---------------------------------------------------------------------------------------------------------
 
-    def plan(self, asks: Sequence[Ask]) -> list[AskBatch]:
+    def plan(self, requests: Sequence[GenerationRequest]) -> list[RequestBatch]:
         """All questions in batches, the longest first, those about the same images together.
 
         Raises:
             ValueError: a question does not fit into the model's context.
         """
-        groups: dict[Any, list[Encoded]] = {}
-        for ask in asks:
-            item = self._encode(ask)
-            alone = (ask.id,) if self.by_question else ()
-            groups.setdefault((ask.image_keys, *alone), []).append(item)
+        groups: dict[Any, list[EncodedRequest]] = {}
+        for request in requests:
+            item = self._encode(request)
+            alone = (request.id,) if self.by_question else ()
+            groups.setdefault((request.image_keys, *alone), []).append(item)
         for items in groups.values():
             items.sort(key=lambda item: -len(item.text))
-        ordered = sorted(groups.values(), key=lambda items: (-len(items[0].ask.image_keys), -len(items[0].text)))
-        batches: list[AskBatch] = []
-        items: list[Encoded] = []
+        ordered = sorted(groups.values(), key=lambda items: (-len(items[0].request.image_keys), -len(items[0].text)))
+        batches: list[RequestBatch] = []
+        items: list[EncodedRequest] = []
         owner: list[int] = []
         for group in ordered:
             for place, item in enumerate(group):
                 if items and not self._fits(items, item):
-                    batches.append(AskBatch(items=tuple(items), owner=tuple(owner)))
+                    batches.append(RequestBatch(items=tuple(items), owner=tuple(owner)))
                     items, owner = [], []
                 if not items:
                     number = 0
@@ -99,28 +99,28 @@ class Generator:
                     number = owner[-1]
                 items.append(item)
                 owner.append(number)
-        return [*batches, AskBatch(items=tuple(items), owner=tuple(owner))] if items else batches
+        return [*batches, RequestBatch(items=tuple(items), owner=tuple(owner))] if items else batches
 
-    def _encode(self, ask: Ask) -> Encoded:
-        text = Marked()
+    def _encode(self, request: GenerationRequest) -> EncodedRequest:
+        text = TokenizedText()
         text.extend([self.ids.begin])
-        text.append(mark(self.tokenizer, question_text(ask.prompt)))
-        total = len(ask.image_keys) * len(self.image_ids) + len(text) + ask.max_new_tokens
+        text.append(tokenize(self.tokenizer, question_text(request.prompt)))
+        total = len(request.image_keys) * len(self.image_ids) + len(text) + request.max_new_tokens
         limit = getattr(self.model.config.text_config, "max_position_embeddings", total)
         if total > limit:
             raise ValueError(
-                f"question {ask.id}: {len(ask.image_keys)} images of {len(self.image_ids)} tokens, {len(text)} tokens "
-                f"of text and {ask.max_new_tokens} of answer are {total}; the model's context is {limit}. "
+                f"question {request.id}: {len(request.image_keys)} images of {len(self.image_ids)} tokens, {len(text)} "
+                f"tokens of text and {request.max_new_tokens} of answer are {total}; the model's context is {limit}. "
                 "Shorten the prompt or lower max_new_tokens."
             )
-        return Encoded(ask=ask, text=text)
+        return EncodedRequest(request=request, text=text)
 
-    def _fits(self, items: list[Encoded], item: Encoded) -> bool:
-        if len(items[0].ask.image_keys) != len(item.ask.image_keys):
+    def _fits(self, items: list[EncodedRequest], item: EncodedRequest) -> bool:
+        if len(items[0].request.image_keys) != len(item.request.image_keys):
             return False
-        prefix = len(item.ask.image_keys) * len(self.image_ids)
+        prefix = len(item.request.image_keys) * len(self.image_ids)
         text = max(len(other.text) for other in (*items, item))
-        answer = max(other.ask.max_new_tokens for other in (*items, item))
+        answer = max(other.request.max_new_tokens for other in (*items, item))
         window = getattr(self.model.config.text_config, "sliding_window", None)
         if window and prefix + text + answer > window and len(items[0].text) != len(item.text):
             return False  # a window counts places, and padding would take some
@@ -128,8 +128,8 @@ class Generator:
 
     # Answering --------------------------------------------------------------------------------------------------------
 
-    def answer(self, batches: Sequence[AskBatch]) -> Iterator[list[Reply]]:
-        """The replies of each batch; the images of the next ones are decoded and cut meanwhile."""
+    def answer(self, batches: Sequence[RequestBatch]) -> Iterator[list[GenerationOutput]]:
+        """The outputs of each batch; the images of the next ones are decoded and cut meanwhile."""
         ahead = 2
         with ThreadPoolExecutor(ahead) as pool:
             pending: list[Future] = [pool.submit(self._crops, batch) for batch in batches[:ahead]]
@@ -139,33 +139,33 @@ class Generator:
                     pending.append(pool.submit(self._crops, batches[number + ahead]))
                 yield self.answer_batch(batch, crops)
 
-    def _crops(self, batch: AskBatch) -> list[Crops]:
+    def _crops(self, batch: RequestBatch) -> list[Crops]:
         crops = []
-        for ask in batch.leaders:
+        for request in batch.leaders:
             try:
-                crops += [cut(decode(data), self.layout, self.resize) for data in ask.read_images()]
+                crops += [cut(decode(data), self.layout, self.resize) for data in request.read_images()]
             except ValueError as error:
-                raise ValueError(f"question {ask.id}: {error}") from error
+                raise ValueError(f"question {request.id}: {error}") from error
         return crops
 
     @torch.inference_mode()
-    def answer_batch(self, batch: AskBatch, crops: list[Crops]) -> list[Reply]:
-        """The replies of one batch, in its order."""
+    def answer_batch(self, batch: RequestBatch, crops: list[Crops]) -> list[GenerationOutput]:
+        """The outputs of one batch, in its order."""
         start = self._start_by_question if self.by_question else self._start
         logits, state, seen = start(batch, crops)
         outputs = self._decode(batch, logits, state)
         texts = self.tokenizer.batch_decode(outputs, skip_special_tokens=True)
-        zoom = self._zoom(crops, seen, len(batch.items[0].ask.image_keys))
+        zoom = self._zoom(crops, seen, len(batch.items[0].request.image_keys))
         return [
-            Reply(id=item.ask.id, output=text.strip(), zoom=zoom[group] if zoom else None)
+            GenerationOutput(id=item.request.id, text=text.strip(), zoom=zoom[group] if zoom else None)
             for item, text, group in zip(batch.items, texts, batch.owner, strict=True)
         ]
 
-    def _start(self, batch: AskBatch, crops: list[Crops]) -> tuple[Tensor, _Decoding, Any]:
+    def _start(self, batch: RequestBatch, crops: list[Crops]) -> tuple[Tensor, _Decoding, Any]:
         """The prefix once an image, then the rest of every question on the repeated cache."""
         texts = [item.text.ids for item in batch.items]
         num_shared = min(_num_common(texts), min(map(len, texts)) - 1)
-        images = self.image_ids * len(batch.items[0].ask.image_keys)
+        images = self.image_ids * len(batch.items[0].request.image_keys)
         prefix = torch.tensor([images + texts[0][:num_shared]] * len(batch.leaders), device=self.model.device)
         output = self.model(input_ids=prefix, use_cache=True, logits_to_keep=1, **self._pixels(crops))
         cache = output.past_key_values
@@ -175,32 +175,41 @@ class Generator:
         positions = prefix.shape[1] + (mask.cumsum(1) - 1).clamp(min=0)
         mask = torch.cat([mask.new_ones(len(texts), prefix.shape[1]), mask], dim=1)
         step = self.model(
-            input_ids=ids, attention_mask=mask.long(), position_ids=positions, past_key_values=cache,
-            use_cache=True, logits_to_keep=1,
-        )  # fmt: skip
+            input_ids=ids,
+            attention_mask=mask.long(),
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
         state = _Decoding(
             cache=step.past_key_values, mask=mask, position=positions[:, -1] + 1, rows=list(range(len(texts)))
         )
         return step.logits[:, -1], state, output
 
-    def _start_by_question(self, batch: AskBatch, crops: list[Crops]) -> tuple[Tensor, _Decoding, Any]:
+    def _start_by_question(self, batch: RequestBatch, crops: list[Crops]) -> tuple[Tensor, _Decoding, Any]:
         """Everything at once: what is seen of an image depends on the question, so nothing is shared."""
-        images = self.image_ids * len(batch.items[0].ask.image_keys)
+        images = self.image_ids * len(batch.items[0].request.image_keys)
         ids, mask = self._pad_left([images + item.text.ids for item in batch.items])
         question, _ = self._pad_left([[0] * len(images) + [int(q) for q in item.text.question] for item in batch.items])
         positions = (mask.cumsum(1) - 1).clamp(min=0)
         output = self.model(
-            input_ids=ids, attention_mask=mask.long(), position_ids=positions, question_mask=(question == 1) & mask,
-            use_cache=True, logits_to_keep=1, **self._pixels(crops),
-        )  # fmt: skip
+            input_ids=ids,
+            attention_mask=mask.long(),
+            position_ids=positions,
+            question_mask=(question == 1) & mask,
+            use_cache=True,
+            logits_to_keep=1,
+            **self._pixels(crops),
+        )
         state = _Decoding(
             cache=output.past_key_values, mask=mask, position=positions[:, -1] + 1, rows=list(range(len(batch.items)))
         )
         return output.logits[:, -1], state, output
 
-    def _decode(self, batch: AskBatch, logits: Float[Tensor, "rows words"], state: _Decoding) -> list[list[int]]:
+    def _decode(self, batch: RequestBatch, logits: Float[Tensor, "rows words"], state: _Decoding) -> list[list[int]]:
         outputs: list[list[int]] = [[] for _ in batch.items]
-        draws = [self._draw_of(item.ask) for item in batch.items]
+        draws = [self._draw_of(item.request) for item in batch.items]
         while True:
             words = self._choose(logits, [draws[row] for row in state.rows])
             chosen: list[int] = words.tolist()
@@ -210,7 +219,7 @@ class Generator:
                 if word in self.stops:
                     continue
                 outputs[row].append(word)
-                if len(outputs[row]) < batch.items[row].ask.max_new_tokens:
+                if len(outputs[row]) < batch.items[row].request.max_new_tokens:
                     going.append(place)
             if not going:
                 return outputs
@@ -221,16 +230,20 @@ class Generator:
                 state.rows = [state.rows[place] for place in going]
             state.mask = torch.cat([state.mask, state.mask.new_ones(len(going), 1)], dim=1)
             step = self.model(
-                input_ids=words[:, None], attention_mask=state.mask.long(), position_ids=state.position[:, None],
-                past_key_values=state.cache, use_cache=True, logits_to_keep=1,
-            )  # fmt: skip
+                input_ids=words[:, None],
+                attention_mask=state.mask.long(),
+                position_ids=state.position[:, None],
+                past_key_values=state.cache,
+                use_cache=True,
+                logits_to_keep=1,
+            )
             state.cache, logits = step.past_key_values, step.logits[:, -1]
             state.position = state.position + 1
 
-    def _draw_of(self, ask: Ask) -> torch.Generator | None:
+    def _draw_of(self, request: GenerationRequest) -> torch.Generator | None:
         if self.temperature == 0:
             return None
-        seed = hashlib.blake2b(f"{self.seed}/{ask.id}".encode(), digest_size=7).digest()
+        seed = hashlib.blake2b(f"{self.seed}/{request.id}".encode(), digest_size=7).digest()
         return torch.Generator().manual_seed(int.from_bytes(seed, "big"))
 
     def _choose(self, logits: Tensor, draws: list[torch.Generator | None]) -> Int[Tensor, " rows"]:

@@ -11,8 +11,8 @@ from itertools import zip_longest
 from typing import Any
 
 from dragonfly_lit.evaluation.answers import Answer
+from dragonfly_lit.evaluation.benchmarks.question import Question
 from dragonfly_lit.evaluation.scores import Scored
-from dragonfly_lit.evaluation.tasks.question import Question
 from dragonfly_lit.processing.images import decode
 
 RIGHT = 0.5
@@ -106,9 +106,20 @@ def _spread(pairs: list[tuple[Question, Answer]]) -> list[tuple[Question, Answer
 def _card(question: Question, answer: Answer, album: _Album) -> dict[str, Any]:
     verdict = "unscored" if answer.score is None else "right" if answer.score >= RIGHT else "wrong"
     return {
-        "benchmark": question.task, "id": question.id, "question": question.text, "prompt": answer.prompt,
-        "choices": question.choices, "accepted": list(dict.fromkeys(question.answers)), "output": answer.output,
-        "answer": answer.answer, "lenient": answer.lenient_answer, "score": answer.score,
-        "lenient_score": answer.lenient_score, "verdict": verdict, "category": question.category,
-        "split": question.split, "images": album.add(question, answer), "zoom": answer.zoom,
-    }  # fmt: skip
+        "benchmark": question.task,
+        "id": question.id,
+        "question": question.text,
+        "prompt": answer.prompt,
+        "choices": question.choices,
+        "accepted": list(dict.fromkeys(question.references)),
+        "output": answer.output,
+        "answer": answer.answer,
+        "lenient": answer.lenient_answer,
+        "score": answer.score,
+        "lenient_score": answer.lenient_score,
+        "verdict": verdict,
+        "category": question.category,
+        "split": question.split,
+        "images": album.add(question, answer),
+        "zoom": answer.zoom,
+    }

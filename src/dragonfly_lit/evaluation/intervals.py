@@ -13,7 +13,7 @@ from dragonfly_lit.evaluation.metrics.base import QuestionMetric
 
 LEVEL = 0.95
 SUMMARIES = 200
-"""Resamples of a score that is no mean: each costs a whole summary."""
+"""Resamples of a score that is not a mean: each costs a whole summary."""
 DIGITS = 6
 """Decimals of a bound; the last ones would depend on the number of threads."""
 
@@ -47,7 +47,7 @@ class Resamples:
             return (self.counts @ sums) / (self.counts @ sizes)
 
     def aligned(self, kinds: Sequence[Hashable]) -> Iterator[np.ndarray]:
-        """For each of at most `SUMMARIES` resamples, the question that stands in the place of each question.
+        """For each of at most `SUMMARIES` resamples, the question that replaces each question.
 
         A cluster is replaced by one whose questions are of the same kinds, so that pairs stay pairs and splits keep
         their size: a bootstrap stratified by kind.
@@ -81,7 +81,7 @@ def interval(estimates: np.ndarray) -> list[float] | None:
 def intervals(
     metric: QuestionMetric, scores: Mapping[str, float], resamples: Resamples
 ) -> dict[str, list[float] | None]:
-    """An interval for each score that is no count.
+    """An interval for each score that is not a count.
 
     A score that is the mean of a column is resampled as such; the others through the metric's own summary.
     """

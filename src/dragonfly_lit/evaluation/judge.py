@@ -1,7 +1,8 @@
 """A judge for open answers: requests as JSON lines, scores read from a file or, by choice, asked of an endpoint.
 
 Nothing leaves the machine unless `base_url` is given. The built-in prompt has the scale of MM-Vet (0.0 to 1.0 in steps
-of a tenth) and examples of its own; for scores to stand beside published ones give the authors' prompt as `template`.
+of a tenth) and examples of its own; for scores that can be compared with published ones give the
+authors' prompt as `template`.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from typing import Any
 
 from dragonfly_lit.evaluation import answers as store
 from dragonfly_lit.evaluation.answers import Answer
-from dragonfly_lit.evaluation.tasks.base import Question
+from dragonfly_lit.evaluation.benchmarks.base import Question
+from dragonfly_lit.io import atomic
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +78,7 @@ class Judge:
         if self.base_url is not None and not self.model:
             raise ValueError(f"judge.base_url={self.base_url} needs judge.model, a name that the endpoint knows.")
         if self.base_url is not None and not self.base_url.startswith(("http://", "https://")):
-            raise ValueError(f"judge.base_url={self.base_url} is no http or https address.")
+            raise ValueError(f"judge.base_url={self.base_url} is not an http or https address.")
 
     def scores(
         self, task: str, questions: Sequence[Question], answers: Sequence[Answer], folder: Path
@@ -89,7 +91,7 @@ class Judge:
         requests = [self.request(task, q, a) for q, a in zip(questions, answers, strict=True)]
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{task}.requests.jsonl"
-        store.write_atomically(path, "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in requests))
+        atomic.write(path, "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in requests))
         if self.scores_file is not None:
             return read_scores(Path(self.scores_file), task, {question.id for question in questions})
         if self.base_url is not None:
@@ -99,14 +101,19 @@ class Judge:
 
     def request(self, task: str, question: Question, answer: Answer) -> dict[str, Any]:
         """One line for a judge."""
-        accepted = " <OR> ".join(question.answers)
+        accepted = " <OR> ".join(question.references)
         words = {"question": question.text, "accepted": accepted, "answer": answer.output}
         one_line = {name: " ".join(text.split()) for name, text in words.items()}  # the table has one line a question
         prompt = _FIELD.sub(lambda field: one_line[field[1]], self._template())
         return {
-            "id": question.id, "task": task, "question": question.text, "accepted": list(question.answers),
-            "answer": answer.output, "category": question.category, "prompt": prompt,
-        }  # fmt: skip
+            "id": question.id,
+            "task": task,
+            "question": question.text,
+            "accepted": list(question.references),
+            "answer": answer.output,
+            "category": question.category,
+            "prompt": prompt,
+        }
 
     def _template(self) -> str:
         if self.template is None:
@@ -159,9 +166,11 @@ class Judge:
 
     def _post(self, prompt: str, temperature: float) -> str:
         body = {
-            "model": self.model, "temperature": temperature, "max_tokens": 8,
+            "model": self.model,
+            "temperature": temperature,
+            "max_tokens": 8,
             "messages": [{"role": "user", "content": prompt}],
-        }  # fmt: skip
+        }
         headers = {"Content-Type": "application/json"}
         if key := os.environ.get(self.key_variable):
             headers["Authorization"] = f"Bearer {key}"
@@ -181,14 +190,14 @@ def read_scores(path: Path, task: str, ids: set[str]) -> dict[str, float]:
     """A judge's scores by question id.
 
     Raises:
-        ValueError: the file is missing or malformed, a score is no number from 0 to 1, or an id is unknown, double or
-            missing.
+        ValueError: the file is missing or malformed, a score is not a number from 0 to 1, or an id is unknown, double
+            or missing.
     """
     scores: dict[str, float] = {}
     for row in store.rows(path):
         key, score = str(row.get("id")), row.get("score")
         if key not in ids:
-            raise ValueError(f"{path}: {key!r} is no question of {task}.")
+            raise ValueError(f"{path}: {key!r} is not a question of {task}.")
         if key in scores:
             raise ValueError(f"{path}: {key!r} has two scores.")
         if isinstance(score, bool) or not isinstance(score, int | float) or not 0 <= score <= 1:
@@ -207,5 +216,5 @@ def _lines(path: Path) -> list[dict[str, Any]]:
         return []
     lines = path.read_text(encoding="utf-8").split("\n")
     if lines[-1]:
-        store.write_atomically(path, "".join(line + "\n" for line in lines[:-1]))
+        atomic.write(path, "".join(line + "\n" for line in lines[:-1]))
     return [json.loads(line) for line in lines[:-1]]

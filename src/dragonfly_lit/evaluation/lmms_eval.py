@@ -1,7 +1,7 @@
 """The model for users of lmms-eval: `python -m lmms_eval --model dragonfly_lit --model_args pretrained=FOLDER ...`.
 
 lmms-eval 0.7 finds the model through the entry point group `lmms_eval.models`. The package is imported when it asks,
-and never before: it is no dependency of ours.
+and never before: it is not a dependency of ours.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from PIL import Image
 
-from dragonfly_lit.evaluation.asks import Ask
-from dragonfly_lit.evaluation.generate import Generator
+from dragonfly_lit.evaluation.generate import BatchGenerator
+from dragonfly_lit.evaluation.requests import GenerationRequest
 from dragonfly_lit.models.dragonfly import DragonflyForConditionalGeneration
 from dragonfly_lit.processing.processor import DragonflyProcessor
 
@@ -25,7 +25,7 @@ MODEL_ID = "dragonfly_lit"
 DEFAULT_MAX_NEW_TOKENS = 1024
 """What lmms-eval's own models take when a task does not say."""
 _PLACEHOLDER = re.compile(r"<image(?: \d+)?>\s*")
-"""Where other models put their images; here they always stand in front."""
+"""Where other models put their images; here they always come first."""
 
 
 def manifest() -> Any:
@@ -42,7 +42,7 @@ def __getattr__(name: str) -> Any:
 
 
 def answer(
-    generator: Generator, prompts: Sequence[str], images: Sequence[Sequence[Image.Image]], options: Mapping
+    generator: BatchGenerator, prompts: Sequence[str], images: Sequence[Sequence[Image.Image]], options: Mapping
 ) -> list[str]:
     """Answers to prompts about PIL images, in their order.
 
@@ -53,17 +53,19 @@ def answer(
         options: lmms-eval's `generation_kwargs`: `max_new_tokens` and `until` count.
     """
     encoded = {id(image): _png(image) for group in images for image in group}
-    asks = [
-        Ask(
-            id=str(number), prompt=_PLACEHOLDER.sub("", prompt), image_keys=tuple(str(id(image)) for image in group),
+    requests = [
+        GenerationRequest(
+            id=str(number),
+            prompt=_PLACEHOLDER.sub("", prompt),
+            image_keys=tuple(str(id(image)) for image in group),
             read_images=partial(_read, [encoded[id(image)] for image in group]),
             max_new_tokens=int(options.get("max_new_tokens") or DEFAULT_MAX_NEW_TOKENS),
         )
         for number, (prompt, group) in enumerate(zip(prompts, images, strict=True))
-    ]  # fmt: skip
-    outputs = {reply.id: reply.output for replies in generator.answer(generator.plan(asks)) for reply in replies}
+    ]
+    outputs = {output.id: output.text for outputs in generator.answer(generator.plan(requests)) for output in outputs}
     until = options.get("until") or []
-    return [_cut(outputs[ask.id], [until] if isinstance(until, str) else until) for ask in asks]
+    return [_cut(outputs[request.id], [until] if isinstance(until, str) else until) for request in requests]
 
 
 def load(
@@ -76,8 +78,8 @@ def load(
     """
     if not Path(pretrained).is_dir():
         raise ValueError(
-            f"pretrained={pretrained} is no folder. Export a run with `python -m dragonfly_lit export`, or download a "
-            "released model first."
+            f"pretrained={pretrained} is not a folder. Export a run with `python -m dragonfly_lit export`, or download "
+            "a released model first."
         )
     kind = getattr(torch, dtype, None)
     if not isinstance(kind, torch.dtype):
@@ -113,9 +115,16 @@ def _model_class() -> type:
         is_simple = True
 
         def __init__(
-            self, pretrained: str, device: str = "cuda", dtype: str = "bfloat16", version: str | None = None,
-            vision: str | None = None, batch_tokens: int = 32768, batch_size: int | str = 1, max_batch_size: Any = None,
-        ) -> None:  # fmt: skip
+            self,
+            pretrained: str,
+            device: str = "cuda",
+            dtype: str = "bfloat16",
+            version: str | None = None,
+            vision: str | None = None,
+            batch_tokens: int = 32768,
+            batch_size: int | str = 1,
+            max_batch_size: Any = None,
+        ) -> None:
             super().__init__()
             from accelerate import Accelerator  # pyright: ignore[reportMissingImports]
 
@@ -124,7 +133,7 @@ def _model_class() -> type:
             if self._world_size > 1:
                 device = str(self.accelerator.device)
             self.model, processor = load(pretrained, device=device, dtype=dtype, version=version, vision=vision)
-            self.generator = Generator(self.model, processor, batch_tokens=int(batch_tokens))
+            self.generator = BatchGenerator(self.model, processor, batch_tokens=int(batch_tokens))
 
         def generate_until(self, requests: list) -> list[str]:
             """Greedy answers; every request has the options of its task."""

@@ -12,7 +12,7 @@ class PublishedRow:
 
     Attributes:
         task: our name of the benchmark.
-        metric: the key of our metric that it stands beside; `note` says where the source leaves its own rule open.
+        metric: the key of our metric that it is shown beside; `note` says where the source leaves its own rule open.
         model: the row's model.
         value: in the source's units, percent unless the metric is in points.
         source: where the number was read.

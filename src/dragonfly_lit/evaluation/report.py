@@ -13,9 +13,9 @@ from rich.box import SIMPLE
 from rich.table import Table
 
 from dragonfly_lit.evaluation import html
-from dragonfly_lit.evaluation.answers import write_atomically
 from dragonfly_lit.evaluation.intervals import LEVEL, SUMMARIES
 from dragonfly_lit.evaluation.scores import Scored
+from dragonfly_lit.io import atomic
 
 if TYPE_CHECKING:
     from dragonfly_lit.evaluation.runner import Settings
@@ -34,25 +34,30 @@ def results(
         "model": dict(model),
         "prompts": settings.prompts.name,
         "generation": {
-            "temperature": settings.temperature, "seed": settings.seed, "limit": settings.limit,
+            "temperature": settings.temperature,
+            "seed": settings.seed,
+            "limit": settings.limit,
             "max_new_tokens": settings.max_new_tokens,
         },
         "bootstrap": {
-            "level": LEVEL, "unit": "image", "seed": settings.seed, "resamples": settings.resamples,
+            "level": LEVEL,
+            "unit": "image",
+            "seed": settings.seed,
+            "resamples": settings.resamples,
             "resamples_of_summaries": min(SUMMARIES, settings.resamples),
         },
         "versions": {"python": platform.python_version(), **_versions()},
         "benchmarks": {one.entry["benchmark"]: one.entry for one in scored},
         "times": dict(times),
-    }  # fmt: skip
+    }
     return json.loads(json.dumps(found, allow_nan=False))  # as it will be read back: lists, no tuples
 
 
 def write(out: Path, results: Mapping[str, Any], scored: Sequence[Scored], settings: Settings) -> None:
     """Writes the three files into `out`."""
-    write_atomically(out / "results.json", json.dumps(results, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-    write_atomically(out / "results.md", markdown(results))
-    write_atomically(out / "report.html", html.page(results, scored, num_examples=settings.gallery))
+    atomic.write(out / "results.json", json.dumps(results, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    atomic.write(out / "results.md", markdown(results))
+    atomic.write(out / "report.html", html.page(results, scored, num_examples=settings.gallery))
 
 
 def markdown(results: Mapping[str, Any]) -> str:
@@ -88,7 +93,7 @@ def table(results: Mapping[str, Any]) -> Table:
 
 
 def headline_rows(entry: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The published rows that stand beside the headline."""
+    """The published rows shown beside the headline."""
     return [row for row in entry["published"] if row["metric"] == entry["headline"]]
 
 

@@ -23,14 +23,14 @@ from torch import nn
 from dragonfly_lit.evaluation import answers as store
 from dragonfly_lit.evaluation import report
 from dragonfly_lit.evaluation.answers import Answer
-from dragonfly_lit.evaluation.asks import Ask, AskBatch, Reply
-from dragonfly_lit.evaluation.generate import Generator
+from dragonfly_lit.evaluation.benchmarks.base import Question, Task
+from dragonfly_lit.evaluation.benchmarks.prompts import PromptBook
+from dragonfly_lit.evaluation.generate import BatchGenerator
 from dragonfly_lit.evaluation.judge import Judge
 from dragonfly_lit.evaluation.metrics.base import QuestionMetric
 from dragonfly_lit.evaluation.ranks import Ranks
+from dragonfly_lit.evaluation.requests import GenerationOutput, GenerationRequest, RequestBatch
 from dragonfly_lit.evaluation.scores import score
-from dragonfly_lit.evaluation.tasks.base import Question, Task
-from dragonfly_lit.evaluation.tasks.prompts import PromptBook
 
 log = logging.getLogger(__name__)
 
@@ -76,9 +76,14 @@ class Settings:
 
 
 def run(
-    tasks: Sequence[Task], *, model, processor, out: str | Path, settings: Settings,
+    tasks: Sequence[Task],
+    *,
+    model,
+    processor,
+    out: str | Path,
+    settings: Settings,
     fingerprint: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """Asks, scores and reports all benchmarks; every rank returns the results.
 
     Args:
@@ -96,7 +101,7 @@ def run(
     ranks, out, tasks = Ranks.join(), Path(out), _limited(tasks, settings)
     model.eval()
     identity = dict(fingerprint) if fingerprint is not None else weights_fingerprint(model)
-    generator = Generator(
+    generator = BatchGenerator(
         model, processor, batch_tokens=settings.batch_tokens, temperature=settings.temperature, seed=settings.seed
     )
     (out / "answers").mkdir(parents=True, exist_ok=True)
@@ -127,7 +132,7 @@ def score_predictions(task: Task, predictions: str | Path, out: str | Path, *, s
         settings: of which prompts, data root, limit, resamples, gallery and judge count.
 
     Raises:
-        ValueError: the file is of another benchmark, an id stands twice, is unknown or missing, or has no prediction.
+        ValueError: the file is of another benchmark, an id appears twice, is unknown or missing, or has no prediction.
     """
     (task,) = _limited([task], settings)
     out, path = Path(out), Path(predictions)
@@ -146,10 +151,15 @@ def score_predictions(task: Task, predictions: str | Path, out: str | Path, *, s
         key = store.answer_key(question, prompt=prompt, images=images, settings={}, model=identity)
         answers.append(
             Answer(
-                key=key, id=question.id, task=task.name, prompt=prompt, output=outputs[question.id],
-                images=list(images), zoom=zooms.get(question.id),
+                key=key,
+                id=question.id,
+                task=task.name,
+                prompt=prompt,
+                output=outputs[question.id],
+                images=list(images),
+                zoom=zooms.get(question.id),
             )
-        )  # fmt: skip
+        )
     (out / "answers").mkdir(parents=True, exist_ok=True)
     scored = score(task, questions, answers, settings=settings, out=out)
     results = report.results([scored], settings=settings, model=identity, times={})
@@ -176,7 +186,7 @@ def weights_fingerprint(model: nn.Module) -> dict[str, str]:
 def _limited(tasks: Sequence[Task], settings: Settings) -> list[Task]:
     names = [task.name for task in tasks]
     if len(set(names)) < len(names):
-        raise ValueError(f"a benchmark stands twice in {', '.join(names)}; its answers would share a file.")
+        raise ValueError(f"a benchmark appears twice in {', '.join(names)}; its answers would share a file.")
     return [task if settings.limit is None else replace(task, limit=settings.limit) for task in tasks]
 
 
@@ -184,7 +194,7 @@ class _Asking:
     """The questions of one benchmark on their way to answers."""
 
     def __init__(
-        self, task: Task, questions: Sequence[Question], generator: Generator, settings: Settings, model: Mapping
+        self, task: Task, questions: Sequence[Question], generator: BatchGenerator, settings: Settings, model: Mapping
     ) -> None:
         self.task, self.questions, self.generator, self.settings = task, questions, generator, settings
         self.metric: QuestionMetric | None = None if task.judged else task.metric(questions)
@@ -201,9 +211,11 @@ class _Asking:
         settings, generator = self.settings, self.generator
         drawn = {"temperature": settings.temperature, "seed": settings.seed} if settings.temperature else {}
         return {
-            "max_new_tokens": settings.max_new_tokens or self.task.max_new_tokens, **drawn,
-            "resize": generator.resize, "dtype": str(generator.model.dtype),
-        }  # fmt: skip
+            "max_new_tokens": settings.max_new_tokens or self.task.max_new_tokens,
+            **drawn,
+            "resize": generator.resize,
+            "dtype": str(generator.model.dtype),
+        }
 
     def ask(self, folder: Path, ranks: Ranks) -> dict[str, Any]:
         """Appends the answers that are not there yet to this rank's file; how many, in how many seconds."""
@@ -221,31 +233,34 @@ class _Asking:
         path = _file(folder, self.task.name, ranks.rank)
         with _progress(self.settings.progress and ranks.first) as bar:
             row = bar.add_task(self.task.name, total=total, completed=total - asked)
-            for replies in self.generator.answer(todo):
-                store.append(path, map(self._marked, replies))
-                bar.advance(row, len(replies))
+            for outputs in self.generator.answer(todo):
+                store.append(path, map(self._scored, outputs))
+                bar.advance(row, len(outputs))
         ranks.wait()
         seconds = time.perf_counter() - start
         return {"asked": len(missing), "seconds": round(seconds, 3), "per_second": round(len(missing) / seconds, 3)}
 
-    def _plan(self) -> list[AskBatch]:
+    def _plan(self) -> list[RequestBatch]:
         tokens = self._told()["max_new_tokens"]
         return self.generator.plan(
             [
-                Ask(
-                    id=question.id, prompt=self.blanks[question.id].prompt, max_new_tokens=tokens,
-                    image_keys=tuple(self.blanks[question.id].images), read_images=question.read_images,
+                GenerationRequest(
+                    id=question.id,
+                    prompt=self.blanks[question.id].prompt,
+                    max_new_tokens=tokens,
+                    image_keys=tuple(self.blanks[question.id].images),
+                    read_images=question.read_images,
                 )
                 for question in self.questions
             ]
-        )  # fmt: skip
+        )
 
-    def _marked(self, reply: Reply) -> Answer:
-        answer = replace(self.blanks[reply.id], output=reply.output, zoom=reply.zoom)
+    def _scored(self, output: GenerationOutput) -> Answer:
+        answer = replace(self.blanks[output.id], output=output.text, zoom=output.zoom)
         if self.metric is None:
             return answer
-        question = self.metric.questions[self.metric.rows[reply.id]]
-        return store.marked(answer, self.metric.mark(reply.output, question))
+        question = self.metric.questions[self.metric.rows[output.id]]
+        return store.scored(answer, self.metric.score(output.text, question))
 
     def merge(self, folder: Path) -> list[Answer]:
         """All answers in the order of the questions, in one file; files of the other ranks and old answers go."""

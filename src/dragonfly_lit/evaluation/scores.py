@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from dragonfly_lit.evaluation import answers as store
 from dragonfly_lit.evaluation.answers import Answer
+from dragonfly_lit.evaluation.benchmarks.base import Question, Task
 from dragonfly_lit.evaluation.intervals import Resamples, intervals
 from dragonfly_lit.evaluation.metrics.base import QuestionMetric
-from dragonfly_lit.evaluation.tasks.base import Question, Task
 
 if TYPE_CHECKING:
     from dragonfly_lit.evaluation.runner import Settings
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Scored:
-    """A benchmark with its answers, each marked unless a judge is still to do so.
+    """A benchmark with its answers, each scored unless a judge is still to do so.
 
     Attributes:
         questions: of the benchmark.
@@ -45,19 +45,25 @@ def score(
     metric = None if task.judged and judged is None else task.metric(questions, judged)
     if metric is not None:
         metric.distributed_available_fn = _alone
-        answers = [_mark(metric, question, answer) for question, answer in zip(questions, answers, strict=True)]
+        answers = [_scored(metric, question, answer) for question, answer in zip(questions, answers, strict=True)]
     path = out / "answers" / f"{task.name}.jsonl"
     store.replace(path, answers)
     template = settings.prompts.template(task.name)
     entry: dict[str, Any] = {
-        "benchmark": task.name, "split": task.split, "num_questions": len(questions),
-        "note": task.count_note(len(questions)), "headline": task.headline, "scale": task.scale,
+        "benchmark": task.name,
+        "split": task.split,
+        "num_questions": len(questions),
+        "note": task.count_note(len(questions)),
+        "headline": task.headline,
+        "scale": task.scale,
         "metric": None if metric is None else type(metric).__name__,
-        "parser": task.parser, "prompt": {"set": settings.prompts.name, **asdict(template)},
+        "parser": task.parser,
+        "prompt": {"set": settings.prompts.name, **asdict(template)},
         "max_new_tokens": settings.max_new_tokens or task.max_new_tokens,
-        "data": store.digest([[a.id, a.images, list(q.answers)] for a, q in zip(answers, questions, strict=True)]),
-        "answers": f"answers/{task.name}.jsonl", "published": [asdict(row) for row in task.published()],
-    }  # fmt: skip
+        "data": store.digest([[a.id, a.images, list(q.references)] for a, q in zip(answers, questions, strict=True)]),
+        "answers": f"answers/{task.name}.jsonl",
+        "published": [asdict(row) for row in task.published()],
+    }
     if metric is None:
         requests = f"judge/{task.name}.requests.jsonl"
         entry |= {"scores": {}, "intervals": {}, "unparsed": None, "num_empty": _num_empty(answers), "groups": {}}
@@ -72,9 +78,9 @@ def _alone() -> bool:
     return False
 
 
-def _mark(metric: QuestionMetric, question: Question, answer: Answer) -> Answer:
+def _scored(metric: QuestionMetric, question: Question, answer: Answer) -> Answer:
     metric.update(answer.output, question)
-    return store.marked(answer, metric.mark(answer.output, question))
+    return store.scored(answer, metric.score(answer.output, question))
 
 
 def _summary(metric: QuestionMetric, answers: Sequence[Answer], settings: Settings) -> dict[str, Any]:
@@ -99,7 +105,7 @@ def _num_empty(answers: Sequence[Answer]) -> int:
 
 
 def _groups(questions: Sequence[Question], answers: Sequence[Answer]) -> dict[str, dict[str, dict[str, Any]]]:
-    """The mean mark of a question by split and by category, where there are several."""
+    """The mean score of a question by split and by category, where there are several."""
     groups: dict[str, dict[str, dict[str, Any]]] = {}
     for kind in ("split", "category"):
         names = [getattr(question, kind) for question in questions]

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from dragonfly_lit.evaluation.answers import Answer
+from dragonfly_lit.evaluation.benchmarks.question import Question
 from dragonfly_lit.evaluation.intervals import Resamples, interval
-from dragonfly_lit.evaluation.tasks.question import Question
 
 
 def crop_of(box: Sequence[float], side: float, cols: int, rows: int) -> int:
@@ -81,7 +81,9 @@ def selection_recall(
         if not math.isnan(hit):
             by_split.setdefault(question.split, []).append(hit)
     return {
-        "recall": float(hits[known].mean()), "interval": interval(draws.means(hits)),
-        "random": float(chances[known].mean()), "num_questions": int(known.sum()),
+        "recall": float(hits[known].mean()),
+        "interval": interval(draws.means(hits)),
+        "random": float(chances[known].mean()),
+        "num_questions": int(known.sum()),
         "by_split": {name: sum(values) / len(values) for name, values in sorted(by_split.items())},
-    }  # fmt: skip
+    }

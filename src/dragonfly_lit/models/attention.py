@@ -97,9 +97,10 @@ def pack_runs(sample_ids: Int[Tensor, "rows tokens"], branch_ids: Int[Tensor, "r
     seen: list[list[_Run]] = []
     for i, run in enumerate(kept):
         before = [
-            other for other in kept[:i]
+            other
+            for other in kept[:i]
             if (other.row, other.sample) == (run.row, run.sample) and other.branch in (0, run.branch)
-        ]  # fmt: skip
+        ]
         seen.append([*before, run])
     query_lengths = tuple(run.end - run.start for run in kept)
     key_lengths = tuple(sum(r.end - r.start for r in keys) for keys in seen)
@@ -164,10 +165,15 @@ def _run_by_run(q: Tensor, k: Tensor, v: Tensor, packing: Packing, scaling: floa
             ones = torch.ones(num_queries, num_keys, dtype=torch.bool, device=q.device)
             mask = ones.tril(num_keys - num_queries)
         out = F.scaled_dot_product_attention(
-            query.transpose(0, 1)[None], key.transpose(0, 1)[None], value.transpose(0, 1)[None],
-            attn_mask=mask, is_causal=mask is None, scale=scaling, dropout_p=dropout,
+            query.transpose(0, 1)[None],
+            key.transpose(0, 1)[None],
+            value.transpose(0, 1)[None],
+            attn_mask=mask,
+            is_causal=mask is None,
+            scale=scaling,
+            dropout_p=dropout,
             enable_gqa=q.shape[1] != k.shape[1],
-        )  # fmt: skip
+        )
         outs.append(out[0].transpose(0, 1))
     return torch.cat(outs) if outs else q
 
@@ -184,9 +190,17 @@ def _flash_attn(q: Tensor, k: Tensor, v: Tensor, packing: Packing, scaling: floa
     from flash_attn import flash_attn_varlen_func  # pyright: ignore[reportMissingImports]
 
     return flash_attn_varlen_func(
-        q, k, v, packing.query_ends, packing.key_ends, max(packing.query_lengths), max(packing.key_lengths),
-        dropout_p=dropout, softmax_scale=scaling, causal=True,
-    )  # fmt: skip
+        q,
+        k,
+        v,
+        packing.query_ends,
+        packing.key_ends,
+        max(packing.query_lengths),
+        max(packing.key_lengths),
+        dropout_p=dropout,
+        softmax_scale=scaling,
+        causal=True,
+    )
 
 
 def _torch_varlen(q: Tensor, k: Tensor, v: Tensor, packing: Packing, scaling: float | None, dropout: float) -> Tensor:

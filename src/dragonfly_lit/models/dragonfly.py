@@ -143,12 +143,12 @@ class DragonflyForConditionalGeneration(Folders, ExactBuffers, Generating, PreTr
             question = None
             if question_mask is not None and self.layout.zoom.score == "question":
                 question = question_means(embeddings, slots, question_mask, sample_ids)
-            image_tokens, ranking = self.look(pixel_values, image_grids, question)
+            image_tokens, ranking = self.encode_images(pixel_values, image_grids, question)
             embeddings = fill_slots(embeddings, slots, image_tokens)
         else:
             slots_of_images(input_ids, self.config.image_token_id, 0, self.layout.num_slots)
-            embeddings = self._touch(embeddings)
-        hidden, cache = self._read(
+            embeddings = self._add_dummy_image(embeddings)
+        hidden, cache = self._decode(
             embeddings, attention_mask, position_ids, sample_ids, branch_ids, past_key_values, use_cache, kwargs
         )
         head = self.get_output_embeddings()
@@ -172,7 +172,7 @@ class DragonflyForConditionalGeneration(Folders, ExactBuffers, Generating, PreTr
         """
         return self(**inputs, labels=labels, label_weights=label_weights, sums_only=True)
 
-    def look(
+    def encode_images(
         self,
         pixel_values: UInt8[Tensor, "images crops 3 side side"],
         image_grids: Int[Tensor, "images 2 2"] | None = None,
@@ -222,7 +222,7 @@ class DragonflyForConditionalGeneration(Folders, ExactBuffers, Generating, PreTr
     def _tower_trains(self) -> bool:
         return self.training and torch.is_grad_enabled() and not self.vision.frozen
 
-    def _touch(self, embeddings: Tensor) -> Tensor:
+    def _add_dummy_image(self, embeddings: Tensor) -> Tensor:
         """Text only: a blank image at weight zero, where some other rank may have a real one and waits for this rank.
 
         Ranks that sum gradients need one of everything that trains; ranks that hold shards must gather the same
@@ -237,10 +237,10 @@ class DragonflyForConditionalGeneration(Folders, ExactBuffers, Generating, PreTr
         blank = torch.zeros(1, self.layout.zoom.num_crops, 3, side, side, dtype=torch.uint8, device=device)
         grids = torch.tensor([self.layout.grids(side, side)], device=device)
         question = (embeddings[:1, 0], torch.ones(1, dtype=torch.long, device=device))
-        tokens, _ = self.look(blank, grids, question)
+        tokens, _ = self.encode_images(blank, grids, question)
         return embeddings + (tokens.sum() * 0).to(embeddings.dtype)
 
-    def _read(
+    def _decode(
         self,
         embeddings: Tensor,
         attention_mask: Tensor | None,

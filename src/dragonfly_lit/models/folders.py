@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 from transformers import PreTrainedTokenizerBase
 
-from dragonfly_lit.models.parts import assemble
+from dragonfly_lit.models.backbones import assemble
 from dragonfly_lit.models.released import UNUSED_FILE, read_released, unused_beside, unused_tensors
 from dragonfly_lit.models.released_writing import write_released
 from dragonfly_lit.models.weights import Stored
@@ -49,7 +49,7 @@ class Folders:
             device: where to put them.
 
         Raises:
-            ValueError: a key is missing, left over or of another shape, or the tower's config is not to be had.
+            ValueError: a key is missing, left over or of another shape, or the tower's config was not found.
         """
         return read_released(cls, folder, vision=vision, version=version, dtype=dtype, device=device)
 
@@ -84,9 +84,17 @@ class Folders:
             ValueError: a part is not there, does not fit its config, or the tokenizer lacks a special token.
         """
         return assemble(
-            cls, vision=vision, language=language, tokenizer=tokenizer, zoom=zoom, image_size=image_size,
-            feature_layer=feature_layer, dtype=dtype, device=device, seed=seed,
-        )  # fmt: skip
+            cls,
+            vision=vision,
+            language=language,
+            tokenizer=tokenizer,
+            zoom=zoom,
+            image_size=image_size,
+            feature_layer=feature_layer,
+            dtype=dtype,
+            device=device,
+            seed=seed,
+        )
 
     def save_released(self: Any, folder: str | Path, max_shard_size: str = "5GB") -> None:
         """Save as a folder that the released code loads: its key names, its config, the tower's unused layers too.

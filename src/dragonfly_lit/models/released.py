@@ -50,7 +50,7 @@ def vision_config_of(vision: str | Path | None, folder: Path, named: str | None)
             continue
         return getattr(config, "vision_config", config)
     raise ValueError(
-        f"The config of the vision tower of {folder} ({named or 'not named'}) is not to be had: "
+        f"The config of the vision tower of {folder} ({named or 'not named'}) was not found: "
         f"{' or '.join(map(str, candidates))} is neither a folder with a config.json nor a name in the local cache. "
         "Give vision=FOLDER."
     )

@@ -44,10 +44,13 @@ def _check_releasable(config: DragonflyConfig) -> None:
     zoom = Zoom(**config.zoom)
     if zoom not in ZOOMS.values():
         differ = {
-            version: ", ".join(f"{k}={v!r} (released {getattr(released, k)!r})" for k, v in vars(zoom).items()
-                               if v != getattr(released, k))
+            version: ", ".join(
+                f"{k}={v!r} (released {getattr(released, k)!r})"
+                for k, v in vars(zoom).items()
+                if v != getattr(released, k)
+            )
             for version, released in ZOOMS.items()
-        }  # fmt: skip
+        }
         nearest = min(differ, key=lambda version: differ[version].count("="))
         raise ValueError(
             f"The released code cannot compute this model: zoom.{differ[nearest]} differs from {nearest}. "

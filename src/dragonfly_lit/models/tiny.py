@@ -33,16 +33,29 @@ def tiny_config(
         overrides: other fields of DragonflyConfig.
     """
     vision_fields = {
-        "model_type": "clip_vision_model", "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3,
-        "num_attention_heads": 2, "image_size": 32, "patch_size": 8,
-    } | (vision or {})  # fmt: skip
+        "model_type": "clip_vision_model",
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 2,
+        "image_size": 32,
+        "patch_size": 8,
+    } | (vision or {})
     text_fields = {
-        "model_type": "llama", "vocab_size": NUM_WORDS, "hidden_size": 48, "intermediate_size": 96,
-        "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 12,
-        "max_position_embeddings": 2048, "tie_word_embeddings": False,
-        "bos_token_id": _IDS[tokens.BEGIN_OF_TEXT], "eos_token_id": _IDS[tokens.END_OF_TURN],
+        "model_type": "llama",
+        "vocab_size": NUM_WORDS,
+        "hidden_size": 48,
+        "intermediate_size": 96,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 12,
+        "max_position_embeddings": 2048,
+        "tie_word_embeddings": False,
+        "bos_token_id": _IDS[tokens.BEGIN_OF_TEXT],
+        "eos_token_id": _IDS[tokens.END_OF_TURN],
         "pad_token_id": None,
-    } | (text or {})  # fmt: skip
+    } | (text or {})
     zoom_fields = {"medium_crops": 4, "high_crops": 8, "top_k": 1} | (zoom or {})
     fields: dict[str, Any] = {
         "image_token_id": _IDS[tokens.IMAGE],

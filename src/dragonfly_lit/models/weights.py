@@ -115,11 +115,15 @@ def _in_safetensors(file: Path) -> dict[str, Stored]:
     stamp = file.stat().st_mtime_ns
     return {
         key: Stored(
-            key=key, file=file, offset=8 + size + facts["data_offsets"][0], shape=tuple(facts["shape"]),
-            dtype=_DTYPES[facts["dtype"]], stamp=stamp,
+            key=key,
+            file=file,
+            offset=8 + size + facts["data_offsets"][0],
+            shape=tuple(facts["shape"]),
+            dtype=_DTYPES[facts["dtype"]],
+            stamp=stamp,
         )
         for key, facts in header.items()
-    }  # fmt: skip
+    }
 
 
 def _in_pickle(file: Path) -> dict[str, Stored]:
@@ -133,9 +137,13 @@ def _in_pickle(file: Path) -> dict[str, Stored]:
         if offset is None or not tensor.is_contiguous():
             raise ValueError(f"{file} stores {key} in an old or strided form. Save it again with safetensors.")
         stored[key] = Stored(
-            key=key, file=file, offset=offset + tensor.storage_offset() * tensor.element_size(),
-            shape=tuple(tensor.shape), dtype=tensor.dtype, stamp=stamp,
-        )  # fmt: skip
+            key=key,
+            file=file,
+            offset=offset + tensor.storage_offset() * tensor.element_size(),
+            shape=tuple(tensor.shape),
+            dtype=tensor.dtype,
+            stamp=stamp,
+        )
     return stored
 
 

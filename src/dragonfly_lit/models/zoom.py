@@ -72,8 +72,10 @@ def crop_regions(zoom: Zoom, num_images: int, grids: Int[Tensor, "images 2 2"] |
     medium = torch.arange(zoom.num_medium, device=device)
     overlap = torch.ones((), dtype=torch.long, device=device)
     medium_cols, high_cols = grids[:, 0, 0], grids[:, 1, 0]
-    places = ((medium % medium_cols[:, None], high % high_cols[:, None]),
-              (medium // medium_cols[:, None], high // high_cols[:, None]))  # fmt: skip
+    places = (
+        (medium % medium_cols[:, None], high % high_cols[:, None]),
+        (medium // medium_cols[:, None], high // high_cols[:, None]),
+    )
     for axis, (in_medium, in_high) in enumerate(places):
         # In units of 1 / (medium * high) of the image's side, so that everything stays an integer.
         num_medium, num_high = grids[:, 0, axis, None, None], grids[:, 1, axis, None, None]

@@ -32,7 +32,7 @@ class SpecialIds:
 
 
 @dataclass(kw_only=True)
-class Marked:
+class TokenizedText:
     """Token ids, and for each whether it is supervised (an answer and its end) and whether it is of the question."""
 
     ids: list[int] = field(default_factory=list)
@@ -49,7 +49,7 @@ class Marked:
         self.answer.extend([answer] * added)
         self.question.extend([question] * added)
 
-    def append(self, other: Marked) -> None:
+    def append(self, other: TokenizedText) -> None:
         self.ids.extend(other.ids)
         self.answer.extend(other.answer)
         self.question.extend(other.question)
@@ -79,7 +79,7 @@ def add_structural_tokens(tokenizer: PreTrainedTokenizerBase) -> int:
     return num_added
 
 
-def mark(tokenizer: PreTrainedTokenizerBase, text: str) -> Marked:
+def tokenize(tokenizer: PreTrainedTokenizerBase, text: str) -> TokenizedText:
     """The tokens of a text in the Llama-3 format: no `<|begin_of_text|>` is added, no image expanded.
 
     An answer is the text of an assistant's turn with its `<|eot_id|>`. The question is the text of the user's turns
@@ -94,7 +94,9 @@ def mark(tokenizer: PreTrainedTokenizerBase, text: str) -> Marked:
         questions = [Span("user", 0, len(text), len(text))]
     # Only the ends count: byte-level tokenizers may trim white space from a token's start.
     ends = [end for _, end in encoded["offset_mapping"]]
-    return Marked(ids=list(encoded["input_ids"]), answer=_inside(ends, answers), question=_inside(ends, questions))
+    return TokenizedText(
+        ids=list(encoded["input_ids"]), answer=_inside(ends, answers), question=_inside(ends, questions)
+    )
 
 
 def _inside(ends: list[int], spans: list[Span]) -> list[bool]:
@@ -105,11 +107,11 @@ def _inside(ends: list[int], spans: list[Span]) -> list[bool]:
     return inside
 
 
-def expand_images(marked: Marked, layout: Layout, ids: SpecialIds) -> Marked:
-    """`marked` with each image placeholder replaced by the tokens of an image, none of them supervised."""
+def expand_images(tokenized: TokenizedText, layout: Layout, ids: SpecialIds) -> TokenizedText:
+    """`tokenized` with each image placeholder replaced by the tokens of an image, none of them supervised."""
     image = layout.image_ids(ids.image, ids.newline)
-    expanded = Marked()
-    for token, answer, question in zip(marked.ids, marked.answer, marked.question, strict=True):
+    expanded = TokenizedText()
+    for token, answer, question in zip(tokenized.ids, tokenized.answer, tokenized.question, strict=True):
         if token == ids.image:
             expanded.extend(image)
         else:
@@ -118,5 +120,5 @@ def expand_images(marked: Marked, layout: Layout, ids: SpecialIds) -> Marked:
 
 
 def to_row(values: list[int] | list[bool]) -> Int[Tensor, " tokens"] | Bool[Tensor, " tokens"]:
-    """What `Marked` lists of its tokens, as a tensor: by numpy, which takes a tenth of torch's time over a list."""
+    """What `TokenizedText` lists, as a tensor: by numpy, which takes a tenth of torch's time over a list."""
     return torch.from_numpy(np.array(values))

@@ -22,7 +22,7 @@ def decode(data: bytes | Path, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     Of an animation the first frame is taken. The size is checked in the header, before a pixel is decoded.
 
     Raises:
-        ValueError: the file is no image of a known format, is damaged, or has more than `max_pixels` pixels.
+        ValueError: the file is not an image of a known format, is damaged, or has more than `max_pixels` pixels.
     """
     name = str(data) if isinstance(data, Path) else f"of {len(data)} bytes"
     try:

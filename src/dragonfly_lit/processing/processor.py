@@ -20,7 +20,7 @@ from transformers import (
 
 from dragonfly_lit.processing.batches import Side, pad_rows
 from dragonfly_lit.processing.crops import Resize
-from dragonfly_lit.processing.encoding import Marked, expand_images, mark, special_ids, to_row
+from dragonfly_lit.processing.encoding import TokenizedText, expand_images, special_ids, to_row, tokenize
 from dragonfly_lit.processing.image_processor import DragonflyImageProcessor, ImageInput
 from dragonfly_lit.processing.sequences import Supervise
 from dragonfly_lit.spec.layout import Layout
@@ -177,7 +177,7 @@ class DragonflyProcessor(ProcessorMixin):
         data |= self.image_processor([image for group in nested for image in group])
         return BatchFeature(data)
 
-    def _encode(self, text: str, num_images: int, supervise: Supervise | None, limit: int | None) -> Marked:
+    def _encode(self, text: str, num_images: int, supervise: Supervise | None, limit: int | None) -> TokenizedText:
         placeholders = text.count(IMAGE)
         if placeholders == 0:
             text = IMAGE * num_images + text
@@ -191,17 +191,17 @@ class DragonflyProcessor(ProcessorMixin):
             body = body[len(IMAGE) :]
         if not body.startswith(BEGIN_OF_TEXT):
             text = text[: len(text) - len(body)] + BEGIN_OF_TEXT + body
-        marked = expand_images(mark(self.tokenizer, text), self.layout, self.ids)
+        tokenized = expand_images(tokenize(self.tokenizer, text), self.layout, self.ids)
         if supervise == "all":
-            marked.extend([self.ids.end])
-            begin = marked.ids.index(self.ids.begin)
-            marked.answer = [i > begin and token != self.ids.image for i, token in enumerate(marked.ids)]
-        if limit is not None and len(marked) > limit:
+            tokenized.extend([self.ids.end])
+            begin = tokenized.ids.index(self.ids.begin)
+            tokenized.answer = [i > begin and token != self.ids.image for i, token in enumerate(tokenized.ids)]
+        if limit is not None and len(tokenized) > limit:
             raise ValueError(
-                f"the text {text!r:.60} takes {len(marked)} tokens, {num_images * self.layout.num_tokens} of them for "
-                f"{num_images} images, more than max_length={limit}. Shorten it, or use a zoom with fewer tokens."
+                f"the text {text!r:.60} takes {len(tokenized)} tokens, {num_images * self.layout.num_tokens} of them "
+                f"for {num_images} images, more than max_length={limit}. Shorten it, or use a zoom with fewer tokens."
             )
-        return marked
+        return tokenized
 
 
 def _nest(images: Any, num_texts: int, *, single: bool) -> list[list[ImageInput]]:

@@ -14,7 +14,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from dragonfly_lit.processing.crops import Resize, cut
-from dragonfly_lit.processing.encoding import Marked, mark, special_ids, to_row
+from dragonfly_lit.processing.encoding import TokenizedText, special_ids, to_row, tokenize
 from dragonfly_lit.processing.prompts import render
 from dragonfly_lit.spec.layout import Layout
 from dragonfly_lit.spec.records import Sample, Sequence, Turn
@@ -38,11 +38,11 @@ class LengthCounts:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Draft:
+class _TokenizedSample:
     """A sample's tokens, still as lists: the trunk, then its branches."""
 
-    trunk: Marked
-    branches: tuple[Marked, ...] = ()
+    trunk: TokenizedText
+    branches: tuple[TokenizedText, ...] = ()
     num_images: int
     num_turns_cut: int = 0
 
@@ -100,22 +100,22 @@ class SequenceBuilder:
                 cannot share an image, or a turn holds a structural token.
         """
         try:
-            draft = self._fit(sample.turns, len(sample.images), share_image=sample.share_image)
+            tokenized = self._fit(sample.turns, len(sample.images), share_image=sample.share_image)
         except TooLongError as error:
             self.counts.samples_refused += 1
             raise TooLongError(f"sample {sample.key}: {error}") from error
         except ValueError as error:
             raise ValueError(f"sample {sample.key}: {error}") from error
-        self.counts.samples_cut += draft.num_turns_cut > 0
-        self.counts.turns_cut += draft.num_turns_cut
-        images = sample.images[: draft.num_images]
-        return self._assemble(sample, draft, tuple(cut(image, self.layout, self.resize) for image in images))
+        self.counts.samples_cut += tokenized.num_turns_cut > 0
+        self.counts.turns_cut += tokenized.num_turns_cut
+        images = sample.images[: tokenized.num_images]
+        return self._assemble(sample, tokenized, tuple(cut(image, self.layout, self.resize) for image in images))
 
     def num_tokens(self, turns: Seq[Turn], num_images: int, *, share_image: bool = False) -> int:
         """Length of the sequence that `build` would give, without looking at an image; it raises what `build` would."""
         return len(self._fit(turns, num_images, share_image=share_image))
 
-    def _fit(self, turns: Seq[Turn], num_images: int, *, share_image: bool) -> _Draft:
+    def _fit(self, turns: Seq[Turn], num_images: int, *, share_image: bool) -> _TokenizedSample:
         _check_turns(turns, num_images, share_image=share_image)
         zoom = self.layout.zoom
         if share_image and zoom.score == "question" and zoom.selects and sum(t.role == "user" for t in turns) > 1:
@@ -125,23 +125,26 @@ class SequenceBuilder:
             )
         kept = len(turns)
         while True:
-            draft = self._draft(turns[:kept], _images_of(turns, kept, num_images), len(turns) - kept, share_image)
-            if len(draft) <= self.max_tokens:
+            tokenized = self._tokenize(
+                turns[:kept], _images_of(turns, kept, num_images), len(turns) - kept, share_image
+            )
+            if len(tokenized) <= self.max_tokens:
                 break
             shorter = _last_answer(turns[: kept - 1])
             if self.too_long == "refuse" or not shorter:
                 raise TooLongError(
-                    f"{len(draft)} tokens ({draft.num_images} images) are more than max_tokens={self.max_tokens}"
+                    f"{len(tokenized)} tokens ({tokenized.num_images} images) are more than "
+                    f"max_tokens={self.max_tokens}"
                     + ("" if shorter else ", and there is no earlier exchange to cut to")
                     + ". Raise max_tokens, or use a zoom with fewer tokens an image."
                 )
             kept = shorter
-        if not any(any(part.answer) for part in (draft.trunk, *draft.branches)):
+        if not any(any(part.answer) for part in (tokenized.trunk, *tokenized.branches)):
             raise ValueError("no turn of the assistant: there is nothing to learn. Leave the sample out.")
-        return draft
+        return tokenized
 
-    def _draft(self, turns: Seq[Turn], num_images: int, num_turns_cut: int, share_image: bool) -> _Draft:
-        trunk = Marked()
+    def _tokenize(self, turns: Seq[Turn], num_images: int, num_turns_cut: int, share_image: bool) -> _TokenizedSample:
+        trunk = TokenizedText()
         for _ in range(num_images):
             trunk.extend(self._image)
         trunk.extend([self.ids.begin])
@@ -153,20 +156,20 @@ class SequenceBuilder:
         else:
             trunk.append(self._text(turns))
             branches = ()
-        return _Draft(trunk=trunk, branches=branches, num_images=num_images, num_turns_cut=num_turns_cut)
+        return _TokenizedSample(trunk=trunk, branches=branches, num_images=num_images, num_turns_cut=num_turns_cut)
 
-    def _text(self, turns: Seq[Turn], *, closed: bool = True) -> Marked:
-        marked = mark(self.tokenizer, render(turns))
+    def _text(self, turns: Seq[Turn], *, closed: bool = True) -> TokenizedText:
+        tokenized = tokenize(self.tokenizer, render(turns))
         if self.supervise == "all":
-            marked.answer = [True] * len(marked)
+            tokenized.answer = [True] * len(tokenized)
             if closed:
-                marked.extend([self.ids.end], answer=True)
-        return marked
+                tokenized.extend([self.ids.end], answer=True)
+        return tokenized
 
-    def _assemble(self, sample: Sample, draft: _Draft, crops: tuple) -> Sequence:
-        whole, positions, branch_ids = Marked(), [], []
-        for branch, part in enumerate((draft.trunk, *draft.branches)):
-            start = 0 if branch == 0 else len(draft.trunk)
+    def _assemble(self, sample: Sample, tokenized: _TokenizedSample, crops: tuple) -> Sequence:
+        whole, positions, branch_ids = TokenizedText(), [], []
+        for branch, part in enumerate((tokenized.trunk, *tokenized.branches)):
+            start = 0 if branch == 0 else len(tokenized.trunk)
             # A branch follows another one in the row but not in what it sees: its first token has nothing to be
             # predicted from, nor has the first of all.
             part.answer[0] = False

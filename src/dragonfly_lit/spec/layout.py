@@ -19,7 +19,7 @@ SCORES = ("pooled", "max", "question")
 HIGH_GRIDS = ("best", "medium")
 
 LONGEST_ASPECT = 6
-"""Grids narrower than 1:6 are no candidates: the released 24 crops stop at 2x12."""
+"""Grids narrower than 1:6 are not candidates: the released 24 crops stop at 2x12."""
 
 
 class Grid(NamedTuple):

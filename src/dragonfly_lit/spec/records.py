@@ -128,8 +128,14 @@ class Batch:
     def model_inputs(self) -> dict[str, Tensor | None]:
         """The arguments of the model's forward, without labels."""
         names = (
-            "input_ids", "position_ids", "sample_ids", "branch_ids", "question_mask", "pixel_values", "image_grids",
-        )  # fmt: skip
+            "input_ids",
+            "position_ids",
+            "sample_ids",
+            "branch_ids",
+            "question_mask",
+            "pixel_values",
+            "image_grids",
+        )
         return {name: getattr(self, name) for name in names}
 
     @property

@@ -22,5 +22,5 @@ LAYOUTS: dict[Version, Layout] = {
 def released_zoom(version: str) -> Zoom:
     """The zoom of a released version, or a ValueError that names the versions there are."""
     if version not in get_args(Version):
-        raise ValueError(f"version={version!r} is no released Dragonfly. Use one of {', '.join(get_args(Version))}.")
+        raise ValueError(f"version={version!r} is not a released Dragonfly. Use one of {', '.join(get_args(Version))}.")
     return ZOOMS[version]  # pyright: ignore[reportArgumentType]  (checked just above)

@@ -39,8 +39,11 @@ def record_to_json(record: Record) -> dict[str, Any]:
         for t in record.turns
     ]
     fields: dict[str, Any] = {
-        "id": record.key, "conversations": conversations, "source": record.source, "licence": record.licence,
-    }  # fmt: skip
+        "id": record.key,
+        "conversations": conversations,
+        "source": record.source,
+        "licence": record.licence,
+    }
     if record.share_image:
         fields["share_image"] = True
     if record.meta:
@@ -58,10 +61,14 @@ def record_from_json(key: str, fields: Mapping[str, Any], images: tuple[bytes, .
     if not isinstance(conversations, list) or not conversations:
         raise ValueError(f"record {key}: 'conversations' must be a list of turns, not {conversations!r:.60}.")
     record = Record(
-        key=key, source=str(fields.get("source", "")), licence=str(fields.get("licence", "")),
-        turns=tuple(_turn(key, turn) for turn in conversations), images=images,
-        share_image=bool(fields.get("share_image", False)), meta=fields.get("meta") or {},
-    )  # fmt: skip
+        key=key,
+        source=str(fields.get("source", "")),
+        licence=str(fields.get("licence", "")),
+        turns=tuple(_turn(key, turn) for turn in conversations),
+        images=images,
+        share_image=bool(fields.get("share_image", False)),
+        meta=fields.get("meta") or {},
+    )
     placeholders = sum(turn.num_images for turn in record.turns)
     if placeholders != len(images):
         raise ValueError(

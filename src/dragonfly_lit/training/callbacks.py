@@ -8,9 +8,9 @@ from typing import Any
 
 from lightning.pytorch.callbacks import Callback
 
+from dragonfly_lit.training.checkpoint.callback import Checkpoints
 from dragonfly_lit.training.logs import Answer, AnswerLog, SampleLog
 from dragonfly_lit.training.progress import Bar, StartTable
-from dragonfly_lit.training.saving import Checkpoints
 from dragonfly_lit.training.survival import BadSteps, Preemption
 from dragonfly_lit.training.telemetry import Telemetry
 

@@ -13,15 +13,15 @@ from torch.distributed.fsdp import FSDPModule
 from torch.optim import AdamW
 
 from dragonfly_lit.spec.records import Batch
-from dragonfly_lit.training.checkpoint_files import CheckpointInfo
-from dragonfly_lit.training.checkpoints import check_init_from, check_resume, load_weights, network_tensors
+from dragonfly_lit.training.checkpoint.format import CheckpointInfo
+from dragonfly_lit.training.checkpoint.locate import check_init_from, check_resume, load_weights, network_tensors
 from dragonfly_lit.training.lora import add_adapters, lora_scale
 from dragonfly_lit.training.network import StepLoss, TrainingNetwork
-from dragonfly_lit.training.optimizer import build_optimizer, group_names, state_tensors, undecayed
+from dragonfly_lit.training.optimizer import build_optimizer, group_names, no_decay_names, state_tensors
 from dragonfly_lit.training.precision import cast_weights, check_precision, to_fp8
 from dragonfly_lit.training.sharding import blocks
-from dragonfly_lit.training.stages import Claim, Stage, claims, freeze
-from dragonfly_lit.training.update import Refuse, StepReport, prepare_update
+from dragonfly_lit.training.stages import ParamGroup, Stage, freeze, param_groups
+from dragonfly_lit.training.update import SkipRule, StepReport, prepare_update
 
 
 class TrainingModule(pl.LightningModule):
@@ -61,8 +61,8 @@ class TrainingModule(pl.LightningModule):
         """Of the last optimizer step."""
         self.stop_after_step = False
         """Set by a callback of any rank; every rank's report says so after the next step."""
-        self.refuse: Refuse | None = None
-        """Asked with loss and gradient norm of every step; a reason refuses it."""
+        self.skip_rule: SkipRule | None = None
+        """Asked with loss and gradient norm of every step; a reason skips it."""
 
     def configure_model(self) -> None:
         if self.network is not None:
@@ -78,7 +78,7 @@ class TrainingModule(pl.LightningModule):
         cast_weights(model, self.precision)
         if self.precision == "fp8":
             to_fp8(blocks(model.language))
-        self.spared = undecayed(model)
+        self.no_decay = no_decay_names(model)
         self.network = TrainingNetwork(model, self.precision)
         arrange = getattr(self.trainer.strategy, "arrange", None)
         if arrange is not None:
@@ -107,11 +107,11 @@ class TrainingModule(pl.LightningModule):
         self.model.train()  # not at an epoch's start: a run that resumes within an epoch does not come by there
 
     def configure_optimizers(self) -> AdamW:
-        return build_optimizer(self.claims(), self.spared, self.stage)
+        return build_optimizer(self.param_groups(), self.no_decay, self.stage)
 
-    def claims(self) -> list[Claim]:
+    def param_groups(self) -> list[ParamGroup]:
         """What trains, with its live parameters."""
-        return claims(self.model, self.stage.groups)
+        return param_groups(self.model, self.stage.groups)
 
     def configure_gradient_clipping(self, optimizer, gradient_clip_val=None, gradient_clip_algorithm=None) -> None:
         """After the last backward of an optimizer step: everything that happens to gradients happens here."""
@@ -125,7 +125,7 @@ class TrainingModule(pl.LightningModule):
             weight=weight,
             divided_by=self.trainer.accumulate_grad_batches * self.trainer.world_size,
             stop=self.stop_after_step,
-            refuse=self.refuse,
+            skip_rule=self.skip_rule,
         )
 
     def checkpoint_tensors(self, trainable_only: bool) -> dict[str, Tensor]:
@@ -138,11 +138,15 @@ class TrainingModule(pl.LightningModule):
         """What a checkpoint of now is."""
         optimizer: Any = self.optimizers(use_pl_optimizer=False)
         return CheckpointInfo(
-            stage=self.stage.name, model=self.model_name, step=self.trainer.global_step, steps=self.stage.steps,
-            groups=group_names(optimizer), trainable_only=trainable_only,
+            stage=self.stage.name,
+            model=self.model_name,
+            step=self.trainer.global_step,
+            steps=self.stage.steps,
+            groups=group_names(optimizer),
+            trainable_only=trainable_only,
             init_from=None if self.init_from is None else str(Path(self.init_from).resolve()),
             lora_scale=lora_scale(self.stage.lora),
-        )  # fmt: skip
+        )
 
     def check_resume(self, info: CheckpointInfo, folder: Path) -> None:
         """Refuses to go on from another stage, model or set of weights."""

@@ -10,12 +10,12 @@ from torch import nn
 from torch.optim import AdamW
 
 from dragonfly_lit.training.network import named_weights, plain_name
-from dragonfly_lit.training.stages import Claim, Stage
+from dragonfly_lit.training.stages import ParamGroup, Stage
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
-def undecayed(model: nn.Module) -> set[str]:
+def no_decay_names(model: nn.Module) -> set[str]:
     """Names of weights that weight decay spares: embeddings, and whatever has fewer than two axes (norms, biases)."""
     embeddings = {
         plain_name(f"{prefix}.{name}" if prefix else name)
@@ -26,25 +26,25 @@ def undecayed(model: nn.Module) -> set[str]:
     return embeddings | {name for name, p in named_weights(model).items() if p.ndim < 2}
 
 
-def build_optimizer(claims: Sequence[Claim], spared: set[str], stage: Stage) -> AdamW:
+def build_optimizer(param_groups: Sequence[ParamGroup], no_decay: set[str], stage: Stage) -> AdamW:
     """AdamW over the claimed weights, each group once with and once without weight decay.
 
     Each group of the result carries `name`, `names` (of its parameters), `peak_lr`, `from_step` and `until_step`.
     The fused kernel is used where every weight lies on a device that has one.
     """
     groups: list[dict[str, Any]] = []
-    for claim in claims:
+    for param_group in param_groups:
         for decays in (True, False):
-            mine = {name: p for name, p in claim.parameters.items() if (name not in spared) is decays}
+            mine = {name: p for name, p in param_group.parameters.items() if (name not in no_decay) is decays}
             if mine:
                 groups.append(
                     {
                         "params": list(mine.values()),
-                        "lr": claim.group.lr,
-                        "weight_decay": claim.group.weight_decay if decays else 0.0,
-                        "name": claim.group.name + ("" if decays else " (no decay)"),
+                        "lr": param_group.group.lr,
+                        "weight_decay": param_group.group.weight_decay if decays else 0.0,
+                        "name": param_group.group.name + ("" if decays else " (no decay)"),
                         "names": list(mine),
-                        "group": claim.group,
+                        "group": param_group.group,
                     }
                 )
     optimizer = AdamW(groups, betas=(stage.betas[0], stage.betas[1]), eps=stage.eps, fused=True)

@@ -14,13 +14,13 @@ from rich.table import Table
 
 from dragonfly_lit.spec.layout import Layout
 from dragonfly_lit.spec.records import Batch
-from dragonfly_lit.training.stages import Claim
+from dragonfly_lit.training.stages import ParamGroup
 
 
 class Bar(ProgressBar):
     """Steps done, loss, learning rate, samples and tokens a second, time left.
 
-    Where the output is no terminal, a line every 30 seconds and one at the end.
+    Where the output is not a terminal, a line every 30 seconds and one at the end.
     """
 
     def __init__(self) -> None:
@@ -41,9 +41,13 @@ class Bar(ProgressBar):
         self._since = self._printed = time.perf_counter()
         if trainer.is_global_zero and sys.stdout.isatty():
             progress = Progress(
-                TextColumn("stage {task.fields[stage]}"), BarColumn(), MofNCompleteColumn(),
-                TextColumn("{task.fields[text]}"), TimeRemainingColumn(), console=self._console,
-            )  # fmt: skip
+                TextColumn("stage {task.fields[stage]}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[text]}"),
+                TimeRemainingColumn(),
+                console=self._console,
+            )
             progress.start()
             self._progress = progress
             self._task = progress.add_task(
@@ -69,13 +73,16 @@ class Bar(ProgressBar):
             self._console.print(
                 f"stage {pl_module.stage.name} step {step}/{pl_module.stage.steps} {self._text(pl_module)} "
                 f"left {time.strftime('%H:%M:%S', time.gmtime(left)) if left < 86400 else f'{left / 86400:.1f} days'}",
-                highlight=False, soft_wrap=True,
-            )  # fmt: skip
+                highlight=False,
+                soft_wrap=True,
+            )
 
     def _text(self, pl_module: Any) -> str:
         seconds = time.perf_counter() - self._since
         report = pl_module.report
-        moving = [claim.group.lr for claim in pl_module.claims() if claim.group.moves(report.step)]
+        moving = [
+            param_group.group.lr for param_group in pl_module.param_groups() if param_group.group.moves(report.step)
+        ]
         return (
             f"loss {self._loss:.4f} lr {report.lr * max(moving, default=0.0):.2e} "
             f"{self._samples / seconds:.1f} samples/s {self._tokens / seconds:,.0f} tokens/s"
@@ -98,11 +105,11 @@ class StartTable(pl.Callback):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         if trainer.is_global_zero:
-            table = start_table(pl_module.model, pl_module.claims(), pl_module.stage.name)
+            table = start_table(pl_module.model, pl_module.param_groups(), pl_module.stage.name)
             Console().print(table, image_cost(pl_module.model.config.layout), sep="\n", highlight=False)
 
 
-def start_table(model: Any, claims: list[Claim], stage: str) -> Table:
+def start_table(model: Any, param_groups: list[ParamGroup], stage: str) -> Table:
     """Weights of each part, trained and frozen, and how its groups learn."""
     table = Table(title=f"Stage {stage}", title_justify="left")
     for header, side in (("part", "left"), ("trained", "right"), ("frozen", "right"), ("learning rate", "left")):
@@ -113,7 +120,7 @@ def start_table(model: Any, claims: list[Claim], stage: str) -> Table:
         if not any(counts):
             continue
         sums = [a + b for a, b in zip(sums, counts, strict=True)]
-        groups = [c.group for c in claims if any(name.startswith(f"{part}.") for name in c.parameters)]
+        groups = [c.group for c in param_groups if any(name.startswith(f"{part}.") for name in c.parameters)]
         table.add_row(part, *(f"{n:,}" if n else "-" for n in counts), ", ".join(map(_pace, groups)))
     table.add_section()
     table.add_row("all", *(f"{n:,}" if n else "-" for n in sums), "")

@@ -125,7 +125,7 @@ class Stage:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Claim:
+class ParamGroup:
     """The parameters that one group of a stage trains, by name."""
 
     group: Group
@@ -136,7 +136,7 @@ class Claim:
         return sum(p.numel() for p in self.parameters.values())
 
 
-def claims(model: nn.Module, groups: Sequence[Group]) -> list[Claim]:
+def param_groups(model: nn.Module, groups: Sequence[Group]) -> list[ParamGroup]:
     """Which parameters each group trains.
 
     Raises:
@@ -161,22 +161,22 @@ def claims(model: nn.Module, groups: Sequence[Group]) -> list[Claim]:
                 )
             owners[name] = group.name
         if mine:
-            found.append(Claim(group=group, parameters=mine))
+            found.append(ParamGroup(group=group, parameters=mine))
     if not found:
         raise ValueError("stage.groups: nothing of the model is matched, so nothing would train. Name a part of it.")
     return found
 
 
-def freeze(model: nn.Module, stage: Stage) -> list[Claim]:
+def freeze(model: nn.Module, stage: Stage) -> list[ParamGroup]:
     """Freezes everything, thaws what the stage names; a part without a trainable weight goes into eval mode.
 
     A group that waits for its `from_step` counts as trainable: the sharding and the optimizer's state are the
     same in every step.
     """
-    found = claims(model, stage.groups)
+    found = param_groups(model, stage.groups)
     model.requires_grad_(False)
-    for claim in found:
-        for parameter in claim.parameters.values():
+    for param_group in found:
+        for parameter in param_group.parameters.values():
             parameter.requires_grad_(True)
     return found
 

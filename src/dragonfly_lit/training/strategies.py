@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, SingleDeviceStrategy
 from torch.optim import Optimizer
 
-from dragonfly_lit.training.checkpoint_files import CheckpointWriter, read_info, read_state, read_tensors
+from dragonfly_lit.training.checkpoint.format import CheckpointWriter, read_info, read_state, read_tensors
 from dragonfly_lit.training.network import TrainingNetwork
 from dragonfly_lit.training.precision import sharding_policy
 from dragonfly_lit.training.sharding import (

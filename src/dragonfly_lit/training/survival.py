@@ -56,16 +56,16 @@ class BadSteps(Callback):
 
     Args:
         run: folder of the run; `bad_steps.jsonl` is written there.
-        stop_after: consecutive refused steps after which the run ends with an error.
-        spike: a step whose loss exceeds this many times the median of the last `window` steps is refused; None takes
+        stop_after: consecutive skipped steps after which the run ends with an error.
+        spike: a step whose loss exceeds this many times the median of the last `window` steps is skipped; None takes
             every finite step.
-        window: steps that the median is taken over; no step is refused as a spike before as many are known.
+        window: steps that the median is taken over; no step is skipped as a spike before as many are known.
     """
 
     def __init__(self, run: str | Path, *, stop_after: int = 5, spike: float | None = None, window: int = 64) -> None:
         if spike is not None and spike <= 1:
             raise ValueError(
-                f"callbacks.bad_steps.spike={spike} would refuse ordinary steps. Use a factor above 1, or null."
+                f"callbacks.bad_steps.spike={spike} would skip ordinary steps. Use a factor above 1, or null."
             )
         self.path = Path(run) / "bad_steps.jsonl"
         self.stop_after, self.spike = stop_after, spike
@@ -82,9 +82,9 @@ class BadSteps(Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         if self.spike is not None:
-            pl_module.refuse = self.refuse
+            pl_module.skip_rule = self.skip_rule
 
-    def refuse(self, loss: float, norm: float) -> str | None:
+    def skip_rule(self, loss: float, norm: float) -> str | None:
         """The reason for which a finite step is not taken, if there is one."""
         if self.spike is None or len(self._losses) < (self._losses.maxlen or 0):
             return None
@@ -99,17 +99,17 @@ class BadSteps(Callback):
         if report is None or report.step + 1 != trainer.global_step or trainer.fit_loop._should_accumulate():
             return
         batches, self._batches = self._batches, []
-        if report.refused is None:
+        if report.skipped is None:
             self.consecutive = 0
             self._losses.append(report.loss)
             return
         self.total += 1
         self.consecutive += 1
-        self._write(trainer, report.step, report.refused, batches)
+        self._write(trainer, report.step, report.skipped, batches)
         if self.consecutive >= self.stop_after:
             raise ValueError(
-                f"callbacks.bad_steps.stop_after={self.stop_after}: {self.consecutive} steps in a row were refused "
-                f"because {report.refused}. Their samples are in {self.path}; lower the learning rate or repair them, "
+                f"callbacks.bad_steps.stop_after={self.stop_after}: {self.consecutive} steps in a row were skipped "
+                f"because {report.skipped}. Their samples are in {self.path}; lower the learning rate or repair them, "
                 "then use resume=auto."
             )
 

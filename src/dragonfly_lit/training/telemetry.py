@@ -18,7 +18,7 @@ from dragonfly_lit.training.survival import device_memory
 
 
 class Telemetry(Callback):
-    """Logs to every logger each `every` optimizer steps; keys stand in docs/training.md.
+    """Logs to every logger each `every` optimizer steps; the keys are listed in docs/training.md.
 
     Everything is summed on the device and over ranks, and read once at logging, so it costs no waiting.
 
@@ -49,7 +49,7 @@ class Telemetry(Callback):
         self._sums: Tensor | None = None
         self._sources = SourceLosses()
         self._loss = self._weight = self._waited = 0.0
-        self._steps = self._refused = 0
+        self._steps = self._skipped = 0
         self._since = self._idle_since = time.perf_counter()
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Batch, batch_index: int) -> None:
@@ -64,8 +64,8 @@ class Telemetry(Callback):
         report = pl_module.report
         if report is not None and not trainer.fit_loop._should_accumulate():
             self._steps += 1
-            self._refused += report.refused is not None
-            if report.refused is None:
+            self._skipped += report.skipped is not None
+            if report.skipped is None:
                 self._loss, self._weight = self._loss + report.loss * report.weight, self._weight + report.weight
             if trainer.global_step % self.every == 0 or trainer.global_step >= pl_module.stage.steps:
                 self._log(trainer, pl_module)
@@ -83,7 +83,10 @@ class Telemetry(Callback):
         flops = sum(step_flops(self._config, work, self._trained).values()) / seconds
         self.last = {
             "loss": self._loss / self._weight if self._weight else float("nan"),
-            "lr": report.lr * max(claim.group.lr for claim in pl_module.claims() if claim.group.moves(report.step)),
+            "lr": report.lr
+            * max(
+                param_group.group.lr for param_group in pl_module.param_groups() if param_group.group.moves(report.step)
+            ),
             "grad_norm": report.grad_norm,
             **{f"grad_norm/{name}": norm for name, norm in report.grad_norms.items() if len(report.grad_norms) > 1},
             **{f"loss/{source}": loss for source, loss in self._sources.means(world).items()},
@@ -95,7 +98,7 @@ class Telemetry(Callback):
             **({"mfu": flops / world / self._peak} if self._peak else {}),
             "memory_gb": device_memory(pl_module.device),
             "data_wait": self._waited / seconds,
-            "refused_steps": float(self._refused),
+            "skipped_steps": float(self._skipped),
             "epoch": float(trainer.current_epoch),
         }
         for logger in trainer.loggers:

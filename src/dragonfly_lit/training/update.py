@@ -1,4 +1,4 @@
-"""From summed gradients to one update: the global mean, the schedule, the clipping and the refusal of bad steps.
+"""From summed gradients to one update: the global mean, the schedule, the clipping and the skipping of bad steps.
 
 The loss is a sum over supervised tokens, divided once by the weight of the whole optimizer step: all its
 micro-batches on all ranks. So a step does not depend on how its samples were dealt out.
@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 
 from dragonfly_lit.training.stages import Stage
 
-Refuse = Callable[[float, float], str | None]
+SkipRule = Callable[[float, float], str | None]
 """Loss and gradient norm of a step to the reason for which it is not taken, or None."""
 
 
@@ -33,7 +33,7 @@ class StepReport:
         lr: factor of every learning rate.
         grad_norms: by group name, before clipping.
         grad_norm: of all groups together, before clipping.
-        refused: why the step was not taken; None if it was.
+        skipped: why the step was not taken; None if it was.
         stop: whether some rank asked to stop after this step.
     """
 
@@ -43,7 +43,7 @@ class StepReport:
     lr: float
     grad_norms: dict[str, float] = field(default_factory=dict)
     grad_norm: float = 0.0
-    refused: str | None = None
+    skipped: str | None = None
     stop: bool = False
 
 
@@ -56,7 +56,7 @@ def prepare_update(
     weight: Tensor,
     divided_by: float | int,
     stop: bool = False,
-    refuse: Refuse | None = None,
+    skip_rule: SkipRule | None = None,
 ) -> StepReport:
     """Makes the gradients those of the global mean and sets the learning rates, or drops the gradients.
 
@@ -70,7 +70,7 @@ def prepare_update(
         weight: this rank's sum of weights.
         divided_by: what the gradients were divided by already (accumulation times ranks).
         stop: whether this rank wants to stop after the step.
-        refuse: asked about steps that are finite.
+        skip_rule: asked about steps that are finite.
     """
     factor = stage.lr_factor(step)
     names, squares, sharded = [], [], False
@@ -94,25 +94,31 @@ def prepare_update(
         norms[name] = math.hypot(norms[name], math.sqrt(square) * scale if square >= 0 else math.nan)
     norm = math.hypot(*norms.values())
     mean = loss_sum / weight_sum if weight_sum > 0 else 0.0
-    refused = _refusal(mean, norm, refuse)
+    skipped = _skip_reason(mean, norm, skip_rule)
     gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-    if refused:
+    if skipped:
         optimizer.zero_grad(set_to_none=True)
     elif gradients:
         clip = min(1.0, stage.clip / (norm + 1e-6)) if stage.clip is not None else 1.0
         torch._foreach_mul_(gradients, scale * clip)  # pyright: ignore[reportPrivateImportUsage]
     return StepReport(
-        step=step, loss=mean, weight=weight_sum, lr=factor, grad_norms=norms, grad_norm=norm,
-        refused=refused, stop=wants_stop > 0,
-    )  # fmt: skip
+        step=step,
+        loss=mean,
+        weight=weight_sum,
+        lr=factor,
+        grad_norms=norms,
+        grad_norm=norm,
+        skipped=skipped,
+        stop=wants_stop > 0,
+    )
 
 
-def _refusal(loss: float, norm: float, refuse: Refuse | None) -> str | None:
+def _skip_reason(loss: float, norm: float, skip_rule: SkipRule | None) -> str | None:
     if not math.isfinite(loss):
         return "the loss is not finite"
     if not math.isfinite(norm):
         return "the gradient is not finite"
-    return refuse(loss, norm) if refuse is not None else None
+    return skip_rule(loss, norm) if skip_rule is not None else None
 
 
 def _sum_of_squares(gradients: Sequence[Tensor], like: Tensor) -> Tensor:

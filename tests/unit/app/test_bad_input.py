@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[3]
         (["resume=nowhere"], r"resume=nowhere does not exist"),
         (["trainer.precision=fp16"], r"trainer.precision=fp16.* Use bf16"),
         (["trainer.devices=2"], r"trainer.devices=2 .* strategy=single\. Use strategy=ddp or strategy=fsdp"),
-        (["language.tokenizer=nowhere"], r"language.tokenizer=nowhere is no folder with a tokenizer"),
+        (["language.tokenizer=nowhere"], r"language.tokenizer=nowhere is not a folder with a tokenizer"),
         (["zoom.top_k=9"], r"zoom.top_k=9 .* Use 1 to"),
         (["zoom.pool=3"], r"zoom.pool=3 does not divide 4 patches .* Use one of 1, 2, 4"),
         (["stage.groups.0.match=projektor.*"], r"match=projektor\.\* matches no weight .* projector\.\*"),
@@ -45,7 +45,7 @@ def test_a_mistake_is_named_with_its_way_out(overrides, said, tmp_path):
 def test_a_checkpoint_of_nothing_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"checkpoint=auto finds no checkpoint .*train.py stage=1"):
         find_checkpoint("auto", str(tmp_path))
-    with pytest.raises(ValueError, match="is no run, no checkpoint, no transformers and no released folder"):
+    with pytest.raises(ValueError, match="is neither a run, a checkpoint, a transformers folder nor a released folder"):
         load_for_inference(tmp_path)
 
 
@@ -60,8 +60,8 @@ def test_what_this_project_says_is_not_hidden_by_its_cause():
         error.__cause__ = cause
         return error
 
-    ours = wrapped(ValueError("data.path=x is no folder. Give one."), KeyError("x"))
-    assert describe(ours, "train") == "data.path=x is no folder. Give one."
+    ours = wrapped(ValueError("data.path=x is not a folder. Give one."), KeyError("x"))
+    assert describe(ours, "train") == "data.path=x is not a folder. Give one."
     assert describe(wrapped(InstantiationException("Error in call"), ours), "train") == str(ours)
 
 
@@ -117,7 +117,7 @@ def test_values_of_the_right_type_pass_whatever_their_spelling():
     [
         (
             "traner.devices=2",
-            "traner is no key of this configuration. Did you mean trainer or trainer.devices or trainer.compile?",
+            "traner is not a key of this configuration. Did you mean trainer or trainer.devices or trainer.compile?",
         ),
         ("trainer.accelerator=tpu", "trainer.accelerator=tpu is unknown. Use one of cpu, gpu."),
         ("stage.steps=many", "stage.steps=many is not a whole number. The default is 200."),

@@ -5,12 +5,12 @@ import torch
 
 from dragonfly_lit.app.build import compose
 from dragonfly_lit.app.export import main
+from dragonfly_lit.app.factories import model_factory
 from dragonfly_lit.app.load import load_for_inference
-from dragonfly_lit.app.parts import model_factory
 from dragonfly_lit.app.runs import open_run
-from dragonfly_lit.models.parts import builtin_folder
-from dragonfly_lit.training.checkpoint_files import CheckpointInfo, CheckpointWriter
-from dragonfly_lit.training.checkpoints import network_tensors, step_folder
+from dragonfly_lit.models.backbones import builtin_folder
+from dragonfly_lit.training.checkpoint.format import CheckpointInfo, CheckpointWriter
+from dragonfly_lit.training.checkpoint.locate import network_tensors, step_folder
 
 
 @pytest.fixture(scope="module")

@@ -29,5 +29,5 @@ def test_an_unwritable_root_is_named(tmp_path):
 
 
 def test_a_folder_that_is_no_run_is_named(tmp_path):
-    with pytest.raises(ValueError, match=r"is no run: it has no config\.yaml"):
+    with pytest.raises(ValueError, match=r"is not a run: it has no config\.yaml"):
         read_config(tmp_path)

@@ -82,9 +82,16 @@ def make_data(two_sources, builder):
             "text": {"path": two_sources["text"], "weight": 0.3},
         }
         fields = {
-            "train": {"sources": sources}, "builder": builder, "pad_id": PAD, "num_workers": 0, "num_streams": 8,
-            "block": 4, "window": 16, "batch": {"mode": "padded", "size": 4}, "epoch": {"steps": 24},
-        }  # fmt: skip
+            "train": {"sources": sources},
+            "builder": builder,
+            "pad_id": PAD,
+            "num_workers": 0,
+            "num_streams": 8,
+            "block": 4,
+            "window": 16,
+            "batch": {"mode": "padded", "size": 4},
+            "epoch": {"steps": 24},
+        }
         return DragonflyDataModule(**fields | overrides)
 
     return make

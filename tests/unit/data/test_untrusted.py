@@ -89,9 +89,17 @@ FAULTS = {
 def make_data(path: Path, builder, **source) -> DragonflyDataModule:
     node = {"path": str(path), **source}
     return DragonflyDataModule(
-        train={"sources": {"bad": node}}, builder=builder, pad_id=PAD, num_workers=0, num_streams=1, block=2,
-        batch={"size": 3}, epoch={"steps": 9}, quarantine=path / "quarantine.jsonl", max_skip_rate=0.5,
-    )  # fmt: skip
+        train={"sources": {"bad": node}},
+        builder=builder,
+        pad_id=PAD,
+        num_workers=0,
+        num_streams=1,
+        block=2,
+        batch={"size": 3},
+        epoch={"steps": 9},
+        quarantine=path / "quarantine.jsonl",
+        max_skip_rate=0.5,
+    )
 
 
 @pytest.mark.parametrize("fault", FAULTS)

@@ -17,11 +17,13 @@ def root(tmp_path_factory):
 
 @pytest.mark.parametrize(
     ("questions", "told"),
-    [([("what shape is present?", "circle"), ("what color is the shape?", "red")], "a red circle"),
-     ([("what shape is present?", "circle"), ("is there a red shape?", "yes")], "a circle"),
-     ([("what color is the circle?", "teal")], "something teal"),
-     ([("is there a circle?", "yes")], None)],
-)  # fmt: skip
+    [
+        ([("what shape is present?", "circle"), ("what color is the shape?", "red")], "a red circle"),
+        ([("what shape is present?", "circle"), ("is there a red shape?", "yes")], "a circle"),
+        ([("what color is the circle?", "teal")], "something teal"),
+        ([("is there a circle?", "yes")], None),
+    ],
+)
 def test_a_caption_says_what_the_answers_say(questions, told):
     assert demo.caption(questions) == told
 
@@ -35,9 +37,7 @@ def test_every_test_question_is_there_once_in_a_sample_of_its_image(root):
         pairs = zip(record.meta["question_ids"], record.turns[::2], record.turns[1::2], strict=True)
         for name, question, answer in pairs:
             seen[name] = (question.text, answer.text, record.key)
-    expected = {
-        f"test-{i:06d}": (texts[i], answers[i], f"test-{numbers[i]:04d}") for i in range(len(texts))
-    }  # fmt: skip
+    expected = {f"test-{i:06d}": (texts[i], answers[i], f"test-{numbers[i]:04d}") for i in range(len(texts))}
     assert len(expected) == 9673
     assert seen == expected
 

@@ -24,9 +24,12 @@ def builder():
 def sample():
     turns = [("user", "Is it <red>?"), ("assistant", "yes"), ("user", "Shape?"), ("assistant", "box")]
     return Sample(
-        key="a/1", source="drawn", share_image=True, images=(Image.new("RGB", (64, 40), "red"),),
+        key="a/1",
+        source="drawn",
+        share_image=True,
+        images=(Image.new("RGB", (64, 40), "red"),),
         turns=tuple(Turn(role=role, text=text, num_images=int(n == 0)) for n, (role, text) in enumerate(turns)),
-    )  # fmt: skip
+    )
 
 
 def test_every_token_is_shown_and_the_learnt_ones_are_marked(builder, sample):

@@ -125,8 +125,9 @@ def test_copies_are_notes_and_a_key_that_is_there_twice_is_wrong(folder):
     index_folder(folder)
     _, findings = lint_folder(folder)
     assert [(f.key, f.what, f.wrong) for f in findings] == [
-        ("copy", "exact copy of n-0", False), ("n-1", "key is also in noise-0.tar", True),
-    ]  # fmt: skip
+        ("copy", "exact copy of n-0", False),
+        ("n-1", "key is also in noise-0.tar", True),
+    ]
 
 
 def test_two_workers_find_what_one_finds(folder):

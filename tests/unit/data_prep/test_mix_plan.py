@@ -32,10 +32,17 @@ def rows_of(text):
 
 def test_the_plan_has_a_line_a_source_and_one_for_all():
     plans = [
-        SourcePlan(name=name, samples=100, share=share, draws=1000 * share, epochs=10 * share, tokens_per_sample=tokens,
-                   images_per_sample=1.0)
+        SourcePlan(
+            name=name,
+            samples=100,
+            share=share,
+            draws=1000 * share,
+            epochs=10 * share,
+            tokens_per_sample=tokens,
+            images_per_sample=1.0,
+        )
         for name, share, tokens in (("a", 0.7, 100.0), ("b", 0.3, 300.0))
-    ]  # fmt: skip
+    ]
     columns = {column.header: list(column.cells) for column in plan_table(plans).columns}
     assert columns["epochs"] == ["7", "3", ""]
     assert columns["% samples"] == ["70.0", "30.0", "100.0"]

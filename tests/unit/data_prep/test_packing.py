@@ -38,8 +38,15 @@ def captions(tmp_path):
 
 
 def job(home, out="out", **changes):
-    given = {"form": "captions", "path": home / "captions.jsonl", "images": home / "images", "out": home / out,
-             "source": "noise", "licence": "CC0", "shard_size": 7}  # fmt: skip
+    given = {
+        "form": "captions",
+        "path": home / "captions.jsonl",
+        "images": home / "images",
+        "out": home / out,
+        "source": "noise",
+        "licence": "CC0",
+        "shard_size": 7,
+    }
     return Job(**(given | changes))
 
 
@@ -181,10 +188,19 @@ def test_an_image_that_claims_too_many_pixels_is_refused():
 
 @pytest.mark.parametrize(
     ("name", "content"),
-    [("rows.json", "{"), ("rows.json", "{}"), ("rows.jsonl", '{"a": 1}\n['), ("rows.jsonl", "[1]\n"),
-     ("rows.parquet", "PAR1"), ("rows.arrow", "ARROW"), ("rows.json", b"\xff\xfe".decode("latin-1")),
-     ("rows.json", "[]"), ("rows.doc", ""), ("rows.csv", "")],
-)  # fmt: skip
+    [
+        ("rows.json", "{"),
+        ("rows.json", "{}"),
+        ("rows.jsonl", '{"a": 1}\n['),
+        ("rows.jsonl", "[1]\n"),
+        ("rows.parquet", "PAR1"),
+        ("rows.arrow", "ARROW"),
+        ("rows.json", b"\xff\xfe".decode("latin-1")),
+        ("rows.json", "[]"),
+        ("rows.doc", ""),
+        ("rows.csv", ""),
+    ],
+)
 def test_a_broken_input_is_one_line_with_its_name(tmp_path, capsys, name, content):
     (tmp_path / name).write_text(content, encoding="latin-1")
     argv = ["pack", "--from", "parquet", str(tmp_path / name), "--out", str(tmp_path / "out"), "--source", "a"]

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from data_prep.packing import Job, pack
-from data_prep.sources.drafts import Options
+from data_prep.sources.conversations import Options
 from data_prep.sources.dragonfly import parse_turns
 from dragonfly_lit.data.shards import open_dataset
 
@@ -48,8 +48,15 @@ def packed(tmp_path, form, name, content, images=None, **options):
         path.write_text("".join(json.dumps(row) + "\n" for row in content))
     else:
         path.write_text(json.dumps(content))
-    job = Job(form=form, path=path, images=images, out=tmp_path / "out", source="tiny", licence="CC0",
-              options=Options(**options))  # fmt: skip
+    job = Job(
+        form=form,
+        path=path,
+        images=images,
+        out=tmp_path / "out",
+        source="tiny",
+        licence="CC0",
+        options=Options(**options),
+    )
     pack(job, workers=1)
     shards = open_dataset(tmp_path / "out")
     return [shards[i] for i in range(len(shards))]
@@ -62,12 +69,18 @@ def said(record):
 @pytest.mark.parametrize("name", ["llava.json", "llava.jsonl"])
 def test_llava(tmp_path, images, name):
     rows = [
-        {"id": "a1", "image": "red.png", "conversations": [
-            {"from": "human", "value": "What colour?\n<image>"}, {"from": "gpt", "value": "Red."}]},
-        {"id": "a2", "image": ["red.png", "xmlab1/blue.jpg"], "conversations": [
-            {"from": "human", "value": "<image>\n<image>\nSame?"}, {"from": "gpt", "value": "No."}]},
+        {
+            "id": "a1",
+            "image": "red.png",
+            "conversations": [{"from": "human", "value": "What colour?\n<image>"}, {"from": "gpt", "value": "Red."}],
+        },
+        {
+            "id": "a2",
+            "image": ["red.png", "xmlab1/blue.jpg"],
+            "conversations": [{"from": "human", "value": "<image>\n<image>\nSame?"}, {"from": "gpt", "value": "No."}],
+        },
         {"id": "a3", "conversations": [{"from": "human", "value": "2+2?"}, {"from": "gpt", "value": "4"}]},
-    ]  # fmt: skip
+    ]
     one, two, text = packed(tmp_path, "llava", name, rows, images)
     assert said(one) == [("user", "What colour?", 1), ("assistant", "Red.", 0)]
     assert (one.images, one.licence, one.source, one.meta) == ((RED,), "CC0", "tiny", {"id": "a1"})
@@ -100,9 +113,7 @@ def test_released_captions_have_text_and_no_conversation(tmp_path, images):
     assert said(record) == [("user", "Describe the image.", 1), ("assistant", "A red thing.", 0)]
 
 
-@pytest.mark.parametrize(
-    "text", ["", "hello", f"stray{LLAMA}", f"{LLAMA}stray", LLAMA.replace("user", "moderator")]
-)  # fmt: skip
+@pytest.mark.parametrize("text", ["", "hello", f"stray{LLAMA}", f"{LLAMA}stray", LLAMA.replace("user", "moderator")])
 def test_text_that_is_no_conversation_is_refused(text):
     with pytest.raises(ValueError, match="turn"):
         parse_turns(text)
@@ -115,19 +126,30 @@ def test_begin_and_end_of_text_belong_to_no_turn():
 
 def test_openai_messages_with_images_as_data_urls(tmp_path):
     url = "data:image/png;base64," + base64.b64encode(RED).decode()
-    rows = [{"messages": [
-        {"role": "system", "content": "Be brief."},
-        {"role": "user", "content": [
-            {"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": "Colour?"}]},
-        {"role": "assistant", "content": "Red."}]}]  # fmt: skip
+    rows = [
+        {
+            "messages": [
+                {"role": "system", "content": "Be brief."},
+                {
+                    "role": "user",
+                    "content": [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": "Colour?"}],
+                },
+                {"role": "assistant", "content": "Red."},
+            ]
+        }
+    ]
     (record,) = packed(tmp_path, "messages", "chat.jsonl", rows)
     assert said(record) == [("system", "Be brief.", 0), ("user", "Colour?", 1), ("assistant", "Red.", 0)]
     assert record.images == (RED,)
 
 
 def test_sharegpt_with_images_beside_the_conversation(tmp_path, images):
-    rows = [{"images": ["red.png"], "conversations": [
-        {"from": "human", "value": "<image>Colour?"}, {"from": "gpt", "value": "Red."}]}]  # fmt: skip
+    rows = [
+        {
+            "images": ["red.png"],
+            "conversations": [{"from": "human", "value": "<image>Colour?"}, {"from": "gpt", "value": "Red."}],
+        }
+    ]
     (record,) = packed(tmp_path, "messages", "chat.json", rows, images)
     assert said(record)[0] == ("user", "Colour?", 1)
     assert record.images == (RED,)
@@ -165,10 +187,12 @@ def test_a_table_without_a_text_names_its_columns(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "content"),
-    [("captions.csv", "image,caption\nred.png,\"A red, flat thing.\"\n"),
-     ("captions.tsv", "file_name\ttext\nred.png\tA red, flat thing.\n"),
-     ("captions.jsonl", [{"file_name": "red.png", "caption": "A red, flat thing."}])],
-)  # fmt: skip
+    [
+        ("captions.csv", 'image,caption\nred.png,"A red, flat thing."\n'),
+        ("captions.tsv", "file_name\ttext\nred.png\tA red, flat thing.\n"),
+        ("captions.jsonl", [{"file_name": "red.png", "caption": "A red, flat thing."}]),
+    ],
+)
 def test_captions_of_a_folder_of_images(tmp_path, images, name, content):
     (record,) = packed(tmp_path, "captions", name, content, images)
     assert said(record) == [("user", "Describe the image.", 1), ("assistant", "A red, flat thing.", 0)]
@@ -208,11 +232,25 @@ def test_questions_about_one_image_share_it(tmp_path, images):
 
 def test_slake_in_one_language(tmp_path, images):
     rows = [
-        {"img_id": 1, "img_name": "xmlab1/blue.jpg", "question": "Modality?", "answer": "MRI", "q_lang": "en",
-         "answer_type": "OPEN", "qid": 0},
-        {"img_id": 1, "img_name": "xmlab1/blue.jpg", "question": "模态?", "answer": "核磁", "q_lang": "zh",
-         "answer_type": "OPEN", "qid": 1},
-    ]  # fmt: skip
+        {
+            "img_id": 1,
+            "img_name": "xmlab1/blue.jpg",
+            "question": "Modality?",
+            "answer": "MRI",
+            "q_lang": "en",
+            "answer_type": "OPEN",
+            "qid": 0,
+        },
+        {
+            "img_id": 1,
+            "img_name": "xmlab1/blue.jpg",
+            "question": "模态?",
+            "answer": "核磁",
+            "q_lang": "zh",
+            "answer_type": "OPEN",
+            "qid": 1,
+        },
+    ]
     (record,) = packed(tmp_path, "slake", "train.json", rows, images)
     assert said(record) == [("user", "Modality?", 1), ("assistant", "MRI", 0)]
     assert record.images == (BLUE,)
@@ -235,9 +273,12 @@ def test_a_pickle_is_never_opened(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "content"),
-    [("captions.txt", "red\t A red thing.\n"), ("traindata.csv", "id,name,caption\nROCO_1,red.jpg,A red thing.\n"),
-     ("train_captions.csv", "ID,Caption\nred,A red thing.\n")],
-)  # fmt: skip
+    [
+        ("captions.txt", "red\t A red thing.\n"),
+        ("traindata.csv", "id,name,caption\nROCO_1,red.jpg,A red thing.\n"),
+        ("train_captions.csv", "ID,Caption\nred,A red thing.\n"),
+    ],
+)
 def test_roco_in_its_three_layouts(tmp_path, images, name, content):
     (images / "red.jpg").write_bytes(BLUE)
     (record,) = packed(tmp_path, "roco", name, content, images)
@@ -247,15 +288,24 @@ def test_roco_in_its_three_layouts(tmp_path, images, name, content):
 
 @pytest.mark.parametrize(
     ("row", "reason"),
-    [({"image": "red.png", "conversations": []}, "list of turns"),
-     ({"image": "red.png", "conversations": [{"from": "cat", "value": "Mew"}]}, "roles are"),
-     ({"image": "red.png", "conversations": [{"from": "human", "value": "<image><image>?"},
-                                             {"from": "gpt", "value": "!"}]}, "2 image placeholders but 1 images"),
-     ({"conversations": [{"from": "human", "value": "Hello?"}]}, "nothing to learn"),
-     ({"conversations": [{"from": "human", "value": "Hello?"}, {"from": "gpt", "value": "a<|eot_id|>b"}]},
-      "special token"),
-     ({"image": 7, "conversations": [{"from": "human", "value": "?"}, {"from": "gpt", "value": "!"}]}, "type")],
-)  # fmt: skip
+    [
+        ({"image": "red.png", "conversations": []}, "list of turns"),
+        ({"image": "red.png", "conversations": [{"from": "cat", "value": "Mew"}]}, "roles are"),
+        (
+            {
+                "image": "red.png",
+                "conversations": [{"from": "human", "value": "<image><image>?"}, {"from": "gpt", "value": "!"}],
+            },
+            "2 image placeholders but 1 images",
+        ),
+        ({"conversations": [{"from": "human", "value": "Hello?"}]}, "nothing to learn"),
+        (
+            {"conversations": [{"from": "human", "value": "Hello?"}, {"from": "gpt", "value": "a<|eot_id|>b"}]},
+            "special token",
+        ),
+        ({"image": 7, "conversations": [{"from": "human", "value": "?"}, {"from": "gpt", "value": "!"}]}, "type"),
+    ],
+)
 def test_a_bad_row_is_named(tmp_path, images, row, reason):
     with pytest.raises(ValueError, match=reason):
         packed(tmp_path, "llava", "llava.json", [{"id": "bad", **row}], images)

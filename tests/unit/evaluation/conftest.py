@@ -67,12 +67,22 @@ def lmms_eval():
         _load("lmms_eval.filters.extraction", SCORERS / "filters/extraction.py")
         names = {
             place: _load(f"oracle_{number}", SCORERS / place)
-            for number, place in enumerate((
-                "api/metrics.py", "tasks/ai2d/utils.py", "tasks/chartqa/utils.py", "tasks/mme/utils.py",
-                "tasks/mmmu/utils.py", "tasks/pope/utils.py", "tasks/scienceqa/utils.py", "tasks/slake/utils.py",
-                "tasks/textvqa/utils.py", "tasks/vizwiz_vqa/utils.py", "tasks/_task_utils/vqa_eval_metric.py",
-            ))
-        }  # fmt: skip
+            for number, place in enumerate(
+                (
+                    "api/metrics.py",
+                    "tasks/ai2d/utils.py",
+                    "tasks/chartqa/utils.py",
+                    "tasks/mme/utils.py",
+                    "tasks/mmmu/utils.py",
+                    "tasks/pope/utils.py",
+                    "tasks/scienceqa/utils.py",
+                    "tasks/slake/utils.py",
+                    "tasks/textvqa/utils.py",
+                    "tasks/vizwiz_vqa/utils.py",
+                    "tasks/_task_utils/vqa_eval_metric.py",
+                )
+            )
+        }
     finally:
         for name in set(sys.modules) - set(before):
             if name.startswith(("lmms_eval", "loguru", "datasets", "oracle_")):

@@ -34,11 +34,18 @@ def write_run(folder: Path, marked: list[Answer], **changes) -> Path:
     store.replace(folder / "answers/t.jsonl", marked)
     accuracy = math.fsum(a.score or 0.0 for a in marked) / len(marked)
     entry = {
-        "benchmark": "t", "split": "test", "headline": "accuracy", "scale": 100.0, "scores": {"accuracy": accuracy},
-        "intervals": {"accuracy": [0.1, 0.9]}, "answers": "answers/t.jsonl", "prompt": {"text": "{question}"},
-        "parser": "exact", "data": "same",
+        "benchmark": "t",
+        "split": "test",
+        "headline": "accuracy",
+        "scale": 100.0,
+        "scores": {"accuracy": accuracy},
+        "intervals": {"accuracy": [0.1, 0.9]},
+        "answers": "answers/t.jsonl",
+        "prompt": {"text": "{question}"},
+        "parser": "exact",
+        "data": "same",
         "published": [{"model": "Dragonfly v1", "metric": "accuracy", "value": 63.6, "source": "a post", "note": ""}],
-    } | changes  # fmt: skip
+    } | changes
     (folder / "results.json").write_text(json.dumps({"benchmarks": {entry["benchmark"]: entry}}))
     return folder
 
@@ -113,7 +120,7 @@ def test_runs_that_cannot_be_compared_are_named(tmp_path):
     with pytest.raises(ValueError, match="--names x: give 2 different names"):
         compare([a, a], names=["x"])
     (tmp_path / "bad.json").write_text("[]")
-    with pytest.raises(ValueError, match=r"bad.json is no results file"):
+    with pytest.raises(ValueError, match=r"bad.json is not a results file"):
         compare([tmp_path / "bad.json", a])
     (a / "answers/t.jsonl").unlink()
     b = write_run(tmp_path / "b", answers([1, 0]))

@@ -6,11 +6,11 @@ import pytest
 import torch
 from PIL import Image
 
-from dragonfly_lit.evaluation.asks import Ask
-from dragonfly_lit.evaluation.generate import Generator
+from dragonfly_lit.evaluation.generate import BatchGenerator
+from dragonfly_lit.evaluation.requests import GenerationRequest
 from dragonfly_lit.models.tiny import tiny_config, tiny_model, tiny_tokenizer
 from dragonfly_lit.processing.crops import cut
-from dragonfly_lit.processing.encoding import mark, special_ids
+from dragonfly_lit.processing.encoding import special_ids, tokenize
 from dragonfly_lit.processing.images import decode
 from dragonfly_lit.processing.processor import DragonflyImageProcessor, DragonflyProcessor
 from dragonfly_lit.processing.prompts import question_text
@@ -30,107 +30,117 @@ def picture(seed: int) -> bytes:
     return file.getvalue()
 
 
-def asks(num: int = 23, *, per_image: int = 4) -> list[Ask]:
+def asks(num: int = 23, *, per_image: int = 4) -> list[GenerationRequest]:
     draw = random.Random(0)
     made = []
     for i in range(num):
         pictures = () if i % 7 == 3 else (picture(i // per_image),) if i % 7 != 5 else (picture(i), picture(i + 1))
         made.append(
-            Ask(
-                id=f"q{i}", prompt="".join(draw.choices("abcd efg", k=draw.randint(1, 30))) + "?",
-                image_keys=tuple(str(hash(p)) for p in pictures), read_images=lambda pictures=pictures: pictures,
+            GenerationRequest(
+                id=f"q{i}",
+                prompt="".join(draw.choices("abcd efg", k=draw.randint(1, 30))) + "?",
+                image_keys=tuple(str(hash(p)) for p in pictures),
+                read_images=lambda pictures=pictures: pictures,
                 max_new_tokens=3 + i % 6,
             )
-        )  # fmt: skip
+        )
     return made
 
 
-def alone(model, ask: Ask) -> str:
+def alone(model, request: GenerationRequest) -> str:
     """The straightforward way: transformers' generate on one prompt."""
     tokenizer, layout = tiny_tokenizer(), model.config.layout
     ids = special_ids(tokenizer)
-    crops = [cut(decode(data), layout) for data in ask.read_images()]
-    marked = mark(tokenizer, question_text(ask.prompt))
+    crops = [cut(decode(data), layout) for data in request.read_images()]
+    tokenized = tokenize(tokenizer, question_text(request.prompt))
     images = layout.image_ids(ids.image, ids.newline) * len(crops)
-    inputs = {"input_ids": torch.tensor([[*images, ids.begin, *marked.ids]])}
+    inputs = {"input_ids": torch.tensor([[*images, ids.begin, *tokenized.ids]])}
     if crops:
         inputs["pixel_values"] = torch.stack([crop.pixels for crop in crops])
         inputs["image_grids"] = torch.tensor([[list(g) for g in crop.grids] for crop in crops])
-        inputs["question_mask"] = torch.tensor([[False] * (len(images) + 1) + marked.question])
+        inputs["question_mask"] = torch.tensor([[False] * (len(images) + 1) + tokenized.question])
     stops = [tokenizer.convert_tokens_to_ids(token) for token in ("<|eot_id|>", "<|end_of_text|>")]
     out = model.generate(
-        **inputs, attention_mask=torch.ones_like(inputs["input_ids"]), do_sample=False,
-        max_new_tokens=ask.max_new_tokens, eos_token_id=stops, pad_token_id=stops[1], suppress_tokens=[ids.image],
-    )  # fmt: skip
+        **inputs,
+        attention_mask=torch.ones_like(inputs["input_ids"]),
+        do_sample=False,
+        max_new_tokens=request.max_new_tokens,
+        eos_token_id=stops,
+        pad_token_id=stops[1],
+        suppress_tokens=[ids.image],
+    )
     return tokenizer.decode(out[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip()
 
 
-def ask_all(generator: Generator, questions: list[Ask]) -> dict[str, str]:
-    return {reply.id: reply.output for replies in generator.answer(generator.plan(questions)) for reply in replies}
+def ask_all(generator: BatchGenerator, questions: list[GenerationRequest]) -> dict[str, str]:
+    return {output.id: output.text for outputs in generator.answer(generator.plan(questions)) for output in outputs}
 
 
 @pytest.mark.parametrize("batch_tokens", [1, 700, 3000, 100_000])
 def test_batched_answers_are_those_of_one_by_one(model, batch_tokens):
-    expected = {ask.id: alone(model, ask) for ask in asks()}
+    expected = {request.id: alone(model, request) for request in asks()}
     assert len(set(expected.values())) > 5, "the tiny model says the same to everything: the test shows nothing"
-    assert ask_all(Generator(model, PROCESSOR, batch_tokens=batch_tokens), asks()) == expected
+    assert ask_all(BatchGenerator(model, PROCESSOR, batch_tokens=batch_tokens), asks()) == expected
 
 
 def test_a_zoom_that_reads_the_question_answers_as_one_by_one():
     model = tiny_model(seed=3, zoom={"score": "question"}).eval()
-    expected = {ask.id: alone(model, ask) for ask in asks(12)}
-    assert ask_all(Generator(model, PROCESSOR, batch_tokens=2000), asks(12)) == expected
+    expected = {request.id: alone(model, request) for request in asks(12)}
+    assert ask_all(BatchGenerator(model, PROCESSOR, batch_tokens=2000), asks(12)) == expected
 
 
 @pytest.mark.parametrize("text", [{"model_type": "qwen3"}, {"model_type": "mistral", "sliding_window": 180}])
 def test_other_language_models_answer_as_one_by_one(text):
     model = tiny_model(seed=3, text=text).eval()
-    expected = {ask.id: alone(model, ask) for ask in asks(9)}
-    assert ask_all(Generator(model, PROCESSOR, batch_tokens=2000), asks(9)) == expected
+    expected = {request.id: alone(model, request) for request in asks(9)}
+    assert ask_all(BatchGenerator(model, PROCESSOR, batch_tokens=2000), asks(9)) == expected
 
 
 def test_an_image_is_computed_once_for_all_its_questions(model):
     seen = []
     hook = model.vision.register_forward_hook(lambda module, args, out: seen.append(len(args[0])))
-    same = [Ask(id=str(i), prompt=f"{i}?", image_keys=("a",), read_images=lambda: (picture(1),)) for i in range(10)]
-    ask_all(Generator(model, PROCESSOR), same)
+    same = [
+        GenerationRequest(id=str(i), prompt=f"{i}?", image_keys=("a",), read_images=lambda: (picture(1),))
+        for i in range(10)
+    ]
+    ask_all(BatchGenerator(model, PROCESSOR), same)
     hook.remove()
     assert sum(seen) == model.config.layout.zoom.num_crops
 
 
 def test_the_plan_is_longest_first_and_within_the_budget(model):
-    generator = Generator(model, PROCESSOR, batch_tokens=2500)
+    generator = BatchGenerator(model, PROCESSOR, batch_tokens=2500)
     batches = generator.plan(asks(60))
-    assert sorted(i.ask.id for b in batches for i in b.items) == sorted(a.id for a in asks(60))
+    assert sorted(i.request.id for b in batches for i in b.items) == sorted(a.id for a in asks(60))
     image = model.config.layout.num_tokens
     sizes = []
     for batch in batches:
-        images = {len(item.ask.image_keys) for item in batch.items}
+        images = {len(item.request.image_keys) for item in batch.items}
         assert len(images) == 1
         width = (
             images.pop() * image
             + max(len(i.text) for i in batch.items)
-            + max(i.ask.max_new_tokens for i in batch.items)
+            + max(i.request.max_new_tokens for i in batch.items)
         )
         assert len(batch.items) * width <= 2500
-        sizes.append(len(batch.items[0].ask.image_keys))
+        sizes.append(len(batch.items[0].request.image_keys))
     assert sizes == sorted(sizes, reverse=True)
 
 
 def test_where_the_model_looked_comes_with_the_answer(model):
-    generator = Generator(model, PROCESSOR)
-    replies = {r.id: r for replies in generator.answer(generator.plan(asks())) for r in replies}
-    assert replies["q3"].zoom is None
-    assert len(replies["q5"].zoom) == 2
+    generator = BatchGenerator(model, PROCESSOR)
+    outputs = {r.id: r for outputs in generator.answer(generator.plan(asks())) for r in outputs}
+    assert outputs["q3"].zoom is None
+    assert len(outputs["q5"].zoom) == 2
     zoom = model.config.layout.zoom
-    for seen in replies["q0"].zoom:
+    for seen in outputs["q0"].zoom:
         assert len(seen["kept"]) == zoom.num_high_kept
         assert seen["high"][0] * seen["high"][1] == zoom.high_crops
 
 
 def test_drawn_answers_depend_on_the_seed_and_not_on_the_batch(model):
     def drawn(**kw):
-        return ask_all(Generator(model, PROCESSOR, temperature=1.0, **kw), asks(8))
+        return ask_all(BatchGenerator(model, PROCESSOR, temperature=1.0, **kw), asks(8))
 
     assert drawn(batch_tokens=1) == drawn(batch_tokens=9000)
     assert drawn() != drawn(seed=1)
@@ -139,11 +149,11 @@ def test_drawn_answers_depend_on_the_seed_and_not_on_the_batch(model):
 def test_a_question_beyond_the_context_is_named(model):
     limit = model.config.text_config.max_position_embeddings
     with pytest.raises(ValueError, match=rf"question long: .*context is {limit}"):
-        Generator(model, PROCESSOR).plan([Ask(id="long", prompt="a" * limit)])
+        BatchGenerator(model, PROCESSOR).plan([GenerationRequest(id="long", prompt="a" * limit)])
 
 
 def test_a_broken_image_is_named(model):
-    generator = Generator(model, PROCESSOR)
-    broken = Ask(id="q9", prompt="?", image_keys=("x",), read_images=lambda: (b"no image",))
+    generator = BatchGenerator(model, PROCESSOR)
+    broken = GenerationRequest(id="q9", prompt="?", image_keys=("x",), read_images=lambda: (b"no image",))
     with pytest.raises(ValueError, match="question q9: image of 8 bytes cannot be opened"):
         list(generator.answer(generator.plan([broken])))

@@ -5,11 +5,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from dragonfly_lit.evaluation.answers import Answer
+from dragonfly_lit.evaluation.benchmarks.question import Question
 from dragonfly_lit.evaluation.judge import Judge, parse_score, read_scores
-from dragonfly_lit.evaluation.tasks.question import Question
 
 QUESTIONS = [
-    Question(id=f"v1_{i}", task="mm_vet", text=f"What is {i}?", answers=("a cup <AND> a book",), category="rec+ocr")
+    Question(id=f"v1_{i}", task="mm_vet", text=f"What is {i}?", references=("a cup <AND> a book",), category="rec+ocr")
     for i in range(5)
 ]
 ANSWERS = [
@@ -82,7 +82,7 @@ def test_a_file_of_scores_is_taken(tmp_path):
         ([("a", 1), ("a", 1)], "'a' has two scores"),
         ([("a", 1.2), ("b", 1)], "score of 'a' is 1.2; it must be a number from 0 to 1"),
         ([("a", None), ("b", 1)], "score of 'a' is None"),
-        ([("a", 1), ("c", 1)], "'c' is no question of t"),
+        ([("a", 1), ("c", 1)], "'c' is not a question of t"),
         ([("a", 1)], "1 of 2 questions of t have no score, e.g. 'b'"),
     ],
 )
@@ -149,7 +149,7 @@ def test_judges_that_make_no_sense_are_named(tmp_path):
         Judge(scores_file="a", base_url="http://x", model="m")
     with pytest.raises(ValueError, match=r"needs judge.model"):
         Judge(base_url="http://x")
-    with pytest.raises(ValueError, match="no http or https address"):
+    with pytest.raises(ValueError, match="not an http or https address"):
         Judge(base_url="file:///etc", model="m")
     with pytest.raises(ValueError, match=r"judge.template lacks the field \{accepted\}"):
         Judge(template="{question} {answer}").scores("mm_vet", QUESTIONS, ANSWERS, tmp_path)

@@ -4,9 +4,9 @@ import random
 
 import pytest
 
+from dragonfly_lit.evaluation.benchmarks.question import Question
 from dragonfly_lit.evaluation.metrics.caption import Captions, CiderD, corpus_bleu, meteor_nltk, rouge_l
 from dragonfly_lit.evaluation.parsers_caption import caption_words
-from dragonfly_lit.evaluation.tasks.question import Question
 
 bleu = pytest.importorskip("pycocoevalcap.bleu.bleu")
 cider = pytest.importorskip("pycocoevalcap.cider.cider")
@@ -33,7 +33,7 @@ def corpus(seed: int, size: int = 40) -> tuple[list[str], list[list[str]]]:
 
 def scored(predictions: list[str], references: list[list[str]]) -> dict[str, float]:
     questions = [
-        Question(id=str(i), task="captions", text="Describe the image.", answers=tuple(members))
+        Question(id=str(i), task="captions", text="Describe the image.", references=tuple(members))
         for i, members in enumerate(references)
     ]
     metric = Captions(questions)

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dragonfly_lit.evaluation.benchmarks.question import Question
 from dragonfly_lit.evaluation.metrics.choice import MMMU, MultipleChoice, ScienceQA
 from dragonfly_lit.evaluation.metrics.medical import normalise_slake
 from dragonfly_lit.evaluation.metrics.short import anls, exact_match_lmms_eval, relaxed_match
@@ -15,7 +16,6 @@ from dragonfly_lit.evaluation.metrics.vqa import normalise, vqa_accuracy
 from dragonfly_lit.evaluation.metrics.yes_no import COGNITION, MME, PERCEPTION, POPE
 from dragonfly_lit.evaluation.parsers import letter_lmms_ai2d, letter_lmms_scienceqa, yes_no_mme_lmms_eval
 from dragonfly_lit.evaluation.parsers_mmmu import mmmu_candidates, mmmu_letter, mmmu_open_match
-from dragonfly_lit.evaluation.tasks.question import Question
 
 PIECES = [
     "yes", "Yes", "YES.", "no", "No", "No,", "not", "none", "None", "nothing", "noon", "y", "n", "unknown",
@@ -50,7 +50,7 @@ cases = settings(max_examples=150, deadline=None)
 
 
 def ask(key="q", **fields) -> Question:
-    return Question(**{"id": key, "task": "oracle", "text": "?", "answers": ("yes",), **fields})
+    return Question(**{"id": key, "task": "oracle", "text": "?", "references": ("yes",), **fields})
 
 
 @cases
@@ -86,8 +86,9 @@ def test_relaxed_accuracy_is_that_of_lmms_eval(lmms_eval, predictions, target):
 @cases
 @given(
     target=st.floats(allow_nan=True, width=32),
-    factor=st.sampled_from([0.9, 0.94999, 0.95, 1.0, 1.05, 1.05001, 1.1, -1]), percent=st.booleans(),
-)  # fmt: skip
+    factor=st.sampled_from([0.9, 0.94999, 0.95, 1.0, 1.05, 1.05001, 1.1, -1]),
+    percent=st.booleans(),
+)
 def test_relaxed_accuracy_of_numbers_is_that_of_lmms_eval(lmms_eval, target, factor, percent):
     theirs = lmms_eval("tasks/chartqa/utils.py").relaxed_correctness
     prediction = f"{target * factor}{'%' if percent else ''}"
@@ -118,7 +119,7 @@ def test_exact_match_is_that_of_lmms_eval(lmms_eval, predictions, answer):
 def test_ai2d_is_that_of_lmms_eval(lmms_eval, predictions, gold):
     rule = lmms_eval("tasks/ai2d/utils.py").MultiChoiceRegexFilter()
     equal = lmms_eval("api/metrics.py").exact_match_hf_evaluate
-    metric = MultipleChoice([ask(str(i), choices=tuple("vwxyz"), answers=(gold,)) for i in range(len(predictions))])
+    metric = MultipleChoice([ask(str(i), choices=tuple("vwxyz"), references=(gold,)) for i in range(len(predictions))])
     total = 0
     for prediction, question in zip(predictions, metric.questions, strict=True):
         prediction = prediction.replace("İ", "I")  # see the exact match above
@@ -134,27 +135,32 @@ def test_ai2d_is_that_of_lmms_eval(lmms_eval, predictions, gold):
 @given(predictions=many, gold=st.integers(0, 4))
 def test_scienceqa_is_that_of_lmms_eval(lmms_eval, predictions, gold):
     theirs = lmms_eval("tasks/scienceqa/utils.py").sqa_process_results
-    metric = ScienceQA([ask(str(i), choices=tuple("vwxyz"), answers=("ABCDE"[gold],)) for i in range(len(predictions))])
+    metric = ScienceQA(
+        [ask(str(i), choices=tuple("vwxyz"), references=("ABCDE"[gold],)) for i in range(len(predictions))]
+    )
     for prediction, question in zip(predictions, metric.questions, strict=True):
         hit = theirs({"choices": list("vwxyz"), "answer": gold}, [prediction])["exact_match"]
         assert float(letter_lmms_scienceqa(prediction) == "ABCDE"[gold]) == hit
-        assert metric.mark(prediction, question).values["accuracy_lmms_eval"] == hit
+        assert metric.score(prediction, question).values["accuracy_lmms_eval"] == hit
 
 
 @settings(max_examples=50, deadline=None)
 @given(predictions=many, golds=st.lists(st.booleans(), min_size=21, max_size=21))
 def test_pope_is_that_of_lmms_eval(lmms_eval, predictions, golds):
     theirs = lmms_eval("tasks/pope/utils.py")
-    metric = POPE([ask(str(i), answers=("yes" if gold else "no",)) for i, gold in enumerate(golds)])
+    metric = POPE([ask(str(i), references=("yes" if gold else "no",)) for i, gold in enumerate(golds)])
     rows = []
     for prediction, question in zip(predictions, metric.questions, strict=True):
         metric.update(prediction, question)
-        doc = {"answer": question.answers[0], "question_id": question.id}
+        doc = {"answer": question.references[0], "question_id": question.id}
         rows.append(theirs.pope_process_results(doc, [prediction])["pope_accuracy"])
     scores = metric.compute()
     for ours, function in {
-        "accuracy": "accuracy", "precision": "precision", "recall": "recall", "f1": "f1_score",
-    }.items():  # fmt: skip
+        "accuracy": "accuracy",
+        "precision": "precision",
+        "recall": "recall",
+        "f1": "f1_score",
+    }.items():
         assert scores[f"{ours}_lmms_eval"] == getattr(theirs, f"pope_aggregate_{function}")(rows)
 
 
@@ -172,15 +178,17 @@ def test_mme_points_are_those_of_lmms_eval(lmms_eval, seed):
     draw = random.Random(seed)
     subtasks = draw.sample((*PERCEPTION, *COGNITION), draw.randint(1, 14))
     questions = [
-        ask(f"{subtask}/{image}#{i}", category=subtask, meta={"pair": image}, answers=(draw.choice(["Yes", "No"]),))
-        for subtask in subtasks for image in range(draw.randint(1, 9)) for i in range(2)
-    ]  # fmt: skip
+        ask(f"{subtask}/{image}#{i}", category=subtask, meta={"pair": image}, references=(draw.choice(["Yes", "No"]),))
+        for subtask in subtasks
+        for image in range(draw.randint(1, 9))
+        for i in range(2)
+    ]
     draw.shuffle(questions)
     metric, rows = MME(questions), {"mme_perception_score": [], "mme_cognition_score": []}
     for question in questions:
         prediction = draw.choice(["Yes", "no", "No.", "Yes, it is", "y", "The answer is yes", "Not sure", "", " yes"])
         metric.update(prediction, question)
-        doc = {"answer": question.answers[0], "category": question.category, "question_id": question.meta["pair"]}
+        doc = {"answer": question.references[0], "category": question.category, "question_id": question.meta["pair"]}
         for key, row in theirs.mme_process_results(doc, [prediction]).items():
             rows[key].append(row)
     scores = metric.compute()
@@ -234,7 +242,7 @@ def test_mmmu_accuracy_is_that_of_lmms_eval(lmms_eval):
         gold = draw.choice(["5", "0.33", "red", "1,000"]) if is_open else draw.choice("ABCD")
         options = [] if is_open else ["cat", "dog", "red fox", "5"]
         key = f"validation_{subject}_{number}"
-        questions.append(ask(key, answers=(gold,), choices=tuple(options) or None, category=subject))
+        questions.append(ask(key, references=(gold,), choices=tuple(options) or None, category=subject))
         kind = "open" if is_open else "multiple-choice"
         docs.append({"id": key, "question_type": kind, "answer": gold, "options": repr(options)})
     metric, rows = MMMU(questions), []

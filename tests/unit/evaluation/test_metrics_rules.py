@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from dragonfly_lit.evaluation.benchmarks.question import Question
 from dragonfly_lit.evaluation.metrics.choice import MMMU, MultipleChoice, ScienceQA
 from dragonfly_lit.evaluation.metrics.judged import JudgeScore
 from dragonfly_lit.evaluation.metrics.medical import (
@@ -17,11 +18,10 @@ from dragonfly_lit.evaluation.metrics.medical import (
 from dragonfly_lit.evaluation.metrics.short import ExactMatch, RelaxedAccuracy, exact_match, relaxed_match
 from dragonfly_lit.evaluation.metrics.vqa import VQAAccuracy, vqa_accuracy
 from dragonfly_lit.evaluation.metrics.yes_no import MME, POPE, binary_scores
-from dragonfly_lit.evaluation.tasks.question import Question
 
 
 def ask(key="q", **fields) -> Question:
-    return Question(**{"id": key, "task": "rules", "text": "?", "answers": ("yes",), **fields})
+    return Question(**{"id": key, "task": "rules", "text": "?", "references": ("yes",), **fields})
 
 
 def scored(metric, predictions):
@@ -38,11 +38,22 @@ def test_vqa_accuracy_by_the_number_of_people_who_agree(matches, accuracy):
 @pytest.mark.parametrize(
     ("prediction", "target", "right"),
     [
-        ("10.5", "10", True), ("10.51", "10", False), ("0.0", "0", False), ("0", "0", True), ("5", "5%", False),
-        ("0.05", "5%", True), ("1,000", "1000", False), ("Yes.", "Yes", False), (" yes", "yes", False),
-        ("YES", "yes", True), ("2010", "2011", True), ("nan", "nan", False), ("inf", "inf", False), ("5%%", "5%", True),
+        ("10.5", "10", True),
+        ("10.51", "10", False),
+        ("0.0", "0", False),
+        ("0", "0", True),
+        ("5", "5%", False),
+        ("0.05", "5%", True),
+        ("1,000", "1000", False),
+        ("Yes.", "Yes", False),
+        (" yes", "yes", False),
+        ("YES", "yes", True),
+        ("2010", "2011", True),
+        ("nan", "nan", False),
+        ("inf", "inf", False),
+        ("5%%", "5%", True),
     ],
-)  # fmt: skip
+)
 def test_relaxed_accuracy_of_worked_cases(prediction, target, right):
     assert relaxed_match(prediction, target) == right
 
@@ -50,18 +61,25 @@ def test_relaxed_accuracy_of_worked_cases(prediction, target, right):
 @pytest.mark.parametrize(
     ("prediction", "target", "right"),
     [
-        ("The answer is 1,000.", "1000", True), ("$5.0", "5", True), ("5", "5%", True), ("Yes.", "Yes", True),
-        (" yes", "yes", True), ("**Blue**", "blue", True), ("6", "5%", False), ("Red", "blue", False), ("", "5", False),
+        ("The answer is 1,000.", "1000", True),
+        ("$5.0", "5", True),
+        ("5", "5%", True),
+        ("Yes.", "Yes", True),
+        (" yes", "yes", True),
+        ("**Blue**", "blue", True),
+        ("6", "5%", False),
+        ("Red", "blue", False),
+        ("", "5", False),
     ],
-)  # fmt: skip
+)
 def test_relaxed_accuracy_read_leniently(prediction, target, right):
-    scores = scored(RelaxedAccuracy([ask(answers=(target,))]), [prediction])
+    scores = scored(RelaxedAccuracy([ask(references=(target,))]), [prediction])
     assert scores["accuracy_lenient"] == right
     assert scores["num_empty"] == (prediction == "")
 
 
 def test_relaxed_accuracy_is_also_by_part():
-    parts = [ask(str(i), answers=("5",), split="human" if i < 3 else "augmented") for i in range(4)]
+    parts = [ask(str(i), references=("5",), split="human" if i < 3 else "augmented") for i in range(4)]
     scores = scored(RelaxedAccuracy(parts), ["5", "5", "9", "5"])
     assert (scores["accuracy"], scores["accuracy/human"], scores["accuracy/augmented"]) == (0.75, 2 / 3, 1.0)
 
@@ -71,46 +89,66 @@ def test_relaxed_accuracy_is_also_by_part():
 )
 def test_exact_match_of_llava(prediction, answer, right):
     assert exact_match(prediction, answer) == right
-    assert scored(ExactMatch([ask(answers=(answer,))]), [prediction])["accuracy_lenient"] == 1
+    assert scored(ExactMatch([ask(references=(answer,))]), [prediction])["accuracy_lenient"] == 1
 
 
 @pytest.mark.parametrize(
     ("output", "letter"),
     [
-        ("B", "B"), ("B. left", "B"), ("The answer is B.", "B"), ("So The answer is B because", "B"), ("b", None),
-        ("B.", None), ("B)", None), ("(B)", None), ("The answer is B", None), ("E", None), ("", None), ("B\n", None),
-        ("The answer is A. The answer is B.", None), ("The answer is D.", None),
+        ("B", "B"),
+        ("B. left", "B"),
+        ("The answer is B.", "B"),
+        ("So The answer is B because", "B"),
+        ("b", None),
+        ("B.", None),
+        ("B)", None),
+        ("(B)", None),
+        ("The answer is B", None),
+        ("E", None),
+        ("", None),
+        ("B\n", None),
+        ("The answer is A. The answer is B.", None),
+        ("The answer is D.", None),
     ],
-)  # fmt: skip
+)
 def test_scienceqa_letters_by_llava(output, letter):
-    question = ask(choices=("up", "left", "down"), answers=("B",))
-    mark = ScienceQA([question]).mark(output, question)
-    assert (mark.parsed, mark.score) == (letter, float(letter == "B"))
-    assert mark.values["num_unparsed"] == (letter is None)
+    question = ask(choices=("up", "left", "down"), references=("B",))
+    score = ScienceQA([question]).score(output, question)
+    assert (score.parsed, score.score) == (letter, float(letter == "B"))
+    assert score.values["num_unparsed"] == (letter is None)
 
 
 @pytest.mark.parametrize(("output", "right"), [("B", 1), ("B.", 1), ("B. x", 1), ("(B)", 1), ("The answer is B", 0)])
 def test_ai2d_letters_by_lmms_eval(output, right):
-    question = ask(choices=("up", "left"), answers=("B",))
-    assert MultipleChoice([question]).mark(output, question).score == right
+    question = ask(choices=("up", "left"), references=("B",))
+    assert MultipleChoice([question]).score(output, question).score == right
 
 
 @pytest.mark.parametrize(
     ("output", "label"),
     [
-        ("Yes", "yes"), ("No", "no"), ("no.", "no"), ("There is not", "no"), ("NO", "yes"), ("Yes. No", "yes"),
-        ("", "yes"),        ("No, there is", "no"), ("nothing", "yes"), ("isn't", "yes"), ("no\nyes", "yes"),
+        ("Yes", "yes"),
+        ("No", "no"),
+        ("no.", "no"),
+        ("There is not", "no"),
+        ("NO", "yes"),
+        ("Yes. No", "yes"),
+        ("", "yes"),
+        ("No, there is", "no"),
+        ("nothing", "yes"),
+        ("isn't", "yes"),
+        ("no\nyes", "yes"),
     ],
-)  # fmt: skip
+)
 def test_pope_answers_by_its_own_rule(output, label):
-    question = ask(answers=(label,))
-    assert POPE([question]).mark(output, question).parsed == label
+    question = ask(references=(label,))
+    assert POPE([question]).score(output, question).parsed == label
 
 
 def test_pope_is_the_mean_of_its_splits_and_pooled_beside_it():
     golds = ["yes", "yes", "no", "no", "yes", "no"]
     splits = ["random"] * 4 + ["popular"] * 2
-    questions = [ask(str(i), answers=(g,), split=s) for i, (g, s) in enumerate(zip(golds, splits, strict=True))]
+    questions = [ask(str(i), references=(g,), split=s) for i, (g, s) in enumerate(zip(golds, splits, strict=True))]
     scores = scored(POPE(questions), ["yes", "no", "yes", "no", "yes", "no"])
     assert scores["f1/random"] == pytest.approx(0.5)
     assert scores["f1/popular"] == 1
@@ -130,21 +168,30 @@ def test_no_ratio_of_pope_divides_by_zero(predictions):
 @pytest.mark.parametrize(
     ("output", "parsed"),
     [
-        ("Yes", "yes"), ("no way", "no"), ("Not sure", "no"), ("None", "no"), ("The answer is yes", None), ("y", None),
-        (" yes", "yes"), ("    yes", None), ("", None), ("eyes", "yes"),
+        ("Yes", "yes"),
+        ("no way", "no"),
+        ("Not sure", "no"),
+        ("None", "no"),
+        ("The answer is yes", None),
+        ("y", None),
+        (" yes", "yes"),
+        ("    yes", None),
+        ("", None),
+        ("eyes", "yes"),
     ],
-)  # fmt: skip
+)
 def test_mme_answers_by_its_own_rule(output, parsed):
     questions = [ask(str(i), category="count", meta={"pair": "1"}) for i in range(2)]
-    assert MME(questions).mark(output, questions[0]).parsed == parsed
+    assert MME(questions).score(output, questions[0]).parsed == parsed
 
 
 def test_mme_points_of_worked_pairs():
     pairs = [("count", 0), ("count", 1), ("code_reasoning", 0)]
     questions = [
-        ask(f"{task}{image}{i}", answers=("Yes", "No")[i : i + 1], category=task, meta={"pair": str(image)})
-        for task, image in pairs for i in range(2)
-    ]  # fmt: skip
+        ask(f"{task}{image}{i}", references=("Yes", "No")[i : i + 1], category=task, meta={"pair": str(image)})
+        for task, image in pairs
+        for i in range(2)
+    ]
     scores = scored(MME(questions), ["yes", "no", "yes", "yes", "no", "no"])
     assert scores["score/count"] == pytest.approx(75 + 50)
     assert (scores["accuracy/count"], scores["accuracy_plus/count"]) == (0.75, 0.5)
@@ -155,37 +202,55 @@ def test_mme_points_of_worked_pairs():
 @pytest.mark.parametrize(
     ("output", "letter"),
     [
-        ("(B)", "B"), ("A or rather (C).", "C"), ("It is B or C", "C"), ("B", "B"), ("DNA is the answer because", None),
-        ("it must surely be the red fox here", "C"), ("red fox", None), ("none", None), ("", None), ("b", None),
+        ("(B)", "B"),
+        ("A or rather (C).", "C"),
+        ("It is B or C", "C"),
+        ("B", "B"),
+        ("DNA is the answer because", None),
+        ("it must surely be the red fox here", "C"),
+        ("red fox", None),
+        ("none", None),
+        ("", None),
+        ("b", None),
     ],
-)  # fmt: skip
+)
 def test_mmmu_letters_by_its_own_rule(output, letter):
-    question = ask(choices=("dog", "cat", "red fox", "RNA"), answers=("C",))
-    mark = MMMU([question]).mark(output, question)
-    assert mark.parsed == letter
-    assert mark.values["num_unparsed"] == (letter is None), "no letter is drawn at random"
+    question = ask(choices=("dog", "cat", "red fox", "RNA"), references=("C",))
+    score = MMMU([question]).score(output, question)
+    assert score.parsed == letter
+    assert score.values["num_unparsed"] == (letter is None), "no letter is drawn at random"
 
 
 @pytest.mark.parametrize(
     ("output", "answer", "right"),
     [
-        ("The answer is 0.333", "0.33", True), ("x = 1,000", "1000", True), ("so it is red", "red", True),
-        ("it is blue", "red", False), ("12", "1", False), ("3.14159", "3.14", True), ("", "5", False),
+        ("The answer is 0.333", "0.33", True),
+        ("x = 1,000", "1000", True),
+        ("so it is red", "red", True),
+        ("it is blue", "red", False),
+        ("12", "1", False),
+        ("3.14159", "3.14", True),
+        ("", "5", False),
     ],
-)  # fmt: skip
+)
 def test_mmmu_open_answers_of_worked_cases(output, answer, right):
-    question = ask(answers=(answer,))
-    assert MMMU([question]).mark(output, question).score == right
+    question = ask(references=(answer,))
+    assert MMMU([question]).score(output, question).score == right
 
 
 @pytest.mark.parametrize(
     ("prediction", "answer", "llava_med", "strict"),
     [
-        ("normal", "no", True, False), ("left", "left", False, True), ("yes and no", "no", True, False),
-        ("Yes, it is.", "yes", True, True), ("it is, yes", "yes", True, False), ("No", "yes", False, False),
-        ("", "no", False, False), ("the left", "Left", False, True),
+        ("normal", "no", True, False),
+        ("left", "left", False, True),
+        ("yes and no", "no", True, False),
+        ("Yes, it is.", "yes", True, True),
+        ("it is, yes", "yes", True, False),
+        ("No", "yes", False, False),
+        ("", "no", False, False),
+        ("the left", "Left", False, True),
     ],
-)  # fmt: skip
+)
 def test_closed_answers_by_both_rules(prediction, answer, llava_med, strict):
     assert closed_llava_med(prediction, answer) == llava_med
     assert (closed_answer(prediction, answer) == answer.lower()) == strict
@@ -219,8 +284,8 @@ def test_token_f1_is_that_of_torchmetrics_squad(seed):
 
 def test_medical_scores_keep_closed_and_open_apart():
     questions = [
-        ask("c", answers=("no",), meta={"answer_type": "closed"}),
-        ask("o", answers=("left lung",), meta={"answer_type": "open"}),
+        ask("c", references=("no",), meta={"answer_type": "closed"}),
+        ask("o", references=("left lung",), meta={"answer_type": "open"}),
     ]
     scores = scored(MedicalVQA(questions), ["No.", "left"])
     assert scores["closed_accuracy_llava_med"] == 1
@@ -243,7 +308,7 @@ def test_judged_scores_are_by_capability_and_by_combination():
 
 
 def test_ranks_add_up_to_one_process_exactly():
-    questions = [ask(str(i), answers=("a",) * 5 + ("b",) * 5, split="even" if i % 2 else "odd") for i in range(11)]
+    questions = [ask(str(i), references=("a",) * 5 + ("b",) * 5, split="even" if i % 2 else "odd") for i in range(11)]
     predictions = [["a", "b", "c", ""][i % 4] for i in range(11)]
     whole = scored(VQAAccuracy(questions), predictions)
     ranks = [VQAAccuracy(questions) for _ in range(3)]
@@ -269,7 +334,10 @@ def test_a_question_is_scored_once_and_none_is_left_out():
 
 @pytest.mark.parametrize("prediction", ["", " ", "\n"])
 def test_an_empty_prediction_is_wrong_and_counted(prediction):
-    for metric, count in ((ExactMatch([ask()]), "num_empty"), (VQAAccuracy([ask(answers=("yes",) * 10)]), "num_empty")):
+    for metric, count in (
+        (ExactMatch([ask()]), "num_empty"),
+        (VQAAccuracy([ask(references=("yes",) * 10)]), "num_empty"),
+    ):
         scores = scored(metric, [prediction])
         assert scores["accuracy"] == 0
         assert scores[count] == 1

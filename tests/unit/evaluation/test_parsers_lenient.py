@@ -12,13 +12,34 @@ CHOICES = ("A tall tree", "dog", "hot dog", "Nothing")
 @pytest.mark.parametrize(
     ("output", "letter"),
     [
-        ("B", "B"), ("b", "B"), ("B.", "B"), ("(B)", "B"), ("B)", "B"), ("B: dog", "B"), ("**B**", "B"), (" B\n", "B"),
-        ("The answer is B", "B"), ("The answer is (b).", "B"), ("Answer: C", "C"), ("Option C", "C"), ("dog", "B"),
-        ("It is a hot dog.", "C"), ("A tall tree", "A"), ("I think it is [D].", "D"), ("not A but B", "B"),
-        ("A dog", "B"), ("E", None), ("", None), ("cat", None), ("(A) or (B)", None), ("dog, nothing", None),
-        ("The correct option is C", "C"), ("The answer is A. No wait, the answer is B.", "B"), ("a", "A"),
+        ("B", "B"),
+        ("b", "B"),
+        ("B.", "B"),
+        ("(B)", "B"),
+        ("B)", "B"),
+        ("B: dog", "B"),
+        ("**B**", "B"),
+        (" B\n", "B"),
+        ("The answer is B", "B"),
+        ("The answer is (b).", "B"),
+        ("Answer: C", "C"),
+        ("Option C", "C"),
+        ("dog", "B"),
+        ("It is a hot dog.", "C"),
+        ("A tall tree", "A"),
+        ("I think it is [D].", "D"),
+        ("not A but B", "B"),
+        ("A dog", "B"),
+        ("E", None),
+        ("", None),
+        ("cat", None),
+        ("(A) or (B)", None),
+        ("dog, nothing", None),
+        ("The correct option is C", "C"),
+        ("The answer is A. No wait, the answer is B.", "B"),
+        ("a", "A"),
     ],
-)  # fmt: skip
+)
 def test_letters(output, letter):
     assert letter_lenient(output, CHOICES) == letter
 
@@ -32,12 +53,21 @@ def test_a_letter_is_always_one_of_the_choices(output, num_choices):
 @pytest.mark.parametrize(
     ("output", "answer"),
     [
-        ("Yes", "yes"), ("yes.", "yes"), ("No, it is not", "no"), ("The answer is yes", "yes"),
+        ("Yes", "yes"),
+        ("yes.", "yes"),
+        ("No, it is not", "no"),
+        ("The answer is yes", "yes"),
         ("There isn't one", "no"),
-        ("It is not there", "no"), ("maybe", None), ("", None), ("Y", "yes"), ("nothing", None), ("noon", None),
-        ("True", "yes"), ("Yes, there is no doubt", "yes"),
+        ("It is not there", "no"),
+        ("maybe", None),
+        ("", None),
+        ("Y", "yes"),
+        ("nothing", None),
+        ("noon", None),
+        ("True", "yes"),
+        ("Yes, there is no doubt", "yes"),
     ],
-)  # fmt: skip
+)
 def test_yes_and_no(output, answer):
     assert yes_no_lenient(output) == answer
 
@@ -45,15 +75,24 @@ def test_yes_and_no(output, answer):
 @pytest.mark.parametrize(
     ("output", "answer"),
     [
-        ("Paris.", "Paris"), ("The answer is: Paris.", "Paris"), ("So the final answer is 5.\nBecause", "5"), ("", ""),
-        ("answer is", "answer is"), ('"red"', "red"), ("3.5", "3.5"), ("Answer: **12%**.", "12%"),
+        ("Paris.", "Paris"),
+        ("The answer is: Paris.", "Paris"),
+        ("So the final answer is 5.\nBecause", "5"),
+        ("", ""),
+        ("answer is", "answer is"),
+        ('"red"', "red"),
+        ("3.5", "3.5"),
+        ("Answer: **12%**.", "12%"),
     ],
-)  # fmt: skip
+)
 def test_the_final_answer(output, answer):
     assert final_answer(output) == answer
 
 
 def test_numbers_without_their_trimmings():
     assert [plain_number(text) for text in ("$1,234,567", " 12,34 ", "€5", "1,000.5")] == [
-        "1234567", "12,34", "5", "1000.5",
-    ]  # fmt: skip
+        "1234567",
+        "12,34",
+        "5",
+        "1000.5",
+    ]

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from dragonfly_lit.evaluation import lmms_eval as adapter
-from dragonfly_lit.evaluation.generate import Generator
+from dragonfly_lit.evaluation.generate import BatchGenerator
 from dragonfly_lit.models.tiny import tiny_model, tiny_tokenizer
 from dragonfly_lit.processing.processor import DragonflyImageProcessor, DragonflyProcessor
 
@@ -33,12 +33,15 @@ class ModelManifest:
 def lmms_eval(monkeypatch):
     """A stand-in with the three names of lmms-eval that the adapter touches."""
     parts = {
-        "lmms_eval": {}, "lmms_eval.api": {}, "lmms_eval.models": {}, "lmms_eval.api.model": {"lmms": lmms},
+        "lmms_eval": {},
+        "lmms_eval.api": {},
+        "lmms_eval.models": {},
+        "lmms_eval.api.model": {"lmms": lmms},
         "lmms_eval.models.registry_v2": {"ModelManifest": ModelManifest},
         "accelerate": {
             "Accelerator": lambda: SimpleNamespace(process_index=0, num_processes=1, device="cpu"),
         },
-    }  # fmt: skip
+    }
     for name, content in parts.items():
         module = ModuleType(name)
         vars(module).update(content)
@@ -84,7 +87,7 @@ def test_requests_get_the_answers_of_our_own_generator(lmms_eval, folder):
     ]
     requests.append(SimpleNamespace(args=("Only words.", {"max_new_tokens": 2}, lambda picture: [], 0, "t", "test")))
     outputs = model.generate_until(requests)
-    generator = Generator(model.model, DragonflyProcessor.from_pretrained(folder), batch_tokens=1)
+    generator = BatchGenerator(model.model, DragonflyProcessor.from_pretrained(folder), batch_tokens=1)
     for i, output in enumerate(outputs[:5]):
         assert [output] == adapter.answer(generator, [f"What is {i}?"], [[pictures[i % 3]]], options)
     assert len(set(outputs)) > 1
@@ -93,5 +96,5 @@ def test_requests_get_the_answers_of_our_own_generator(lmms_eval, folder):
 
 
 def test_a_folder_that_is_not_there_is_named():
-    with pytest.raises(ValueError, match="pretrained=nowhere is no folder"):
+    with pytest.raises(ValueError, match="pretrained=nowhere is not a folder"):
         adapter.load("nowhere", device="cpu", dtype="float32", version=None, vision=None)

@@ -10,11 +10,11 @@ import pytest
 from PIL import Image
 
 from dragonfly_lit.evaluation import answers as store
-from dragonfly_lit.evaluation.generate import Generator
+from dragonfly_lit.evaluation.benchmarks.base import Question, Task
+from dragonfly_lit.evaluation.benchmarks.prompts import PromptBook, Template
+from dragonfly_lit.evaluation.generate import BatchGenerator
 from dragonfly_lit.evaluation.metrics.short import ExactMatch
 from dragonfly_lit.evaluation.runner import Settings, run, score_predictions, weights_fingerprint
-from dragonfly_lit.evaluation.tasks.base import Question, Task
-from dragonfly_lit.evaluation.tasks.prompts import PromptBook, Template
 from dragonfly_lit.models.tiny import tiny_config, tiny_model, tiny_tokenizer
 from dragonfly_lit.processing.processor import DragonflyImageProcessor, DragonflyProcessor
 
@@ -39,7 +39,12 @@ class Words(Task):
             images = () if i % 5 == 4 else (picture(i // 3),)
             answers = ("yes",) if i % 2 else ("no",)
             yield Question(
-                id=f"w{i}", task=self.name, text=text, images=images, answers=answers, category=("even", "odd")[i % 2]
+                id=f"w{i}",
+                task=self.name,
+                text=text,
+                images=images,
+                references=answers,
+                category=("even", "odd")[i % 2],
             )
 
     def metric(self, questions, judged=None):
@@ -62,13 +67,13 @@ def model():
 def asked(monkeypatch):
     """Ids of the questions that reach the model."""
     seen: list[str] = []
-    real = Generator.answer_batch
+    real = BatchGenerator.answer_batch
 
     def spy(self, batch, crops):
-        seen.extend(item.ask.id for item in batch.items)
+        seen.extend(item.request.id for item in batch.items)
         return real(self, batch, crops)
 
-    monkeypatch.setattr(Generator, "answer_batch", spy)
+    monkeypatch.setattr(BatchGenerator, "answer_batch", spy)
     return seen
 
 
@@ -132,7 +137,7 @@ def test_a_broken_line_in_the_middle_is_named(tmp_path, model):
     path = tmp_path / "answers/words.jsonl"
     lines = path.read_text().split("\n")
     path.write_text("\n".join(["{", *lines]))
-    with pytest.raises(ValueError, match=r"words.jsonl: line 1 is no answer .* afresh"):
+    with pytest.raises(ValueError, match=r"words.jsonl: line 1 is not an answer .* afresh"):
         go(tmp_path, model)
 
 
@@ -196,15 +201,15 @@ def rows(**changes) -> list[dict]:
     ("given", "message"),
     [
         (rows()[:-2], r"2 of 17 questions of words have no prediction, e.g. 'w15'"),
-        ([*rows(), rows()[3]], r"id 'w3' stands twice"),
-        ([*rows(), {"id": "x", "prediction": ""}], r"1 ids are no questions of words, e.g. 'x'"),
+        ([*rows(), rows()[3]], r"id 'w3' appears twice"),
+        ([*rows(), {"id": "x", "prediction": ""}], r"1 ids are not questions of words, e.g. 'x'"),
         ([{**row, "id": f"other{row['id']}"} for row in rows()], r"none of its 17 ids .* another benchmark"),
         (rows(task="pope"), r"prediction 'w0' is of the benchmark pope, not of words"),
         ([*rows()[:-1], {"id": "w16"}], r"prediction for 'w16' has no text"),
         ([*rows()[:-1], {"prediction": "yes"}], r"prediction 17 has no id"),
         ([], r"holds no prediction; words has 17 questions"),
     ],
-)  # fmt: skip
+)
 def test_predictions_that_do_not_fit_are_named(tmp_path, given, message):
     path = predictions(tmp_path / "p.jsonl", given)
     with pytest.raises(ValueError, match=message):

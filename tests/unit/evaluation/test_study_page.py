@@ -6,9 +6,9 @@ from io import BytesIO
 import pytest
 from PIL import Image
 
-from dragonfly_lit.evaluation.study_cells import Cell, Study
-from dragonfly_lit.evaluation.study_gallery import Look
-from dragonfly_lit.evaluation.study_page import page
+from dragonfly_lit.evaluation.study.cells import Cell, Study
+from dragonfly_lit.evaluation.study.gallery import Look
+from dragonfly_lit.evaluation.study.page import page
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 NASTY = "red</dd><script>document.title = 'broken'</script>"
@@ -29,10 +29,17 @@ def written(tmp_path_factory):
     picture = BytesIO()
     Image.new("RGB", (64, 64), (9, 99, 99)).save(picture, "JPEG")
     looks = [
-        Look(id=f"q{i}", size=("02%", "25%")[i % 2], looked="b", question=f"what {i}?", expected="red",
-             answers=(("a", NASTY, False), ("b", "red", True)), picture=picture.getvalue())
+        Look(
+            id=f"q{i}",
+            size=("02%", "25%")[i % 2],
+            looked="b",
+            question=f"what {i}?",
+            expected="red",
+            answers=(("a", NASTY, False), ("b", "red", True)),
+            picture=picture.getvalue(),
+        )
         for i in range(5)
-    ]  # fmt: skip
+    ]
     curve = folder / "accuracy_size_levels.svg"
     box = "<rect width='90' height='60'/>"
     curve.write_text(f"<svg xmlns='http://www.w3.org/2000/svg' width='90' height='60'>{box}</svg>")
@@ -44,7 +51,7 @@ def written(tmp_path_factory):
 @pytest.fixture(scope="module")
 def browser(written):
     if CHROMIUM is None:
-        # A browser is no Python package; .ci/run installs one.
+        # A browser is not a Python package; .ci/run installs one.
         pytest.skip("there is no Chromium on this machine")
     webdriver = pytest.importorskip("selenium.webdriver")
     options = webdriver.ChromeOptions()

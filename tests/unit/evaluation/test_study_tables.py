@@ -5,11 +5,11 @@ import json
 import pytest
 import yaml
 
-from dragonfly_lit.evaluation import study
-from dragonfly_lit.evaluation.study_cells import Estimate, estimate, read_study, split_job
-from dragonfly_lit.evaluation.study_questions import chance, questions_of
-from dragonfly_lit.evaluation.study_tables import findings, markdown
-from dragonfly_lit.evaluation.tasks.base import Question
+from dragonfly_lit.evaluation.benchmarks.base import Question
+from dragonfly_lit.evaluation.study import command as study
+from dragonfly_lit.evaluation.study.cells import Estimate, estimate, read_study, split_job
+from dragonfly_lit.evaluation.study.questions import chance, questions_of
+from dragonfly_lit.evaluation.study.tables import findings, markdown
 
 SIZES = {"02%": 0.1, "09%": 0.2, "25%": 0.6}
 
@@ -17,18 +17,25 @@ SIZES = {"02%": 0.1, "09%": 0.2, "25%": 0.6}
 def write_job(folder, cell, seed, better, *, done=True, recall=None):
     job = folder / f"cell={cell},seed={seed}"
     job.mkdir(parents=True)
-    config = {"about": {"title": cell.replace("_", " + "), "parts": ["levels"]}, "data_root": "nowhere",
-              "benchmark": {"_target_": "x", "split": "test", "limit": None}}  # fmt: skip
+    config = {
+        "about": {"title": cell.replace("_", " + "), "parts": ["levels"]},
+        "data_root": "nowhere",
+        "benchmark": {"_target_": "x", "split": "test", "limit": None},
+    }
     (job / "config.yaml").write_text(yaml.safe_dump(config))
     if not done:
         return
     groups = {name: {"num_questions": 100, "score": score + better + 0.01 * seed} for name, score in SIZES.items()}
     selection = None if recall is None else {"recall": recall + 0.01 * seed, "random": 0.2}
     entry = {
-        "headline": "accuracy", "scores": {"accuracy": 0.3 + better + 0.01 * seed}, "answers_per_s": 50.0,
+        "headline": "accuracy",
+        "scores": {"accuracy": 0.3 + better + 0.01 * seed},
+        "answers_per_s": 50.0,
         "groups": {"split": groups, "category": {"colour": {"num_questions": 150, "score": 0.4 + better}}},
-        "selection": selection, "folder": "evaluation/probes", "answers": "answers/probes.jsonl",
-    }  # fmt: skip
+        "selection": selection,
+        "folder": "evaluation/probes",
+        "answers": "answers/probes.jsonl",
+    }
     result = {"val_loss": 1.0, "image_tokens": 18, "image_gflops": 0.1, "samples_per_s": 9.0, "config": config}
     (job / "result.json").write_text(json.dumps(result | {"benchmarks": {"probes": entry}}))
 
@@ -40,8 +47,12 @@ def folder(tmp_path):
         write_job(sweep, "low", seed, 0.0)
         write_job(sweep, "low_medium", seed, 0.02)
         write_job(sweep, "low_medium_high", seed, 0.3, done=seed < 2, recall=0.5)
-    plan = {"hydra": {"sweeper": {"params": {"cell": "low,low_medium,low_medium_high,raster", "seed": "0,1,2"}},
-                      "overrides": {"task": ["experiment=zoom_ablation"]}}}  # fmt: skip
+    plan = {
+        "hydra": {
+            "sweeper": {"params": {"cell": "low,low_medium,low_medium_high,raster", "seed": "0,1,2"}},
+            "overrides": {"task": ["experiment=zoom_ablation"]},
+        }
+    }
     (sweep / "multirun.yaml").write_text(yaml.safe_dump(plan))
     return sweep
 
@@ -76,9 +87,11 @@ def test_small_details_are_weighed_by_their_questions(folder):
 def test_cells_that_did_not_run_or_finish_say_so(folder):
     states = {cell.name: cell.state for cell in read_study(folder).cells}
     assert states == {
-        "cell=low": "3 of 3 seeds", "cell=low_medium": "3 of 3 seeds", "cell=low_medium_high": "2 of 3 seeds",
+        "cell=low": "3 of 3 seeds",
+        "cell=low_medium": "3 of 3 seeds",
+        "cell=low_medium_high": "2 of 3 seeds",
         "cell=raster": "not run",
-    }  # fmt: skip
+    }
     assert "| raster | not run |" in markdown(read_study(folder), 0.09)
 
 
@@ -105,7 +118,7 @@ def test_the_command_writes_tables_curves_and_a_page_of_one_file(folder, capsys)
 def test_chance_is_the_best_constant_answer_to_each_kind(folder):
     asked = [("colour", "red"), ("colour", "red"), ("colour", "blue"), ("shape", "circle"), ("shape", "triangle")]
     questions = [
-        Question(id=str(i), task="probes", text="?", answers=(answer,), category=kind)
+        Question(id=str(i), task="probes", text="?", references=(answer,), category=kind)
         for i, (kind, answer) in enumerate(asked)
     ]
     assert chance(questions) == pytest.approx(3 / 5)
@@ -117,7 +130,7 @@ def test_chance_is_the_best_constant_answer_to_each_kind(folder):
 
 def test_the_curves_go_through_the_accuracies_of_the_table(folder):
     pytest.importorskip("matplotlib")
-    from dragonfly_lit.evaluation.study_plots import against_sizes, against_tokens
+    from dragonfly_lit.evaluation.study.plots import against_sizes, against_tokens
 
     found = read_study(folder)
     low = found.cells[0]

@@ -20,8 +20,8 @@ from test_tasks_layouts import (
     vizwiz_original,
 )
 
-from dragonfly_lit.evaluation.tasks.base import Suite
-from dragonfly_lit.evaluation.tasks.registry import TASKS
+from dragonfly_lit.evaluation.benchmarks.base import Suite
+from dragonfly_lit.evaluation.benchmarks.registry import TASKS
 
 
 def rewrite(path, change) -> None:
@@ -33,7 +33,7 @@ def rewrite(path, change) -> None:
 def test_a_question_that_stands_twice_is_named(tmp_path):
     pope_hub(tmp_path / "pope")
     rewrite(tmp_path / "pope/data/test-00000-of-00001.parquet", lambda rows: [*rows, rows[0]])
-    with pytest.raises(ValueError, match=r"1 question ids stand more than once, e.g. 'adversarial-1'"):
+    with pytest.raises(ValueError, match=r"1 question ids appear more than once, e.g. 'adversarial-1'"):
         TASKS["pope"]().questions(tmp_path)
 
 

@@ -9,9 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from dragonfly_lit.evaluation.benchmarks.base import Task
+from dragonfly_lit.evaluation.benchmarks.registry import TASKS
 from dragonfly_lit.evaluation.metrics.yes_no import PERCEPTION
-from dragonfly_lit.evaluation.tasks.base import Task
-from dragonfly_lit.evaluation.tasks.registry import TASKS
 
 
 def picture(shade: int = 0) -> bytes:
@@ -51,10 +51,13 @@ def ai2d_original(root):
     for name in ("0.png", "1.png"):
         questions = {
             f"What is {i}?": {
-                "abcLabel": i == 1, "answerTexts": [*"abcd"], "correctAnswer": i, "questionId": f"{name}-{i}",
+                "abcLabel": i == 1,
+                "answerTexts": [*"abcd"],
+                "correctAnswer": i,
+                "questionId": f"{name}-{i}",
             }
             for i in range(2)
-        }  # fmt: skip
+        }
         put(root / f"questions/{name}.json", {"imageName": name, "questions": questions})
         put(root / f"images/{name}", picture())
     put(root / "abc_images/1.png", picture())
@@ -111,11 +114,16 @@ def chartqa_original(root):
 def textvqa_hub(root):
     rows = [
         {
-            "image_id": f"i{i // 2}", "question_id": 34602 + i, "question": "what is the brand?", "image": cell(i // 2),
-            "answers": ["nokia"] * 10, "ocr_tokens": ["NOKIA", "2310"], "set_name": "val",
+            "image_id": f"i{i // 2}",
+            "question_id": 34602 + i,
+            "question": "what is the brand?",
+            "image": cell(i // 2),
+            "answers": ["nokia"] * 10,
+            "ocr_tokens": ["NOKIA", "2310"],
+            "set_name": "val",
         }
         for i in range(3)
-    ]  # fmt: skip
+    ]
     parquet(root / "data/validation-00000-of-00001.parquet", rows)
     return {"ocr": True}, 3, 0
 
@@ -131,11 +139,14 @@ def textvqa_original(root):
 def vizwiz_hub(root):
     rows = [
         {
-            "question_id": f"VizWiz_val_{i:08d}.jpg", "image": cell(i), "question": "what?", "category": "other",
+            "question_id": f"VizWiz_val_{i:08d}.jpg",
+            "image": cell(i),
+            "question": "what?",
+            "category": "other",
             "answers": ["soup"] * 6 + ["can"] * 4,
         }
         for i in range(2)
-    ]  # fmt: skip
+    ]
     parquet(root / "data/val-00000-of-00001.parquet", rows)
     return {}, 2, 0
 
@@ -152,11 +163,16 @@ def vizwiz_original(root):
 def gqa_hub(root):
     questions = [
         {
-            "id": f"20{i}", "imageId": "n1", "question": "Is it red?", "answer": "no", "fullAnswer": "No.",
-            "isBalanced": True, "types": {"structural": "verify", "semantic": "attr", "detailed": "x"},
+            "id": f"20{i}",
+            "imageId": "n1",
+            "question": "Is it red?",
+            "answer": "no",
+            "fullAnswer": "No.",
+            "isBalanced": True,
+            "types": {"structural": "verify", "semantic": "attr", "detailed": "x"},
         }
         for i in range(3)
-    ]  # fmt: skip
+    ]
     parquet(root / "testdev_balanced_instructions/testdev-00000-of-00001.parquet", questions)
     parquet(root / "testdev_balanced_images/testdev-00000-of-00001.parquet", [{"id": "n1", "image": cell()}])
     return {}, 3, 0
@@ -164,9 +180,12 @@ def gqa_hub(root):
 
 def gqa_original(root):
     types = {"structural": "query", "semantic": "rel"}
-    put(root / "testdev_balanced_questions.json", {
-        "201": {"imageId": "n1", "question": "Who?", "answer": "boy", "types": types, "isBalanced": True},
-    })  # fmt: skip
+    put(
+        root / "testdev_balanced_questions.json",
+        {
+            "201": {"imageId": "n1", "question": "Who?", "answer": "boy", "types": types, "isBalanced": True},
+        },
+    )
     put(root / "images/n1.jpg", picture())
     return {}, 1, 0
 
@@ -174,11 +193,16 @@ def gqa_original(root):
 def pope_rows(part):
     return [
         {
-            "id": str(i), "question_id": str(i + 1), "question": f"Is there a {thing} in the image?", "image": cell(),
-            "answer": "yes" if i % 2 else "no", "image_source": "COCO_val2014_000000016631", "category": part,
+            "id": str(i),
+            "question_id": str(i + 1),
+            "question": f"Is there a {thing} in the image?",
+            "image": cell(),
+            "answer": "yes" if i % 2 else "no",
+            "image_source": "COCO_val2014_000000016631",
+            "category": part,
         }
         for i, thing in enumerate(("dog", "cat"))
-    ]  # fmt: skip
+    ]
 
 
 def pope_hub(root):
@@ -206,10 +230,17 @@ def pope_original(root):
 
 def mme_hub(root):
     rows = [
-        {"question_id": f"{task}/{i}.png", "image": cell(), "question": f"{q}? Please answer yes or no.",
-         "answer": "Yes" if q == "a" else "No", "category": task}
-        for task in ("existence", "code_reasoning") for i in range(2) for q in "ab"
-    ]  # fmt: skip
+        {
+            "question_id": f"{task}/{i}.png",
+            "image": cell(),
+            "question": f"{q}? Please answer yes or no.",
+            "answer": "Yes" if q == "a" else "No",
+            "category": task,
+        }
+        for task in ("existence", "code_reasoning")
+        for i in range(2)
+        for q in "ab"
+    ]
     parquet(root / "data/test-00000-of-00002.parquet", rows[:3])
     parquet(root / "data/test-00001-of-00002.parquet", rows[3:])
     return {}, 8, 0
@@ -233,18 +264,30 @@ def mme_eval_tool(root):
 def mmmu_row(key, **fields):
     images = {f"image_{i}": None for i in range(1, 8)}
     return {
-        "id": key, "question": "What is <image 1>?", "options": "['cat', \"dog's\", 'ox']", "answer": "B",
-        "question_type": "multiple-choice", "explanation": "", "topic_difficulty": "Easy", "subfield": "s",
-        "img_type": "['Tables']", **images, "image_1": cell(1), **fields,
-    }  # fmt: skip
+        "id": key,
+        "question": "What is <image 1>?",
+        "options": "['cat', \"dog's\", 'ox']",
+        "answer": "B",
+        "question_type": "multiple-choice",
+        "explanation": "",
+        "topic_difficulty": "Easy",
+        "subfield": "s",
+        "img_type": "['Tables']",
+        **images,
+        "image_1": cell(1),
+        **fields,
+    }
 
 
 def mmmu_hub(root):
     parquet(root / "Accounting/validation-00000-of-00001.parquet", [mmmu_row("validation_Accounting_1")])
-    parquet(root / "Art_Theory/validation-00000-of-00001.parquet", [
-        mmmu_row("validation_Art_Theory_1", options="['<image 2>', '<image 3>']", image_2=cell(2), image_3=cell(3)),
-        mmmu_row("validation_Art_Theory_2", options="[]", question_type="open", answer="0.5"),
-    ])  # fmt: skip
+    parquet(
+        root / "Art_Theory/validation-00000-of-00001.parquet",
+        [
+            mmmu_row("validation_Art_Theory_1", options="['<image 2>', '<image 3>']", image_2=cell(2), image_3=cell(3)),
+            mmmu_row("validation_Art_Theory_2", options="[]", question_type="open", answer="0.5"),
+        ],
+    )
     return {}, 3, 0
 
 
@@ -282,12 +325,24 @@ def medical_hub(root):
 
 def vqa_rad_original(root):
     rows = [
-        {"qid": i, "phrase_type": phrase, "image_name": "synpic1.jpg", "question": "is it?", "answer": answer,
-         "answer_type": kind, "question_type": "PRES", "image_organ": "HEAD"}
-        for i, (phrase, answer, kind) in enumerate([
-            ("test_freeform", "Yes", "CLOSED "), ("test_para", 3, "OPEN"), ("freeform", "no", "CLOSED"),
-        ])
-    ]  # fmt: skip
+        {
+            "qid": i,
+            "phrase_type": phrase,
+            "image_name": "synpic1.jpg",
+            "question": "is it?",
+            "answer": answer,
+            "answer_type": kind,
+            "question_type": "PRES",
+            "image_organ": "HEAD",
+        }
+        for i, (phrase, answer, kind) in enumerate(
+            [
+                ("test_freeform", "Yes", "CLOSED "),
+                ("test_para", 3, "OPEN"),
+                ("freeform", "no", "CLOSED"),
+            ]
+        )
+    ]
     put(root / "VQA_RAD Dataset Public.json", rows)
     put(root / "VQA_RAD Image Folder/synpic1.jpg", picture())
     return {}, 2, 0
@@ -295,13 +350,28 @@ def vqa_rad_original(root):
 
 def slake_original(root):
     rows = [
-        {"img_id": 1, "img_name": "xmlab1/source.jpg", "question": "Is it CT?", "answer": answer, "q_lang": language,
-         "location": "Lung", "modality": "CT", "answer_type": kind, "base_type": "vqa", "content_type": "Modality",
-         "triple": ["vhead", "_", "_"], "qid": i}
-        for i, (answer, language, kind) in enumerate([
-            ("Yes", "en", "CLOSED"), ("Lung", "en", "OPEN"), ("是", "zh", "OPEN"),
-        ])
-    ]  # fmt: skip
+        {
+            "img_id": 1,
+            "img_name": "xmlab1/source.jpg",
+            "question": "Is it CT?",
+            "answer": answer,
+            "q_lang": language,
+            "location": "Lung",
+            "modality": "CT",
+            "answer_type": kind,
+            "base_type": "vqa",
+            "content_type": "Modality",
+            "triple": ["vhead", "_", "_"],
+            "qid": i,
+        }
+        for i, (answer, language, kind) in enumerate(
+            [
+                ("Yes", "en", "CLOSED"),
+                ("Lung", "en", "OPEN"),
+                ("是", "zh", "OPEN"),
+            ]
+        )
+    ]
     put(root / "test.json", rows)
     put(root / "imgs/xmlab1/source.jpg", picture())
     return {}, 2, 0
@@ -379,7 +449,7 @@ def test_a_miniature_of_the_published_layout_is_read_and_scored(tmp_path, name, 
     assert sum(not question.images for question in questions) == num_text_only
     for question in questions:
         assert all(Image.open(io.BytesIO(content)).size == (8, 6) for content in question.read_images())
-    right = score(task, questions, lambda question: question.answers[0])
+    right = score(task, questions, lambda question: question.references[0])
     wrong = score(task, questions, lambda question: "zebra crossing")
     subtasks = {question.category for question in questions} & set(PERCEPTION)
     best = {"perception": 200 * len(subtasks), "score": 0.5}.get(task.headline, 1)

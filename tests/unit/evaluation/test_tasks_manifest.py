@@ -11,11 +11,11 @@ from hydra.utils import instantiate
 from test_tasks_layouts import cell, parquet, picture, put, scienceqa_hub, textvqa_hub
 
 from data_prep.benchmark import ORIGINS, describe, main
+from dragonfly_lit.evaluation.benchmarks.manifest import METRICS, manifest
+from dragonfly_lit.evaluation.benchmarks.prompts import Template, prompt_book
+from dragonfly_lit.evaluation.benchmarks.question import Question
+from dragonfly_lit.evaluation.benchmarks.registry import TASKS
 from dragonfly_lit.evaluation.published import ROWS, rows_of
-from dragonfly_lit.evaluation.tasks.manifest import METRICS, manifest
-from dragonfly_lit.evaluation.tasks.prompts import Template, prompt_book
-from dragonfly_lit.evaluation.tasks.question import Question
-from dragonfly_lit.evaluation.tasks.registry import TASKS
 
 CONF = Path(__file__).resolve().parents[3] / "conf"
 
@@ -42,9 +42,11 @@ def test_a_manifest_of_lines_is_read_and_scored(tmp_path):
     )
     task = instantiate(cfg.benchmark, _convert_="all")
     questions = task.questions(tmp_path)
-    assert [(q.id, len(q.images), len(q.answers)) for q in questions] == [
-        ("7", 1, 10), ("row-000002", 2, 10), ("row-000003", 0, 10),
-    ]  # fmt: skip
+    assert [(q.id, len(q.images), len(q.references)) for q in questions] == [
+        ("7", 1, 10),
+        ("row-000002", 2, 10),
+        ("row-000003", 0, 10),
+    ]
     metric = task.metric(questions)
     for question, prediction in zip(questions, ("Soup.", "The can", "four"), strict=True):
         metric.update(prediction, question)
@@ -61,7 +63,7 @@ def test_a_manifest_of_parquet_may_hold_its_images(tmp_path, stored):
     ]
     parquet(tmp_path / "questions.parquet", rows)
     questions = manifest("mine", tmp_path / "questions.parquet", "multiple_choice").questions(tmp_path)
-    assert [question.answers for question in questions] == [("B",)] * 3
+    assert [question.references for question in questions] == [("B",)] * 3
     assert questions[2].read_images() == (picture(),)
 
 
@@ -83,7 +85,7 @@ def test_every_metric_scores_a_manifest(tmp_path):
         ([{"question": "q", "answr": "x"}], "row 1 has the field 'answr'; use id,"),
         ([{"question": "q"}], "question row-000001 has no answer"),
         ([{"question": "q", "answer": "x", "image": "gone.png"}], r"question row-000001: there is no image .*gone.png"),
-        ([{"id": 1, "question": "q", "answer": "x"}] * 2, "1 question ids stand more than once, e.g. '1'"),
+        ([{"id": 1, "question": "q", "answer": "x"}] * 2, "1 question ids appear more than once, e.g. '1'"),
         ([{"question": "q", "answer": "z", "choices": ["x", "y"]}], "the answer 'z' is neither a letter"),
         ([["q"]], "row 1 is"),
         ([], "no question was found"),
@@ -117,14 +119,14 @@ def test_prompts_are_those_of_their_toolkits(tmp_path):
     suffix = "\nReference OCR token: NOKIA, 2310\nAnswer the question using a single word or phrase."
     assert books["llava"].template("textvqa").render(text) == "what is the brand?" + suffix
     assert books["lmms_eval"].template("textvqa").render(text) == "What is the brand?" + suffix
-    mme = Question(id="1", task="mme", text="Is it red? Please answer yes or no.", answers=("Yes",))
+    mme = Question(id="1", task="mme", text="Is it red? Please answer yes or no.", references=("Yes",))
     short = "Is it red?\nAnswer the question using a single word or phrase."
     assert books["lmms_eval"].template("mme").render(mme) == short
-    chart = Question(id="1", task="chartqa", text="How {much}?", answers=("5",))
+    chart = Question(id="1", task="chartqa", text="How {much}?", references=("5",))
     assert (
         books["lmms_eval"].template("chartqa").render(chart) == "How {much}?\nAnswer the question with a single word."
     )
-    choice = Question(id="1", task="mmmu", text="<image 1>?", answers=("A",), choices=("x", "y"))
+    choice = Question(id="1", task="mmmu", text="<image 1>?", references=("A",), choices=("x", "y"))
     letter = "Answer with the option's letter from the given choices directly."
     assert books["llava"].template("mmmu").render(choice) == f"<image 1>?\n(A) x\n(B) y\n{letter}"
     assert books["lmms_eval"].template("mmmu").render(choice) == f"<image 1>?\nA. x\nB. y\n\n{letter}"

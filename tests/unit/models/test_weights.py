@@ -21,8 +21,8 @@ from transformers import (
 )
 from transformers import initialization as init
 
+from dragonfly_lit.models.backbones import interpolate_positions
 from dragonfly_lit.models.dragonfly import DragonflyForConditionalGeneration
-from dragonfly_lit.models.parts import interpolate_positions
 from dragonfly_lit.models.tiny import tiny_config, tiny_model, tiny_tokenizer
 from dragonfly_lit.models.weights import stored_tensors
 from dragonfly_lit.spec.layout import Zoom
@@ -139,7 +139,7 @@ def test_a_tower_at_another_resolution_has_its_positions_interpolated(parts):
     model = assembled(parts, image_size=48)
     assert model.layout.patches_per_side == 6
     pixels = torch.zeros(1, 13, 3, 48, 48, dtype=torch.uint8)
-    tokens, _ = model.look(pixels, torch.tensor([[[2, 2], [4, 2]]]))
+    tokens, _ = model.encode_images(pixels, torch.tensor([[[2, 2], [4, 2]]]))
     assert tokens.shape[1] == model.layout.num_slots
 
 

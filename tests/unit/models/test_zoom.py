@@ -136,11 +136,11 @@ def test_a_learned_score_starts_as_the_free_one_and_trains_through_gates_of_one(
 def test_every_choice_of_levels_gives_the_tokens_that_the_layout_says(fields, num_crops, num_kept):
     model = tiny_model(zoom=fields)
     pixels = torch.randint(0, 256, (2, num_crops, 3, 32, 32), dtype=torch.uint8)
-    tokens, ranking = model.look(pixels, torch.tensor([[[2, 2], [4, 2]], [[4, 1], [2, 4]]]))
+    tokens, ranking = model.encode_images(pixels, torch.tensor([[[2, 2], [4, 2]], [[4, 1], [2, 4]]]))
     assert tokens.shape == (2, model.layout.num_slots, 48)
     assert (None if ranking is None else ranking.selected.shape[1]) == num_kept
 
 
 def test_crops_of_another_zoom_are_refused(model):
     with pytest.raises(ValueError, match=r"4 crops an image, but the zoom looks at 13"):
-        model.look(torch.zeros(1, 4, 3, 32, 32, dtype=torch.uint8))
+        model.encode_images(torch.zeros(1, 4, 3, 32, 32, dtype=torch.uint8))

@@ -22,10 +22,15 @@ def sequences(tokenizer, small, picture):
         builder.build(Sample(key="a", source="s", turns=turns("A long answer.", 1), images=(picture(40, 10),))),
         builder.build(Sample(key="b", source="t", turns=turns("No.", 0))),
         builder.build(
-            Sample(key="c", source="s", turns=turns("X", 2) + turns("Y", 0), images=(picture(9, 9), picture(10, 40)),
-                   share_image=True)
+            Sample(
+                key="c",
+                source="s",
+                turns=turns("X", 2) + turns("Y", 0),
+                images=(picture(9, 9), picture(10, 40)),
+                share_image=True,
+            )
         ),
-    ]  # fmt: skip
+    ]
 
 
 @pytest.mark.parametrize("side", ["right", "left"])

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dragonfly_lit.processing.encoding import add_structural_tokens, mark, special_ids
+from dragonfly_lit.processing.encoding import add_structural_tokens, special_ids, tokenize
 from dragonfly_lit.processing.prompts import find_turns, header, question_text, render
 from dragonfly_lit.processing.sequences import SequenceBuilder, TooLongError
 from dragonfly_lit.spec.records import Sample, Turn
@@ -41,7 +41,7 @@ texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=40).filter(la
 @given(spoken=st.lists(texts, min_size=2, max_size=6), system=texts)
 def test_turns_tokenised_apart_give_the_ids_of_the_whole(tokenizer, spoken, system):
     turns = say(*spoken, system=system)
-    apart = [i for turn in turns for i in mark(tokenizer, render([turn])).ids]
+    apart = [i for turn in turns for i in tokenize(tokenizer, render([turn])).ids]
     assert apart == tokenizer(render(turns), add_special_tokens=False)["input_ids"]
 
 
@@ -66,8 +66,11 @@ def test_a_prompt_is_the_released_one():
 def test_turns_are_found_where_they_were_put():
     text = render(say("Q", "A", "R"), answer_next=True)
     assert [(s.role, text[s.start : s.end]) for s in find_turns(text)] == [
-        ("user", "Q"), ("assistant", "A"), ("user", "R"), ("assistant", ""),
-    ]  # fmt: skip
+        ("user", "Q"),
+        ("assistant", "A"),
+        ("user", "R"),
+        ("assistant", ""),
+    ]
 
 
 @pytest.mark.parametrize("token", STRUCTURAL)
@@ -188,5 +191,5 @@ def test_any_tokenizer_learns_the_structural_tokens():
     with pytest.raises(ValueError, match=r"lacks <\|begin_of_text\|>"):
         special_ids(foreign)
     assert add_structural_tokens(foreign) == len(STRUCTURAL)
-    assert len(mark(foreign, header("user"))) == len("user") + 4
+    assert len(tokenize(foreign, header("user"))) == len("user") + 4
     assert foreign.pad_token_id == special_ids(foreign).end

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dragonfly_lit.training.saving import recount
+from dragonfly_lit.training.checkpoint.callback import recount
 
 
 def progress(ready, last=False):

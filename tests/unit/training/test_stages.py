@@ -3,9 +3,9 @@
 import pytest
 
 from dragonfly_lit.models.tiny import tiny_model
-from dragonfly_lit.training.optimizer import build_optimizer, check_same_groups, group_names, undecayed
+from dragonfly_lit.training.optimizer import build_optimizer, check_same_groups, group_names, no_decay_names
 from dragonfly_lit.training.sharding import checkpoint_activations
-from dragonfly_lit.training.stages import Group, Stage, claims, freeze
+from dragonfly_lit.training.stages import Group, Stage, freeze, param_groups
 
 
 @pytest.fixture(scope="module")
@@ -29,27 +29,27 @@ def test_a_group_that_waits_is_not_frozen(model):
 
 def test_a_pattern_that_matches_nothing_names_the_parts(model):
     with pytest.raises(ValueError, match=r"match=projektor\.\* matches no weight.*projector\.\*.*language\.\*"):
-        claims(model, [Group(match="projektor.*", lr=1.0)])
+        param_groups(model, [Group(match="projektor.*", lr=1.0)])
 
 
 def test_an_optional_pattern_may_match_nothing(model):
-    found = claims(model, [Group(match="projector.*", lr=1.0), Group(match="zoom.*", lr=1.0, optional=True)])
-    assert [claim.group.name for claim in found] == ["projector.*"]
+    found = param_groups(model, [Group(match="projector.*", lr=1.0), Group(match="zoom.*", lr=1.0, optional=True)])
+    assert [param_group.group.name for param_group in found] == ["projector.*"]
 
 
 def test_optional_patterns_alone_train_nothing(model):
     with pytest.raises(ValueError, match="nothing would train"):
-        claims(model, [Group(match="zoom.*", lr=1.0, optional=True)])
+        param_groups(model, [Group(match="zoom.*", lr=1.0, optional=True)])
 
 
 def test_a_weight_claimed_twice_names_both_patterns(model):
     with pytest.raises(ValueError, match=r"projector.weight is claimed by match=\* and by match=projector.\*"):
-        claims(model, [Group(match="*", lr=1.0), Group(match="projector.*", lr=1.0)])
+        param_groups(model, [Group(match="*", lr=1.0), Group(match="projector.*", lr=1.0)])
 
 
 def test_a_group_may_have_several_patterns(model):
-    (claim,) = claims(model, [Group(match=["projector.*", "language.lm_head.*"], lr=1.0)])
-    assert set(claim.parameters) == {"projector.weight", "projector.bias", "language.lm_head.weight"}
+    (param_group,) = param_groups(model, [Group(match=["projector.*", "language.lm_head.*"], lr=1.0)])
+    assert set(param_group.parameters) == {"projector.weight", "projector.bias", "language.lm_head.weight"}
 
 
 @pytest.mark.parametrize(
@@ -75,17 +75,17 @@ def test_a_freeze_schedule_is_a_pure_function_of_the_step():
 
 
 def test_norms_biases_and_embeddings_are_not_decayed(model):
-    spared = undecayed(model)
-    assert "language.model.embed_tokens.weight" in spared
-    assert "language.model.layers.0.input_layernorm.weight" in spared
-    assert {"projector.bias", "vision.tower.embeddings.position_embedding.weight"} <= spared
-    assert "projector.weight" not in spared
-    assert "language.lm_head.weight" not in spared
+    no_decay = no_decay_names(model)
+    assert "language.model.embed_tokens.weight" in no_decay
+    assert "language.model.layers.0.input_layernorm.weight" in no_decay
+    assert {"projector.bias", "vision.tower.embeddings.position_embedding.weight"} <= no_decay
+    assert "projector.weight" not in no_decay
+    assert "language.lm_head.weight" not in no_decay
 
 
 def optimizer_of(model, *groups):
     plan = stage(*groups)
-    return build_optimizer(freeze(model, plan), undecayed(model), plan)
+    return build_optimizer(freeze(model, plan), no_decay_names(model), plan)
 
 
 def test_every_trained_weight_is_in_exactly_one_group(model):

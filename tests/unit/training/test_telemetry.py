@@ -37,9 +37,17 @@ def run(batch, tmp_path_factory):
     telemetry, logger = Telemetry(every=2), CSVLogger(tmp_path_factory.mktemp("run"), name=None, version="")
     stage = Stage(name="1", steps=STEPS, groups=(Group(match="language.lm_head.*", lr=1e-3),))
     trainer = pl.Trainer(
-        accelerator="cpu", strategy=Single(), max_steps=STEPS, max_epochs=-1, logger=logger, callbacks=[telemetry],
-        enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False, num_sanity_val_steps=0,
-    )  # fmt: skip
+        accelerator="cpu",
+        strategy=Single(),
+        max_steps=STEPS,
+        max_epochs=-1,
+        logger=logger,
+        callbacks=[telemetry],
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        num_sanity_val_steps=0,
+    )
     loaders = (DataLoader([batch] * count, batch_size=None) for count in (STEPS, 1))
     trainer.fit(TrainingModule(tiny_model, stage), *loaders)
     with open(f"{logger.log_dir}/metrics.csv") as file:
@@ -79,9 +87,11 @@ def test_flops_a_second_are_those_of_the_formula(run, batch):
     telemetry, _ = run
     lengths = (batch.sample_ids >= 0).sum(1)
     work = Work(
-        images=0, tokens=int(lengths.sum()), pairs=int((lengths * (lengths + 1) // 2).sum()),
+        images=0,
+        tokens=int(lengths.sum()),
+        pairs=int((lengths * (lengths + 1) // 2).sum()),
         supervised=int((batch.labels >= 0).sum()),
-    )  # fmt: skip
+    )
     trained = Trained(vision=False, projector=False, language=True)
     flops_a_token = sum(step_flops(tiny_model().config, work, trained).values()) / work.tokens
     expected = telemetry.last["tokens_per_s"] * flops_a_token / 1e12

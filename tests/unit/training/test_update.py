@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from dragonfly_lit.training.optimizer import build_optimizer, undecayed
+from dragonfly_lit.training.optimizer import build_optimizer, no_decay_names
 from dragonfly_lit.training.stages import Group, Stage, freeze
 from dragonfly_lit.training.update import prepare_update
 
@@ -20,7 +20,7 @@ def net():
 def start(net, **fields):
     groups = (Group(match="a.*", lr=0.1, from_step=1), Group(match="b.*", lr=0.1))
     stage = Stage(**{"name": "s", "steps": 10, "groups": groups, "schedule": "constant", "warmup": 0} | fields)
-    return stage, build_optimizer(freeze(net, stage), undecayed(net), stage)
+    return stage, build_optimizer(freeze(net, stage), no_decay_names(net), stage)
 
 
 def backward(net, num_rows, factor=1.0):
@@ -81,7 +81,7 @@ def test_a_step_that_is_not_finite_changes_neither_weights_nor_state(net, factor
     before = {name: p.detach().clone() for name, p in net.named_parameters()}
     report = prepare_update(optimizer, stage, 1, loss=loss, weight=weight, divided_by=1)
     optimizer.step()
-    assert report.refused == "the loss is not finite"
+    assert report.skipped == "the loss is not finite"
     assert all(torch.equal(before[name], p) for name, p in net.named_parameters())
     assert all(float(state["step"]) == 0 for state in optimizer.state.values())
 
@@ -91,7 +91,7 @@ def test_a_gradient_that_is_not_finite_is_refused_though_the_loss_is(net):
     loss, weight = backward(net, 6)
     net["b"].weight.grad[0, 0] = math.nan
     report = prepare_update(optimizer, stage, 1, loss=loss, weight=weight, divided_by=1)
-    assert report.refused == "the gradient is not finite"
+    assert report.skipped == "the gradient is not finite"
 
 
 def test_a_step_without_a_supervised_token_moves_nothing_by_gradient(net):
@@ -99,7 +99,7 @@ def test_a_step_without_a_supervised_token_moves_nothing_by_gradient(net):
     zero = torch.zeros(())
     backward(net, 2, 0.0)
     report = prepare_update(optimizer, stage, 1, loss=zero, weight=zero, divided_by=1)
-    assert report.refused is None
+    assert report.skipped is None
     assert report.loss == 0.0
 
 

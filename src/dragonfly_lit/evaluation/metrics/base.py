@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from dragonfly_lit.evaluation.tasks.question import Question
+from dragonfly_lit.evaluation.benchmarks.question import Question
 
 
 @dataclass(frozen=True, kw_only=True)
-class Mark:
+class Score:
     """How one output was read, and what it earned.
 
     Attributes:
@@ -61,7 +61,7 @@ class QuestionMetric(Metric):
         self.add_state("values", torch.zeros(shape, dtype=torch.float64), dist_reduce_fx="sum")
 
     @abstractmethod
-    def mark(self, prediction: str, question: Question) -> Mark:
+    def score(self, prediction: str, question: Question) -> Score:
         """How `prediction` is read and scored; a pure function of its arguments."""
 
     def update(self, prediction: str, question: Question) -> None:
@@ -75,7 +75,7 @@ class QuestionMetric(Metric):
             raise ValueError(f"question {question.id!r} is not one of the {len(self.rows)} questions of this metric.")
         if self.seen[row]:
             raise ValueError(f"question {question.id!r} was scored before; each is scored once.")
-        values = self.mark(prediction, question).values
+        values = self.score(prediction, question).values
         self.values[row] = torch.tensor([values[name] for name in self.columns], dtype=torch.float64)
         self.seen[row] += 1
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, ClassVar
 
-from dragonfly_lit.evaluation.metrics.base import Mark, QuestionMetric
+from dragonfly_lit.evaluation.benchmarks.question import Question
+from dragonfly_lit.evaluation.metrics.base import QuestionMetric, Score
 from dragonfly_lit.evaluation.parsers_caption import caption_words
-from dragonfly_lit.evaluation.tasks.question import Question
 
 ORDERS = (1, 2, 3, 4)
 
@@ -22,9 +22,12 @@ def _coco() -> dict[str, Any]:
     except ModuleNotFoundError as error:
         raise ValueError("caption metrics need pycocoevalcap: pip install 'dragonfly_lit[eval]'.") from error
     return {
-        "BleuScorer": BleuScorer, "cook_refs": cook_refs, "cook_test": cook_test, "CiderScorer": CiderScorer,
+        "BleuScorer": BleuScorer,
+        "cook_refs": cook_refs,
+        "cook_test": cook_test,
+        "CiderScorer": CiderScorer,
         "rouge": Rouge(),
-    }  # fmt: skip
+    }
 
 
 class _NoSynonyms:
@@ -57,9 +60,14 @@ def corpus_bleu(statistics: Sequence[Sequence[float]]) -> list[float]:
     """BLEU-1 to 4 of a corpus, from the statistics of its captions."""
     scorer = _coco()["BleuScorer"](n=len(ORDERS))
     for length, closest, *counts in statistics:
-        scorer.ctest.append({
-            "testlen": length, "reflen": [closest], "guess": counts[: len(ORDERS)], "correct": counts[len(ORDERS) :],
-        })  # fmt: skip
+        scorer.ctest.append(
+            {
+                "testlen": length,
+                "reflen": [closest],
+                "guess": counts[: len(ORDERS)],
+                "correct": counts[len(ORDERS) :],
+            }
+        )
         scorer.crefs.append(None)
     return scorer.compute_score(option="closest")[0]
 
@@ -103,16 +111,22 @@ class Captions(QuestionMetric):
     """
 
     columns: ClassVar[tuple[str, ...]] = (
-        "rouge_l", "meteor", "cider_d", "length", "closest", *(f"guess_{n}" for n in ORDERS),
-        *(f"correct_{n}" for n in ORDERS), "num_empty",
-    )  # fmt: skip
+        "rouge_l",
+        "meteor",
+        "cider_d",
+        "length",
+        "closest",
+        *(f"guess_{n}" for n in ORDERS),
+        *(f"correct_{n}" for n in ORDERS),
+        "num_empty",
+    )
 
     def __init__(self, questions: Sequence[Question]) -> None:
         super().__init__(questions)
-        self.references = [[" ".join(caption_words(answer)) for answer in q.answers] for q in self.questions]
+        self.references = [[" ".join(caption_words(answer)) for answer in q.references] for q in self.questions]
         self.cider = CiderD(self.references)
 
-    def mark(self, prediction: str, question: Question) -> Mark:
+    def score(self, prediction: str, question: Question) -> Score:
         """The caption's own scores; the score that stands for it is ROUGE-L."""
         row = self.rows[question.id]
         words, references = caption_words(prediction), self.references[row]
@@ -120,14 +134,19 @@ class Captions(QuestionMetric):
         rouge = rouge_l(text, references)
         counts = bleu_statistics(text, references)
         names = self.columns[3:-1]
-        return Mark(
-            parsed=text or None, score=rouge, lenient_parsed=text or None, lenient_score=rouge,
+        return Score(
+            parsed=text or None,
+            score=rouge,
+            lenient_parsed=text or None,
+            lenient_score=rouge,
             values={
-                "rouge_l": rouge, "meteor": meteor_nltk(words, [reference.split() for reference in references]),
-                "cider_d": self.cider.score(text, row), "num_empty": float(not text),
+                "rouge_l": rouge,
+                "meteor": meteor_nltk(words, [reference.split() for reference in references]),
+                "cider_d": self.cider.score(text, row),
+                "num_empty": float(not text),
                 **dict(zip(names, map(float, counts), strict=True)),
             },
-        )  # fmt: skip
+        )
 
     def summarise(self) -> dict[str, float]:
         """Means of ROUGE-L, METEOR and CIDEr-D; BLEU of the corpus."""
@@ -135,6 +154,9 @@ class Captions(QuestionMetric):
         first = self.columns.index("length")
         bleu = corpus_bleu([row[first:-1] for row in self.values.tolist()])
         return {
-            "rouge_l": scores["rouge_l"], _synonyms()[0]: scores["meteor"], "cider_d": scores["cider_d"],
-            **{f"bleu_{n}": value for n, value in zip(ORDERS, bleu, strict=True)}, "num_empty": scores["num_empty"],
-        }  # fmt: skip
+            "rouge_l": scores["rouge_l"],
+            _synonyms()[0]: scores["meteor"],
+            "cider_d": scores["cider_d"],
+            **{f"bleu_{n}": value for n, value in zip(ORDERS, bleu, strict=True)},
+            "num_empty": scores["num_empty"],
+        }

@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
-from dragonfly_lit.evaluation.metrics.base import Mark, QuestionMetric, mean
-from dragonfly_lit.evaluation.tasks.question import Question
+from dragonfly_lit.evaluation.benchmarks.question import Question
+from dragonfly_lit.evaluation.metrics.base import QuestionMetric, Score, mean
 
 
 class JudgeScore(QuestionMetric):
@@ -36,13 +36,16 @@ class JudgeScore(QuestionMetric):
             if not (math.isfinite(score) and 0 <= score <= 1):
                 raise ValueError(f"the judge's score of question {key!r} is {score}; it must lie in 0..1.")
 
-    def mark(self, prediction: str, question: Question) -> Mark:
+    def score(self, prediction: str, question: Question) -> Score:
         """The judge's score of this answer."""
         score = float(self.judged[question.id])
-        return Mark(
-            parsed=prediction, score=score, lenient_parsed=prediction, lenient_score=score,
+        return Score(
+            parsed=prediction,
+            score=score,
+            lenient_parsed=prediction,
+            lenient_score=score,
             values={"score": score, "num_empty": float(not prediction.strip())},
-        )  # fmt: skip
+        )
 
     def summarise(self) -> dict[str, float]:
         """The mean, by capability, and by combination."""

@@ -11,9 +11,9 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import ClassVar
 
-from dragonfly_lit.evaluation.metrics.base import Mark, QuestionMetric
+from dragonfly_lit.evaluation.benchmarks.question import Question
+from dragonfly_lit.evaluation.metrics.base import QuestionMetric, Score
 from dragonfly_lit.evaluation.metrics.vqa import plain_words, without_punctuation
-from dragonfly_lit.evaluation.tasks.question import Question
 
 COMMA_IN_NUMBER = re.compile(r"\d,\d")
 SLAKE_PUNCTUATION = string.punctuation + "！？｡。＂＃＄％＆＇（）＊＋，－／：；＜＝＞＠［＼］＾＿｀｛｜｝～、《》？【】"
@@ -91,9 +91,16 @@ class MedicalVQA(QuestionMetric):
     """
 
     columns: ClassVar[tuple[str, ...]] = (
-        "closed_accuracy_llava_med", "closed_accuracy_strict", "open_f1_squad", "open_recall_squad",
-        "open_f1_llava_med", "open_recall_llava_med", "open_exact_match", "accuracy_lmms_eval", "num_unparsed",
-    )  # fmt: skip
+        "closed_accuracy_llava_med",
+        "closed_accuracy_strict",
+        "open_f1_squad",
+        "open_recall_squad",
+        "open_f1_llava_med",
+        "open_recall_llava_med",
+        "open_exact_match",
+        "accuracy_lmms_eval",
+        "num_unparsed",
+    )
 
     def __init__(self, questions: Sequence[Question], slake: bool = False) -> None:
         super().__init__(questions)
@@ -105,9 +112,9 @@ class MedicalVQA(QuestionMetric):
                     f"{question.meta.get('answer_type')!r}; it must be closed or open."
                 )
 
-    def mark(self, prediction: str, question: Question) -> Mark:
+    def score(self, prediction: str, question: Question) -> Score:
         """A closed question's hit, or an open one's token F1 (SQuAD's)."""
-        answer = question.answers[0]
+        answer = question.references[0]
         values = dict.fromkeys(self.columns, math.nan)
         if self.slake:
             values["accuracy_lmms_eval"] = float(normalise_slake(prediction) == normalise_slake(answer))
@@ -115,19 +122,23 @@ class MedicalVQA(QuestionMetric):
             read = closed_answer(prediction, answer)
             score, strict = closed_llava_med(prediction, answer), read == normalise_llava_med(answer.lower())
             values |= {
-                "closed_accuracy_llava_med": float(score), "closed_accuracy_strict": float(strict),
+                "closed_accuracy_llava_med": float(score),
+                "closed_accuracy_strict": float(strict),
                 "num_unparsed": float(read is None),
-            }  # fmt: skip
+            }
             parsed = normalise_llava_med(prediction.lower()) or None
-            return Mark(
+            return Score(
                 parsed=parsed, score=float(score), lenient_parsed=read, lenient_score=float(strict), values=values
             )
         f1, _, recall = token_scores_squad(prediction, answer)
         f1_med, _, recall_med = token_scores_llava_med(prediction, answer)
         values |= {
-            "open_f1_squad": f1, "open_recall_squad": recall, "open_f1_llava_med": f1_med,
-            "open_recall_llava_med": recall_med, "num_unparsed": float(not prediction.strip()),
+            "open_f1_squad": f1,
+            "open_recall_squad": recall,
+            "open_f1_llava_med": f1_med,
+            "open_recall_llava_med": recall_med,
+            "num_unparsed": float(not prediction.strip()),
             "open_exact_match": float(squad_words(prediction) == squad_words(answer)),
-        }  # fmt: skip
+        }
         parsed = " ".join(squad_words(prediction)) or None
-        return Mark(parsed=parsed, score=f1, lenient_parsed=parsed, lenient_score=f1_med, values=values)
+        return Score(parsed=parsed, score=f1, lenient_parsed=parsed, lenient_score=f1_med, values=values)

@@ -7,10 +7,10 @@ from typing import ClassVar
 
 from torchmetrics.functional.text import edit_distance
 
-from dragonfly_lit.evaluation.metrics.base import Mark, QuestionMetric
+from dragonfly_lit.evaluation.benchmarks.question import Question
+from dragonfly_lit.evaluation.metrics.base import QuestionMetric, Score
 from dragonfly_lit.evaluation.metrics.vqa import normalise
 from dragonfly_lit.evaluation.parsers import bare, final_answer, plain_number
-from dragonfly_lit.evaluation.tasks.question import Question
 
 
 def exact_match(prediction: str, answer: str) -> bool:
@@ -32,26 +32,31 @@ class ExactMatch(QuestionMetric):
     columns: ClassVar[tuple[str, ...]] = ("accuracy", "accuracy_lmms_eval", "accuracy_lenient", "num_empty")
     broken_down: ClassVar[tuple[str, ...]] = ("accuracy",)
 
-    def mark(self, prediction: str, question: Question) -> Mark:
+    def score(self, prediction: str, question: Question) -> Score:
         """1 if any accepted answer matches."""
-        score = float(any(exact_match(prediction, answer) for answer in question.answers))
-        lmms = float(any(exact_match_lmms_eval(prediction, answer) for answer in question.answers))
+        score = float(any(exact_match(prediction, answer) for answer in question.references))
+        lmms = float(any(exact_match_lmms_eval(prediction, answer) for answer in question.references))
         parsed = normalise(final_answer(prediction))
-        lenient = float(any(parsed == normalise(answer) for answer in question.answers))
+        lenient = float(any(parsed == normalise(answer) for answer in question.references))
         empty = not prediction.strip()
-        return Mark(
-            parsed=None if empty else prediction.rstrip(".").lower(), score=score,
-            lenient_parsed=None if empty else parsed, lenient_score=lenient,
+        return Score(
+            parsed=None if empty else prediction.rstrip(".").lower(),
+            score=score,
+            lenient_parsed=None if empty else parsed,
+            lenient_score=lenient,
             values={
-                "accuracy": score, "accuracy_lmms_eval": lmms, "accuracy_lenient": lenient, "num_empty": float(empty),
+                "accuracy": score,
+                "accuracy_lmms_eval": lmms,
+                "accuracy_lenient": lenient,
+                "num_empty": float(empty),
             },
-        )  # fmt: skip
+        )
 
 
 def relaxed_match(prediction: str, target: str, tolerance: float = 0.05) -> bool:
     """ChartQA's rule: within 5% of a number other than zero, else equal but for case.
 
-    `5%` is read as 0.05. Nothing is stripped: `1,000` and `$5` are no numbers, `yes.` is not `yes`.
+    `5%` is read as 0.05. Nothing is stripped: `1,000` and `$5` are not numbers, `yes.` is not `yes`.
     """
     guess, gold = _number(prediction), _number(target)
     if guess is not None and gold:
@@ -80,16 +85,18 @@ class RelaxedAccuracy(QuestionMetric):
     columns: ClassVar[tuple[str, ...]] = ("accuracy", "accuracy_lenient", "num_empty")
     broken_down: ClassVar[tuple[str, ...]] = ("accuracy", "accuracy_lenient")
 
-    def mark(self, prediction: str, question: Question) -> Mark:
+    def score(self, prediction: str, question: Question) -> Score:
         """1 if any accepted answer matches."""
-        score = float(any(relaxed_match(prediction, answer) for answer in question.answers))
-        lenient = float(any(relaxed_match_lenient(prediction, answer) for answer in question.answers))
+        score = float(any(relaxed_match(prediction, answer) for answer in question.references))
+        lenient = float(any(relaxed_match_lenient(prediction, answer) for answer in question.references))
         empty = not prediction.strip()
-        return Mark(
-            parsed=None if empty else prediction, score=score,
-            lenient_parsed=None if empty else plain_number(final_answer(prediction)), lenient_score=lenient,
+        return Score(
+            parsed=None if empty else prediction,
+            score=score,
+            lenient_parsed=None if empty else plain_number(final_answer(prediction)),
+            lenient_score=lenient,
             values={"accuracy": score, "accuracy_lenient": lenient, "num_empty": float(empty)},
-        )  # fmt: skip
+        )
 
 
 def anls(prediction: str, answers: Sequence[str], threshold: float = 0.5) -> float:
@@ -113,12 +120,14 @@ class ANLS(QuestionMetric):
     columns: ClassVar[tuple[str, ...]] = ("anls", "anls_lenient", "num_empty")
     broken_down: ClassVar[tuple[str, ...]] = ("anls",)
 
-    def mark(self, prediction: str, question: Question) -> Mark:
+    def score(self, prediction: str, question: Question) -> Score:
         """ANLS of the output, and of its final answer."""
         parsed, empty = final_answer(prediction), not prediction.strip()
-        score, lenient = anls(prediction, question.answers), anls(parsed, question.answers)
-        return Mark(
-            parsed=None if empty else prediction, score=score,
-            lenient_parsed=None if empty else parsed, lenient_score=lenient,
+        score, lenient = anls(prediction, question.references), anls(parsed, question.references)
+        return Score(
+            parsed=None if empty else prediction,
+            score=score,
+            lenient_parsed=None if empty else parsed,
+            lenient_score=lenient,
             values={"anls": score, "anls_lenient": lenient, "num_empty": float(empty)},
-        )  # fmt: skip
+        )

@@ -6,9 +6,9 @@ import re
 from statistics import mean
 from typing import ClassVar
 
-from dragonfly_lit.evaluation.metrics.base import Mark, QuestionMetric
+from dragonfly_lit.evaluation.benchmarks.question import Question
+from dragonfly_lit.evaluation.metrics.base import QuestionMetric, Score
 from dragonfly_lit.evaluation.parsers import final_answer
-from dragonfly_lit.evaluation.tasks.question import Question
 
 NUMBERS = {
     "none": "0", "zero": "0", "one": "1", "two": "2", "three": "3", "four": "4", "five": "5", "six": "6", "seven": "7",
@@ -39,7 +39,7 @@ MAX_PERIODS = 32
 
 
 def without_punctuation(text: str, comma_in_number: re.Pattern[str] = COMMA_IN_NUMBER) -> str:
-    """Each mark deleted if it stands beside a space anywhere, or if a number has a comma; else it becomes a space."""
+    """Each mark deleted if it is beside a space anywhere, or if a number has a comma; else it becomes a space."""
     has_comma = comma_in_number.search(text) is not None
     result = text
     for mark in PUNCTUATION:
@@ -78,12 +78,14 @@ class VQAAccuracy(QuestionMetric):
     columns: ClassVar[tuple[str, ...]] = ("accuracy", "accuracy_lenient", "num_empty")
     broken_down: ClassVar[tuple[str, ...]] = ("accuracy",)
 
-    def mark(self, prediction: str, question: Question) -> Mark:
+    def score(self, prediction: str, question: Question) -> Score:
         """VQA accuracy of the output, and of its final answer."""
         parsed, empty = final_answer(prediction), not prediction.strip()
-        score, lenient = vqa_accuracy(prediction, question.answers), vqa_accuracy(parsed, question.answers)
-        return Mark(
-            parsed=None if empty else normalise(prediction), score=score,
-            lenient_parsed=None if empty else normalise(parsed), lenient_score=lenient,
+        score, lenient = vqa_accuracy(prediction, question.references), vqa_accuracy(parsed, question.references)
+        return Score(
+            parsed=None if empty else normalise(prediction),
+            score=score,
+            lenient_parsed=None if empty else normalise(parsed),
+            lenient_score=lenient,
             values={"accuracy": score, "accuracy_lenient": lenient, "num_empty": float(empty)},
-        )  # fmt: skip
+        )

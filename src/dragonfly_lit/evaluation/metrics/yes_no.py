@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-from dragonfly_lit.evaluation.metrics.base import Mark, QuestionMetric, mean
+from dragonfly_lit.evaluation.benchmarks.question import Question
+from dragonfly_lit.evaluation.metrics.base import QuestionMetric, Score, mean
 from dragonfly_lit.evaluation.parsers import (
     yes_no_lenient,
     yes_no_mme,
@@ -13,7 +14,6 @@ from dragonfly_lit.evaluation.parsers import (
     yes_no_pope,
     yes_no_whole,
 )
-from dragonfly_lit.evaluation.tasks.question import Question
 
 SUFFIXES = {"official": "", "lmms_eval": "_lmms_eval", "lenient": "_lenient"}
 PERCEPTION = (
@@ -23,7 +23,7 @@ COGNITION = ("commonsense_reasoning", "numerical_calculation", "text_translation
 
 
 def _gold(question: Question) -> str:
-    answer = question.answers[0].strip().lower().removesuffix(".")
+    answer = question.references[0].strip().lower().removesuffix(".")
     if answer not in ("yes", "no"):
         raise ValueError(f"{question.task}: question {question.id} has the answer {answer!r}; it must be yes or no.")
     return answer
@@ -51,8 +51,10 @@ def binary_scores(predictions: Sequence[float], golds: Sequence[float], unread_i
     return {
         "f1": _ratio(2 * (precision * recall), precision + recall),
         "accuracy": _ratio(sum(p == g for p, g in pairs), len(pairs)),
-        "precision": precision, "recall": recall, "yes_ratio": _ratio(hits + false_yes, len(pairs)),
-    }  # fmt: skip
+        "precision": precision,
+        "recall": recall,
+        "yes_ratio": _ratio(hits + false_yes, len(pairs)),
+    }
 
 
 def _ratio(part: int | float, whole: int | float) -> float:
@@ -68,18 +70,21 @@ class POPE(QuestionMetric):
 
     columns: ClassVar[tuple[str, ...]] = ("gold", "official", "lmms_eval", "lenient")
 
-    def mark(self, prediction: str, question: Question) -> Mark:
+    def score(self, prediction: str, question: Question) -> Score:
         """1 if yes or no was read and is right."""
         gold = _gold(question)
         read = {
-            "official": yes_no_pope(prediction), "lmms_eval": yes_no_whole(prediction),
+            "official": yes_no_pope(prediction),
+            "lmms_eval": yes_no_whole(prediction),
             "lenient": yes_no_lenient(prediction),
-        }  # fmt: skip
-        return Mark(
-            parsed=read["official"], score=float(read["official"] == gold),
-            lenient_parsed=read["lenient"], lenient_score=float(read["lenient"] == gold),
+        }
+        return Score(
+            parsed=read["official"],
+            score=float(read["official"] == gold),
+            lenient_parsed=read["lenient"],
+            lenient_score=float(read["lenient"] == gold),
             values={"gold": _code(gold), **{rule: _code(answer) for rule, answer in read.items()}},
-        )  # fmt: skip
+        )
 
     def summarise(self) -> dict[str, float]:
         """Means over splits, pooled values, values by split; and how many answers each rule could not read."""
@@ -119,19 +124,24 @@ class MME(QuestionMetric):
         super().__init__(questions)
         self.pairs = mme_pairs(self.questions)
 
-    def mark(self, prediction: str, question: Question) -> Mark:
+    def score(self, prediction: str, question: Question) -> Score:
         """1 if yes or no was read and is right."""
         gold = _gold(question)
         parsed, lenient = yes_no_mme(prediction), yes_no_lenient(prediction)
         score, lenient_score = float(parsed == gold), float(lenient == gold)
-        return Mark(
-            parsed=parsed, score=score, lenient_parsed=lenient, lenient_score=lenient_score,
+        return Score(
+            parsed=parsed,
+            score=score,
+            lenient_parsed=lenient,
+            lenient_score=lenient_score,
             values={
-                "official": score, "lmms_eval": float(yes_no_mme_lmms_eval(prediction) == gold),
-                "lenient": lenient_score, "num_unparsed": float(parsed is None),
+                "official": score,
+                "lmms_eval": float(yes_no_mme_lmms_eval(prediction) == gold),
+                "lenient": lenient_score,
+                "num_unparsed": float(parsed is None),
                 "num_unparsed_lenient": float(lenient is None),
             },
-        )  # fmt: skip
+        )
 
     def summarise(self) -> dict[str, float]:
         """Points of perception, cognition, both, and each subtask with its two accuracies."""

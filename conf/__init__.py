@@ -1,0 +1,1 @@
+"""The configuration groups of `train.py` and `evaluate.py`; in a wheel they are the package `dragonfly_lit.conf`."""

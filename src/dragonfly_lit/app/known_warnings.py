@@ -1,0 +1,22 @@
+"""What libraries say on every run and nobody can act on is not shown; their warnings about anything else are."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+
+from transformers.utils import logging as transformers_logging
+
+EXPECTED = (
+    r".*`isinstance\(treespec, LeafSpec\)` is deprecated",  # lightning 2.6.6 on torch 2.13
+    r"`broadcast_buffers` is deprecated",  # likewise
+    r"Found \d+ module\(s\) in eval mode",  # frozen parts stay in eval mode on purpose
+)
+
+
+def silence_known_warnings() -> None:
+    """Silence Lightning's greetings and transformers' bars, here and in the warnings that we cause on purpose."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    transformers_logging.disable_progress_bar()
+    for message in EXPECTED:
+        warnings.filterwarnings("ignore", message)

@@ -1,0 +1,155 @@
+"""What a benchmark is: questions read from a local folder, a prompt, a metric, and published rows to compare with."""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import ClassVar
+
+from dragonfly_lit.evaluation.benchmarks.images import StoredImage
+from dragonfly_lit.evaluation.benchmarks.question import Question
+from dragonfly_lit.evaluation.benchmarks.tables import Source, has_images
+from dragonfly_lit.evaluation.metrics.base import QuestionMetric
+from dragonfly_lit.evaluation.published import PublishedRow, rows_of
+
+__all__ = ["Question", "Suite", "Task", "check_questions"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task(ABC):
+    """One benchmark with its options; a subclass says how its published layouts are read.
+
+    Attributes:
+        split: the split to read, one of `splits`.
+        limit: only the first so many questions.
+        folder: where the data lies; `data_root/name` unless set.
+        max_new_tokens: generation stops there.
+    """
+
+    name: ClassVar[str]
+    splits: ClassVar[tuple[str, ...]] = ("test",)
+    counts: ClassVar[Mapping[str, tuple[int, ...]]] = {}
+    """Known numbers of questions a split; several where published copies differ."""
+    headline: ClassVar[str] = "accuracy"
+    """The key of `metric.compute()` that the table shows."""
+    scale: ClassVar[float] = 100.0
+    """What papers multiply the headline by."""
+    parser: ClassVar[str] = "exact"
+    """Name of the rule that reads an answer out of the output, for the results file."""
+    judged: ClassVar[bool] = False
+    """Whether the metric needs scores of a judge."""
+    expects: ClassVar[str] = ""
+    """The layouts that `read` knows, for the message when a file is missing."""
+
+    split: str = "test"
+    limit: int | None = None
+    folder: str | Path | None = None
+    max_new_tokens: int = 16
+
+    def __post_init__(self) -> None:
+        if self.split not in self.splits:
+            raise ValueError(f"benchmark.split={self.split!r}: {self.name} has {', '.join(self.splits)}.")
+        if self.limit is not None and self.limit < 1:
+            raise ValueError(f"benchmark.limit={self.limit}: give at least 1 question, or null for all of them.")
+
+    @property
+    def source(self) -> Source:
+        """What messages about its files say."""
+        return Source(self.name, self.expects)
+
+    @abstractmethod
+    def read(self, folder: Path) -> Iterable[Question]:
+        """All questions of `self.split` below `folder`, in the data set's order."""
+
+    @abstractmethod
+    def metric(self, questions: Sequence[Question], judged: Mapping[str, int | float] | None = None) -> QuestionMetric:
+        """A metric over exactly these questions; `judged` holds a judge's score by question id where one is needed."""
+
+    def locate(self, data_root: str | Path) -> Path:
+        """The folder of this benchmark; ValueError when it is not there."""
+        folder = Path(self.folder) if self.folder is not None else Path(data_root) / self.name
+        if not folder.is_dir():
+            raise ValueError(
+                f"{self.name}: there is no folder {folder}. Expected {self.expects} below data_root={data_root}. "
+                f"`python -m data_prep benchmark {self.name}` says where the data comes from."
+            )
+        return folder
+
+    def questions(self, data_root: str | Path) -> list[Question]:
+        """The questions to ask, checked.
+
+        Raises:
+            ValueError: a file is missing (says what was expected), an id appears twice, an image or answer is missing.
+        """
+        questions = list(islice(self.read(self.locate(data_root)), self.limit))
+        check_questions(self.name, questions)
+        if note := self.count_note(len(questions)):
+            log.warning(note)
+        return questions
+
+    def count_note(self, num_questions: int) -> str | None:
+        """What to tell the reader when the set is not the published one, else None."""
+        known = self.counts.get(self.split, ())
+        if self.limit is not None or not known or num_questions in known:
+            return None
+        expected = " or ".join(f"{count:,}" for count in known)
+        return f"{self.name} {self.split}: {num_questions:,} questions; the published split has {expected}."
+
+    def published(self) -> tuple[PublishedRow, ...]:
+        """Verified rows of papers for this benchmark."""
+        return rows_of(self.name)
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """Itself: a single benchmark and a suite are used alike."""
+        return (self,)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Suite:
+    """Several benchmarks scored in one run, in the order of the mapping."""
+
+    name: str
+    members: Mapping[str, Task]
+    limit: int | None = None
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """The benchmarks; the suite's limit, where one is given, replaces their own."""
+        members = tuple(self.members.values())
+        return members if self.limit is None else tuple(replace(task, limit=self.limit) for task in members)
+
+
+def check_questions(task: str, questions: Sequence[Question]) -> None:
+    """A ValueError for an empty set, an id that appears twice, or a question without text or answer."""
+    if not questions:
+        raise ValueError(f"{task}: no question was found.")
+    repeated = [key for key, count in Counter(q.id for q in questions).items() if count > 1]
+    if repeated:
+        raise ValueError(
+            f"{task}: {len(repeated)} question ids appear more than once, e.g. {repeated[0]!r}; "
+            "answers are matched by id, so each must be unique."
+        )
+    filled: dict[tuple[Path, str], list[bool]] = {}
+    for question in questions:
+        if not question.text.strip():
+            raise ValueError(f"{task}: question {question.id} has no text.")
+        if not question.references:
+            raise ValueError(
+                f"{task}: question {question.id} has no answer. Remove it, or read a split with public answers."
+            )
+        for image in question.images:
+            if isinstance(image, Path) and not image.is_file():
+                raise ValueError(f"{task}: question {question.id}: there is no image {image}.")
+            if isinstance(image, StoredImage):
+                place = image.file, image.column
+                filled[place] = filled.get(place) or has_images(*place)
+                if not filled[place][image.row]:
+                    raise ValueError(f"{task}: question {question.id}: row {image.row} of {image.file} has no image.")

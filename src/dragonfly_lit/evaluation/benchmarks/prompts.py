@@ -1,0 +1,99 @@
+"""Prompt templates: how the words of a question become what the model is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from string import Formatter, ascii_uppercase
+
+from dragonfly_lit.evaluation.benchmarks.question import Question
+
+FIELDS = ("context", "question", "options", "ocr")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Template:
+    """The prompt of one benchmark.
+
+    Attributes:
+        text: has the fields `{context}`, `{question}`, `{options}` and `{ocr}`. All but the question are empty where
+            the data has none, and end in a new line where it has: `{context}{question}\\n{options}Answer ...`.
+        open: the same for a question without choices; `text` unless given.
+        option: one choice, with the fields `{letter}` and `{choice}`.
+        context: the hint of a question, with the field `{hint}`.
+        ocr: the words that an OCR system read in the image, with the field `{tokens}`.
+        remove: strings taken out of the question first.
+        capitalize: first letter upper case, all others lower (what lmms-eval does to TextVQA and VizWiz).
+    """
+
+    text: str
+    open: str | None = None
+    option: str = "{letter}. {choice}"
+    context: str = "Context: {hint}"
+    ocr: str = "Reference OCR token: {tokens}"
+    remove: Sequence[str] = ()
+    capitalize: bool = False
+
+    def __post_init__(self) -> None:
+        for name, allowed in (
+            ("text", FIELDS),
+            ("open", FIELDS),
+            ("option", ("letter", "choice")),
+            ("context", ("hint",)),
+            ("ocr", ("tokens",)),
+        ):
+            unknown = [f for _, f, _, _ in Formatter().parse(getattr(self, name) or "") if f not in (None, *allowed)]
+            if unknown:
+                raise ValueError(
+                    f"prompt: {name} has the field {{{unknown[0]}}}; use {', '.join(f'{{{f}}}' for f in allowed)}."
+                )
+
+    def render(self, question: Question) -> str:
+        """The prompt of `question`, without role headers and image placeholders."""
+        words = question.text
+        for piece in self.remove:
+            words = words.replace(piece, "")
+        words = words.strip()
+        hint, tokens = question.meta.get("hint") or "", question.meta.get("ocr_tokens") or ()
+        choices = question.choices or ()
+        options = [
+            self.option.format(letter=letter, choice=choice)
+            for letter, choice in zip(ascii_uppercase, choices, strict=False)
+        ]
+        template = self.text if choices or self.open is None else self.open
+        return template.format(
+            question=words.capitalize() if self.capitalize else words,
+            options="".join(f"{option}\n" for option in options),
+            context=self.context.format(hint=hint) + "\n" if hint else "",
+            ocr=self.ocr.format(tokens=", ".join(tokens)) + "\n" if tokens else "",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptBook:
+    """A named set of templates: one a benchmark, and one for every other."""
+
+    name: str
+    default: Template
+    templates: Mapping[str, Template]
+
+    def template(self, task: str) -> Template:
+        """The template of a benchmark."""
+        return self.templates.get(task, self.default)
+
+
+def prompt_book(name: str, default: Mapping[str, object], templates: Mapping[str, Mapping[str, object]]) -> PromptBook:
+    """The prompts that a file of `conf/prompt` describes.
+
+    Raises:
+        ValueError: a template has an unknown key or field.
+    """
+    known = {field.name for field in fields(Template)}
+    for task, template in {"default": default, **templates}.items():
+        if unknown := set(template) - known:
+            raise ValueError(f"prompt={name}: {task} has the key {min(unknown)!r}; use {', '.join(sorted(known))}.")
+    return PromptBook(
+        name=name,
+        default=Template(**default),  # type: ignore[arg-type]
+        templates={task: Template(**template) for task, template in templates.items()},  # type: ignore[arg-type]
+    )

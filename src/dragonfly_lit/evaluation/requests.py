@@ -1,0 +1,67 @@
+"""What is asked and what comes back: prompts with the identity of their images, batches of them, outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from dragonfly_lit.processing.encoding import TokenizedText
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerationRequest:
+    """One prompt about some images.
+
+    Attributes:
+        id: names it in errors, and seeds it when sampling.
+        prompt: words of the user's turn.
+        image_keys: identity of each image; equal keys, equal images.
+        read_images: gives the encoded images, called when they are needed.
+        max_new_tokens: the answer stops there.
+    """
+
+    id: str
+    prompt: str
+    image_keys: tuple[str, ...] = ()
+    read_images: Callable[[], Sequence[bytes]] = tuple
+    max_new_tokens: int = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerationOutput:
+    """The words that came, and where the model looked: one entry an image."""
+
+    id: str
+    text: str
+    zoom: list[dict[str, Any]] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodedRequest:
+    """A prompt as tokens, `<|begin_of_text|>` first, its images not among them."""
+
+    request: GenerationRequest
+    text: TokenizedText
+
+
+@dataclass(frozen=True, kw_only=True)
+class RequestBatch:
+    """Questions answered together; `owner[i]` is the position in `groups` of the images of question i."""
+
+    items: tuple[EncodedRequest, ...]
+    owner: tuple[int, ...]
+
+    @property
+    def leaders(self) -> list[GenerationRequest]:
+        """One question for each distinct set of images."""
+        first = {group: item.request for item, group in zip(reversed(self.items), reversed(self.owner), strict=True)}
+        return [first[group] for group in range(len(first))]
+
+    def only(self, wanted: Container[str]) -> RequestBatch | None:
+        """The questions whose ids are wanted; None when there is none."""
+        left = [(item, group) for item, group in zip(self.items, self.owner, strict=True) if item.request.id in wanted]
+        if not left:
+            return None
+        numbers = {group: number for number, group in enumerate(dict.fromkeys(group for _, group in left))}
+        return RequestBatch(items=tuple(item for item, _ in left), owner=tuple(numbers[group] for _, group in left))

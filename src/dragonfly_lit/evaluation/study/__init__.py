@@ -1,0 +1,1 @@
+"""A sweep read as a study: tables, curves and one page."""

@@ -1,0 +1,48 @@
+"""A sweep as tables, curves and one HTML page: `python -m dragonfly_lit study runs/zoom_ablation`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.markdown import Markdown
+
+from dragonfly_lit.evaluation.study.cells import read_study
+from dragonfly_lit.evaluation.study.gallery import gallery
+from dragonfly_lit.evaluation.study.page import page
+from dragonfly_lit.evaluation.study.plots import draw_curves
+from dragonfly_lit.evaluation.study.questions import chance, questions_of
+from dragonfly_lit.evaluation.study.tables import markdown
+from dragonfly_lit.io import atomic
+
+SMALL = 0.09
+"""Details up to this share of the side count as small unless --small says otherwise."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line; writes `study.md`, `study.html` and the curves beside the jobs, or into --out."""
+    parser = argparse.ArgumentParser(prog="python -m dragonfly_lit study", description="A sweep side by side.")
+    parser.add_argument("folder", type=Path, help="of the sweep, such as runs/zoom_ablation")
+    parser.add_argument("--out", type=Path, help="folder of what is written (default: that of the sweep)")
+    parser.add_argument(
+        "--small", type=float, default=SMALL, help="largest small detail, share of the side (%(default)s)"
+    )
+    parser.add_argument("--images", type=int, default=2, help="images of each size in the gallery (%(default)s)")
+    args = parser.parse_args(argv)
+    if not args.folder.is_dir():
+        raise ValueError(f"{args.folder} is not a folder. Give that of a sweep, such as runs/zoom_ablation.")
+    out = args.out or args.folder
+    out.mkdir(parents=True, exist_ok=True)
+    study = read_study(args.folder)
+    questions = questions_of(study)
+    by_chance = chance(questions)
+    curves = draw_curves(study, out, chance=by_chance)
+    looks, note = gallery(study, questions, per_size=args.images)
+    text = markdown(study, args.small, chance=by_chance)
+    atomic.write(out / "study.md", text)
+    atomic.write(out / "study.html", page(study, curves, looks, small_at_most=args.small, note=note, chance=by_chance))
+    Console().print(Markdown(text))
+    print(f"study.md, study.html and {sum(map(len, curves.values()))} curves are in {out}")
+    return 0

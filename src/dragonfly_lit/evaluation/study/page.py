@@ -1,0 +1,100 @@
+"""The page `study.html`: one file without any other, with tables, curves, and pictures of where the models looked."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from string import Template
+
+from dragonfly_lit.evaluation.html import read_asset
+from dragonfly_lit.evaluation.study.cells import Study
+from dragonfly_lit.evaluation.study.gallery import Look
+from dragonfly_lit.evaluation.study.tables import breakdown, columns, explanation, findings, row
+
+
+def page(
+    study: Study,
+    curves: Mapping[str, Sequence[Path]],
+    looks: Sequence[Look],
+    *,
+    small_at_most: float,
+    note: str,
+    chance: float | None = None,
+) -> str:
+    """The whole page.
+
+    Args:
+        study: what was measured.
+        curves: the files of each part; SVG files are put into the page.
+        looks: of the gallery.
+        small_at_most: up to which share of the side a detail counts as small.
+        note: what to say about the gallery.
+        chance: accuracy of the best constant answers, where it is known.
+    """
+    sizes = list(dict.fromkeys(look.size for look in looks))
+    missing = [cell for cell in study.cells if not cell.results]
+    return Template(read_asset("study/study_page.html")).substitute(
+        style=read_asset("page.css"),
+        title=escape(f"Study: {study.folder.name}"),
+        lead=escape(explanation(study, chance)),
+        parts="\n".join(_part(study, part, curves.get(part, ()), small_at_most) for part in study.parts),
+        gallery_lead=escape(note),
+        filter_hidden="" if looks else "hidden",
+        sizes="".join(
+            f'<option value="{escape(size)}">{escape(size.lstrip("0"))} of the side</option>' for size in sizes
+        ),
+        cards="".join(map(_card, looks)),
+        footer=escape(
+            f"{len(study.cells)} cells, of which {len(missing)} did not run or finish"
+            + (f": {', '.join(f'{cell.title} ({cell.state})' for cell in missing)}." if missing else ".")
+        ),
+    )
+
+
+def _part(study: Study, part: str, curves: Sequence[Path], small_at_most: float) -> str:
+    cells = study.parts[part]
+    says = "".join(f"<li>{escape(sentence)}</li>" for sentence in findings(study, cells, small_at_most))
+    pictures = "".join(_picture(path) for path in curves if path.suffix == ".svg")
+    heads = ("cell", *(f"size {size.lstrip('0')}" for size in study.sizes), *study.kinds)
+    rows = [row(study, cell, small_at_most) for cell in cells]
+    broken_down = [breakdown(study, cell) for cell in cells if cell.results]
+    return (
+        f'<section id="{escape(part)}"><h2>{escape(part.capitalize())}</h2>'
+        f'<div class="panel">{_table(columns(small_at_most), rows)}</div><ul class="says">{says}</ul>'
+        f'<div class="curves">{pictures}</div>'
+        f'<div class="panel">{_table(heads, broken_down)}</div></section>'
+    )
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    head = "".join(f"<th>{escape(text)}</th>" for text in heads)
+    body = "".join(
+        f"<tr{_missing(cells)}>" + "".join(f"<td>{escape(text)}</td>" for text in cells) + "</tr>" for cells in rows
+    )
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _missing(cells: Sequence[str]) -> str:
+    return ' class="missing"' if len(cells) > 1 and cells[1] in ("not run", "not finished") else ""
+
+
+def _picture(svg: Path) -> str:
+    encoded = base64.b64encode(svg.read_bytes()).decode()
+    return f'<img alt="{escape(svg.stem.replace("_", " "))}" src="data:image/svg+xml;base64,{encoded}">'
+
+
+def _card(look: Look) -> str:
+    said = "".join(
+        f"<dt>{escape(title)}</dt>"
+        f'<dd><span class="{"right" if right else "wrong"}">{escape(answer or "(nothing)")}</span></dd>'
+        for title, answer, right in look.answers
+    )
+    encoded = base64.b64encode(look.picture).decode()
+    return (
+        f'<article class="card" data-size="{escape(look.size)}"><img alt="crops of {escape(look.id)}" loading="lazy" '
+        f'src="data:image/jpeg;base64,{encoded}"><div class="body"><div class="tags">{escape(look.id)} · detail of '
+        f"{escape(look.size.lstrip('0'))} of the side · looked at by {escape(look.looked)}</div>"
+        f"<p>{escape(look.question)} <span>{escape(look.expected)}</span></p><dl>{said}</dl></div></article>"
+    )

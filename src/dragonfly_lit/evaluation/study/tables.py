@@ -1,0 +1,123 @@
+"""The tables of a study, and what its intervals allow to say."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from dragonfly_lit.evaluation.study.cells import Cell, Estimate, Study
+
+NONE = "-"
+
+
+def columns(small_at_most: float) -> tuple[str, ...]:
+    """Heads of the columns of `row`."""
+    return (
+        "cell",
+        "jobs",
+        "accuracy, %",
+        f"details up to {100 * small_at_most:g}%, %",
+        "selection recall, %",
+        "random choice, %",
+        "image tokens",
+        "GFLOPs an image",
+        "samples/s",
+        "answers/s",
+    )
+
+
+def row(study: Study, cell: Cell, small_at_most: float) -> tuple[str, ...]:
+    """A cell's numbers: means over seeds with 95% intervals; `not run` where nothing finished."""
+    if not cell.results:
+        return (cell.title, cell.state, *[NONE] * (len(columns(small_at_most)) - 2))
+    name = study.benchmark
+    return (
+        cell.title,
+        cell.state,
+        percent(cell.accuracy(name)),
+        percent(cell.accuracy(name, study.small(small_at_most))),
+        percent(cell.selection(name, "recall")),
+        percent(cell.selection(name, "random"), interval=False),
+        number(cell.over_seeds("image_tokens"), 0),
+        number(cell.over_seeds("image_gflops"), 3),
+        number(cell.over_seeds("samples_per_s"), 1),
+        number(cell.answering(name), 1),
+    )
+
+
+def percent(value: Estimate | None, *, interval: bool = True) -> str:
+    """`41.2 (39.0 to 43.4)`."""
+    if value is None:
+        return NONE
+    text = f"{100 * value.mean:.1f}"
+    if interval and value.low is not None and value.high is not None:
+        text += f" ({100 * value.low:.1f} to {100 * value.high:.1f})"
+    return text
+
+
+def number(value: Estimate | None, digits: int) -> str:
+    """The mean alone."""
+    return NONE if value is None else f"{value.mean:,.{digits}f}"
+
+
+def markdown(study: Study, small_at_most: float, *, chance: float | None = None) -> str:
+    """The study as one Markdown document: a table and a table by size for each comparison."""
+    lines = [f"# Study of {study.folder.name}", "", explanation(study, chance), ""]
+    for part, cells in study.parts.items():
+        lines += [f"## {part}", "", *_table(columns(small_at_most), [row(study, c, small_at_most) for c in cells]), ""]
+        lines += [f"- {sentence}" for sentence in findings(study, cells, small_at_most)]
+        heads = ("cell", *(f"size {size.lstrip('0')}" for size in study.sizes), *study.kinds)
+        lines += ["", *_table(heads, [breakdown(study, cell) for cell in cells if cell.results]), ""]
+    return "\n".join(lines)
+
+
+def explanation(study: Study, chance: float | None = None) -> str:
+    """How to read the numbers; `chance` is the accuracy of the best constant answers."""
+    constant = "" if chance is None else f" The best constant answers would get {100 * chance:.1f}%."
+    return (
+        f"Accuracy on {study.benchmark}: mean over seeds, in brackets its 95% interval by Student's t.{constant} "
+        "Random choice is what selection recall would be if as many high crops were kept at random. Samples/s "
+        "(training) and answers/s are of the machine that ran the sweep, whatever else it did."
+    )
+
+
+def breakdown(study: Study, cell: Cell) -> tuple[str, ...]:
+    """A cell's accuracy by size of the detail and by kind of question."""
+    by_size = [percent(cell.accuracy(study.benchmark, [size]), interval=False) for size in study.sizes]
+    return (cell.title, *by_size, *(percent(cell.by_kind(study.benchmark, k), interval=False) for k in study.kinds))
+
+
+def findings(study: Study, cells: Sequence[Cell], small_at_most: float) -> list[str]:
+    """For each cell and the one before it: whether the intervals on small details tell them apart; likewise recall."""
+    found = []
+    small = [(c, c.accuracy(study.benchmark, study.small(small_at_most))) for c in cells if c.results]
+    what = f"details up to {100 * small_at_most:g}% of the side"
+    for (before, first), (after, second) in pairwise(small):
+        if first is None or second is None:
+            continue
+        verdict = (
+            f"is {'better' if second.mean > first.mean else 'worse'} than"
+            if second.clear_of(first)
+            else "is not told apart from"
+        )
+        found.append(f"{after.title} {verdict} {before.title} on {what}: {percent(second)} against {percent(first)}.")
+    for cell in cells:
+        recall, chance = (cell.selection(study.benchmark, key) for key in ("recall", "random"))
+        if recall is None or chance is None:
+            continue
+        if recall.low is None or recall.high is None:
+            verdict = "one seed tells nothing certain about"
+        elif recall.low > chance.mean:
+            verdict = "beats"
+        else:
+            verdict = "falls short of" if recall.high < chance.mean else "is not told apart from"
+        found.append(
+            f"Selection recall of {cell.title} {verdict} a random choice: {percent(recall)} against "
+            f"{percent(chance, interval=False)}."
+        )
+    return found
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    align = ["---", *["---:"] * (len(heads) - 1)]
+    return ["| " + " | ".join(cells) + " |" for cells in (heads, align, *rows)]

@@ -1,0 +1,1 @@
+"""Checkpoints: when they are written, where they are found, and what their files hold."""

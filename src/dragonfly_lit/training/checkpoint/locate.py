@@ -1,0 +1,199 @@
+"""Which checkpoint, and for what: resume and init_from, the newest one, weights into a model with every key checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
+from torch.optim import AdamW
+
+from dragonfly_lit.training.checkpoint.format import INFO_FILE, CheckpointInfo, read_info, read_tensors, saved_tensors
+from dragonfly_lit.training.lora import merge_adapters
+from dragonfly_lit.training.network import named_weights, plain_name
+from dragonfly_lit.training.optimizer import check_same_groups
+from dragonfly_lit.training.stages import Stage
+
+CHECKPOINTS = "checkpoints"
+WEIGHTS, OPTIMIZER = "weights/", "optimizer/"
+
+
+def step_folder(run: Path, step: int) -> Path:
+    """Where the checkpoint after `step` optimizer steps of `run` lies."""
+    return run / CHECKPOINTS / f"step-{step:08d}"
+
+
+def list_checkpoints(run: Path) -> list[tuple[Path, CheckpointInfo]]:
+    """The complete checkpoints of a run, oldest step first."""
+    found = []
+    for path in sorted((run / CHECKPOINTS).glob(f"step-*/{INFO_FILE}")):
+        try:
+            found.append((path.parent, read_info(path.parent)))
+        except (ValueError, FileNotFoundError):
+            continue  # unfinished, of another version, or just deleted by the run that trains there
+    return found
+
+
+def find_newest(runs: Path, *, stage: str | None = None, model: str | None = None) -> Path | None:
+    """The checkpoint that was written last among all runs, of that stage and model where given."""
+    found = [entry for run in runs.glob("*/") for entry in list_checkpoints(run)]
+    matching = [
+        (info.saved_at, info.step, path)
+        for path, info in found
+        if stage in (None, info.stage) and model in (None, info.model)
+    ]
+    return max(matching)[2] if matching else None
+
+
+def find_resume(run: Path) -> Path | None:
+    """The last complete checkpoint of a run."""
+    checkpoints = list_checkpoints(run)
+    return checkpoints[-1][0] if checkpoints else None
+
+
+def resolve(path: Path) -> Path:
+    """The newest checkpoint of a run folder; any other path as it is.
+
+    Raises:
+        ValueError: there is nothing to load.
+    """
+    if (path / CHECKPOINTS).is_dir():
+        newest = find_resume(path)
+        if newest is None:
+            raise ValueError(f"{path} has no complete checkpoint yet. Train longer, or name another run.")
+        return newest
+    if not path.exists():
+        raise ValueError(
+            f"{path} does not exist. Give a run, a checkpoint runs/NAME/checkpoints/step-N or a model folder."
+        )
+    return path
+
+
+def check_resume(info: CheckpointInfo, folder: Path, stage: Stage, model_name: str, optimizer: AdamW) -> None:
+    """Refuses with `resume=` what is the job of `init_from=`.
+
+    Raises:
+        ValueError: the checkpoint is of another stage, model or set of weights.
+    """
+    for key, theirs, mine in (("stage", info.stage, stage.name), ("model", info.model, model_name)):
+        if theirs != mine:
+            raise ValueError(
+                f"resume={folder} is of {key} {theirs}, this run is of {key} {mine}. resume= goes on with the same "
+                f"{key}; to start from these weights use init_from={folder}."
+            )
+    check_same_groups(info.groups, optimizer, str(folder))
+
+
+def check_init_from(path: Path, stage: Stage, model_name: str) -> None:
+    """Refuses with `init_from=` what is the job of `resume=`.
+
+    Raises:
+        ValueError: the checkpoint is of another model, or of this stage and not at its end.
+    """
+    path = resolve(path)
+    if not (path / INFO_FILE).is_file():
+        return
+    info = read_info(path)
+    if info.model != model_name:
+        raise ValueError(
+            f"init_from={path} is of model={info.model}, this run has model={model_name}. "
+            f"Use a checkpoint of {model_name}, or model={info.model}."
+        )
+    if info.stage == stage.name and info.step < info.steps:
+        raise ValueError(
+            f"init_from={path} is this very stage {stage.name} at step {info.step} of {info.steps}. init_from= takes "
+            f"weights only; to go on with optimizer and data position use resume={path}."
+        )
+
+
+def weights_behind(path: Path) -> Path | None:
+    """For a checkpoint of trained weights only: where its run's frozen ones came from; else None."""
+    info = read_info(resolve(path))
+    return Path(info.init_from) if info.trainable_only and info.init_from is not None else None
+
+
+def network_tensors(model: nn.Module, *, trainable_only: bool = False) -> dict[str, Tensor]:
+    """Live weights and saved buffers of a model by `weights/name`, sharded ones as shards."""
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
+    parameters = named_weights(model)
+    everything = {plain_name(name) for name, _ in model.named_parameters(remove_duplicate=False)}
+    buffers = {
+        n: b for name, b in model.state_dict(keep_vars=True).items() if (n := plain_name(name)) not in everything
+    }
+    kept = {name: p for name, p in parameters.items() if p.requires_grad or not trainable_only}
+    return {f"{WEIGHTS}{name}": tensor.detach() for name, tensor in (kept | buffers).items()}
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Copies weights into `model`, each into the type that it has there.
+
+    Args:
+        model: plain, neither wrapped nor sharded.
+        path: a run, a checkpoint, a folder in transformers' layout, or one safetensors file.
+
+    Raises:
+        ValueError: a weight is missing, left over or of another shape.
+    """
+    path = resolve(path)
+    if (path / INFO_FILE).is_file():
+        _load_checkpoint(model, path)
+        return
+    files = [path] if path.suffix == ".safetensors" else sorted(path.glob("*.safetensors"))
+    if not files:
+        raise ValueError(
+            f"{path} has no weights: neither {INFO_FILE} (a checkpoint) nor *.safetensors (a model folder). "
+            "Give a run, a checkpoint or a model folder."
+        )
+    tensors = {}
+    for file in files:
+        with safe_open(file, framework="pt") as opened:
+            tensors |= {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (no dict)
+    _copy(model, tensors, path, partial=False)
+
+
+def _load_checkpoint(model: nn.Module, folder: Path) -> None:
+    info = read_info(folder)
+    behind = weights_behind(folder)
+    if behind is not None:
+        load_weights(model, behind)
+    shapes = {n.removeprefix(WEIGHTS): size for n, size in saved_tensors(folder).items() if n.startswith(WEIGHTS)}
+    live = {name.removeprefix(WEIGHTS): tensor for name, tensor in network_tensors(model).items()}
+    if info.lora_scale is None:
+        _check_keys(live, shapes, folder, partial=info.trainable_only)
+        read_tensors(folder, {f"{WEIGHTS}{name}": live[name] for name in shapes})
+        return
+    read = {name: torch.empty(size) for name, size in shapes.items()}
+    read_tensors(folder, {f"{WEIGHTS}{name}": tensor for name, tensor in read.items()})
+    if info.trainable_only:  # the layers under the adapters come from the run's config
+        layers = {name.split(".lora_")[0] for name in read if ".lora_" in name}
+        read |= {f"{layer}.base_layer.weight": live[f"{layer}.weight"].clone() for layer in layers}
+    _copy(model, merge_adapters(read, info.lora_scale), folder, partial=info.trainable_only)
+
+
+def _copy(model: nn.Module, tensors: Mapping[str, Tensor], path: Path, *, partial: bool) -> None:
+    live = {name.removeprefix(WEIGHTS): tensor for name, tensor in network_tensors(model).items()}
+    _check_keys(live, {name: tensor.shape for name, tensor in tensors.items()}, path, partial=partial)
+    for name, tensor in tensors.items():
+        live[name].copy_(tensor)
+
+
+def _check_keys(live: Mapping[str, Tensor], saved: Mapping[str, torch.Size], path: Path, *, partial: bool) -> None:
+    missing = set() if partial else set(live) - set(saved)
+    unknown = set(saved) - set(live)
+    if missing or unknown:
+        examples = ", ".join(sorted(missing)[:2] + sorted(unknown)[:2])
+        raise ValueError(
+            f"{path} is of another model: {len(missing)} weights of this one are missing there and {len(unknown)} are "
+            f"unknown here (for example {examples}). Use the model= and zoom= that it was trained with."
+        )
+    for name, shape in saved.items():
+        if live[name].shape != shape:
+            raise ValueError(
+                f"{path} is of another model: {name} has shape {tuple(shape)} there and {tuple(live[name].shape)} "
+                "here. Use the model=, vision= and language= that it was trained with."
+            )

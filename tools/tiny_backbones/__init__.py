@@ -1,0 +1,1 @@
+"""Makes the weights that `model=tiny` starts from; they come with the package, this code does not."""
