@@ -71,4 +71,4 @@ def test_help_lists_every_command_and_an_unknown_one_is_refused(capsys):
     told = capsys.readouterr().out
     assert all(name in told for name in COMMANDS)
     assert main(["pakc"]) == 1
-    assert "no command" in capsys.readouterr().err
+    assert "not a command" in capsys.readouterr().err
