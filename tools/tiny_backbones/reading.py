@@ -11,11 +11,10 @@ from torch.nn import functional as F
 from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
 from dragonfly_lit.processing.batches import collate
-from dragonfly_lit.processing.encoding import special_ids
 from dragonfly_lit.processing.sequences import SequenceBuilder
 from dragonfly_lit.spec.layout import Layout, Zoom
 from dragonfly_lit.spec.records import Batch, Sample, Turn
-from dragonfly_lit.spec.tokens import IGNORE
+from dragonfly_lit.spec.tokens import IGNORE, special_ids
 from tools.tiny_backbones.prefixes import WordIds
 from tools.tiny_backbones.texts import COLOURS, SHAPES, Asked, ask
 

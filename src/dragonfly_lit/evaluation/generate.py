@@ -21,11 +21,11 @@ from torch import Tensor
 
 from dragonfly_lit.evaluation.requests import EncodedRequest, GenerationOutput, GenerationRequest, RequestBatch
 from dragonfly_lit.processing.crops import Resize, cut
-from dragonfly_lit.processing.encoding import TokenizedText, special_ids, tokenize
+from dragonfly_lit.processing.encoding import TokenizedText, tokenize
 from dragonfly_lit.processing.images import decode
 from dragonfly_lit.processing.prompts import question_text
 from dragonfly_lit.spec.records import Crops
-from dragonfly_lit.spec.tokens import END_OF_TEXT, END_OF_TURN
+from dragonfly_lit.spec.tokens import END_OF_TEXT, END_OF_TURN, special_ids
 
 
 @dataclass(kw_only=True)

@@ -7,6 +7,7 @@ by one read needs neither. Formats: ustar, GNU long names, pax (as Python and we
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import NamedTuple
 from zlib import adler32
 
@@ -112,3 +113,22 @@ def members(read: ReadAt, start: int, end: int) -> Iterator[Member]:
         else:
             raise TarError(f"member {name!r} is not a regular file (type {kind!r})")
         offset = after
+
+
+def files_in(path: Path) -> Iterator[tuple[str, bytes]]:
+    """Name and bytes of every regular file of a tar, in order; one member is in memory at a time.
+
+    Raises:
+        TarError: as `members` says; the message names the file.
+    """
+    with path.open("rb") as file:
+
+        def read(offset: int, size: int) -> bytes:
+            file.seek(offset)
+            return file.read(size)
+
+        try:
+            for member in members(read, 0, path.stat().st_size):
+                yield member.name, read(member.start, member.size)
+        except TarError as error:
+            raise TarError(f"{path}: {error}.") from error

@@ -14,8 +14,8 @@ from dragonfly_lit.models.config import DragonflyConfig
 from dragonfly_lit.models.language import head_of, words_of
 from dragonfly_lit.models.released import allocate, pixel_statistics, tower_names, vision_config_of
 from dragonfly_lit.models.weights import Stored, fill, stored_tensors
-from dragonfly_lit.spec import tokens
 from dragonfly_lit.spec.layout import Zoom
+from dragonfly_lit.spec.tokens import special_ids
 
 if TYPE_CHECKING:
     from dragonfly_lit.models.dragonfly import DragonflyForConditionalGeneration
@@ -45,7 +45,7 @@ def assemble(
     """See `DragonflyForConditionalGeneration.from_parts`."""
     vision = builtin_folder("vision") if vision == BUILTIN else Path(vision)
     language = builtin_folder("language") if language == BUILTIN else Path(language)
-    ids = structural_ids(tokenizer)
+    ids = special_ids(tokenizer)
     vision_config = vision_config_of(vision, vision, None)
     trained_size = vision_config.image_size
     vision_config.image_size = image_size or trained_size
@@ -55,8 +55,8 @@ def assemble(
         vision_config=vision_config,
         text_config=model_of_words.config,
         zoom=vars(zoom),
-        image_token_id=ids[tokens.IMAGE],
-        newline_token_id=ids[tokens.NEWLINE],
+        image_token_id=ids.image,
+        newline_token_id=ids.newline,
         feature_layer=feature_layer,
         vision_source=str(vision),
         **pixel_statistics(vision),
@@ -66,21 +66,10 @@ def assemble(
     fill_tower(model, stored, vision)
     model.unused_vision = unused
     initialise(model, seed)
-    model.generation_config.bos_token_id = ids[tokens.BEGIN_OF_TEXT]
-    model.generation_config.eos_token_id = [ids[tokens.END_OF_TURN], ids[tokens.END_OF_TEXT]]
-    model.generation_config.pad_token_id = ids[tokens.END_OF_TEXT]
+    model.generation_config.bos_token_id = ids.begin
+    model.generation_config.eos_token_id = [ids.end_of_turn, ids.end]
+    model.generation_config.pad_token_id = ids.end
     return model
-
-
-def structural_ids(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
-    """Ids of the special tokens, or a ValueError that names those which the tokenizer lacks."""
-    words = tokenizer.get_vocab()
-    if lacking := [token for token in tokens.STRUCTURAL if token not in words]:
-        raise ValueError(
-            f"The tokenizer lacks {', '.join(lacking)}. Add them as special tokens (tokenizer.add_special_tokens); the "
-            "language model is enlarged to fit."
-        )
-    return {token: words[token] for token in tokens.STRUCTURAL}
 
 
 def read_language(path: Path, dtype: torch.dtype, device: torch.device | str = "cpu") -> PreTrainedModel:

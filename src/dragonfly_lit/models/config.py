@@ -60,13 +60,7 @@ class DragonflyConfig(PreTrainedConfig):
     @property
     def layout(self) -> Layout:
         """Geometry of an image's tokens."""
-        vision = self.vision_config
-        return Layout(
-            image_size=vision.image_size,
-            patch_size=vision.patch_size,
-            class_token="clip" in vision.model_type,
-            zoom=Zoom(**self.zoom),
-        )
+        return Layout.of_tower(self.vision_config, Zoom(**self.zoom))
 
     @property
     def num_vision_layers_used(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -19,9 +19,10 @@ ROWS_PER_CHUNK = 2048
 Head = Callable[[Tensor], Tensor]
 
 
-@dataclass(frozen=True, kw_only=True)
-class LossSums:
+class LossSums(NamedTuple):
     """The two sums of which a mean loss is made, over however many batches and ranks.
+
+    A tuple, so that the hooks of a sharded root find the tensors in it.
 
     Attributes:
         loss: sum of weighted token losses, with gradient.

@@ -18,17 +18,7 @@ from transformers import PreTrainedTokenizerBase
 
 from dragonfly_lit.processing.prompts import Span, find_turns
 from dragonfly_lit.spec.layout import Layout
-from dragonfly_lit.spec.tokens import BEGIN_OF_TEXT, END_OF_TEXT, IMAGE, NEWLINE, STRUCTURAL
-
-
-@dataclass(frozen=True, kw_only=True)
-class SpecialIds:
-    """Ids of the special tokens that sequences are built from."""
-
-    image: int
-    newline: int
-    begin: int
-    end: int
+from dragonfly_lit.spec.tokens import END_OF_TEXT, STRUCTURAL, SpecialIds
 
 
 @dataclass(kw_only=True)
@@ -53,21 +43,6 @@ class TokenizedText:
         self.ids.extend(other.ids)
         self.answer.extend(other.answer)
         self.question.extend(other.question)
-
-
-def special_ids(tokenizer: PreTrainedTokenizerBase) -> SpecialIds:
-    """Ids of the special tokens.
-
-    Raises:
-        ValueError: the tokenizer lacks a structural token.
-    """
-    known = tokenizer.get_vocab()
-    if missing := [token for token in STRUCTURAL if token not in known]:
-        raise ValueError(
-            f"the tokenizer lacks {', '.join(missing)}. Add them with `add_structural_tokens(tokenizer)` and give the "
-            "language model as many embeddings."
-        )
-    return SpecialIds(image=known[IMAGE], newline=known[NEWLINE], begin=known[BEGIN_OF_TEXT], end=known[END_OF_TEXT])
 
 
 def add_structural_tokens(tokenizer: PreTrainedTokenizerBase) -> int:

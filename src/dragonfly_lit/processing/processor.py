@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,12 +19,12 @@ from transformers import (
 
 from dragonfly_lit.processing.batches import Side, pad_rows
 from dragonfly_lit.processing.crops import Resize
-from dragonfly_lit.processing.encoding import TokenizedText, expand_images, special_ids, to_row, tokenize
+from dragonfly_lit.processing.encoding import TokenizedText, expand_images, to_row, tokenize
 from dragonfly_lit.processing.image_processor import DragonflyImageProcessor, ImageInput
 from dragonfly_lit.processing.sequences import Supervise
 from dragonfly_lit.spec.layout import Layout
 from dragonfly_lit.spec.released import LAYOUTS, released_zoom
-from dragonfly_lit.spec.tokens import BEGIN_OF_TEXT, END_HEADER, END_OF_TURN, IGNORE, IMAGE, START_HEADER
+from dragonfly_lit.spec.tokens import BEGIN_OF_TEXT, END_HEADER, END_OF_TURN, IGNORE, IMAGE, START_HEADER, special_ids
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}{% if message.content is not string %}{% for part in message.content %}"
@@ -224,13 +223,7 @@ def _with_tower(layout: Layout, vision: str | Path) -> Layout:
         config = AutoConfig.from_pretrained(vision, local_files_only=True)
     except (OSError, ValueError) as error:
         raise ValueError(f"vision={vision} is neither a folder with a config.json nor in the local cache.") from error
-    config = getattr(config, "vision_config", config)
-    return replace(
-        layout,
-        image_size=config.image_size,
-        patch_size=config.patch_size,
-        class_token="clip" in config.model_type,
-    )
+    return Layout.of_tower(getattr(config, "vision_config", config), layout.zoom)
 
 
 def _context(folder: Path) -> int | None:

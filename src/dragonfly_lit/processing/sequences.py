@@ -14,11 +14,11 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from dragonfly_lit.processing.crops import Resize, cut
-from dragonfly_lit.processing.encoding import TokenizedText, special_ids, to_row, tokenize
+from dragonfly_lit.processing.encoding import TokenizedText, to_row, tokenize
 from dragonfly_lit.processing.prompts import render
 from dragonfly_lit.spec.layout import Layout
 from dragonfly_lit.spec.records import Sample, Sequence, Turn
-from dragonfly_lit.spec.tokens import IGNORE
+from dragonfly_lit.spec.tokens import IGNORE, special_ids
 
 Supervise = Literal["assistant", "all"]
 TooLong = Literal["cut", "refuse"]

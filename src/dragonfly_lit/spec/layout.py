@@ -206,6 +206,21 @@ class Layout:
     class_token: bool
     zoom: Zoom
 
+    @classmethod
+    def of_tower(cls, tower: Any, zoom: Zoom) -> Layout:
+        """The layout of what a tower of this config gives: CLIP's puts a class token first, SigLIP's has none.
+
+        Args:
+            tower: has `image_size`, `patch_size` and `model_type`, as transformers' vision configs do.
+            zoom: what is looked at.
+        """
+        return cls(
+            image_size=tower.image_size,
+            patch_size=tower.patch_size,
+            class_token="clip" in tower.model_type,
+            zoom=zoom,
+        )
+
     def __post_init__(self) -> None:
         if self.patches_per_side % self.zoom.pool:
             n = self.patches_per_side

@@ -1,4 +1,9 @@
-"""The special tokens that Dragonfly gives a meaning to, and the label that the loss ignores."""
+"""The special tokens that Dragonfly gives a meaning to, their ids, and the label that the loss ignores."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
 
 IGNORE = -100
 """Label of a position without a target; `torch.nn.functional.cross_entropy` skips it by default."""
@@ -17,3 +22,45 @@ NEWLINE = "<|reserved_special_token_1|>"
 
 STRUCTURAL = (BEGIN_OF_TEXT, END_OF_TEXT, START_HEADER, END_HEADER, END_OF_TURN, IMAGE, NEWLINE)
 """Every token that a tokenizer must know as one piece before Dragonfly can use it."""
+
+
+@runtime_checkable
+class Vocabulary(Protocol):
+    """What is asked of a tokenizer here."""
+
+    def get_vocab(self) -> Any:
+        """The id of every token."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpecialIds:
+    """Ids of the special tokens that sequences are built from, and with which an answer ends."""
+
+    image: int
+    newline: int
+    begin: int
+    end: int
+    end_of_turn: int
+
+
+def special_ids(tokenizer: Vocabulary) -> SpecialIds:
+    """Ids of the special tokens.
+
+    Raises:
+        ValueError: the tokenizer lacks a structural token.
+    """
+    known = tokenizer.get_vocab()
+    if missing := [token for token in STRUCTURAL if token not in known]:
+        raise ValueError(
+            f"the tokenizer lacks {', '.join(missing)}. Add them with "
+            "dragonfly_lit.processing.encoding.add_structural_tokens(tokenizer), and give the language model as many "
+            "embeddings; DragonflyForConditionalGeneration.from_backbones enlarges it to fit."
+        )
+    return SpecialIds(
+        image=known[IMAGE],
+        newline=known[NEWLINE],
+        begin=known[BEGIN_OF_TEXT],
+        end=known[END_OF_TEXT],
+        end_of_turn=known[END_OF_TURN],
+    )

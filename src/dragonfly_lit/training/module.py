@@ -12,11 +12,12 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.optim import AdamW
 
+from dragonfly_lit.models.loss import LossSums
 from dragonfly_lit.spec.records import Batch
 from dragonfly_lit.training.checkpoint.format import CheckpointInfo
 from dragonfly_lit.training.checkpoint.locate import check_init_from, check_resume, load_weights, network_tensors
 from dragonfly_lit.training.lora import add_adapters, lora_scale
-from dragonfly_lit.training.network import StepLoss, TrainingNetwork
+from dragonfly_lit.training.network import TrainingNetwork
 from dragonfly_lit.training.optimizer import build_optimizer, group_names, no_decay_names, state_tensors
 from dragonfly_lit.training.precision import cast_weights, check_precision, to_fp8
 from dragonfly_lit.training.sharding import blocks
@@ -96,7 +97,7 @@ class TrainingModule(pl.LightningModule):
             self.network.set_requires_gradient_sync(not self.trainer.fit_loop._should_accumulate())
         step_loss = self.network(batch)
         self._sums.append(torch.stack([step_loss.loss.detach(), step_loss.weight]))
-        return {"loss": step_loss.loss, "step_loss": StepLoss(*(t.detach() for t in step_loss))}
+        return {"loss": step_loss.loss, "step_loss": LossSums(*(t.detach() for t in step_loss))}
 
     def validation_step(self, batch: Batch, batch_index: int) -> dict[str, Any]:
         assert self.network is not None

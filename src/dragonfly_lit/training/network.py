@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
-from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import nn
 
+from dragonfly_lit.models.loss import LossSums
 from dragonfly_lit.spec.records import Batch
 from dragonfly_lit.training.precision import autocast
 
@@ -21,29 +21,12 @@ def named_weights(model: nn.Module) -> dict[str, nn.Parameter]:
     return {plain_name(name): parameter for name, parameter in model.named_parameters()}
 
 
-class StepLoss(NamedTuple):
-    """What a micro-batch adds to an optimizer step.
-
-    Attributes:
-        loss: sum of the weighted losses of its supervised tokens.
-        weight: sum of their weights.
-        token_losses: loss of each supervised token, without a graph.
-        rows: flat index of each of them into the batch's `rows x tokens`.
-    """
-
-    loss: Float[Tensor, " "]
-    weight: Float[Tensor, " "]
-    token_losses: Float[Tensor, " supervised"]
-    rows: Int[Tensor, " supervised"]
-
-
 class TrainingNetwork(nn.Module):
     """A Dragonfly model and its loss behind one forward, as DDP and FSDP2 want it.
 
     Args:
         model: with `loss_sums(...)`.
         precision: of the matmuls.
-        casts: whether forward casts by itself; a sharded network casts as it gathers.
     """
 
     model: Any
@@ -52,9 +35,8 @@ class TrainingNetwork(nn.Module):
         super().__init__()
         self.model = model
         self.precision = precision
-        self.sharded = False
+        self.sharded = False  # a sharded network casts as it gathers
 
-    def forward(self, batch: Batch) -> StepLoss:
+    def forward(self, batch: Batch) -> LossSums:
         with autocast("fp32" if self.sharded else self.precision, batch.input_ids.device.type):
-            sums = self.model.loss_sums(**batch.model_inputs(), labels=batch.labels, label_weights=batch.label_weights)
-        return StepLoss(sums.loss, sums.weight, sums.token_losses, sums.rows)
+            return self.model.loss_sums(**batch.model_inputs(), labels=batch.labels, label_weights=batch.label_weights)

@@ -12,8 +12,9 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from dragonfly_lit.models.flops import Trained, Work, peak_flops, step_flops
+from dragonfly_lit.models.loss import LossSums
 from dragonfly_lit.spec.records import Batch
-from dragonfly_lit.training.network import StepLoss, named_weights
+from dragonfly_lit.training.network import named_weights
 from dragonfly_lit.training.survival import device_memory
 
 
@@ -112,7 +113,7 @@ class Telemetry(Callback):
     def on_validation_batch_end(
         self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Batch, batch_index: int, loader_index: int = 0
     ) -> None:
-        sums: StepLoss = outputs["step_loss"]
+        sums: LossSums = outputs["step_loss"]
         self._validation += torch.stack([sums.loss, sums.weight]).double().cpu()
         self._validation_sources.add(batch, sums)
 
@@ -132,7 +133,7 @@ class Telemetry(Callback):
             self._since, self._idle_since = self._since + spent, time.perf_counter()
 
 
-def count(batch: Batch, step_loss: StepLoss) -> Tensor:
+def count(batch: Batch, step_loss: LossSums) -> Tensor:
     """Samples, images, tokens, places (tokens and padding), pairs and supervised labels of a batch, on its device."""
     useful = batch.sample_ids >= 0
     images = 0 if batch.pixel_values is None else len(batch.pixel_values)
@@ -154,7 +155,7 @@ class SourceLosses:
     def __init__(self) -> None:
         self._totals: dict[str, Tensor] = {}
 
-    def add(self, batch: Batch, step_loss: StepLoss) -> None:
+    def add(self, batch: Batch, step_loss: LossSums) -> None:
         """Takes a micro-batch in."""
         names = sorted({source for row in batch.sources for source in row})
         width, longest = batch.input_ids.shape[1], max(map(len, batch.sources))

@@ -10,10 +10,11 @@ from dragonfly_lit.evaluation.generate import BatchGenerator
 from dragonfly_lit.evaluation.requests import GenerationRequest
 from dragonfly_lit.models.tiny import tiny_config, tiny_model, tiny_tokenizer
 from dragonfly_lit.processing.crops import cut
-from dragonfly_lit.processing.encoding import special_ids, tokenize
+from dragonfly_lit.processing.encoding import tokenize
 from dragonfly_lit.processing.images import decode
 from dragonfly_lit.processing.processor import DragonflyImageProcessor, DragonflyProcessor
 from dragonfly_lit.processing.prompts import question_text
+from dragonfly_lit.spec.tokens import special_ids
 
 PROCESSOR = DragonflyProcessor(DragonflyImageProcessor.of(tiny_config().layout), tiny_tokenizer())
 

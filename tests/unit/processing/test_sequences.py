@@ -7,11 +7,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dragonfly_lit.processing.encoding import add_structural_tokens, special_ids, tokenize
+from dragonfly_lit.processing.encoding import add_structural_tokens, tokenize
 from dragonfly_lit.processing.prompts import find_turns, header, question_text, render
 from dragonfly_lit.processing.sequences import SequenceBuilder, TooLongError
 from dragonfly_lit.spec.records import Sample, Turn
-from dragonfly_lit.spec.tokens import IGNORE, STRUCTURAL
+from dragonfly_lit.spec.tokens import IGNORE, STRUCTURAL, special_ids
 
 
 def say(*texts: str, system: str | None = None, images: int = 0) -> tuple[Turn, ...]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tarfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any, ClassVar
 from dragonfly_lit.evaluation.benchmarks.base import Question, Task
 from dragonfly_lit.evaluation.metrics.base import QuestionMetric
 from dragonfly_lit.evaluation.metrics.short import ExactMatch
+from dragonfly_lit.io.tar import files_in
 from dragonfly_lit.spec.records import Record
 from dragonfly_lit.spec.shard import record_from_json
 
@@ -63,12 +63,9 @@ def _records(folder: Path) -> Iterator[Record]:
         raise ValueError(f"probes: {folder} has no shards. Make them with: python -m data_prep probes")
     for shard in shards:
         members: dict[str, dict[str, Any]] = {}
-        with tarfile.open(shard) as tar:
-            for member in tar:
-                file = tar.extractfile(member)
-                if file is not None:
-                    key, _, extension = member.name.partition(".")
-                    members.setdefault(key, {})[extension] = file.read()
+        for name, content in files_in(shard):
+            key, _, extension = name.partition(".")
+            members.setdefault(key, {})[extension] = content
         for key, found in members.items():
             fields = json.loads(found.pop("json"))
             yield record_from_json(key, fields, tuple(found.values()))

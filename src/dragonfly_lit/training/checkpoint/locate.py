@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.optim import AdamW
 
+from dragonfly_lit.models.weights import stored_in, stored_tensors
 from dragonfly_lit.training.checkpoint.format import INFO_FILE, CheckpointInfo, read_info, read_tensors, saved_tensors
 from dragonfly_lit.training.lora import merge_adapters
 from dragonfly_lit.training.network import named_weights, plain_name
@@ -143,17 +143,11 @@ def load_weights(model: nn.Module, path: Path) -> None:
     if (path / INFO_FILE).is_file():
         _load_checkpoint(model, path)
         return
-    files = [path] if path.suffix == ".safetensors" else sorted(path.glob("*.safetensors"))
-    if not files:
-        raise ValueError(
-            f"{path} has no weights: neither {INFO_FILE} (a checkpoint) nor *.safetensors (a model folder). "
-            "Give a run, a checkpoint or a model folder."
-        )
-    tensors = {}
-    for file in files:
-        with safe_open(file, framework="pt") as opened:
-            tensors |= {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (no dict)
-    _copy(model, tensors, path, partial=False)
+    stored = stored_in(path) if path.suffix == ".safetensors" else stored_tensors(path)
+    live = _live(model)  # straight into them, so that nothing is in memory twice
+    _check_keys(live, {name: torch.Size(tensor.shape) for name, tensor in stored.items()}, path, partial=False)
+    for name, tensor in stored.items():
+        tensor.read_into(live[name])
 
 
 def _load_checkpoint(model: nn.Module, folder: Path) -> None:
@@ -162,7 +156,7 @@ def _load_checkpoint(model: nn.Module, folder: Path) -> None:
     if behind is not None:
         load_weights(model, behind)
     shapes = {n.removeprefix(WEIGHTS): size for n, size in saved_tensors(folder).items() if n.startswith(WEIGHTS)}
-    live = {name.removeprefix(WEIGHTS): tensor for name, tensor in network_tensors(model).items()}
+    live = _live(model)
     if info.lora_scale is None:
         _check_keys(live, shapes, folder, partial=info.trainable_only)
         read_tensors(folder, {f"{WEIGHTS}{name}": live[name] for name in shapes})
@@ -175,8 +169,13 @@ def _load_checkpoint(model: nn.Module, folder: Path) -> None:
     _copy(model, merge_adapters(read, info.lora_scale), folder, partial=info.trainable_only)
 
 
+def _live(model: nn.Module) -> dict[str, Tensor]:
+    """Weights and saved buffers of a model by plain name."""
+    return {name.removeprefix(WEIGHTS): tensor for name, tensor in network_tensors(model).items()}
+
+
 def _copy(model: nn.Module, tensors: Mapping[str, Tensor], path: Path, *, partial: bool) -> None:
-    live = {name.removeprefix(WEIGHTS): tensor for name, tensor in network_tensors(model).items()}
+    live = _live(model)
     _check_keys(live, {name: tensor.shape for name, tensor in tensors.items()}, path, partial=partial)
     for name, tensor in tensors.items():
         live[name].copy_(tensor)
