@@ -1,9 +1,12 @@
-"""`python -m data_prep COMMAND`: a command is a module here with `main(argv) -> int`, imported when it is called."""
+"""`dragonfly-data COMMAND`, `python -m data_prep COMMAND`: a command is a module here with `main(argv) -> int`."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from importlib import import_module
+
+from dragonfly_lit.io.commands import as_typed, put_current_folder_on_path
 
 COMMANDS = {
     "demo": "pack the easy-VQA package into the shards that training reads by default",
@@ -19,32 +22,39 @@ COMMANDS = {
 }
 
 
+ME = "python -m data_prep"
+
+
 def _usage() -> str:
     lines = [f"  {name:<14}{what}" for name, what in COMMANDS.items()]
-    return "\n".join(["usage: python -m data_prep COMMAND ...", "", *lines, "", "COMMAND --help says more."])
+    return "\n".join([f"usage: {as_typed(ME)} COMMAND ...", "", *lines, "", "COMMAND --help says more."])
 
 
-def main(argv: list[str]) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Exit status of the command that `argv` names; an error of a user or of a file is one line and 1."""
+    put_current_folder_on_path()
+    argv = list(sys.argv[1:] if argv is None else argv)
     if not argv or argv[0] in ("-h", "--help"):
         print(_usage())
         return 0
     name, *rest = argv
     if name not in COMMANDS:
-        print(f"python -m data_prep: {name!r} is not a command. Use one of {', '.join(COMMANDS)}.", file=sys.stderr)
-        return 1
+        return _fail(f": {name!r} is not a command. Use one of {', '.join(COMMANDS)}.")
     try:
         return import_module(f".{name.replace('-', '_')}", __package__).main(rest)
     except BrokenPipeError:  # whoever read the output has seen enough
         sys.stdout = None
         return 0
     except (ValueError, OSError) as error:
-        print(f"python -m data_prep {name}: {' '.join(str(error).split())}", file=sys.stderr)
-        return 1
+        return _fail(f" {name}: {' '.join(str(error).split())}")
     except KeyboardInterrupt:
-        print(f"python -m data_prep {name}: stopped.", file=sys.stderr)
-        return 130
+        return _fail(f" {name}: stopped.", status=130)
+
+
+def _fail(message: str, status: int = 1) -> int:
+    print(as_typed(f"{ME}{message}"), file=sys.stderr)
+    return status
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import shutil
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -15,6 +14,7 @@ from dragonfly_lit.io.atomic import publish
 from dragonfly_lit.spec.records import Record, Turn
 from dragonfly_lit.spec.shard import DATASET_FILE
 
+from .arguments import command_parser
 from .progress import progress_bar
 from .shards import alone, write_shard
 
@@ -136,7 +136,7 @@ def _write_split(folder: Path, split: str, images: Iterable[ImageQuestions]) -> 
 
 def main(argv: list[str]) -> int:
     """Make the demo data and say where they are."""
-    parser = argparse.ArgumentParser(prog="python -m data_prep demo", description=__doc__)
+    parser = command_parser("demo", __doc__)
     parser.add_argument("--root", type=Path, default=Path("data"), help="folder of all data (default: data)")
     root = parser.parse_args(argv).root
     known = is_made(root)

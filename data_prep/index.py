@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
 
 from dragonfly_lit.data.index import build_index, write_dataset_file
 from dragonfly_lit.spec.shard import DATASET_FILE
 
+from .arguments import command_parser
 from .progress import follow
 
 
 def main(argv: list[str]) -> int:
     """Index every shard of the folders anew."""
-    parser = argparse.ArgumentParser(prog="python -m data_prep index", description=__doc__)
+    parser = command_parser("index", __doc__)
     parser.add_argument("folders", type=Path, nargs="+", metavar="FOLDER", help="a folder with *.tar")
     parser.add_argument("--licence", help="licence of the data (default: the one dataset.json has)")
     given = parser.parse_args(argv)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,11 @@ from dragonfly_lit.processing.sequences import SequenceBuilder
 from dragonfly_lit.spec.records import Sample, Sequence
 from dragonfly_lit.spec.tokens import IGNORE
 
+from .arguments import add_overrides, command_parser, overrides_of
 from .configured import configure, train_mix
 from .drawing import Piece, crops_picture, page, pieces, stacked, terminal_text
+
+EXAMPLE = "example: python -m data_prep inspect --sample 7 model=dragonfly_v2 data=demo"
 
 
 def find_sample(source: Source, wanted: str) -> Sample:
@@ -59,19 +61,15 @@ def facts(sample: Sample, sequence: Sequence, builder: SequenceBuilder) -> str:
 
 def main(argv: list[str]) -> int:
     """Show one sample on the terminal, and write DIR/KEY.png and DIR/KEY.html."""
-    parser = argparse.ArgumentParser(
-        prog="python -m data_prep inspect",
-        description=__doc__,
-        epilog="example: python -m data_prep inspect --sample 7 model=dragonfly_v2 data=demo",
-    )
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="configuration as train.py takes it")
+    parser = command_parser("inspect", __doc__, epilog=EXAMPLE)
+    add_overrides(parser)
     parser.add_argument("--folder", type=Path, help="a folder of shards (default: a source of data.train)")
     parser.add_argument("--source", help="which source of data.train (default: the first)")
     parser.add_argument("--sample", default="0", help="key, or number within the source (default: 0)")
     parser.add_argument("--out", type=Path, default=Path("inspected"), help="folder of the files (default: inspected)")
     given = parser.parse_args(argv)
 
-    config, builder = configure(given.overrides)
+    config, builder = configure(overrides_of(given))
     source = _folder_source(given.folder) if given.folder else _mix_source(config, given.source)
     sample = find_sample(source, given.sample)
     sequence, found, picture = draw_sample(sample, builder)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from dragonfly_lit.processing.prompts import render
 from dragonfly_lit.spec.records import Record
 from dragonfly_lit.spec.shard import DATASET_FILE
 
+from .arguments import command_parser
 from .parallel import in_order, num_workers
 from .progress import follow
 
@@ -174,7 +174,7 @@ def table(findings: Iterable[Finding]) -> Table:
 
 def main(argv: list[str]) -> int:
     """Lint folders; 1 if anything is wrong in one of them."""
-    parser = argparse.ArgumentParser(prog="python -m data_prep lint", description=__doc__)
+    parser = command_parser("lint", __doc__)
     parser.add_argument("folders", type=Path, nargs="+", metavar="FOLDER", help="a folder of shards")
     parser.add_argument("--workers", type=int, default=num_workers(), help="processes (default: %(default)s)")
     parser.add_argument("--all", action="store_true", help=f"print every finding, not the first {ROWS_SHOWN}")

@@ -5,7 +5,6 @@ Folders that are not there yet keep their share of the samples; tokens and image
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -20,7 +19,10 @@ from dragonfly_lit.data.packing import BatchShape
 from dragonfly_lit.data.plan import SourcePlan, plan_mix, samples_per_micro_batch
 from dragonfly_lit.data.remote import is_remote
 
+from .arguments import add_overrides, command_parser, overrides_of
 from .configured import configure, train_mix
+
+EXAMPLE = "example: python -m data_prep mix-plan data=general_stage2 stage=2 model=dragonfly_v2 trainer=gpu8"
 
 
 def plan_table(plans: Sequence[SourcePlan]) -> Table:
@@ -84,16 +86,16 @@ def with_missing(plans: Sequence[SourcePlan], mix: Mapping[str, Any], num_draws:
 
 def main(argv: list[str]) -> int:
     """Print the plan of data.train for a whole run of the stage."""
-    parser = argparse.ArgumentParser(
-        prog="python -m data_prep mix-plan",
-        description=__doc__,
-        epilog="example: python -m data_prep mix-plan data=general_stage2 stage=2 model=dragonfly_v2 trainer=gpu8",
+    parser = command_parser(
+        "mix-plan",
+        __doc__,
+        epilog=EXAMPLE,
     )
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="configuration as train.py takes it")
+    add_overrides(parser)
     parser.add_argument("--samples", type=int, help="draws (default: as many as the stage's steps take)")
     given = parser.parse_args(argv)
 
-    config, builder = configure(given.overrides)
+    config, builder = configure(overrides_of(given))
     data, stage, trainer = config["data"], config["stage"], config["trainer"]
     missing = [spec for spec in specs_of(data["train"]) if not is_there(spec.path)]
     if missing:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from .arguments import command_parser
 from .packing import DUPLICATES_FILE, SKIPPED_FILE, Job, pack
 from .parallel import num_workers
 from .progress import progress_bar
@@ -16,12 +17,7 @@ from .sources.files import num_rows
 def parser() -> argparse.ArgumentParser:
     """The command line of `pack`."""
     formats = "\n".join(f"  {name:<11}{(source(name).__doc__ or '').splitlines()[0]}" for name in SOURCES)
-    made = argparse.ArgumentParser(
-        prog="python -m data_prep pack",
-        description=__doc__,
-        epilog=f"formats:\n{formats}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    made = command_parser("pack", __doc__, epilog=f"formats:\n{formats}")
     made.add_argument("path", type=Path, metavar="IN", help="the file with the rows, or a folder of such files")
     made.add_argument("--from", dest="form", required=True, choices=SOURCES, metavar="FORMAT", help="see below")
     made.add_argument("--out", type=Path, required=True, help="folder of the shards")

@@ -7,7 +7,6 @@ sample, so none is in both splits. Details are drawn first and uniformly, so cha
 
 from __future__ import annotations
 
-import argparse
 import io
 import json
 import shutil
@@ -26,6 +25,7 @@ from dragonfly_lit.io.atomic import publish
 from dragonfly_lit.spec.records import Record, Turn
 from dragonfly_lit.spec.shard import DATASET_FILE
 
+from .arguments import command_parser
 from .probe_images import COLOURS, SHAPES, Detail, background, digits, draw
 from .shards import alone, write_shard
 
@@ -257,7 +257,7 @@ def _write_split(home: Path, split: str, settings: dict[str, Any]) -> dict[str, 
 
 def main(argv: list[str]) -> int:
     """Draw the probes and say where they are and what chance gives."""
-    parser = argparse.ArgumentParser(prog="python -m data_prep probes", description=__doc__)
+    parser = command_parser("probes", __doc__)
     parser.add_argument("--root", type=Path, default=Path("data"), help="folder of all data (default: data)")
     parser.add_argument("--num-train", type=int, default=NUM_TRAIN, help="training images (default: %(default)s)")
     parser.add_argument("--num-test", type=int, default=NUM_TEST, help="test images (default: %(default)s)")

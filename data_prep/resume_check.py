@@ -6,7 +6,6 @@ checkpoint under other counts of ranks and workers. Every micro-batch must have 
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
 import shutil
@@ -19,9 +18,10 @@ from dataclasses import dataclass
 from math import lcm
 from pathlib import Path
 
+from .arguments import add_overrides, command_parser, overrides_of
 from .sample_logs import difference, last_step, num_compared, read_logs
 
-TRAIN = Path(__file__).resolve().parents[1] / "train.py"
+EXAMPLE = "example: python -m data_prep resume-check --ranks 2 --then-ranks 1 --then-workers 4 data=demo"
 POLL_SECONDS = 0.01
 ERROR_LINE = re.compile(r"^(\[rank\d+\]:\s*)?(error|[\w.]*(Error|Exception)): ")
 
@@ -65,7 +65,8 @@ class Check:
         """The training command of run `name`; Lightning starts its ranks, so they die with its process group."""
         return [
             sys.executable,
-            str(TRAIN),
+            "-m",
+            "dragonfly_lit.train",
             *self.overrides,
             f"name={name}",
             f"runs_root={self.home / 'runs'}",
@@ -92,9 +93,7 @@ def run_training(check: Check, name: str, counts: Counts, *, resume: bool = Fals
     output = log.with_suffix(".txt")
     command = check.command(name, counts, resume=resume)
     with output.open("w") as file:
-        process = subprocess.Popen(
-            command, stdout=file, stderr=subprocess.STDOUT, cwd=TRAIN.parent, start_new_session=True
-        )
+        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, start_new_session=True)
     try:
         while process.poll() is None and (kill_at is None or last_step(log) < kill_at):
             time.sleep(POLL_SECONDS)
@@ -149,13 +148,12 @@ def counts_of(ranks: int, workers: int, then_ranks: int, then_workers: int) -> t
 
 def main(argv: list[str]) -> int:
     """Make the check; 0 and `identical`, or 1 and the first difference."""
-    parser = argparse.ArgumentParser(
-        prog="python -m data_prep resume-check",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="example:\n  python -m data_prep resume-check --ranks 2 --then-ranks 1 --then-workers 4 data=demo",
+    parser = command_parser(
+        "resume-check",
+        __doc__,
+        epilog=EXAMPLE,
     )
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="configuration as train.py takes it")
+    add_overrides(parser)
     parser.add_argument("--ranks", type=int, default=2, help="processes at first (default: 2)")
     parser.add_argument("--workers", type=int, default=2, help="loader workers a process at first (default: 2)")
     parser.add_argument("--then-ranks", type=int, default=1, help="processes after the kill (default: 1)")
@@ -178,7 +176,7 @@ def main(argv: list[str]) -> int:
         steps=given.steps,
         every=given.every,
         kill_at=given.every + (given.every + 1) // 2,
-        overrides=given.overrides,
+        overrides=overrides_of(given),
         home=home.resolve(),
     )
     found = make_check(check, given.tolerance)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from dragonfly_lit.data.index import Row
 from dragonfly_lit.data.shards import Shards, open_dataset
 from dragonfly_lit.processing.prompts import render
 
+from .arguments import command_parser
 from .progress import follow
 
 BINS = 8
@@ -77,7 +77,7 @@ def histogram(name: str, values: np.ndarray) -> Table:
 
 def main(argv: list[str]) -> int:
     """Print the numbers of each folder."""
-    parser = argparse.ArgumentParser(prog="python -m data_prep stats", description=__doc__)
+    parser = command_parser("stats", __doc__)
     parser.add_argument("folders", type=Path, nargs="+", metavar="FOLDER", help="a folder of shards")
     parser.add_argument("--tokenizer", type=Path, help="a tokenizer's folder: count tokens too (reads every sample)")
     parser.add_argument("--histogram", action="store_true", help="show how each number is spread")

@@ -1,9 +1,12 @@
-"""`python -m dragonfly_lit COMMAND`: each command is a `main(argv)` in the room that owns it, imported when called."""
+"""`dragonfly COMMAND`, `python -m dragonfly_lit COMMAND`: each command is a `main(argv)` in the room that owns it."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from importlib import import_module
+
+from dragonfly_lit.io.commands import as_typed, put_current_folder_on_path
 
 COMMANDS = {
     "ask": ("dragonfly_lit.app.ask", "ask a model about an image, and draw where it looks"),
@@ -13,22 +16,24 @@ COMMANDS = {
 }
 
 
-def main(argv: list[str]) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Exit status of the command that `argv` names; an error of a user or of a file is one line and 1."""
+    put_current_folder_on_path()
+    argv, me = list(sys.argv[1:] if argv is None else argv), as_typed("python -m dragonfly_lit")
     if not argv or argv[0] in ("-h", "--help"):
         lines = [f"  {name:<10}{what}" for name, (_, what) in COMMANDS.items()]
-        print("\n".join(["usage: python -m dragonfly_lit COMMAND ...", "", *lines, "", "COMMAND --help says more."]))
+        print("\n".join([f"usage: {me} COMMAND ...", "", *lines, "", "COMMAND --help says more."]))
         return 0
     name, *rest = argv
     if name not in COMMANDS:
-        print(f"python -m dragonfly_lit: {name!r} is not a command. Use one of {', '.join(COMMANDS)}.", file=sys.stderr)
+        print(f"{me}: {name!r} is not a command. Use one of {', '.join(COMMANDS)}.", file=sys.stderr)
         return 1
     try:
         return import_module(COMMANDS[name][0]).main(rest) or 0
     except (ValueError, OSError) as error:
-        print(f"python -m dragonfly_lit {name}: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"{me} {name}: {as_typed(' '.join(str(error).split()))}", file=sys.stderr)
         return 1
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -12,6 +12,7 @@ from transformers import BatchFeature, TextStreamer
 
 from dragonfly_lit.app.load import load_for_inference
 from dragonfly_lit.evaluation.zoom_picture import draw_zoom
+from dragonfly_lit.io.commands import as_typed
 from dragonfly_lit.models.dragonfly import DragonflyForConditionalGeneration
 from dragonfly_lit.processing.images import decode
 from dragonfly_lit.processing.prompts import question_text
@@ -57,7 +58,8 @@ def picture_of(model: DragonflyForConditionalGeneration, inputs: BatchFeature, i
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m dragonfly_lit ask", description="Ask a model about an image; the answer is written as it comes."
+        prog=as_typed("python -m dragonfly_lit ask"),
+        description="Ask a model about an image; the answer is written as it comes.",
     )
     parser.add_argument("question", help="what to ask")
     parser.add_argument("--model", type=Path, required=True, help="a run, a checkpoint, or a model folder")

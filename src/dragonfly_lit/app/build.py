@@ -11,16 +11,21 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from dragonfly_lit.app.overrides import CONF, normalize_overrides
+from dragonfly_lit.app.overrides import CONF, normalize_overrides, with_search_path
 
 Config = dict[str, Any]
 
 
 def compose(overrides: list[str], config: str = "train") -> Config:
-    """The configuration that a command line with these overrides would get, as plain types."""
+    """The configuration that a command line with these overrides would get, as plain types.
+
+    Args:
+        overrides: `--config-dir=FOLDER` may be among them.
+        config: `train` or `evaluate`.
+    """
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return plain(hydra_compose(config, overrides=normalize_overrides(overrides, config)))
+        return plain(hydra_compose(config, overrides=with_search_path(normalize_overrides(overrides, config))))
 
 
 def plain(cfg: DictConfig) -> Config:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 
@@ -22,6 +22,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from dragonfly_lit.app.overrides import CONF, choices, groups
+from dragonfly_lit.io.commands import as_typed
 
 EXIT_USER_ERROR = 1
 WANTS_TRACEBACK = os.environ.get("HYDRA_FULL_ERROR") == "1"
@@ -43,12 +44,18 @@ def report_user_errors(config: str, *, job: bool = False) -> Iterator[None]:
     except (ValueError, OSError, HydraException, OmegaConfBaseException) as error:
         if WANTS_TRACEBACK or (job and HydraConfig.get().mode == RunMode.MULTIRUN):
             raise
-        print(f"error: {describe(error, config)}", file=sys.stderr)
+        print(as_typed(f"error: {describe(error, config, sys.argv[1:])}"), file=sys.stderr)
         sys.exit(EXIT_USER_ERROR)
 
 
-def describe(error: BaseException, config: str) -> str:
-    """One line for `error`, with the nearest existing key or the existing choices."""
+def describe(error: BaseException, config: str, arguments: Sequence[str] = ()) -> str:
+    """One line for `error`, with the nearest existing key or the existing choices.
+
+    Args:
+        error: of a user, of Hydra or of this project.
+        config: name of the configuration.
+        arguments: of the command line; its `--config-dir` and `hydra.searchpath` bring further choices.
+    """
     # What Hydra wraps says more than the wrapping; what this project raises from another error says it better.
     wrappers, where = (HydraException, OmegaConfBaseException), ""
     while error.__cause__ and isinstance(error, wrappers) and not isinstance(error, MissingConfigException):
@@ -59,13 +66,15 @@ def describe(error: BaseException, config: str) -> str:
     text = where + str(error)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
-        options = ", ".join(error.options or []) or choices(group)
+        options = choices(group, arguments) or ", ".join(error.options or [])
         if group in ("hydra/launcher", "hydra/sweeper"):
             options += "; others come with pip install 'dragonfly_lit[sweep]'"
         return f"{group}={choice} does not exist. Use one of {options}."
     if match := re.search(r"Could not override '([^']+)'", text) or re.search(r"full_key: (\S+)", text):
         key = match[1].split("@")[0]
-        near = get_close_matches(key, _keys(config), n=3, cutoff=0.5)
+        known = _keys(config, arguments)
+        nested = [group for group in known if group.endswith(f"/{key}")]  # `cell`: experiment/cell
+        near = nested or get_close_matches(key, known, n=3, cutoff=0.5)
         way_out = f"Did you mean {' or '.join(near)}?" if near else f"The keys are listed in conf/{config}.yaml."
         return f"{key} is not a key of this configuration. {way_out}"
     if isinstance(error, ConfigCompositionException | OmegaConfBaseException):
@@ -73,7 +82,7 @@ def describe(error: BaseException, config: str) -> str:
     return " ".join(text.split()) or type(error).__name__
 
 
-def _keys(config: str) -> list[str]:
+def _keys(config: str, arguments: Sequence[str]) -> list[str]:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose(config)
     keys: list[str] = []
@@ -86,4 +95,4 @@ def _keys(config: str) -> list[str]:
                 walk(child, f"{prefix}{name}.")
 
     walk(cfg, "")
-    return list(dict.fromkeys([*keys, *sorted(groups())]))
+    return list(dict.fromkeys([*keys, *sorted(groups(arguments))]))

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from dragonfly_lit.app.load import load_for_inference
+from dragonfly_lit.io.commands import as_typed
 
 LAYOUTS = ("transformers", "released")
 
@@ -18,7 +19,7 @@ def main(argv: list[str]) -> None:
     Raises:
         ValueError: RUN has no checkpoint, FOLDER is not empty, or the model cannot be written in that layout.
     """
-    parser = argparse.ArgumentParser(prog="python -m dragonfly_lit export", description=__doc__)
+    parser = argparse.ArgumentParser(prog=as_typed("python -m dragonfly_lit export"), description=__doc__)
     parser.add_argument("run", type=Path, metavar="RUN", help="a run, or one of its checkpoints")
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="where to write; must not hold anything yet")
     parser.add_argument("--layout", choices=LAYOUTS, default="transformers")

@@ -1,15 +1,17 @@
-"""What stands on the command line, before Hydra reads it: spelt as Hydra wants it, and of the type that a key has."""
+"""What the command line says, before Hydra reads it: spelt as Hydra wants it, and of the type that a key has."""
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
@@ -22,26 +24,74 @@ CONF = Path(str(files("dragonfly_lit.conf")))
 OPTIONAL_GROUPS = {"train": ("benchmark", "cell", "experiment"), "evaluate": ()}
 
 
-def choices(group: str) -> str:
-    """The files of a group, as an error names them."""
-    return ", ".join(sorted(path.stem for path in (CONF / group).glob("*.yaml")))
+def split_options(arguments: Iterable[str]) -> tuple[list[str], list[str]]:
+    """The folders of `--config-dir` as Hydra's search path wants them, and the arguments without that option."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--config-dir", "-cd")
+    given, rest = parser.parse_known_args(list(arguments))
+    return ([f"file://{Path(given.config_dir).absolute()}"] if given.config_dir else []), rest
 
 
-def groups() -> set[str]:
-    """The groups that there are."""
-    return {path.name for path in CONF.iterdir() if path.is_dir()}
+def search_path(arguments: Iterable[str]) -> list[str]:
+    """Where the user's own groups lie, `file://FOLDER` or `pkg://MODULE`: `--config-dir`, then `hydra.searchpath`."""
+    own, rest = split_options(arguments)
+    for item in rest:
+        if item.startswith("hydra.searchpath="):
+            value = OverridesParser.create().parse_override(item).value()
+            own += [str(entry) for entry in value] if isinstance(value, list) else []
+    return own
 
 
-def normalize_overrides(overrides: Iterable[str], config: str) -> list[str]:
-    """The overrides as Hydra wants them: numeric choices of a group quoted (`stage=1`), an optional group left out.
+def search_path_of_job() -> list[str]:
+    """The same for the Hydra job that runs, whichever process its launcher gave it."""
+    sources = HydraConfig.get().runtime.config_sources
+    return [source.path for source in sources if source.provider.startswith(("command-line", "hydra.searchpath"))]
+
+
+def with_search_path(arguments: Iterable[str]) -> list[str]:
+    """Overrides for Hydra's compose, which knows no options: what `--config-dir` says as a `hydra.searchpath`."""
+    arguments = list(arguments)
+    _, rest = split_options(arguments)
+    own = search_path(arguments)
+    kept = [item for item in rest if not item.startswith("hydra.searchpath=")]
+    return [*kept, f"hydra.searchpath={json.dumps(own)}"] if own else kept
+
+
+def folders(arguments: Iterable[str] = ()) -> list[Path]:
+    """The folders in which groups are found, the project's own first; it wins where two have the same file."""
+    found = [CONF]
+    for place in search_path(arguments):
+        if place.startswith("pkg://"):
+            module, *inner = place.removeprefix("pkg://").split("/")
+            found.append(Path(str(files(module))).joinpath(*inner))
+        else:
+            found.append(Path(place.removeprefix("file://")))
+    return found
+
+
+def choices(group: str, arguments: Iterable[str] = ()) -> str:
+    """The files of a group, as an error names them; what begins with `_` is a base to inherit."""
+    paths = (path for folder in folders(arguments) for path in (folder / group).glob("[!_]*.yaml"))
+    return ", ".join(sorted({path.stem for path in paths}))
+
+
+def groups(arguments: Iterable[str] = ()) -> set[str]:
+    """The groups that there are, the user's own and nested ones (`experiment/cell`) among them."""
+    found = {path.parent.relative_to(top).as_posix() for top in folders(arguments) for path in top.rglob("*.yaml")}
+    return found - {"."}
+
+
+def normalize_overrides(arguments: Sequence[str], config: str) -> list[str]:
+    """The arguments as Hydra wants them: numeric choices of a group quoted (`stage=1`), an optional group left out.
 
     Raises:
         ValueError: a group that a run needs is set to null.
     """
-    return [_spelled(override, config, groups()) for override in overrides]
+    known = groups(arguments)
+    return [_spelled(item, config, known, arguments) for item in arguments]
 
 
-def _spelled(override: str, config: str, known: set[str]) -> str:
+def _spelled(override: str, config: str, known: set[str], arguments: Sequence[str]) -> str:
     key, equals, value = override.partition("=")
     if key not in known:
         return override
@@ -50,33 +100,35 @@ def _spelled(override: str, config: str, known: set[str]) -> str:
     if value == "null" and key in OPTIONAL_GROUPS[config]:
         return f"~{key}"
     if value == "null":
-        raise ValueError(f"{override}: {config}.py needs a {key}. Use one of {choices(key)}.")
+        raise ValueError(f"{override}: {config}.py needs a {key}. Use one of {choices(key, arguments)}.")
     return override
 
 
-def check_types(overrides: Iterable[str], config: str) -> None:
+def check_types(arguments: Sequence[str], config: str) -> None:
     """Refuse a text where the configuration has a number, and the like; everything else is left to Hydra.
 
     A key whose default is null has no type to hold a value against.
 
     Args:
-        overrides: spelt, options of the command line among them.
+        arguments: normalised, options of the command line among them.
         config: `train` or `evaluate`.
 
     Raises:
         ValueError: names the key, the value and what is wanted.
     """
-    given = [item for item in overrides if "=" in item and not item.startswith(("-", "+", "~"))]
+    known = groups(arguments)
+    given = [item for item in with_search_path(arguments) if "=" in item and not item.startswith(("-", "+", "~"))]
     try:
         parsed = OverridesParser.create().parse_overrides(given)
-        chosen = [f"{item.key_or_group}={_values(item)[0]!r}" for item in parsed if item.key_or_group in groups()]
+        chosen = [f"{item.key_or_group}={_values(item)[0]!r}" for item in parsed if item.key_or_group in known]
+        chosen += [item for item in given if item.startswith("hydra.searchpath=")]
         with initialize_config_dir(str(CONF), version_base="1.3"):
             defaults = compose(config, overrides=chosen)
     except (HydraException, OmegaConfBaseException):
         return
     for item in parsed:
         key = item.key_or_group
-        if key not in groups():
+        if key not in known and not key.startswith("hydra."):
             for value in _values(item):
                 _check_type(key, value, _default(defaults, key))
 

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,8 @@ _LIBC = ctypes.CDLL(None)
 
 
 def job_name(overrides: list[str], *, without: tuple[str, ...] = ("experiment", "hydra", "name", "runs_root")) -> str:
-    """The folder of a job, from what it overrides: `cell=low,seed=0`."""
+    """The folder of a job, from what it overrides: `cell=low,seed=0`, the cell from `experiment/cell=low`."""
+    overrides = [item.removeprefix("experiment/") for item in overrides]
     own = [item for item in overrides if item.split("=")[0].split(".")[0].split("/")[0].lstrip("+~") not in without]
     return ",".join(item.replace("/", "-") for item in own) or "default"
 
@@ -58,12 +59,13 @@ def _comparable(config: dict[str, Any]) -> dict[str, Any]:
     return json.loads(text.replace(home, ""))
 
 
-def run_job(config: dict[str, Any], overrides: list[str]) -> float | None:
+def run_job(config: dict[str, Any], overrides: list[str], search_path: Sequence[str] = ()) -> float | None:
     """Run one job in its own process, or read the result of an earlier sweep; a killed job goes on where it was.
 
     Args:
         config: the job's configuration, resolved; `name` is the sweep's.
         overrides: what makes this job, as given to `train.py`.
+        search_path: where the user's own configuration groups lie, as Hydra's search path names them.
 
     Returns:
         The job's validation loss, for a sweeper that optimises; None without validation data.
@@ -76,7 +78,8 @@ def run_job(config: dict[str, Any], overrides: list[str]) -> float | None:
     console, label = Console(), job_name(overrides)
     folder.mkdir(parents=True, exist_ok=True)
     # Quoted: a job's name has commas and equals signs, which Hydra would read as a sweep of its own.
-    command = [sys.executable, sys.argv[0], *_without(overrides, ("name", "resume")), f"name='{name}'", "resume=auto"]
+    command = [*train_command(), *_without(overrides, ("name", "resume")), f"name='{name}'", "resume=auto"]
+    command += [f"hydra.searchpath={json.dumps(list(search_path))}"] if search_path else []
     started = time.monotonic()
     with console.status(label) as status, _only_here(folder, status) as lock:
         if (result := finished(folder, config)) is not None:
@@ -95,6 +98,12 @@ def run_job(config: dict[str, Any], overrides: list[str]) -> float | None:
     minutes = (time.monotonic() - started) / 60
     console.print(f"{label}: {_said(result)}, {minutes:.1f} minutes", highlight=False, soft_wrap=True)
     return result["val_loss"]
+
+
+def train_command() -> list[str]:
+    """How a job is started: as this process was, by script or entry point; by module where a launcher began it."""
+    started_as_module = getattr(sys.modules["__main__"], "__spec__", None) is not None
+    return [sys.executable, *(["-m", "dragonfly_lit.train"] if started_as_module else [sys.argv[0]])]
 
 
 def _run(command: list[str], folder: Path, lock: int, on_poll: Callable[[], None]) -> int:

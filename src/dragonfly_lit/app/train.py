@@ -18,11 +18,13 @@ from dragonfly_lit.app.check import DEVICES, check_multirun, check_objective, ch
 from dragonfly_lit.app.factories import attention_of, build_builder, build_processor, model_factory
 from dragonfly_lit.app.known_warnings import silence_known_warnings
 from dragonfly_lit.app.loggers import build_loggers
+from dragonfly_lit.app.overrides import search_path_of_job
 from dragonfly_lit.app.runs import open_run
 from dragonfly_lit.app.sample_answers import SampleAnswers
 from dragonfly_lit.app.score import score
 from dragonfly_lit.app.sweep import run_job, write_result
 from dragonfly_lit.data_prep import demo, probes  # pyright: ignore
+from dragonfly_lit.io.commands import as_typed
 from dragonfly_lit.training.callbacks import build_callbacks
 from dragonfly_lit.training.checkpoint.locate import find_newest, find_resume, resolve, weights_behind
 from dragonfly_lit.training.module import TrainingModule
@@ -44,7 +46,7 @@ def train(cfg: DictConfig) -> float | None:
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         check_multirun()
         check_objective(str(HydraConfig.get().sweeper["_target_"]), config["data"])
-        return run_job(config, list(HydraConfig.get().overrides.task))
+        return run_job(config, list(HydraConfig.get().overrides.task), search_path_of_job())
     return fit(config)
 
 
@@ -164,7 +166,7 @@ def conclude(
         values: dict[str, Any] = {"val_loss": val_loss, "seconds": round(seconds, 1), **telemetry.last, **scores}
         write_result(run, config, values)
         then = "" if val_loss is None else f", validation loss {val_loss:.4f}"
-        print(f"{config['stage']['steps']} steps{then}. Score it: python evaluate.py checkpoint={run}")
+        print(as_typed(f"{config['stage']['steps']} steps{then}. Score it: python evaluate.py checkpoint={run}"))
     return val_loss
 
 

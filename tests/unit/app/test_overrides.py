@@ -1,0 +1,56 @@
+"""The user's own configuration folder counts wherever a configuration is composed, checked or explained."""
+
+import pytest
+
+from dragonfly_lit.app.build import compose
+from dragonfly_lit.app.errors import describe
+from dragonfly_lit.app.overrides import check_types, choices, groups, normalize_overrides
+
+
+@pytest.fixture
+def own(tmp_path):
+    """A folder with a model of the user's own, a numbered choice and a group that the project does not have."""
+    for group, choice, text in (
+        ("trainer", "laptop", "defaults: [cpu, _self_]\nlog_every: 7\n"),
+        ("trainer", "_base", "log_every: 1\n"),
+        ("trick", "2", "depth: 3\n"),
+    ):
+        (tmp_path / group).mkdir(exist_ok=True)
+        (tmp_path / group / f"{choice}.yaml").write_text(text)
+    return tmp_path
+
+
+@pytest.fixture(params=["--config-dir", "--config-dir=", "hydra.searchpath"])
+def arguments(request, own):
+    """The ways to name it."""
+    return {
+        "--config-dir": ["--config-dir", str(own)],
+        "--config-dir=": [f"--config-dir={own}"],
+        "hydra.searchpath": [f"hydra.searchpath=[file://{own}]"],
+    }[request.param]
+
+
+def test_a_choice_of_ones_own_composes(arguments):
+    config = compose([*arguments, "trainer=laptop", "+trick='2'"])
+    assert (config["trainer"]["log_every"], config["trainer"]["accelerator"]) == (7, "cpu")
+    assert config["trick"] == {"depth": 3}
+
+
+def test_its_values_have_the_types_that_its_keys_have(arguments):
+    check_types([*arguments, "trainer=laptop", "trainer.log_every=3"], "train")
+    with pytest.raises(ValueError, match=r"trainer.log_every=often is not a whole number. The default is 7."):
+        check_types([*arguments, "trainer=laptop", "trainer.log_every=often"], "train")
+
+
+def test_messages_list_it_among_the_choices_but_no_base(arguments):
+    assert choices("trainer", arguments) == "cpu, gpu, gpu8, laptop"
+    assert {"trick", "trainer"} < groups(arguments)
+    assert "trick" not in groups()
+    with pytest.raises(Exception, match=r".") as error:
+        compose([*arguments, "trainer=desktop"])
+    line = describe(error.value, "train", arguments)
+    assert line == "trainer=desktop does not exist. Use one of cpu, gpu, gpu8, laptop."
+
+
+def test_a_numbered_choice_of_ones_own_is_quoted(arguments):
+    assert normalize_overrides([*arguments, "trick=2"], "train")[-1] == "trick='2'"

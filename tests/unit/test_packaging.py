@@ -1,0 +1,45 @@
+"""What the build takes along is what the tree has, and the entry points are the commands that messages name."""
+
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from dragonfly_lit.io import commands
+
+ROOT = Path(__file__).resolve().parents[2]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+HOMES = {name: ROOT / home for name, home in PYPROJECT["tool"]["setuptools"]["package-dir"].items()}
+
+
+def packages_of(name: str, home: Path) -> set[str]:
+    return {".".join([name, *path.parent.relative_to(home).parts]) for path in home.rglob("__init__.py")}
+
+
+def test_the_list_of_packages_is_what_the_tree_has():
+    listed = PYPROJECT["tool"]["setuptools"]["packages"]
+    assert listed == sorted(listed)
+    assert set(listed) == set().union(*(packages_of(name, home) for name, home in HOMES.items()))
+
+
+def test_nothing_at_the_top_level_but_the_package():
+    assert {name.split(".")[0] for name in HOMES} == {"dragonfly_lit"}
+
+
+def test_every_command_that_messages_name_is_an_entry_point():
+    assert set(commands.ENTRY_POINTS.values()) == set(PYPROJECT["project"]["scripts"])
+
+
+@pytest.mark.parametrize(
+    ("started_as", "clone", "typed"),
+    [
+        ("/work/train.py", True, "Make it with: python -m data_prep demo"),
+        ("/venv/bin/dragonfly-train", True, "Make it with: dragonfly-data demo"),
+        ("/venv/lib/dragonfly_lit/train.py", False, "Make it with: dragonfly-data demo"),
+    ],
+)
+def test_messages_name_commands_as_the_user_types_them(started_as, clone, typed, monkeypatch):
+    monkeypatch.setattr(sys, "argv", [started_as])
+    monkeypatch.setattr(commands, "is_clone", lambda: clone)
+    assert commands.as_typed("Make it with: python -m data_prep demo") == typed
