@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from dragonfly_lit.spec.medical_vqa import answer_type
+
 from .conversations import Options, RawConversation, by_image, finish, question_turns
 from .files import read_rows
 from .parquet import row_images
@@ -18,11 +20,10 @@ def rows(path: Path, options: Options) -> Iterator[list[Any]]:
 
 def conversation(row: list[dict[str, Any]], options: Options) -> RawConversation:
     """The questions of one image that follow one another, or one question."""
-    closed = [str(q.get("answer", "")).strip().lower() in ("yes", "no") for q in row]
     return finish(
         "",
         question_turns((q.get("question"), q.get("answer")) for q in row),
         row_images(row[0]),
         share_image=options.share_image,
-        answer_types=["CLOSED" if yes_no else "OPEN" for yes_no in closed],
+        answer_types=[answer_type(q.get("answer")).upper() for q in row],
     )

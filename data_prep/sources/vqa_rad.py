@@ -6,21 +6,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from dragonfly_lit.spec.medical_vqa import vqa_rad_split
+
 from .conversations import Options, RawConversation, by_image, finish, question_turns
 from .files import read_rows
 
 
 def rows(path: Path, options: Options) -> Iterator[list[Any]]:
     """Questions of `options.split`; with `share_image` all of one image together."""
-    found = [row for row in read_rows(path) if options.split in ("all", _split(row))]
+    found = [row for row in read_rows(path) if options.split in ("all", vqa_rad_split(row))]
     if options.share_image:
         order = {name: place for place, name in reversed(list(enumerate(row.get("image_name") for row in found)))}
         found.sort(key=lambda row: order[row.get("image_name")])
     return by_image(found, "image_name", options)
-
-
-def _split(row: dict[str, Any]) -> str:
-    return "test" if str(row.get("phrase_type", "")).startswith("test_") else "train"
 
 
 def conversation(row: list[dict[str, Any]], options: Options) -> RawConversation:

@@ -17,7 +17,7 @@ from pathlib import Path
 from dragonfly_lit.evaluation import answers
 from dragonfly_lit.evaluation.runner import Settings, run
 from dragonfly_lit.evaluation.benchmarks.easy_vqa import EasyVQA
-from dragonfly_lit.evaluation.benchmarks.prompts import PromptBook, Template
+from dragonfly_lit.evaluation.prompts import PromptBook, Template
 from dragonfly_lit.models.tiny import tiny_model, tiny_tokenizer
 from dragonfly_lit.processing.processor import DragonflyImageProcessor, DragonflyProcessor
 

@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from dragonfly_lit.evaluation import html
-from dragonfly_lit.evaluation.benchmarks.base import Question, Task
-from dragonfly_lit.evaluation.benchmarks.prompts import PromptBook, Template
+from dragonfly_lit.evaluation.benchmarks.base import Benchmark, Question
 from dragonfly_lit.evaluation.metrics.short import ExactMatch
+from dragonfly_lit.evaluation.prompts import PromptBook, Template
 from dragonfly_lit.evaluation.published import PublishedRow
 from dragonfly_lit.evaluation.runner import Settings, score_predictions
 
@@ -20,8 +20,9 @@ NASTY = 'red</script><script>document.title = "broken"</script><!--'
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shapes(Task):
+class Shapes(Benchmark):
     name: ClassVar[str] = "shapes"
+    published: ClassVar = (PublishedRow(metric="accuracy", model="Dragonfly v1", value=63.6, source="a post"),)
 
     def locate(self, data_root) -> Path:
         return Path(data_root)
@@ -40,9 +41,6 @@ class Shapes(Task):
 
     def metric(self, questions, judged=None):
         return ExactMatch(questions)
-
-    def published(self):
-        return (PublishedRow(task="shapes", metric="accuracy", model="Dragonfly v1", value=63.6, source="a post"),)
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""What `python evaluate.py` does: find the model, ask, score, report; or score a file of answers alone."""
+"""What `python evaluate.py` does: find the model, generate, score, report; or score a file of answers alone."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from rich.console import Console
 from dragonfly_lit.app.build import Config, make, plain
 from dragonfly_lit.app.known_warnings import silence_known_warnings
 from dragonfly_lit.evaluation.report import table
-from dragonfly_lit.evaluation.runner import Settings, run, score_predictions
+from dragonfly_lit.evaluation.runner import run, score_predictions
+from dragonfly_lit.evaluation.settings import Settings
 
 
 def evaluate(cfg: DictConfig) -> dict[str, Any]:
@@ -28,10 +29,10 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
             for key in ("data_root", "batch_tokens", "max_new_tokens", "temperature", "seed", "resamples", "gallery")
         },
     )
-    return _score(config, benchmark, settings) if config["predictions"] else _ask(config, benchmark, settings)
+    return _score(config, benchmark, settings) if config["predictions"] else _generate(config, benchmark, settings)
 
 
-def _ask(config: Config, benchmark: Any, settings: Settings) -> dict[str, Any]:
+def _generate(config: Config, benchmark: Any, settings: Settings) -> dict[str, Any]:
     import torch
 
     from dragonfly_lit.app.load import find_checkpoint, load_for_inference
@@ -42,25 +43,25 @@ def _ask(config: Config, benchmark: Any, settings: Settings) -> dict[str, Any]:
         checkpoint, device=_device(config["device"]), dtype=dtype, version=config["version"], vision=config["vision"]
     )
     out = _out(config, benchmark, beside=checkpoint)
-    results = run(benchmark.tasks, model=model, processor=processor, out=out, settings=settings)
-    _say(results, out, checkpoint)
+    results = run(benchmark.benchmarks, model=model, processor=processor, out=out, settings=settings)
+    _print_summary(results, out, checkpoint)
     return results
 
 
 def _score(config: Config, benchmark: Any, settings: Settings) -> dict[str, Any]:
     predictions = Path(config["predictions"])
-    if len(benchmark.tasks) != 1:
+    if len(benchmark.benchmarks) != 1:
         raise ValueError(
             f"predictions={predictions} holds answers to one benchmark, but benchmark={benchmark.name} is a suite of "
-            f"{', '.join(task.name for task in benchmark.tasks)}. Score them one by one."
+            f"{', '.join(one.name for one in benchmark.benchmarks)}. Score them one by one."
         )
     if not predictions.is_file():
         raise ValueError(
             f"predictions={predictions} does not exist. Give a JSONL file with an id and a prediction a line."
         )
     out = _out(config, benchmark, beside=predictions.parent)
-    results = score_predictions(benchmark.tasks[0], predictions, out, settings=settings)
-    _say(results, out, predictions)
+    results = score_predictions(benchmark.benchmarks[0], predictions, out, settings=settings)
+    _print_summary(results, out, predictions)
     return results
 
 
@@ -86,7 +87,7 @@ def _device(name: str) -> str:
     return name
 
 
-def _say(results: dict[str, Any], out: Path, scored: Path) -> None:
+def _print_summary(results: dict[str, Any], out: Path, scored: Path) -> None:
     if os.environ.get("RANK", "0") == "0":
         Console().print(table(results))
         print(f"scored {scored}; results.json, results.md and report.html are in {out}")

@@ -11,9 +11,9 @@ from lightning.fabric.utilities.rank_zero import rank_zero_only
 from dragonfly_lit.app.build import Config, make
 from dragonfly_lit.app.factories import build_processor
 from dragonfly_lit.evaluation.answers import read
-from dragonfly_lit.evaluation.runner import Settings
-from dragonfly_lit.evaluation.runner import run as run_tasks
+from dragonfly_lit.evaluation.runner import run as run_benchmarks
 from dragonfly_lit.evaluation.selection import selection_recall
+from dragonfly_lit.evaluation.settings import Settings
 from dragonfly_lit.models.dragonfly import DragonflyForConditionalGeneration
 from dragonfly_lit.models.flops import Trained, Work, step_flops
 
@@ -35,18 +35,19 @@ def score(
     whole: Any = model  # transformers wraps `to` in a way that pyright cannot see through
     moved = whole.to(device)
     out = run / "evaluation" / benchmark.name
-    results = run_tasks(benchmark.tasks, model=moved, processor=build_processor(config), out=out, settings=settings)
+    processor, members = build_processor(config), benchmark.benchmarks
+    results = run_benchmarks(members, model=moved, processor=processor, out=out, settings=settings)
     if rank_zero_only.rank != 0:
         return {}
     kept = ("headline", "scale", "num_questions", "scores", "intervals", "groups", "answers")
     scored: dict[str, dict[str, Any]] = {}
-    for task in benchmark.tasks:
-        entry = results["benchmarks"][task.name]
+    for one in members:
+        entry = results["benchmarks"][one.name]
         answers = read(out / entry["answers"]).values()
-        scored[task.name] = {key: entry[key] for key in kept} | {
+        scored[one.name] = {key: entry[key] for key in kept} | {
             "folder": str(out.relative_to(run)),
-            "answers_per_s": results["times"]["benchmarks"][task.name]["per_second"],
-            "selection": selection_recall(task.questions(config["data_root"]), list(answers), seed=config["seed"]),
+            "answers_per_s": results["times"]["benchmarks"][one.name]["per_second"],
+            "selection": selection_recall(one.questions(config["data_root"]), list(answers), seed=config["seed"]),
         }
     return {**image_cost(model), "benchmarks": scored}
 

@@ -16,8 +16,8 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from dragonfly_lit.evaluation.benchmarks.question import Question
 from dragonfly_lit.evaluation.metrics.base import Score
+from dragonfly_lit.evaluation.question import Question
 from dragonfly_lit.io import atomic
 
 log = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ from itertools import zip_longest
 from typing import Any
 
 from dragonfly_lit.evaluation.answers import Answer
-from dragonfly_lit.evaluation.benchmarks.question import Question
+from dragonfly_lit.evaluation.question import Question
 from dragonfly_lit.evaluation.scores import Scored
 from dragonfly_lit.processing.images import decode
 

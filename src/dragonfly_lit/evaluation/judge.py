@@ -22,7 +22,7 @@ from typing import Any
 
 from dragonfly_lit.evaluation import answers as store
 from dragonfly_lit.evaluation.answers import Answer
-from dragonfly_lit.evaluation.benchmarks.base import Question
+from dragonfly_lit.evaluation.question import Question
 from dragonfly_lit.io import atomic
 
 log = logging.getLogger(__name__)

@@ -1,4 +1,4 @@
-"""The processes of one evaluation: who I am, wait for all, tell all."""
+"""The processes of one evaluation: which one this is, waiting for all, passing values between them."""
 
 from __future__ import annotations
 
@@ -46,7 +46,15 @@ class Ranks:
         if self.world > 1:
             dist.barrier(group=self._group)
 
-    def tell(self, value: Any) -> Any:
+    def gather(self, value: Any) -> list[Any]:
+        """What every process gave, on the first one; nothing on the others."""
+        if self.world == 1:
+            return [value]
+        values: list[Any] | None = [None] * self.world if self.first else None
+        dist.gather_object(value, values, dst=0, group=self._group)
+        return values or []
+
+    def broadcast(self, value: Any) -> Any:
         """What the first process gave, on every process."""
         if self.world == 1:
             return value

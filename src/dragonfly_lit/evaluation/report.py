@@ -7,7 +7,7 @@ import platform
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.box import SIMPLE
 from rich.table import Table
@@ -15,10 +15,8 @@ from rich.table import Table
 from dragonfly_lit.evaluation import html
 from dragonfly_lit.evaluation.intervals import LEVEL, SUMMARIES
 from dragonfly_lit.evaluation.scores import Scored
+from dragonfly_lit.evaluation.settings import Settings
 from dragonfly_lit.io import atomic
-
-if TYPE_CHECKING:
-    from dragonfly_lit.evaluation.runner import Settings
 
 SCHEMA_VERSION = 1
 PACKAGES = ("dragonfly_lit", "torch", "transformers", "torchmetrics", "pycocoevalcap", "nltk")

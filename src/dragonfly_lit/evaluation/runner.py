@@ -1,7 +1,7 @@
 """Questions to answers to scores, on any number of ranks, going on where an earlier run stopped.
 
-`OUT/answers/TASK.jsonl` is appended to as answers come (`TASK.rankN.jsonl` by the other ranks); rank zero merges,
-scores and writes `results.json`, `results.md` and `report.html`. Which questions are asked together follows from all
+`OUT/answers/BENCHMARK.jsonl` is appended to as answers come (`BENCHMARK.rankN.jsonl` by the other ranks); rank zero
+merges, scores and writes `results.json`, `results.md` and `report.html`. Which questions share a batch follows from all
 questions, so neither the number of ranks nor a kill changes an answer.
 """
 
@@ -11,26 +11,24 @@ import hashlib
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 from torch import nn
 
 from dragonfly_lit.evaluation import answers as store
 from dragonfly_lit.evaluation import report
 from dragonfly_lit.evaluation.answers import Answer
-from dragonfly_lit.evaluation.benchmarks.base import Question, Task
-from dragonfly_lit.evaluation.benchmarks.prompts import PromptBook
+from dragonfly_lit.evaluation.benchmarks.base import Benchmark, Question
 from dragonfly_lit.evaluation.generate import BatchGenerator
-from dragonfly_lit.evaluation.judge import Judge
-from dragonfly_lit.evaluation.metrics.base import QuestionMetric
 from dragonfly_lit.evaluation.ranks import Ranks
-from dragonfly_lit.evaluation.requests import GenerationOutput, GenerationRequest, RequestBatch
-from dragonfly_lit.evaluation.scores import score
+from dragonfly_lit.evaluation.requests import GenerationRequest, RequestBatch
+from dragonfly_lit.evaluation.scores import Scorer, score
+from dragonfly_lit.evaluation.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -38,45 +36,8 @@ SAMPLED_VALUES = 65536
 """Values of a weight that its fingerprint reads: all of a small one, evenly spaced ones of a large one."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """How questions are asked and scored.
-
-    Attributes:
-        prompts: the prompt templates.
-        data_root: folder of the benchmarks' data.
-        batch_tokens: tokens of a batch at most; less needs less memory and changes no answer.
-        max_new_tokens: length of an answer at most; the benchmark's own unless given.
-        temperature: 0 takes the likeliest token.
-        seed: of drawn answers and of the bootstrap.
-        limit: only the first so many questions of each benchmark.
-        resamples: of the bootstrap.
-        gallery: answers of each benchmark that the page shows.
-        progress: whether to draw a progress bar.
-        judge: who scores open answers.
-    """
-
-    prompts: PromptBook
-    data_root: str | Path = "data"
-    batch_tokens: int = 32768
-    max_new_tokens: int | None = None
-    temperature: float = 0.0
-    seed: int = 0
-    limit: int | None = None
-    resamples: int = 1000
-    gallery: int = 24
-    progress: bool = True
-    judge: Judge = field(default_factory=Judge)
-
-    def __post_init__(self) -> None:
-        for name, least in (("batch_tokens", 1), ("max_new_tokens", 1), ("limit", 1), ("resamples", 1), ("gallery", 0)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise ValueError(f"{name}={value}: give at least {least}.")
-
-
 def run(
-    tasks: Sequence[Task],
+    benchmarks: Sequence[Benchmark],
     *,
     model,
     processor,
@@ -84,21 +45,21 @@ def run(
     settings: Settings,
     fingerprint: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Asks, scores and reports all benchmarks; every rank returns the results.
+    """Generates, scores and reports all benchmarks; every rank returns the results.
 
     Args:
-        tasks: the benchmarks, `suite.tasks`.
+        benchmarks: of a suite, or of one benchmark: `suite.benchmarks`.
         model: a `DragonflyForConditionalGeneration`, on its device.
         processor: its `DragonflyProcessor`.
         out: folder of the answers and the report; answers already there for the same questions, prompts, settings and
-            model are not asked again.
-        settings: how to ask.
+            model are not generated again.
+        settings: of the evaluation.
         fingerprint: what identifies the model, plain values; taken from the weights unless given.
 
     Raises:
-        ValueError: what a task, a prompt, an image or a setting has wrong, by name.
+        ValueError: what a benchmark, a prompt, an image or a setting has wrong, by name.
     """
-    ranks, out, tasks = Ranks.join(), Path(out), _limited(tasks, settings)
+    ranks, out, benchmarks = Ranks.join(), Path(out), _limited(benchmarks, settings)
     model.eval()
     identity = dict(fingerprint) if fingerprint is not None else weights_fingerprint(model)
     generator = BatchGenerator(
@@ -106,27 +67,31 @@ def run(
     )
     (out / "answers").mkdir(parents=True, exist_ok=True)
     scored, times = [], {}
-    for task in tasks:
-        questions = task.questions(settings.data_root)
-        asking = _Asking(task, questions, generator, settings, identity)
-        times[task.name] = asking.ask(out / "answers", ranks)
+    for benchmark in benchmarks:
+        questions = benchmark.questions(settings.data_root)
+        generation = _Generation(benchmark, questions, generator, settings, identity)
+        times[benchmark.name] = generation.run(out / "answers", ranks)
+        for scores in ranks.gather(generation.scorer.scores):
+            generation.scorer.scores |= scores
         if ranks.first:
-            answers = asking.merge(out / "answers")
-            scored.append(score(task, questions, answers, settings=settings, out=out))
+            answers, scorer = generation.merge(out / "answers"), generation.scorer
+            scored.append(score(benchmark, questions, answers, settings=settings, out=out, scorer=scorer))
         ranks.wait()
     results = None
     if ranks.first:
         where = {"device": str(model.device), "ranks": ranks.world}
         results = report.results(scored, settings=settings, model=identity, times={**where, "benchmarks": times})
         report.write(out, results, scored, settings)
-    return ranks.tell(results)
+    return ranks.broadcast(results)
 
 
-def score_predictions(task: Task, predictions: str | Path, out: str | Path, *, settings: Settings) -> dict[str, Any]:
+def score_predictions(
+    benchmark: Benchmark, predictions: str | Path, out: str | Path, *, settings: Settings
+) -> dict[str, Any]:
     """Scores and reports a file of predictions: no model, no device.
 
     Args:
-        task: the benchmark whose questions were answered.
+        benchmark: whose questions were answered.
         predictions: JSON lines with an id and a prediction each; answers written by `run` will do.
         out: folder of the report.
         settings: of which prompts, data root, limit, resamples, gallery and judge count.
@@ -134,34 +99,20 @@ def score_predictions(task: Task, predictions: str | Path, out: str | Path, *, s
     Raises:
         ValueError: the file is of another benchmark, an id appears twice, is unknown or missing, or has no prediction.
     """
-    (task,) = _limited([task], settings)
+    (benchmark,) = _limited([benchmark], settings)
     out, path = Path(out), Path(predictions)
-    if path.resolve() == _file(out / "answers", task.name, 0).resolve():
+    if path.resolve() == _file(out / "answers", benchmark.name, 0).resolve():
         raise ValueError(
             f"predictions={path} would be overwritten by the scored answers. Choose another out than {out}."
         )
-    questions = task.questions(settings.data_root)
-    outputs = store.read_predictions(path, task.name, questions)
+    questions = benchmark.questions(settings.data_root)
+    outputs = store.read_predictions(path, benchmark.name, questions)
     zooms = {row["id"]: row["zoom"] for row in store.rows(path) if row.get("zoom") and row.get("id")}
-    digests, template = store.ImageDigests(), settings.prompts.template(task.name)
     identity = {"predictions": hashlib.sha256(path.read_bytes()).hexdigest()[:16]}
-    answers = []
-    for question in questions:
-        prompt, images = template.render(question), digests.of(question)
-        key = store.answer_key(question, prompt=prompt, images=images, settings={}, model=identity)
-        answers.append(
-            Answer(
-                key=key,
-                id=question.id,
-                task=task.name,
-                prompt=prompt,
-                output=outputs[question.id],
-                images=list(images),
-                zoom=zooms.get(question.id),
-            )
-        )
+    unanswered = _unanswered(benchmark, questions, settings, generation={}, model=identity)
+    answers = [replace(one, output=outputs[one.id], zoom=zooms.get(one.id)) for one in unanswered]
     (out / "answers").mkdir(parents=True, exist_ok=True)
-    scored = score(task, questions, answers, settings=settings, out=out)
+    scored = score(benchmark, questions, answers, settings=settings, out=out)
     results = report.results([scored], settings=settings, model=identity, times={})
     report.write(out, results, [scored], settings)
     return results
@@ -183,112 +134,116 @@ def weights_fingerprint(model: nn.Module) -> dict[str, str]:
     return {"weights": state.hexdigest(), **settings}
 
 
-def _limited(tasks: Sequence[Task], settings: Settings) -> list[Task]:
-    names = [task.name for task in tasks]
+def _limited(benchmarks: Sequence[Benchmark], settings: Settings) -> list[Benchmark]:
+    names = [benchmark.name for benchmark in benchmarks]
     if len(set(names)) < len(names):
         raise ValueError(f"a benchmark appears twice in {', '.join(names)}; its answers would share a file.")
-    return [task if settings.limit is None else replace(task, limit=settings.limit) for task in tasks]
+    return [one if settings.limit is None else replace(one, limit=settings.limit) for one in benchmarks]
 
 
-class _Asking:
-    """The questions of one benchmark on their way to answers."""
+def _unanswered(
+    benchmark: Benchmark, questions: Sequence[Question], settings: Settings, *, generation: Mapping, model: Mapping
+) -> list[Answer]:
+    """The answer of each question but for its output: the prompt, the images and the key."""
+    digests, template = store.ImageDigests(), benchmark.template(settings.prompts)
+    answers = []
+    for question in questions:
+        prompt, images = template.render(question), digests.of(question)
+        key = store.answer_key(question, prompt=prompt, images=images, settings=generation, model=model)
+        answers.append(
+            Answer(key=key, id=question.id, task=benchmark.name, prompt=prompt, output="", images=list(images))
+        )
+    return answers
+
+
+class _Generation:
+    """The questions of one benchmark on their way to answers, each scored as it comes."""
 
     def __init__(
-        self, task: Task, questions: Sequence[Question], generator: BatchGenerator, settings: Settings, model: Mapping
+        self,
+        benchmark: Benchmark,
+        questions: Sequence[Question],
+        generator: BatchGenerator,
+        settings: Settings,
+        model: Mapping,
     ) -> None:
-        self.task, self.questions, self.generator, self.settings = task, questions, generator, settings
-        self.metric: QuestionMetric | None = None if task.judged else task.metric(questions)
-        digests, template = store.ImageDigests(), settings.prompts.template(task.name)
-        self.blanks: dict[str, Answer] = {}
-        for question in questions:
-            prompt, images = template.render(question), digests.of(question)
-            key = store.answer_key(question, prompt=prompt, images=images, settings=self._told(), model=model)
-            self.blanks[question.id] = Answer(
-                key=key, id=question.id, task=task.name, prompt=prompt, output="", images=list(images)
-            )
-
-    def _told(self) -> dict[str, Any]:
-        settings, generator = self.settings, self.generator
+        self.name, self.questions, self.generator = benchmark.name, questions, generator
+        self.max_new_tokens = settings.max_new_tokens or benchmark.max_new_tokens
+        self.progress, self.scorer = settings.progress, Scorer.of(benchmark, questions)
         drawn = {"temperature": settings.temperature, "seed": settings.seed} if settings.temperature else {}
-        return {
-            "max_new_tokens": settings.max_new_tokens or self.task.max_new_tokens,
+        generation = {
+            "max_new_tokens": self.max_new_tokens,
             **drawn,
             "resize": generator.resize,
             "dtype": str(generator.model.dtype),
         }
+        unanswered = _unanswered(benchmark, questions, settings, generation=generation, model=model)
+        self.unanswered = {answer.id: answer for answer in unanswered}
 
-    def ask(self, folder: Path, ranks: Ranks) -> dict[str, Any]:
+    def run(self, folder: Path, ranks: Ranks) -> dict[str, Any]:
         """Appends the answers that are not there yet to this rank's file; how many, in how many seconds."""
-        known = _known(folder, self.task.name)
+        known = _known(folder, self.name)
         ranks.wait()  # everyone has read before anyone writes
-        missing = {name for name, blank in self.blanks.items() if blank.key not in known}
+        missing = {name for name, answer in self.unanswered.items() if answer.key not in known}
         start = time.perf_counter()
         mine = self._plan()[ranks.rank :: ranks.world] if missing else []
         todo = [left for batch in mine if (left := batch.only(missing)) is not None]
-        total, asked = sum(len(batch.items) for batch in mine), sum(len(batch.items) for batch in todo)
+        total, num_todo = sum(len(batch.items) for batch in mine), sum(len(batch.items) for batch in todo)
         if ranks.first and 0 < len(missing) < len(self.questions):
-            log.warning(
-                "%s: %d answers are there, %d to go.", self.task.name, len(self.blanks) - len(missing), len(missing)
-            )
-        path = _file(folder, self.task.name, ranks.rank)
-        with _progress(self.settings.progress and ranks.first) as bar:
-            row = bar.add_task(self.task.name, total=total, completed=total - asked)
+            there = len(self.questions) - len(missing)
+            log.warning("%s: %d answers are there, %d to go.", self.name, there, len(missing))
+        path = _file(folder, self.name, ranks.rank)
+        with _progress(self.progress and ranks.first) as bar:
+            row = bar.add_task(self.name, total=total, completed=total - num_todo)
             for outputs in self.generator.answer(todo):
-                store.append(path, map(self._scored, outputs))
+                answers = [replace(self.unanswered[one.id], output=one.text, zoom=one.zoom) for one in outputs]
+                store.append(path, map(self.scorer.scored, answers))
                 bar.advance(row, len(outputs))
         ranks.wait()
         seconds = time.perf_counter() - start
         return {"asked": len(missing), "seconds": round(seconds, 3), "per_second": round(len(missing) / seconds, 3)}
 
     def _plan(self) -> list[RequestBatch]:
-        tokens = self._told()["max_new_tokens"]
         return self.generator.plan(
             [
                 GenerationRequest(
                     id=question.id,
-                    prompt=self.blanks[question.id].prompt,
-                    max_new_tokens=tokens,
-                    image_keys=tuple(self.blanks[question.id].images),
+                    prompt=self.unanswered[question.id].prompt,
+                    max_new_tokens=self.max_new_tokens,
+                    image_keys=tuple(self.unanswered[question.id].images),
                     read_images=question.read_images,
                 )
                 for question in self.questions
             ]
         )
 
-    def _scored(self, output: GenerationOutput) -> Answer:
-        answer = replace(self.blanks[output.id], output=output.text, zoom=output.zoom)
-        if self.metric is None:
-            return answer
-        question = self.metric.questions[self.metric.rows[output.id]]
-        return store.scored(answer, self.metric.score(output.text, question))
-
     def merge(self, folder: Path) -> list[Answer]:
         """All answers in the order of the questions, in one file; files of the other ranks and old answers go."""
-        known = _known(folder, self.task.name)
-        merged = [known[blank.key] for blank in self.blanks.values()]
-        store.replace(_file(folder, self.task.name, 0), merged)
-        for path in _parts(folder, self.task.name):
+        known = _known(folder, self.name)
+        merged = [known[answer.key] for answer in self.unanswered.values()]
+        store.replace(_file(folder, self.name, 0), merged)
+        for path in _parts(folder, self.name):
             path.unlink()
         return merged
 
 
-def _file(folder: Path, task: str, rank: int) -> Path:
-    return folder / (f"{task}.jsonl" if rank == 0 else f"{task}.rank{rank}.jsonl")
+def _file(folder: Path, benchmark: str, rank: int) -> Path:
+    return folder / (f"{benchmark}.jsonl" if rank == 0 else f"{benchmark}.rank{rank}.jsonl")
 
 
-def _parts(folder: Path, task: str) -> list[Path]:
-    return sorted(folder.glob(f"{task}.rank*.jsonl"))
+def _parts(folder: Path, benchmark: str) -> list[Path]:
+    return sorted(folder.glob(f"{benchmark}.rank*.jsonl"))
 
 
-def _known(folder: Path, task: str) -> dict[str, Answer]:
+def _known(folder: Path, benchmark: str) -> dict[str, Answer]:
     known: dict[str, Answer] = {}
-    for path in [_file(folder, task, 0), *_parts(folder, task)]:
+    for path in [_file(folder, benchmark, 0), *_parts(folder, benchmark)]:
         known |= store.read(path)
     return known
 
 
 class _Speed(ProgressColumn):
-    def render(self, task) -> Text:
+    def render(self, task: Task) -> Text:
         return Text(f"{task.speed:.1f} answers/s" if task.speed else "")
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from dragonfly_lit.evaluation.answers import Answer
-from dragonfly_lit.evaluation.benchmarks.question import Question
 from dragonfly_lit.evaluation.intervals import Resamples, interval
+from dragonfly_lit.evaluation.question import Question
 
 
 def crop_of(box: Sequence[float], side: float, cols: int, rows: int) -> int:

@@ -5,8 +5,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from dragonfly_lit.evaluation.answers import Answer
-from dragonfly_lit.evaluation.benchmarks.question import Question
 from dragonfly_lit.evaluation.judge import Judge, parse_score, read_scores
+from dragonfly_lit.evaluation.question import Question
 
 QUESTIONS = [
     Question(id=f"v1_{i}", task="mm_vet", text=f"What is {i}?", references=("a cup <AND> a book",), category="rec+ocr")

@@ -4,9 +4,9 @@ import random
 
 import pytest
 
-from dragonfly_lit.evaluation.benchmarks.question import Question
 from dragonfly_lit.evaluation.metrics.caption import Captions, CiderD, corpus_bleu, meteor_nltk, rouge_l
 from dragonfly_lit.evaluation.parsers_caption import caption_words
+from dragonfly_lit.evaluation.question import Question
 
 bleu = pytest.importorskip("pycocoevalcap.bleu.bleu")
 cider = pytest.importorskip("pycocoevalcap.cider.cider")

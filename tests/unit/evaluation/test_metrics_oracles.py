@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dragonfly_lit.evaluation.benchmarks.question import Question
 from dragonfly_lit.evaluation.metrics.choice import MMMU, MultipleChoice, ScienceQA
 from dragonfly_lit.evaluation.metrics.medical import normalise_slake
 from dragonfly_lit.evaluation.metrics.short import anls, exact_match_lmms_eval, relaxed_match
@@ -16,6 +15,7 @@ from dragonfly_lit.evaluation.metrics.vqa import normalise, vqa_accuracy
 from dragonfly_lit.evaluation.metrics.yes_no import COGNITION, MME, PERCEPTION, POPE
 from dragonfly_lit.evaluation.parsers import letter_lmms_ai2d, letter_lmms_scienceqa, yes_no_mme_lmms_eval
 from dragonfly_lit.evaluation.parsers_mmmu import mmmu_candidates, mmmu_letter, mmmu_open_match
+from dragonfly_lit.evaluation.question import Question
 
 PIECES = [
     "yes", "Yes", "YES.", "no", "No", "No,", "not", "none", "None", "nothing", "noon", "y", "n", "unknown",

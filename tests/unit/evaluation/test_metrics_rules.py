@@ -5,7 +5,6 @@ import math
 import pytest
 import torch
 
-from dragonfly_lit.evaluation.benchmarks.question import Question
 from dragonfly_lit.evaluation.metrics.choice import MMMU, MultipleChoice, ScienceQA
 from dragonfly_lit.evaluation.metrics.judged import JudgeScore
 from dragonfly_lit.evaluation.metrics.medical import (
@@ -18,6 +17,7 @@ from dragonfly_lit.evaluation.metrics.medical import (
 from dragonfly_lit.evaluation.metrics.short import ExactMatch, RelaxedAccuracy, exact_match, relaxed_match
 from dragonfly_lit.evaluation.metrics.vqa import VQAAccuracy, vqa_accuracy
 from dragonfly_lit.evaluation.metrics.yes_no import MME, POPE, binary_scores
+from dragonfly_lit.evaluation.question import Question
 
 
 def ask(key="q", **fields) -> Question:

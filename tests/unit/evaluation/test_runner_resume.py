@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 from dragonfly_lit.evaluation import answers as store
-from dragonfly_lit.evaluation.benchmarks.base import Question, Task
-from dragonfly_lit.evaluation.benchmarks.prompts import PromptBook, Template
+from dragonfly_lit.evaluation.benchmarks.base import Benchmark, Question
 from dragonfly_lit.evaluation.generate import BatchGenerator
 from dragonfly_lit.evaluation.metrics.short import ExactMatch
+from dragonfly_lit.evaluation.prompts import PromptBook, Template
 from dragonfly_lit.evaluation.runner import Settings, run, score_predictions, weights_fingerprint
 from dragonfly_lit.models.tiny import tiny_config, tiny_model, tiny_tokenizer
 from dragonfly_lit.processing.processor import DragonflyImageProcessor, DragonflyProcessor
@@ -24,7 +24,7 @@ SETTINGS = Settings(prompts=BOOK, batch_tokens=1500, resamples=50, gallery=6, pr
 
 
 @dataclass(frozen=True, kw_only=True)
-class Words(Task):
+class Words(Benchmark):
     name: ClassVar[str] = "words"
     num: int = 17
     max_new_tokens: int = 3
@@ -77,7 +77,7 @@ def asked(monkeypatch):
     return seen
 
 
-def go(out: Path, model, *, task: Task | None = None, **changes):
+def go(out: Path, model, *, task: Benchmark | None = None, **changes):
     return run([task or Words()], model=model, processor=PROCESSOR, out=out, settings=replace(SETTINGS, **changes))
 
 

@@ -5,7 +5,7 @@ import json
 import pytest
 import yaml
 
-from dragonfly_lit.evaluation.benchmarks.base import Question
+from dragonfly_lit.evaluation.question import Question
 from dragonfly_lit.evaluation.study import command as study
 from dragonfly_lit.evaluation.study.cells import Estimate, estimate, read_study, split_job
 from dragonfly_lit.evaluation.study.questions import chance, questions_of

@@ -21,7 +21,7 @@ from test_tasks_layouts import (
 )
 
 from dragonfly_lit.evaluation.benchmarks.base import Suite
-from dragonfly_lit.evaluation.benchmarks.registry import TASKS
+from dragonfly_lit.evaluation.benchmarks.registry import BENCHMARKS
 
 
 def rewrite(path, change) -> None:
@@ -34,26 +34,26 @@ def test_a_question_that_stands_twice_is_named(tmp_path):
     pope_hub(tmp_path / "pope")
     rewrite(tmp_path / "pope/data/test-00000-of-00001.parquet", lambda rows: [*rows, rows[0]])
     with pytest.raises(ValueError, match=r"1 question ids appear more than once, e.g. 'adversarial-1'"):
-        TASKS["pope"]().questions(tmp_path)
+        BENCHMARKS["pope"]().questions(tmp_path)
 
 
 def test_an_image_file_that_is_missing_is_named(tmp_path):
     pope_original(tmp_path / "pope")
     (tmp_path / "pope/val2014/COCO_val2014_1.jpg").unlink()
     with pytest.raises(ValueError, match=r"question random-1: there is no image .*COCO_val2014_1.jpg"):
-        TASKS["pope"]().questions(tmp_path)
+        BENCHMARKS["pope"]().questions(tmp_path)
 
 
 def test_an_image_cell_that_is_empty_is_named(tmp_path):
     ai2d_hub(tmp_path / "ai2d")
     path = tmp_path / "ai2d/data/test-00000-of-00001.parquet"
     rewrite(path, lambda rows: [{**row, "image": {"bytes": None, "path": None}} for row in rows[:1]] + rows[1:])
-    question = TASKS["ai2d"]().questions(tmp_path)[0]
+    question = BENCHMARKS["ai2d"]().questions(tmp_path)[0]
     with pytest.raises(ValueError, match=r"question test-00000: its image cannot be read: .*row 0 .* holds no image"):
         question.read_images()
     rewrite(path, lambda rows: [{**rows[0], "image": None}, *rows[1:]])
     with pytest.raises(ValueError, match=r"question test-00000: row 0 of .* has no image"):
-        TASKS["ai2d"]().questions(tmp_path)
+        BENCHMARKS["ai2d"]().questions(tmp_path)
 
 
 @pytest.mark.parametrize("answers", [[], None])
@@ -62,7 +62,7 @@ def test_an_answer_that_is_missing_is_named(tmp_path, answers):
     path = tmp_path / "vizwiz/Annotations/val.json"
     put(path, [{**row, "answers": answers} for row in json.loads(path.read_text())])
     with pytest.raises(ValueError, match="question VizWiz_val_00000000 has no answer"):
-        TASKS["vizwiz"]().questions(tmp_path)
+        BENCHMARKS["vizwiz"]().questions(tmp_path)
 
 
 @pytest.mark.parametrize("keep", [slice(0, 7), slice(0, 9)])
@@ -72,7 +72,7 @@ def test_an_image_without_two_mme_questions_is_named(tmp_path, keep):
         rewrite(path, lambda rows: [*rows, {**rows[-1], "question": "again?"}][: keep.stop - 3])
     number = 1 if keep.stop == 7 else 3
     with pytest.raises(ValueError, match=f"image 1.png of code_reasoning has {number} questions; MME asks two"):
-        TASKS["mme"]().questions(tmp_path)
+        BENCHMARKS["mme"]().questions(tmp_path)
 
 
 def test_an_unknown_mme_subtask_is_named(tmp_path):
@@ -80,7 +80,7 @@ def test_an_unknown_mme_subtask_is_named(tmp_path):
     for path in (tmp_path / "mme/data").glob("*.parquet"):
         rewrite(path, lambda rows: [{**row, "category": "weather"} for row in rows])
     with pytest.raises(ValueError, match="subtask 'weather'; MME has existence"):
-        TASKS["mme"]().questions(tmp_path)
+        BENCHMARKS["mme"]().questions(tmp_path)
 
 
 def test_a_missing_column_is_named(tmp_path):
@@ -90,7 +90,7 @@ def test_a_missing_column_is_named(tmp_path):
         lambda rows: [{k: v for k, v in row.items() if k != "options"} for row in rows],
     )
     with pytest.raises(ValueError, match=r"has no column 'options'; it has question, answer, image. Expected"):
-        TASKS["ai2d"]().questions(tmp_path)
+        BENCHMARKS["ai2d"]().questions(tmp_path)
 
 
 def test_an_answer_beyond_the_choices_is_named(tmp_path):
@@ -98,13 +98,13 @@ def test_an_answer_beyond_the_choices_is_named(tmp_path):
     path = tmp_path / "scienceqa/ScienceQA-FULL/test-00000-of-00001.parquet"
     rewrite(path, lambda rows: [{**rows[0], "answer": 2}, *rows[1:]])
     with pytest.raises(ValueError, match="question test-00000 has 2 choices, and the answer is number 2 from 0"):
-        TASKS["scienceqa"]().questions(tmp_path)
+        BENCHMARKS["scienceqa"]().questions(tmp_path)
 
 
 def test_a_pickle_is_refused_with_a_way_out(tmp_path):
     put(tmp_path / "path_vqa/qas/test/test_qa.pkl", b"cos\nsystem\n(S'true'\ntR.")
     with pytest.raises(ValueError, match=r"test_qa.pkl is a pickle.*can run code.*flaviagiammarino/path-vqa"):
-        TASKS["path_vqa"]().questions(tmp_path)
+        BENCHMARKS["path_vqa"]().questions(tmp_path)
 
 
 @pytest.mark.parametrize("options", ["__import__('os').system('true')", "['a', ", "5", "{'a': 1}"])
@@ -112,20 +112,20 @@ def test_options_that_are_no_list_are_named_and_never_run(tmp_path, options):
     row = mmmu_row("validation_Math_1", options=options)
     parquet(tmp_path / "mmmu/data/validation-00000-of-00001.parquet", [row])
     with pytest.raises(ValueError, match=r"question validation_Math_1: options .* are not the text of a list"):
-        TASKS["mmmu"]().questions(tmp_path)
+        BENCHMARKS["mmmu"]().questions(tmp_path)
 
 
 def test_a_named_image_that_is_empty_is_named(tmp_path):
     row = mmmu_row("validation_Math_1", question="Compare <image 1> and <image 4>.", image_2=cell())
     parquet(tmp_path / "mmmu/data/validation-00000-of-00001.parquet", [row])
     with pytest.raises(ValueError, match="question validation_Math_1 names <image 4>, and its image_4 is empty"):
-        TASKS["mmmu"]().questions(tmp_path)
+        BENCHMARKS["mmmu"]().questions(tmp_path)
 
 
 def test_broken_json_is_named(tmp_path):
     put(tmp_path / "gqa/testdev_balanced_questions.json", '{"1": ')
     with pytest.raises(ValueError, match=r"gqa: .*testdev_balanced_questions.json is not JSON"):
-        TASKS["gqa"]().questions(tmp_path)
+        BENCHMARKS["gqa"]().questions(tmp_path)
 
 
 def test_options_are_checked():
@@ -136,19 +136,19 @@ def test_options_are_checked():
         ("scienceqa", {"subset": "text"}, "benchmark.subset='text': scienceqa has full and img"),
     ):
         with pytest.raises(ValueError, match=message):
-            TASKS[name](**options)
+            BENCHMARKS[name](**options)
 
 
 def test_a_set_of_another_size_is_told_but_read(tmp_path, caplog):
     gqa_original(tmp_path / "gqa")
     with caplog.at_level(logging.WARNING):
-        assert len(TASKS["gqa"]().questions(tmp_path)) == 1
+        assert len(BENCHMARKS["gqa"]().questions(tmp_path)) == 1
     assert "gqa testdev: 1 questions; the published split has 12,578." in caplog.text
-    assert TASKS["gqa"](limit=1).count_note(1) is None
-    assert TASKS["pope"]().count_note(8910) is None, "the first release of POPE had 90 questions fewer"
+    assert BENCHMARKS["gqa"](limit=1).count_note(1) is None
+    assert BENCHMARKS["pope"]().count_note(8910) is None, "the first release of POPE had 90 questions fewer"
 
 
 def test_the_limit_of_a_suite_is_that_of_its_members():
-    members = {name: TASKS[name](limit=9) for name in ("gqa", "pope")}
-    assert [task.limit for task in Suite(name="two", members=members).tasks] == [9, 9]
-    assert [task.limit for task in Suite(name="two", members=members, limit=4).tasks] == [4, 4]
+    members = {name: BENCHMARKS[name](limit=9) for name in ("gqa", "pope")}
+    assert [task.limit for task in Suite(name="two", members=members).benchmarks] == [9, 9]
+    assert [task.limit for task in Suite(name="two", members=members, limit=4).benchmarks] == [4, 4]

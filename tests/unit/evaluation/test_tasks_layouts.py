@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from dragonfly_lit.evaluation.benchmarks.base import Task
-from dragonfly_lit.evaluation.benchmarks.registry import TASKS
+from dragonfly_lit.evaluation.benchmarks.base import Benchmark
+from dragonfly_lit.evaluation.benchmarks.registry import BENCHMARKS
 from dragonfly_lit.evaluation.metrics.yes_no import PERCEPTION
 
 
@@ -432,7 +432,7 @@ LAYOUTS = [
 ids = [f"{name}-{make.__name__}" for name, make in LAYOUTS]
 
 
-def score(task: Task, questions, answer) -> dict[str, float]:
+def score(task: Benchmark, questions, answer) -> dict[str, float]:
     judged = {question.id: 0.5 for question in questions} if task.judged else None
     metric = task.metric(questions, judged)
     for question in questions:
@@ -443,7 +443,7 @@ def score(task: Task, questions, answer) -> dict[str, float]:
 @pytest.mark.parametrize(("name", "make"), LAYOUTS, ids=ids)
 def test_a_miniature_of_the_published_layout_is_read_and_scored(tmp_path, name, make):
     options, num_questions, num_text_only = make(tmp_path / name)
-    task = TASKS[name](**options)
+    task = BENCHMARKS[name](**options)
     questions = task.questions(tmp_path)
     assert len(questions) == num_questions
     assert sum(not question.images for question in questions) == num_text_only
@@ -461,24 +461,24 @@ def test_a_miniature_of_the_published_layout_is_read_and_scored(tmp_path, name, 
 @pytest.mark.parametrize(("name", "make"), LAYOUTS, ids=ids)
 def test_a_limit_takes_the_first_questions(tmp_path, name, make):
     options, _, _ = make(tmp_path / name)
-    limited = TASKS[name](**options, limit=1).questions(tmp_path)
+    limited = BENCHMARKS[name](**options, limit=1).questions(tmp_path)
     assert len(limited) == (2 if name == "mme" else 1)
-    assert limited == TASKS[name](**options).questions(tmp_path)[: len(limited)]
+    assert limited == BENCHMARKS[name](**options).questions(tmp_path)[: len(limited)]
 
 
-@pytest.mark.parametrize("name", [name for name in TASKS if name not in ("easy_vqa", "probes")])
+@pytest.mark.parametrize("name", [name for name in BENCHMARKS if name not in ("easy_vqa", "probes")])
 def test_an_empty_folder_is_told_what_was_expected(tmp_path, name):
     with pytest.raises(ValueError, match=f"{name}: there is no folder.*Expected.*data_prep benchmark {name}"):
-        TASKS[name]().questions(tmp_path)
+        BENCHMARKS[name]().questions(tmp_path)
     (tmp_path / name).mkdir()
     with pytest.raises(ValueError, match=f"{name}: .*has no .*Expected.*data_prep benchmark {name}"):
-        TASKS[name]().questions(tmp_path)
+        BENCHMARKS[name]().questions(tmp_path)
 
 
 def test_both_layouts_of_a_benchmark_that_numbers_its_questions_give_the_same_ids(tmp_path):
     for make, place in ((vizwiz_hub, "a"), (vizwiz_original, "b")):
         make(tmp_path / place / "vizwiz")
-    hub, original = (TASKS["vizwiz"]().questions(tmp_path / place) for place in "ab")
+    hub, original = (BENCHMARKS["vizwiz"]().questions(tmp_path / place) for place in "ab")
     assert original[0].id == hub[0].id == "VizWiz_val_00000000"
 
 
@@ -487,17 +487,17 @@ def test_questions_about_one_image_share_its_identity(tmp_path):
     gqa_hub(tmp_path / "gqa")
     textvqa_hub(tmp_path / "textvqa")
     for name, num_images in (("pope", 1), ("gqa", 1), ("textvqa", 2)):
-        assert len({question.image_keys for question in TASKS[name]().questions(tmp_path)}) == num_images
+        assert len({question.image_keys for question in BENCHMARKS[name]().questions(tmp_path)}) == num_images
 
 
 def test_the_images_of_a_question_come_in_the_order_of_their_numbers(tmp_path):
     mmmu_hub(tmp_path / "mmmu")
-    question = TASKS["mmmu"]().questions(tmp_path)[1]
+    question = BENCHMARKS["mmmu"]().questions(tmp_path)[1]
     assert [Image.open(io.BytesIO(content)).getpixel((0, 0))[0] for content in question.read_images()] == [1, 2, 3]
 
 
 def test_the_whole_demo_is_there():
-    questions = TASKS["easy_vqa"]().questions("anywhere")
+    questions = BENCHMARKS["easy_vqa"]().questions("anywhere")
     assert len(questions) == 9673
     assert questions[123].id == "test-000123"
     assert questions[0].image_keys == questions[1].image_keys, "several questions share an image"

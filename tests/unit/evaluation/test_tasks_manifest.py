@@ -10,12 +10,11 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from test_tasks_layouts import cell, parquet, picture, put, scienceqa_hub, textvqa_hub
 
-from data_prep.benchmark import ORIGINS, describe, main
+from data_prep.benchmark import describe, main
 from dragonfly_lit.evaluation.benchmarks.manifest import METRICS, manifest
-from dragonfly_lit.evaluation.benchmarks.prompts import Template, prompt_book
-from dragonfly_lit.evaluation.benchmarks.question import Question
-from dragonfly_lit.evaluation.benchmarks.registry import TASKS
-from dragonfly_lit.evaluation.published import ROWS, rows_of
+from dragonfly_lit.evaluation.benchmarks.registry import BENCHMARKS
+from dragonfly_lit.evaluation.prompts import Template, prompt_book
+from dragonfly_lit.evaluation.question import Question
 
 CONF = Path(__file__).resolve().parents[3] / "conf"
 
@@ -51,7 +50,7 @@ def test_a_manifest_of_lines_is_read_and_scored(tmp_path):
     for question, prediction in zip(questions, ("Soup.", "The can", "four"), strict=True):
         metric.update(prediction, question)
     assert metric.compute()["accuracy"] == 1
-    assert (task.name, task.headline, task.published()) == ("my_set", "accuracy", ())
+    assert (task.name, task.headline, task.published) == ("my_set", "accuracy", ())
 
 
 @pytest.mark.parametrize("stored", [True, False])
@@ -110,45 +109,46 @@ def test_prompts_are_those_of_their_toolkits(tmp_path):
     scienceqa_hub(tmp_path / "scienceqa")
     textvqa_hub(tmp_path / "textvqa")
     books = {name: instantiate(composed(f"prompt={name}").prompt, _convert_="all") for name in ("llava", "lmms_eval")}
-    science = TASKS["scienceqa"]().questions(tmp_path)[0]
+    science = BENCHMARKS["scienceqa"]().questions(tmp_path)[0]
     for book in books.values():
-        assert book.template("scienceqa").render(science) == (
+        assert BENCHMARKS["scienceqa"]().template(book).render(science) == (
             "Context: It falls.\nq0\nA. up\nB. down\nAnswer with the option's letter from the given choices directly."
         )
-    text = TASKS["textvqa"](ocr=True).questions(tmp_path)[0]
+    text = BENCHMARKS["textvqa"](ocr=True).questions(tmp_path)[0]
     suffix = "\nReference OCR token: NOKIA, 2310\nAnswer the question using a single word or phrase."
-    assert books["llava"].template("textvqa").render(text) == "what is the brand?" + suffix
-    assert books["lmms_eval"].template("textvqa").render(text) == "What is the brand?" + suffix
+    assert BENCHMARKS["textvqa"]().template(books["llava"]).render(text) == "what is the brand?" + suffix
+    assert BENCHMARKS["textvqa"]().template(books["lmms_eval"]).render(text) == "What is the brand?" + suffix
     mme = Question(id="1", task="mme", text="Is it red? Please answer yes or no.", references=("Yes",))
     short = "Is it red?\nAnswer the question using a single word or phrase."
-    assert books["lmms_eval"].template("mme").render(mme) == short
+    assert BENCHMARKS["mme"]().template(books["lmms_eval"]).render(mme) == short
     chart = Question(id="1", task="chartqa", text="How {much}?", references=("5",))
     assert (
-        books["lmms_eval"].template("chartqa").render(chart) == "How {much}?\nAnswer the question with a single word."
+        BENCHMARKS["chartqa"]().template(books["lmms_eval"]).render(chart)
+        == "How {much}?\nAnswer the question with a single word."
     )
     choice = Question(id="1", task="mmmu", text="<image 1>?", references=("A",), choices=("x", "y"))
     letter = "Answer with the option's letter from the given choices directly."
-    assert books["llava"].template("mmmu").render(choice) == f"<image 1>?\n(A) x\n(B) y\n{letter}"
-    assert books["lmms_eval"].template("mmmu").render(choice) == f"<image 1>?\nA. x\nB. y\n\n{letter}"
+    assert BENCHMARKS["mmmu"]().template(books["llava"]).render(choice) == f"<image 1>?\n(A) x\n(B) y\n{letter}"
+    assert BENCHMARKS["mmmu"]().template(books["lmms_eval"]).render(choice) == f"<image 1>?\nA. x\nB. y\n\n{letter}"
 
 
 def test_every_benchmark_has_a_prompt_in_every_book_and_a_config():
     for name in ("llava", "lmms_eval", "released"):
         book = instantiate(composed(f"prompt={name}").prompt, _convert_="all")
-        for task in TASKS:
+        for task in BENCHMARKS:
             choices = ("x", "y") if task in ("ai2d", "scienceqa", "mmmu") else None
-            prompt = book.template(task).render(Question(id="1", task=task, text="Who?", choices=choices))
+            prompt = BENCHMARKS[task]().template(book).render(Question(id="1", task=task, text="Who?", choices=choices))
             assert "Who?" in prompt
             assert ("A. x" in prompt or "(A) x" in prompt) == (choices is not None)
-    for name, task in TASKS.items():
+    for name, task in BENCHMARKS.items():
         assert isinstance(instantiate(composed(f"benchmark={name}").benchmark, _convert_="all"), task)
 
 
 def test_suites_hold_their_members():
     for suite, number in (("general", 8), ("general10", 10), ("biomed", 7)):
         built = instantiate(composed(f"benchmark={suite}", "benchmark.limit=2").benchmark, _convert_="all")
-        assert [task.limit for task in built.tasks] == [2] * number
-        assert list(built.members) == [task.name for task in built.tasks]
+        assert [task.limit for task in built.benchmarks] == [2] * number
+        assert list(built.members) == [task.name for task in built.benchmarks]
 
 
 def test_a_mistyped_template_is_named():
@@ -159,25 +159,28 @@ def test_a_mistyped_template_is_named():
 
 
 def test_every_benchmark_has_an_origin(capsys):
-    assert set(ORIGINS) == set(TASKS)
-    for name in TASKS:
+    for name in BENCHMARKS:
         text = describe(name)
         assert all(word in text for word in ("original", "licence", "layout", f"benchmark={name}"))
     assert main([]) == 0
-    assert len(capsys.readouterr().out.splitlines()) == len(TASKS)
+    assert len(capsys.readouterr().out.splitlines()) == len(BENCHMARKS)
     with pytest.raises(ValueError, match="there is no benchmark 'popes'; use one of ai2d"):
         main(["popes"])
 
 
 def test_published_rows_stand_beside_a_number_that_the_benchmark_reports():
-    assert len(ROWS) == 21 + 21 + 2 + 36
-    for row in ROWS:
-        assert row.task in TASKS
-        assert row.source
-    by_hand = {(row.task, row.metric): row.value for row in ROWS if row.model == "Dragonfly v1 (Llama-3-8B)"}
-    assert by_hand[("ai2d", "accuracy")] == 63.6
-    assert by_hand[("pope", "f1")] == 91.2
-    assert rows_of("chartqa") == (), "no verified number: nothing is printed"
+    rows = {name: benchmark.published for name, benchmark in BENCHMARKS.items()}
+    assert sum(map(len, rows.values())) == 21 + 21 + 2 + 36
+    for name, members in rows.items():
+        for row in members:
+            assert row.source
+            assert row.metric in (BENCHMARKS[name]().headline, "open_f1_squad", "meteor_nltk", "cider_d")
+    ours = {
+        name: [row for row in members if row.model == "Dragonfly v1 (Llama-3-8B)"] for name, members in rows.items()
+    }
+    assert [(row.metric, row.value) for row in ours["ai2d"]] == [("accuracy", 63.6)]
+    assert [(row.metric, row.value) for row in ours["pope"]] == [("f1", 91.2)]
+    assert rows["chartqa"] == (), "no verified number: nothing is printed"
 
 
 def test_parquet_without_a_struct_holds_images_too(tmp_path):

@@ -1,4 +1,4 @@
-"""What a benchmark is: questions read from a local folder, a prompt, a metric, and published rows to compare with."""
+"""What a benchmark is: questions read from a local folder, prompts, a metric, and published rows to compare with."""
 
 from __future__ import annotations
 
@@ -9,22 +9,25 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from dragonfly_lit.evaluation.benchmarks.images import StoredImage
-from dragonfly_lit.evaluation.benchmarks.question import Question
-from dragonfly_lit.evaluation.benchmarks.tables import Source, has_images
+from dragonfly_lit.evaluation.benchmarks.tables import Reader, has_images
+from dragonfly_lit.evaluation.images import StoredImage
 from dragonfly_lit.evaluation.metrics.base import QuestionMetric
-from dragonfly_lit.evaluation.published import PublishedRow, rows_of
+from dragonfly_lit.evaluation.metrics.short import ExactMatch
+from dragonfly_lit.evaluation.prompts import PromptBook, Template
+from dragonfly_lit.evaluation.published import PublishedRow
+from dragonfly_lit.evaluation.question import Question
 
-__all__ = ["Question", "Suite", "Task", "check_questions"]
+__all__ = ["Benchmark", "Question", "Suite", "check_questions"]
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Task(ABC):
-    """One benchmark with its options; a subclass says how its published layouts are read.
+class Benchmark(Reader, ABC):
+    """One benchmark with its options. All that there is to say about it is in its class; `name`, `metric_type` and
+    `read` are enough.
 
     Attributes:
         split: the split to read, one of `splits`.
@@ -33,20 +36,27 @@ class Task(ABC):
         max_new_tokens: generation stops there.
     """
 
-    name: ClassVar[str]
+    title: ClassVar[str] = ""
+    """Its full name and the paper."""
+    original: ClassVar[str] = ""
+    """The files of the original release."""
+    hub: ClassVar[tuple[str, ...]] = ()
+    """Repositories of the Hugging Face hub, each with the configuration that is read."""
+    licence: ClassVar[str] = "not stated by the release"
+    note: ClassVar[str] = ""
+    """What else a user of the data must know."""
     splits: ClassVar[tuple[str, ...]] = ("test",)
     counts: ClassVar[Mapping[str, tuple[int, ...]]] = {}
     """Known numbers of questions a split; several where published copies differ."""
-    headline: ClassVar[str] = "accuracy"
-    """The key of `metric.compute()` that the table shows."""
-    scale: ClassVar[float] = 100.0
-    """What papers multiply the headline by."""
+    metric_type: ClassVar[type[QuestionMetric]] = ExactMatch
     parser: ClassVar[str] = "exact"
     """Name of the rule that reads an answer out of the output, for the results file."""
     judged: ClassVar[bool] = False
     """Whether the metric needs scores of a judge."""
-    expects: ClassVar[str] = ""
-    """The layouts that `read` knows, for the message when a file is missing."""
+    prompts: ClassVar[Mapping[str, Template]] = {}
+    """Its templates by the name of the prompt set; a set that is not here gives its default."""
+    published: ClassVar[tuple[PublishedRow, ...]] = ()
+    """Verified rows of papers."""
 
     split: str = "test"
     limit: int | None = None
@@ -60,30 +70,40 @@ class Task(ABC):
             raise ValueError(f"benchmark.limit={self.limit}: give at least 1 question, or null for all of them.")
 
     @property
-    def source(self) -> Source:
-        """What messages about its files say."""
-        return Source(self.name, self.expects)
+    def headline(self) -> str:
+        """The key of `metric.compute()` that the table shows."""
+        return self.metric_type.headline
 
     @abstractmethod
     def read(self, folder: Path) -> Iterable[Question]:
         """All questions of `self.split` below `folder`, in the data set's order."""
 
-    @abstractmethod
     def metric(self, questions: Sequence[Question], judged: Mapping[str, int | float] | None = None) -> QuestionMetric:
         """A metric over exactly these questions; `judged` holds a judge's score by question id where one is needed."""
+        return self.metric_type(questions)
+
+    def question(self, key: object, text: str, *, images: Iterable[Any], references: Iterable[str], **more) -> Question:
+        """A question of this benchmark; `more` are further attributes of `Question`."""
+        return Question(
+            id=str(key), task=self.name, text=text, images=tuple(images), references=tuple(references), **more
+        )
+
+    def template(self, book: PromptBook) -> Template:
+        """The prompt of this benchmark in a set of prompts: the user's for it, else its own, else the set's default."""
+        return book.templates.get(self.name) or self.prompts.get(book.name) or book.default
 
     def locate(self, data_root: str | Path) -> Path:
         """The folder of this benchmark; ValueError when it is not there."""
         folder = Path(self.folder) if self.folder is not None else Path(data_root) / self.name
         if not folder.is_dir():
             raise ValueError(
-                f"{self.name}: there is no folder {folder}. Expected {self.expects} below data_root={data_root}. "
-                f"`python -m data_prep benchmark {self.name}` says where the data comes from."
+                f"{self.name}: there is no folder {folder}. Expected {self.expects} below data_root={data_root}."
+                f"{self.origin_hint}"
             )
         return folder
 
     def questions(self, data_root: str | Path) -> list[Question]:
-        """The questions to ask, checked.
+        """The questions, checked.
 
         Raises:
             ValueError: a file is missing (says what was expected), an id appears twice, an image or answer is missing.
@@ -102,12 +122,8 @@ class Task(ABC):
         expected = " or ".join(f"{count:,}" for count in known)
         return f"{self.name} {self.split}: {num_questions:,} questions; the published split has {expected}."
 
-    def published(self) -> tuple[PublishedRow, ...]:
-        """Verified rows of papers for this benchmark."""
-        return rows_of(self.name)
-
     @property
-    def tasks(self) -> tuple[Task, ...]:
+    def benchmarks(self) -> tuple[Benchmark, ...]:
         """Itself: a single benchmark and a suite are used alike."""
         return (self,)
 
@@ -117,39 +133,39 @@ class Suite:
     """Several benchmarks scored in one run, in the order of the mapping."""
 
     name: str
-    members: Mapping[str, Task]
+    members: Mapping[str, Benchmark]
     limit: int | None = None
 
     @property
-    def tasks(self) -> tuple[Task, ...]:
-        """The benchmarks; the suite's limit, where one is given, replaces their own."""
+    def benchmarks(self) -> tuple[Benchmark, ...]:
+        """The members; the suite's limit, where one is given, replaces their own."""
         members = tuple(self.members.values())
-        return members if self.limit is None else tuple(replace(task, limit=self.limit) for task in members)
+        return members if self.limit is None else tuple(replace(one, limit=self.limit) for one in members)
 
 
-def check_questions(task: str, questions: Sequence[Question]) -> None:
+def check_questions(name: str, questions: Sequence[Question]) -> None:
     """A ValueError for an empty set, an id that appears twice, or a question without text or answer."""
     if not questions:
-        raise ValueError(f"{task}: no question was found.")
+        raise ValueError(f"{name}: no question was found.")
     repeated = [key for key, count in Counter(q.id for q in questions).items() if count > 1]
     if repeated:
         raise ValueError(
-            f"{task}: {len(repeated)} question ids appear more than once, e.g. {repeated[0]!r}; "
+            f"{name}: {len(repeated)} question ids appear more than once, e.g. {repeated[0]!r}; "
             "answers are matched by id, so each must be unique."
         )
     filled: dict[tuple[Path, str], list[bool]] = {}
     for question in questions:
         if not question.text.strip():
-            raise ValueError(f"{task}: question {question.id} has no text.")
+            raise ValueError(f"{name}: question {question.id} has no text.")
         if not question.references:
             raise ValueError(
-                f"{task}: question {question.id} has no answer. Remove it, or read a split with public answers."
+                f"{name}: question {question.id} has no answer. Remove it, or read a split with public answers."
             )
         for image in question.images:
             if isinstance(image, Path) and not image.is_file():
-                raise ValueError(f"{task}: question {question.id}: there is no image {image}.")
+                raise ValueError(f"{name}: question {question.id}: there is no image {image}.")
             if isinstance(image, StoredImage):
                 place = image.file, image.column
                 filled[place] = filled.get(place) or has_images(*place)
                 if not filled[place][image.row]:
-                    raise ValueError(f"{task}: question {question.id}: row {image.row} of {image.file} has no image.")
+                    raise ValueError(f"{name}: question {question.id}: row {image.row} of {image.file} has no image.")

@@ -3,118 +3,130 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from dragonfly_lit.evaluation.benchmarks.base import Question, Task
-from dragonfly_lit.evaluation.benchmarks.tables import (
-    first_existing,
-    image_of,
-    missing,
-    parquet_columns,
-    parquet_files,
-    parquet_rows,
-    read_json,
-)
-from dragonfly_lit.evaluation.metrics.base import QuestionMetric
+from dragonfly_lit.evaluation.benchmarks.base import Benchmark, Question
+from dragonfly_lit.evaluation.benchmarks.tables import first_existing, image_of, one, parquet_columns, parquet_files
 from dragonfly_lit.evaluation.metrics.caption import Captions
+from dragonfly_lit.evaluation.prompts import Template
+from dragonfly_lit.evaluation.published import BLOG, PublishedRow
+
+MODELS = ("BiomedGPT", "best published before", "Dragonfly-Med v1")
+METRICS = {"rouge_l": "", "meteor_nltk": "the source does not say which METEOR it computed", "cider_d": ""}
+"""With what keeps a number from being comparable."""
+
+
+def _rows(*values: tuple[float, float, float]) -> tuple[PublishedRow, ...]:
+    """The blog post's numbers of `MODELS` in `METRICS`."""
+    return tuple(
+        PublishedRow(metric=metric, model=model, value=value, source=BLOG, note=note)
+        for model, triple in zip(MODELS, values, strict=True)
+        for (metric, note), value in zip(METRICS.items(), triple, strict=True)
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
-class CaptionTask(Task):
-    """One caption an image, or one report a study; `instruction` is what the model is asked."""
+class CaptionBenchmark(Benchmark):
+    """One caption an image, or one report a study; `instruction` is the question."""
 
-    splits: ClassVar[tuple[str, ...]] = ("test", "val", "train")
-    headline: ClassVar[str] = "rouge_l"
-    parser: ClassVar[str] = "none: Penn Treebank words in lower case, without punctuation"
+    splits = ("test", "val", "train")
+    metric_type = Captions
+    parser = "none: Penn Treebank words in lower case, without punctuation"
+    prompts: ClassVar = dict.fromkeys(("llava", "lmms_eval"), Template(text="{question}"))
 
     instruction: str = "Describe the image."
     max_new_tokens: int = 128
 
-    def _question(self, key: str, caption: Any, images: Sequence[Any]) -> Question:
+    def _question(self, key: object, caption: Any, images: Sequence[Any]) -> Question:
         text = " ".join(str(caption or "").split())
-        return Question(
-            id=key, task=self.name, text=self.instruction, images=tuple(images), references=(text,) if text else ()
-        )
+        return self.question(key, self.instruction, images=images, references=one(text))
 
     def _parquet(self, folder: Path) -> Iterable[Question]:
         files = parquet_files(folder, {"val": "validation"}.get(self.split, self.split))
         if not files:
-            raise missing(self.source, folder, f"{self.split} split")
+            raise self.missing(folder, f"{self.split} split")
         caption = "caption" if "caption" in parquet_columns(files[0]) else "report"
-        for number, row in enumerate(parquet_rows(self.source, files, (caption, "image"), ("image_id",))):
+        for number, row in enumerate(self.parquet_rows(files, (caption, "image"), ("image_id",))):
             key = str(row.get("image_id") or f"{self.split}-{number:05d}")
             yield self._question(key, row[caption], [image_of(row)])
 
     def _annotation(self, folder: Path) -> Iterable[Question]:
-        for row in read_json(self.source, folder, "annotation.json")[self.split]:
+        for row in self.read_json(folder, "annotation.json")[self.split]:
             paths = row["image_path"] if isinstance(row["image_path"], list) else [row["image_path"]]
             images = [first_existing(folder, f"images/{path}", f"files/{path}", path) for path in paths]
             yield self._question(str(row["id"]), row["report"], images)
 
-    def _table(self, folder: Path, table: Path, places: Sequence[str]) -> Iterable[Question]:
+    def _table(self, table: Path, places: Sequence[str]) -> Iterable[Question]:
         for number, line in enumerate(table.read_text(encoding="utf-8-sig").split("\n"), start=1):
             names, tab, caption = line.partition("\t")
             if line.strip() and not tab:
                 raise ValueError(f"{self.name}: {table}: line {number} has no tab between image and caption.")
             if tab:
-                images = [first_existing(folder, *(f"{place}{name}" for place in places)) for name in names.split(";")]
+                images = [
+                    first_existing(table.parent, *(f"{place}{name}" for place in places)) for name in names.split(";")
+                ]
                 yield self._question(names, caption, images)
 
-    def metric(self, questions: Sequence[Question], judged: Mapping[str, int | float] | None = None) -> QuestionMetric:
-        """ROUGE-L, METEOR, CIDEr-D and BLEU."""
-        return Captions(questions)
+    def _table_or_parquet(self, folder: Path, *places: str) -> Iterable[Question]:
+        """bioCaption's table with its images in one of `places`, else parquet."""
+        table = folder / f"{self.split}_images.tsv"
+        return self._table(table, places) if table.is_file() else self._parquet(folder)
 
 
 @dataclass(frozen=True, kw_only=True)
-class IUXRay(CaptionTask):
+class IUXRay(CaptionBenchmark):
     """Chest X-rays with reports, two views a study, in R2Gen's split or bioCaption's."""
 
-    name: ClassVar[str] = "iu_xray"
-    counts: ClassVar[Mapping[str, tuple[int, ...]]] = {}
-    expects: ClassVar[str] = (
+    name = "iu_xray"
+    title = "IU X-Ray (Demner-Fushman et al., 2016)"
+    original = "R2Gen's annotation.json and images, or bioCaption's"
+    licence = "CC BY-NC-ND 4.0 (OpenI)"
+    expects = (
         "annotation.json and images/ (R2Gen), or test_images.tsv (image[;image] TAB caption) and iu_xray_images/ "
         "(bioCaption), or data/test-*.parquet (image, caption)"
     )
+    published = _rows((28.5, 12.9, 40.1), (44.8, 24.2, 43.5), (28.5, 29.7, 58.8))
 
     instruction: str = "Write the report of this chest X-ray."
 
     def read(self, folder: Path) -> Iterable[Question]:
         """R2Gen's annotations, else bioCaption's table, else parquet."""
-        table = folder / f"{self.split}_images.tsv"
         if (folder / "annotation.json").is_file():
             return self._annotation(folder)
-        return self._table(folder, table, ("iu_xray_images/", "images/")) if table.is_file() else self._parquet(folder)
+        return self._table_or_parquet(folder, "iu_xray_images/", "images/")
 
 
-@dataclass(frozen=True, kw_only=True)
-class PeirGross(CaptionTask):
+class PeirGross(CaptionBenchmark):
     """Photographs of gross pathology with a sentence each, as bioCaption's crawl stores them."""
 
-    name: ClassVar[str] = "peir_gross"
-    expects: ClassVar[str] = (
-        "test_images.tsv (image TAB caption) and peir_gross_images/, or data/test-*.parquet (image, caption)"
-    )
+    name = "peir_gross"
+    title = "PEIR Gross (Jing et al., 2018)"
+    original = "bioCaption's crawl of the PEIR library"
+    expects = "test_images.tsv (image TAB caption) and peir_gross_images/, or data/test-*.parquet (image, caption)"
+    published = _rows((36.0, 15.4, 122.7), (36.0, 15.4, 122.7), (40.3, 38.3, 179.9))
 
     def read(self, folder: Path) -> Iterable[Question]:
         """bioCaption's table, else parquet."""
-        table = folder / f"{self.split}_images.tsv"
-        places = ("peir_gross_images/", "images/")
-        return self._table(folder, table, places) if table.is_file() else self._parquet(folder)
+        return self._table_or_parquet(folder, "peir_gross_images/", "images/")
 
 
-@dataclass(frozen=True, kw_only=True)
-class ROCO(CaptionTask):
+class ROCO(CaptionBenchmark):
     """Figures of radiology papers with their captions."""
 
-    name: ClassVar[str] = "roco"
-    counts: ClassVar[Mapping[str, tuple[int, ...]]] = {"test": (8176,), "val": (8175,), "train": (65423, 65419)}
-    expects: ClassVar[str] = (
+    name = "roco"
+    title = "ROCO (Pelka et al., 2018)"
+    original = "razorx89/roco-dataset"
+    hub = ("eltorio/ROCO-radiology", "mdwiratathya/ROCO-radiology")
+    licence = "of each article in PubMed Central"
+    expects = (
         "data/test/radiology/testdata.csv (id, name, caption) and data/test/radiology/images/, or data/test-*.parquet "
         "(image, image_id, caption) of eltorio/ROCO-radiology or mdwiratathya/ROCO-radiology"
     )
+    counts: ClassVar = {"test": (8176,), "val": (8175,), "train": (65423, 65419)}
+    published = _rows((18.2, 7.8, 24.2), (18.2, 7.8, 24.2), (19.3, 15.1, 40.1))
 
     def read(self, folder: Path) -> Iterable[Question]:
         """The original release's CSV, else parquet."""
@@ -132,14 +144,19 @@ class ROCO(CaptionTask):
 
 
 @dataclass(frozen=True, kw_only=True)
-class MIMICCXR(CaptionTask):
+class MIMICCXR(CaptionBenchmark):
     """Chest X-rays of an intensive care unit with reports; credentialed, so only a loader of R2Gen's annotations."""
 
-    name: ClassVar[str] = "mimic_cxr"
-    expects: ClassVar[str] = (
+    name = "mimic_cxr"
+    title = "MIMIC-CXR (Johnson et al., 2019)"
+    original = "PhysioNet, for credentialed users; R2Gen's annotation.json"
+    licence = "PhysioNet credentialed health data licence"
+    note = "Not redistributable: neither the images nor the reports may leave your machine, a hosted judge included."
+    expects = (
         "annotation.json (R2Gen) and images/ (or files/) with the paths that it names, or data/test-*.parquet "
         "(image, report)"
     )
+    published = _rows((23.8, 14.2, 14.7), (33.5, 19.0, 50.9), (24.2, 22.6, 47.2))
 
     instruction: str = "Write the report of this chest X-ray."
 

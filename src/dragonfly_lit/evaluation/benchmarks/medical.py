@@ -7,62 +7,68 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from dragonfly_lit.evaluation.benchmarks.base import Question, Task
-from dragonfly_lit.evaluation.benchmarks.tables import (
-    first_existing,
-    image_of,
-    missing,
-    parquet_files,
-    parquet_rows,
-    read_json,
-)
+from dragonfly_lit.evaluation.benchmarks.base import Benchmark, Question
+from dragonfly_lit.evaluation.benchmarks.tables import first_existing, image_of, one, parquet_files
 from dragonfly_lit.evaluation.metrics.base import QuestionMetric
 from dragonfly_lit.evaluation.metrics.medical import MedicalVQA
+from dragonfly_lit.evaluation.published import ABSTRACT, BLOG, PublishedRow, published_rows
+from dragonfly_lit.spec.medical_vqa import answer_type, vqa_rad_split
+
+CLOSED = "closed_accuracy_llava_med", "the source does not say how a closed answer is read"
+OPEN = "open_f1_squad", "the source does not publish the normalisation of its token F1"
+MODELS = ("LLaVA-Med", "Med-Gemini", "best published before", "Dragonfly-Med v1")
 
 
-@dataclass(frozen=True, kw_only=True)
-class MedicalTask(Task):
-    """What the three share. Where the data does not say, a question is closed if its answer is yes or no."""
+def _rows(measure: tuple[str, str], *values: float | None) -> tuple[PublishedRow, ...]:
+    """The blog post's numbers of `MODELS` in one metric; None where it has none."""
+    known = {model: value for model, value in zip(MODELS, values, strict=True) if value is not None}
+    return published_rows(BLOG, measure[0], known, measure[1])
 
-    headline: ClassVar[str] = "closed_accuracy_llava_med"
-    parser: ClassVar[str] = "closed: LLaVA-Med, yes or no in the output and the answer in it; open: words"
+
+def _second_version(measure: tuple[str, str], value: float) -> tuple[PublishedRow, ...]:
+    return published_rows(ABSTRACT, measure[0], {"Dragonfly-Med v2": value}, measure[1])
+
+
+class MedicalBenchmark(Benchmark):
+    """What the three share: closed accuracy and open token scores, each of them a split."""
+
+    metric_type = MedicalVQA
+    parser = "closed: LLaVA-Med, yes or no in the output and the answer in it; open: words"
 
     def _question(self, key: str, row: Mapping[str, Any], image: Any, category: str = "") -> Question:
         answer = "" if row["answer"] is None else str(row["answer"]).strip()
-        kind = str(row.get("answer_type") or "").strip().lower()
-        if kind not in ("open", "closed"):
-            kind = "closed" if answer.lower() in ("yes", "no") else "open"
-        return Question(
-            id=key,
-            task=self.name,
-            text=row["question"],
-            images=(image,),
-            references=(answer,) if answer else (),
+        kind = answer_type(answer, row.get("answer_type"))
+        return self.question(
+            key,
+            row["question"],
+            images=[image],
+            references=one(answer),
             category=category,
             split=kind,
             meta={"answer_type": kind},
         )
 
     def _parquet(self, files: Sequence[Path]) -> Iterable[Question]:
-        for number, row in enumerate(parquet_rows(self.source, files, ("question", "answer", "image"))):
+        for number, row in enumerate(self.parquet_rows(files, ("question", "answer", "image"))):
             yield self._question(f"{self.split}-{number:05d}", row, image_of(row))
 
-    def metric(self, questions: Sequence[Question], judged: Mapping[str, int | float] | None = None) -> QuestionMetric:
-        """Closed accuracy and open token scores."""
-        return MedicalVQA(questions)
 
-
-@dataclass(frozen=True, kw_only=True)
-class VQARAD(MedicalTask):
+class VQARAD(MedicalBenchmark):
     """Radiology questions by clinicians; the original release is one list, split by `phrase_type`."""
 
-    name: ClassVar[str] = "vqa_rad"
-    splits: ClassVar[tuple[str, ...]] = ("test", "train")
-    counts: ClassVar[Mapping[str, tuple[int, ...]]] = {"test": (451,), "train": (1793, 1797)}
-    expects: ClassVar[str] = (
+    name = "vqa_rad"
+    title = "VQA-RAD (Lau et al., 2018)"
+    original = "the OSF archive: a JSON list and a folder of images"
+    hub = ("flaviagiammarino/vqa-rad",)
+    licence = "CC0 1.0"
+    note = "The hub copy has no answer types: there, closed means that the answer is yes or no."
+    expects = (
         "`VQA_RAD Dataset Public.json` (or testset.json) and `VQA_RAD Image Folder/` (or images/), or "
         "data/test-*.parquet (image, question, answer) of flaviagiammarino/vqa-rad"
     )
+    splits = ("test", "train")
+    counts: ClassVar = {"test": (451,), "train": (1793, 1797)}
+    published = _rows(CLOSED, 84.2, 69.7, 87.1, 77.4) + _rows(OPEN, None, 50.1, 62.1, 59.6)
 
     def read(self, folder: Path) -> Iterable[Question]:
         """Parquet, which has no answer type, else the original release."""
@@ -70,24 +76,30 @@ class VQARAD(MedicalTask):
         if files:
             yield from self._parquet(files)
             return
-        for row in read_json(self.source, folder, f"{self.split}set.json", "VQA_RAD Dataset Public.json"):
-            part = "test" if str(row.get("phrase_type", "")).startswith("test") else "train"
-            if (folder / f"{self.split}set.json").is_file() or part == self.split:
+        for row in self.read_json(folder, f"{self.split}set.json", "VQA_RAD Dataset Public.json"):
+            if (folder / f"{self.split}set.json").is_file() or vqa_rad_split(row) == self.split:
                 name = row["image_name"]
                 image = first_existing(folder, f"VQA_RAD Image Folder/{name}", f"images/{name}", name)
                 yield self._question(str(row["qid"]), row, image, str(row.get("question_type") or ""))
 
 
 @dataclass(frozen=True, kw_only=True)
-class SLAKE(MedicalTask):
+class SLAKE(MedicalBenchmark):
     """Radiology questions in English and Chinese; English unless `language` says otherwise."""
 
-    name: ClassVar[str] = "slake"
-    splits: ClassVar[tuple[str, ...]] = ("test", "validation", "train")
-    counts: ClassVar[Mapping[str, tuple[int, ...]]] = {"test": (1061,), "validation": (1053,), "train": (4919,)}
-    expects: ClassVar[str] = (
+    name = "slake"
+    title = "SLAKE (Liu et al., 2021)"
+    original = "test.json and imgs.zip, which is to be unpacked"
+    hub = ("BoKelvin/SLAKE (the original)", "mdwiratathya/SLAKE-vqa-english")
+    licence = "CC BY 4.0"
+    expects = (
         "test.json and imgs/NAME/source.jpg (imgs.zip unpacked) of BoKelvin/SLAKE, or data/test-*.parquet (image, "
         "question, answer) of mdwiratathya/SLAKE-vqa-english"
+    )
+    splits = ("test", "validation", "train")
+    counts: ClassVar = {"test": (1061,), "validation": (1053,), "train": (4919,)}
+    published = (
+        _rows(CLOSED, 83.2, 84.8, 91.6, 90.4) + _rows(OPEN, None, 75.8, 89.3, 88.8) + _second_version(CLOSED, 91.6)
     )
 
     language: str = "en"
@@ -108,7 +120,7 @@ class SLAKE(MedicalTask):
         if files and self.language == "en":
             yield from self._parquet(files)
             return
-        for row in read_json(self.source, folder, f"{self.split}.json", f"{self.split[:5]}.json"):
+        for row in self.read_json(folder, f"{self.split}.json", f"{self.split[:5]}.json"):
             if self.language in ("all", row["q_lang"]):
                 image = first_existing(folder, f"imgs/{row['img_name']}", row["img_name"])
                 yield self._question(str(row["qid"]), row, image, row.get("content_type") or "")
@@ -118,18 +130,22 @@ class SLAKE(MedicalTask):
         return MedicalVQA(questions, slake=True)
 
 
-@dataclass(frozen=True, kw_only=True)
-class PathVQA(MedicalTask):
+class PathVQA(MedicalBenchmark):
     """Pathology questions. The original release is pickles, which can run code when read: they are refused."""
 
-    name: ClassVar[str] = "path_vqa"
-    splits: ClassVar[tuple[str, ...]] = ("test", "validation", "train")
-    counts: ClassVar[Mapping[str, tuple[int, ...]]] = {
-        "test": (6719, 6761), "validation": (6259, 6279), "train": (19654, 19755),
-    }  # fmt: skip
-    expects: ClassVar[str] = (
+    name = "path_vqa"
+    title = "PathVQA (He et al., 2020)"
+    original = "pickles, which are not read because they can run code, and images"
+    hub = ("flaviagiammarino/path-vqa",)
+    licence = "MIT"
+    expects = (
         "data/test-*.parquet (image, question, answer) of flaviagiammarino/path-vqa, or test_qa.jsonl (image, "
         "question, answer) and images/test/NAME.jpg"
+    )
+    splits = ("test", "validation", "train")
+    counts: ClassVar = {"test": (6719, 6761), "validation": (6259, 6279), "train": (19654, 19755)}
+    published = (
+        _rows(CLOSED, 91.7, 83.3, 91.7, 92.3) + _rows(OPEN, None, 58.7, 62.7, 67.6) + _second_version(OPEN, 67.1)
     )
 
     def read(self, folder: Path) -> Iterable[Question]:
@@ -148,11 +164,8 @@ class PathVQA(MedicalTask):
                 '{"image": ..., "question": ..., "answer": ...} a line, somewhere you trust it.'
             )
         if not any((folder / name).is_file() for name in names):
-            raise missing(self.source, folder, f"{self.split}-*.parquet or {names[0]}")
-        for number, row in enumerate(read_json(self.source, folder, *names)):
+            raise self.missing(folder, f"{self.split}-*.parquet or {names[0]}")
+        for number, row in enumerate(self.read_json(folder, *names)):
             image = row["image"] if Path(row["image"]).suffix else f"{row['image']}.jpg"
-            yield self._question(
-                f"{self.split}-{number:05d}",
-                row,
-                first_existing(folder, f"images/{part}/{image}", f"images/{image}"),
-            )
+            path = first_existing(folder, f"images/{part}/{image}", f"images/{image}")
+            yield self._question(f"{self.split}-{number:05d}", row, path)

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from dragonfly_lit.evaluation.benchmarks.base import Question, Task
-from dragonfly_lit.evaluation.benchmarks.tables import check_images, image_of, missing, parquet_files, parquet_rows
-from dragonfly_lit.evaluation.metrics.base import QuestionMetric
-from dragonfly_lit.evaluation.metrics.choice import MMMU
+from dragonfly_lit.evaluation.benchmarks.base import Benchmark, Question
+from dragonfly_lit.evaluation.benchmarks.tables import check_images, image_of, parquet_files
+from dragonfly_lit.evaluation.metrics import choice
 from dragonfly_lit.evaluation.parsers import LETTERS
+from dragonfly_lit.evaluation.prompts import LETTER, SHORT, Template
+from dragonfly_lit.evaluation.published import BLOG, published_rows
 
 DOMAINS = {
     "Art and Design": ("Art", "Art_Theory", "Design", "Music"),
@@ -34,19 +35,43 @@ NUM_IMAGES = 7
 
 
 @dataclass(frozen=True, kw_only=True)
-class MMMUTask(Task):
-    """The subjects' files of MMMU/MMMU or the one file of lmms-lab/MMMU. The answers of the test split are not public.
+class MMMU(Benchmark):
+    """The subjects' files of MMMU/MMMU or the one file of lmms-lab/MMMU.
 
     A question keeps its `<image 1>`; the images that it or its choices name come along, in the order of their numbers.
     """
 
-    name: ClassVar[str] = "mmmu"
-    splits: ClassVar[tuple[str, ...]] = ("validation", "dev")
-    counts: ClassVar[Mapping[str, tuple[int, ...]]] = {"validation": (900,), "dev": (150,)}
-    parser: ClassVar[str] = "MMMU, with no answer where it draws one at random"
-    expects: ClassVar[str] = (
+    name = "mmmu"
+    title = "MMMU (Yue et al., 2024)"
+    original = "the same files as on the hub"
+    hub = ("MMMU/MMMU, thirty subjects", "lmms-lab/MMMU")
+    licence = "Apache-2.0"
+    note = "The answers of the test split are hidden."
+    expects = (
         "SUBJECT/validation-*.parquet for thirty subjects (MMMU/MMMU) or data/validation-*.parquet (lmms-lab/MMMU), "
         "with id, question, options, answer, question_type, image_1 to image_7"
+    )
+    splits = ("validation", "dev")
+    counts: ClassVar = {"validation": (900,), "dev": (150,)}
+    metric_type = choice.MMMU
+    parser = "MMMU, with no answer where it draws one at random"
+    prompts: ClassVar = {
+        "llava": Template(
+            text=f"{{question}}\n{{options}}{LETTER}", open=f"{{question}}\n{SHORT}", option="({letter}) {choice}"
+        ),
+        "lmms_eval": Template(text=f"{{question}}\n{{options}}\n{LETTER}", open=f"{{question}}\n\n{SHORT}"),
+        "released": Template(text=f"{{question}}\n{{options}}{LETTER}", open="{question}"),
+    }
+    published = published_rows(
+        BLOG,
+        "accuracy",
+        {
+            "VILA": 34.9,
+            "LLaVA-v1.5 (Vicuna-7B)": 35.3,
+            "LLaVA-v1.6 (Mistral-7B)": 33.4,
+            "Qwen-VL-chat": 35.9,
+            "Dragonfly v1 (Llama-3-8B)": 37.8,
+        },
     )
 
     split: str = "validation"
@@ -57,11 +82,12 @@ class MMMUTask(Task):
         files = [file for subject in sorted(DOMAIN_OF) for file in parquet_files_of(folder, subject, self.split)]
         files = files or parquet_files(folder, self.split)
         if not files:
-            raise missing(self.source, folder, f"{self.split}-*.parquet")
+            raise self.missing(folder, f"{self.split}-*.parquet")
         filled = [check_images(files, f"image_{number}") for number in range(1, NUM_IMAGES + 1)]
-        columns = ("id", "question", "options", "answer", "question_type", "image_1")
-        # The image columns are large and read on demand; image_1 must only be there.
-        for row, fields in enumerate(parquet_rows(self.source, files, columns[:-1])):
+        # The image columns are large and read on demand; only which cells are filled is read here.
+        for row, fields in enumerate(
+            self.parquet_rows(files, ("id", "question", "options", "answer", "question_type"))
+        ):
             yield self._question(fields, [column[row] for column in filled])
 
     def _question(self, row: Mapping[str, Any], filled: Sequence[bool]) -> Question:
@@ -76,26 +102,21 @@ class MMMUTask(Task):
             raise ValueError(
                 f"{self.name}: question {key} names <image {absent[0]}>, and its image_{absent[0]} is empty."
             )
-        choice = row["question_type"] == "multiple-choice"
-        answers = (row["answer"],) if choice else parse_answers(row["answer"])
-        if choice and row["answer"] not in LETTERS[: len(options)]:
+        has_choices = row["question_type"] == "multiple-choice"
+        answers = (row["answer"],) if has_choices else parse_answers(row["answer"])
+        if has_choices and row["answer"] not in LETTERS[: len(options)]:
             raise ValueError(
                 f"{self.name}: question {key} has {len(options)} options and the answer {row['answer']!r}."
             )
-        return Question(
-            id=key,
-            task=self.name,
-            text=row["question"],
-            choices=options if choice else None,
-            references=tuple(answer for answer in answers if answer),
-            images=tuple(image_of(dict(row), f"image_{number}") for number in sorted(named)),
+        return self.question(
+            key,
+            row["question"],
+            choices=options if has_choices else None,
+            references=filter(None, answers),
+            images=[image_of(row, f"image_{number}") for number in sorted(named)],
             category=subject.group(1),
             split=DOMAIN_OF[subject.group(1)],
         )
-
-    def metric(self, questions: Sequence[Question], judged: Mapping[str, int | float] | None = None) -> QuestionMetric:
-        """Accuracy over letters and open answers."""
-        return MMMU(questions)
 
 
 def parquet_files_of(folder: Path, subject: str, split: str) -> list[Path]:

@@ -3,53 +3,48 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
-from dragonfly_lit.evaluation.benchmarks.base import Question, Task
-from dragonfly_lit.evaluation.metrics.base import QuestionMetric
+from dragonfly_lit.evaluation.benchmarks.base import Benchmark, Question
 from dragonfly_lit.evaluation.metrics.short import ExactMatch
 from dragonfly_lit.io.tar import files_in
 from dragonfly_lit.spec.records import Record
 from dragonfly_lit.spec.shard import record_from_json
 
 
-@dataclass(frozen=True, kw_only=True)
-class Probes(Task):
-    """The shards that `python -m data_prep probes` writes.
+class Probes(Benchmark):
+    """The shards that `python -m data_prep probes` writes; every answer is one word or one digit.
 
     A question's `meta` has the box of the detail it asks about (None where it counts), the size of the details as a
     share of the side, and the side of the canvas in pixels.
     """
 
-    name: ClassVar[str] = "probes"
-    splits: ClassVar[tuple[str, ...]] = ("test", "train")
-    expects: ClassVar[str] = "SPLIT/*.tar as `python -m data_prep probes` writes them"
+    name = "probes"
+    title = "Probes: small details on photographs"
+    original = "python -m data_prep probes"
+    licence = "BSD-3-Clause (scikit-learn's digits), public domain and CC0 (scikit-image's photographs)"
+    expects = "SPLIT/*.tar as `python -m data_prep probes` writes them"
+    splits = ("test", "train")
+    metric_type = ExactMatch
 
     def read(self, folder: Path) -> Iterable[Question]:
         """The questions in the order of the shards, `test-000000-0` and on."""
         for record in _records(folder / self.split):
             meta = record.meta
-            asked = zip(
-                meta["question_ids"], meta["kinds"], meta["boxes"], record.turns[0::2], record.turns[1::2], strict=True
-            )
-            for name, kind, box, user, assistant in asked:
-                yield Question(
-                    id=name,
-                    task=self.name,
-                    text=user.text,
-                    references=(assistant.text,),
+            details = zip(meta["question_ids"], meta["kinds"], meta["boxes"], strict=True)
+            turns = zip(record.turns[0::2], record.turns[1::2], strict=True)
+            for (key, kind, box), (user, assistant) in zip(details, turns, strict=True):
+                yield self.question(
+                    key,
+                    user.text,
+                    references=[assistant.text],
                     images=record.images,
                     category=kind,
                     split=size_name(meta["size"]),
                     meta={"box": box, "size": meta["size"], "side": meta["side"]},
                 )
-
-    def metric(self, questions: Sequence[Question], judged: Mapping[str, int | float] | None = None) -> QuestionMetric:
-        """Exact match; every answer is one word or one digit."""
-        return ExactMatch(questions)
 
 
 def size_name(size: float) -> str:

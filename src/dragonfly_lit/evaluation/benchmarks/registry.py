@@ -1,25 +1,21 @@
-"""Every benchmark by its name."""
+"""Every benchmark of this package by its name: the classes with a title that the modules here define."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from pkgutil import iter_modules
 
-from dragonfly_lit.evaluation.benchmarks.base import Task
-from dragonfly_lit.evaluation.benchmarks.captions import MIMICCXR, ROCO, IUXRay, PeirGross
-from dragonfly_lit.evaluation.benchmarks.chartqa import ChartQA
-from dragonfly_lit.evaluation.benchmarks.choice import AI2D, ScienceQA
-from dragonfly_lit.evaluation.benchmarks.easy_vqa import EasyVQA
-from dragonfly_lit.evaluation.benchmarks.medical import SLAKE, VQARAD, PathVQA
-from dragonfly_lit.evaluation.benchmarks.mm_vet import MMVet
-from dragonfly_lit.evaluation.benchmarks.mmmu import MMMUTask
-from dragonfly_lit.evaluation.benchmarks.probes import Probes
-from dragonfly_lit.evaluation.benchmarks.vqa import GQA, TextVQA, VizWiz
-from dragonfly_lit.evaluation.benchmarks.yes_no import MMETask, POPETask
+from dragonfly_lit.evaluation import benchmarks
+from dragonfly_lit.evaluation.benchmarks.base import Benchmark
 
-TASKS: Mapping[str, type[Task]] = {
-    task.name: task
-    for task in (
-        AI2D, ScienceQA, ChartQA, TextVQA, POPETask, GQA, VizWiz, MMETask, MMMUTask, MMVet, VQARAD, SLAKE, PathVQA,
-        IUXRay, PeirGross, ROCO, MIMICCXR, EasyVQA, Probes,
-    )
-}  # fmt: skip
+
+def _defined() -> Iterator[type[Benchmark]]:
+    for module in iter_modules(benchmarks.__path__, f"{benchmarks.__name__}."):
+        if module.name != __name__:
+            for found in vars(import_module(module.name)).values():
+                if isinstance(found, type) and issubclass(found, Benchmark) and found.__module__ == module.name:
+                    yield found
+
+
+BENCHMARKS: Mapping[str, type[Benchmark]] = {found.name: found for found in _defined() if found.title}

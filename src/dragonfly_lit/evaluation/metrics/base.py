@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from dragonfly_lit.evaluation.benchmarks.question import Question
+from dragonfly_lit.evaluation.question import Question
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,9 +48,17 @@ class QuestionMetric(Metric):
     """What is kept of each question: means are reported, except of columns named `num_...`, which are summed."""
     broken_down: ClassVar[tuple[str, ...]] = ()
     """Columns that are also reported by split and by category, as `column/group`."""
+    headline: ClassVar[str] = ""
+    """The score that tables show; that of the first column unless given."""
+    scale: ClassVar[float] = 100.0
+    """What papers multiply it by."""
 
     seen: Tensor
     values: Tensor
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        cls.headline = cls.headline or next(iter(getattr(cls, "columns", ())), "")
 
     def __init__(self, questions: Sequence[Question]) -> None:
         super().__init__()
@@ -64,8 +72,12 @@ class QuestionMetric(Metric):
     def score(self, prediction: str, question: Question) -> Score:
         """How `prediction` is read and scored; a pure function of its arguments."""
 
-    def update(self, prediction: str, question: Question) -> None:
-        """Score one answer.
+    def update(self, given: str | Score, question: Question) -> None:
+        """Takes in one answer, or the score that it has already.
+
+        Args:
+            given: the output, or its score.
+            question: of this metric.
 
         Raises:
             ValueError: the question is not one of this metric's, or was scored before.
@@ -75,8 +87,8 @@ class QuestionMetric(Metric):
             raise ValueError(f"question {question.id!r} is not one of the {len(self.rows)} questions of this metric.")
         if self.seen[row]:
             raise ValueError(f"question {question.id!r} was scored before; each is scored once.")
-        values = self.score(prediction, question).values
-        self.values[row] = torch.tensor([values[name] for name in self.columns], dtype=torch.float64)
+        score = given if isinstance(given, Score) else self.score(given, question)
+        self.values[row] = torch.tensor([score.values[name] for name in self.columns], dtype=torch.float64)
         self.seen[row] += 1
 
     def compute(self) -> dict[str, float]:
@@ -111,29 +123,35 @@ class QuestionMetric(Metric):
     def by_group(self, values: Sequence[float]) -> dict[str, float]:
         """Means by split and by category, where there is more than one of them."""
         means: dict[str, float] = {}
-        for group_of in (_split, _category):
-            groups = grouped(values, self.questions, group_of)
+        for kind in ("split", "category"):
+            groups: dict[str, list[float]] = {}
+            for value, question in zip(values, self.questions, strict=True):
+                groups.setdefault(getattr(question, kind), []).append(value)
             if len(groups) > 1:
-                means |= {group: mean(members) for group, members in groups.items() if group}
+                means |= {group: mean(members) for group, members in sorted(groups.items()) if group}
         return means
 
 
-def _split(question: Question) -> str:
-    return question.split
+def short_score(
+    name: str, prediction: str, *, official: tuple[str, float], lenient: tuple[str, float], **others: float
+) -> Score:
+    """The score of a short answer, in the columns `name`, `name_lenient` and `num_empty`.
 
-
-def _category(question: Question) -> str:
-    return question.category
-
-
-def grouped(
-    values: Sequence[float], questions: Sequence[Question], group_of: Callable[[Question], str]
-) -> dict[str, list[float]]:
-    """The values of the questions of each group, groups in the order of their names."""
-    groups: dict[str, list[float]] = {}
-    for value, question in zip(values, questions, strict=True):
-        groups.setdefault(group_of(question), []).append(value)
-    return dict(sorted(groups.items()))
+    Args:
+        name: of the column of the official rule.
+        prediction: the output; an empty one has no answer, and is counted.
+        official: what the official rule reads, and gives.
+        lenient: likewise.
+        others: further columns.
+    """
+    empty = not prediction.strip()
+    return Score(
+        parsed=None if empty else official[0],
+        score=official[1],
+        lenient_parsed=None if empty else lenient[0],
+        lenient_score=lenient[1],
+        values={name: official[1], f"{name}_lenient": lenient[1], "num_empty": float(empty), **others},
+    )
 
 
 def total(values: Sequence[float]) -> float:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, ClassVar
+from typing import Any
 
-from dragonfly_lit.evaluation.benchmarks.question import Question
 from dragonfly_lit.evaluation.metrics.base import QuestionMetric, Score
 from dragonfly_lit.evaluation.parsers_caption import caption_words
+from dragonfly_lit.evaluation.question import Question
 
 ORDERS = (1, 2, 3, 4)
 
@@ -110,7 +110,7 @@ class Captions(QuestionMetric):
     not installed; it is not the METEOR 1.5 of coco-caption.
     """
 
-    columns: ClassVar[tuple[str, ...]] = (
+    columns = (
         "rouge_l",
         "meteor",
         "cider_d",

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
 
-from dragonfly_lit.evaluation.benchmarks.question import Question
 from dragonfly_lit.evaluation.metrics.base import QuestionMetric, Score
-from dragonfly_lit.evaluation.parsers import (
-    letter_lenient,
-    letter_llava,
-    letter_lmms_ai2d,
-    letter_lmms_scienceqa,
-)
+from dragonfly_lit.evaluation.parsers import letter_lenient, letter_llava, letter_lmms_ai2d, letter_lmms_scienceqa
 from dragonfly_lit.evaluation.parsers_mmmu import mmmu_candidates, mmmu_letter, mmmu_open_match
+from dragonfly_lit.evaluation.question import Question
+
+THREE_RULES = ("accuracy", "accuracy_lmms_eval", "accuracy_lenient", "num_unparsed", "num_unparsed_lenient")
 
 
 class MultipleChoice(QuestionMetric):
     """Accuracy of the letter, by lmms-eval's rule for AI2D, and by a lenient one."""
 
-    columns: ClassVar[tuple[str, ...]] = ("accuracy", "accuracy_lenient", "num_unparsed", "num_unparsed_lenient")
-    broken_down: ClassVar[tuple[str, ...]] = ("accuracy", "accuracy_lenient")
+    columns = ("accuracy", "accuracy_lenient", "num_unparsed", "num_unparsed_lenient")
+    broken_down = ("accuracy", "accuracy_lenient")
 
     def __init__(self, questions: Sequence[Question]) -> None:
         super().__init__(questions)
@@ -42,34 +38,16 @@ class MultipleChoice(QuestionMetric):
 
     def score(self, prediction: str, question: Question) -> Score:
         """1 if the letter is the answer's; an output without a letter is wrong."""
-        parsed, lenient = self.letter(prediction, question), letter_lenient(prediction, question.choices or ())
-        score, lenient_score = float(parsed in question.references), float(lenient in question.references)
-        return Score(
-            parsed=parsed,
-            score=score,
-            lenient_parsed=lenient,
-            lenient_score=lenient_score,
-            values={
-                "accuracy": score,
-                "accuracy_lenient": lenient_score,
-                **self.others(prediction, question),
-                "num_unparsed": float(parsed is None),
-                "num_unparsed_lenient": float(lenient is None),
-            },
-        )
+        letters = self.letter(prediction, question), letter_lenient(prediction, question.choices or ())
+        right = [letter in question.references for letter in letters]
+        return _score(letters, right, **self.others(prediction, question))
 
 
 class ScienceQA(MultipleChoice):
     """ScienceQA by LLaVA's rule, by lmms-eval's and leniently; of all questions, and of those with an image."""
 
-    columns: ClassVar[tuple[str, ...]] = (
-        "accuracy",
-        "accuracy_lmms_eval",
-        "accuracy_lenient",
-        "num_unparsed",
-        "num_unparsed_lenient",
-    )
-    broken_down: ClassVar[tuple[str, ...]] = ("accuracy", "accuracy_lmms_eval", "accuracy_lenient")
+    columns = THREE_RULES
+    broken_down = ("accuracy", "accuracy_lmms_eval", "accuracy_lenient")
 
     def letter(self, prediction: str, question: Question) -> str | None:
         """The letter by LLaVA's rule."""
@@ -86,14 +64,8 @@ class MMMU(QuestionMetric):
     An output without a letter is wrong and counted, where the published scorers draw a choice at random.
     """
 
-    columns: ClassVar[tuple[str, ...]] = (
-        "accuracy",
-        "accuracy_lmms_eval",
-        "accuracy_lenient",
-        "num_unparsed",
-        "num_unparsed_lenient",
-    )
-    broken_down: ClassVar[tuple[str, ...]] = ("accuracy",)
+    columns = THREE_RULES
+    broken_down = ("accuracy",)
 
     def score(self, prediction: str, question: Question) -> Score:
         """1 if the letter is the answer's, or if an open answer holds a gold one."""
@@ -102,28 +74,30 @@ class MMMU(QuestionMetric):
     def _letter(self, prediction: str, question: Question) -> Score:
         choices = question.choices or ()
         parsed, lmms = mmmu_letter(prediction, choices), mmmu_letter(prediction, choices, "lmms_eval")
-        lenient = parsed or letter_lenient(prediction, choices)
-        return _score(parsed, lenient, [letter in question.references for letter in (parsed, lmms, lenient)])
+        letters = parsed, parsed or letter_lenient(prediction, choices)
+        right = [letter in question.references for letter in letters]
+        return _score(letters, right, accuracy_lmms_eval=float(lmms in question.references))
 
     def _open(self, prediction: str, question: Question) -> Score:
         candidates = mmmu_candidates(prediction)
         right = mmmu_open_match(candidates, question.references)
         parsed = " | ".join(sorted(str(candidate).strip() for candidate in candidates)) if prediction.strip() else None
-        return _score(parsed, parsed, [right, right, right])
+        return _score((parsed, parsed), [right, right], accuracy_lmms_eval=float(right))
 
 
-def _score(parsed: str | None, lenient: str | None, right: list[bool]) -> Score:
-    score, lmms, lenient_score = map(float, right)
+def _score(parsed: tuple[str | None, str | None], right: Sequence[bool], **others: float) -> Score:
+    """What the official and the lenient rule read, and whether it is right; `others` are further columns."""
+    score, lenient_score = map(float, right)
     return Score(
-        parsed=parsed,
+        parsed=parsed[0],
         score=score,
-        lenient_parsed=lenient,
+        lenient_parsed=parsed[1],
         lenient_score=lenient_score,
         values={
             "accuracy": score,
-            "accuracy_lmms_eval": lmms,
             "accuracy_lenient": lenient_score,
-            "num_unparsed": float(parsed is None),
-            "num_unparsed_lenient": float(lenient is None),
+            "num_unparsed": float(parsed[0] is None),
+            "num_unparsed_lenient": float(parsed[1] is None),
+            **others,
         },
     )

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
 
-from dragonfly_lit.evaluation.benchmarks.question import Question
 from dragonfly_lit.evaluation.metrics.base import QuestionMetric, Score, mean
+from dragonfly_lit.evaluation.question import Question
 
 
 class JudgeScore(QuestionMetric):
@@ -21,7 +20,7 @@ class JudgeScore(QuestionMetric):
         ValueError: a question has no score, or one outside 0..1.
     """
 
-    columns: ClassVar[tuple[str, ...]] = ("score", "num_empty")
+    columns = ("score", "num_empty")
 
     def __init__(self, questions: Sequence[Question], judged: Mapping[str, int | float] | None) -> None:
         super().__init__(questions)

@@ -9,11 +9,10 @@ import re
 import string
 from collections import Counter
 from collections.abc import Sequence
-from typing import ClassVar
 
-from dragonfly_lit.evaluation.benchmarks.question import Question
 from dragonfly_lit.evaluation.metrics.base import QuestionMetric, Score
 from dragonfly_lit.evaluation.metrics.vqa import plain_words, without_punctuation
+from dragonfly_lit.evaluation.question import Question
 
 COMMA_IN_NUMBER = re.compile(r"\d,\d")
 SLAKE_PUNCTUATION = string.punctuation + "！？｡。＂＃＄％＆＇（）＊＋，－／：；＜＝＞＠［＼］＾＿｀｛｜｝～、《》？【】"
@@ -90,7 +89,7 @@ class MedicalVQA(QuestionMetric):
     answer; `..._squad` counts over multisets. The paper does not say which normalisation its token F1 has.
     """
 
-    columns: ClassVar[tuple[str, ...]] = (
+    columns = (
         "closed_accuracy_llava_med",
         "closed_accuracy_strict",
         "open_f1_squad",

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Iterable, Sequence
 
 from torchmetrics.functional.text import edit_distance
 
-from dragonfly_lit.evaluation.benchmarks.question import Question
-from dragonfly_lit.evaluation.metrics.base import QuestionMetric, Score
+from dragonfly_lit.evaluation.metrics.base import QuestionMetric, Score, short_score
 from dragonfly_lit.evaluation.metrics.vqa import normalise
 from dragonfly_lit.evaluation.parsers import bare, final_answer, plain_number
+from dragonfly_lit.evaluation.question import Question
 
 
 def exact_match(prediction: str, answer: str) -> bool:
@@ -29,28 +28,23 @@ class ExactMatch(QuestionMetric):
     The lenient rule compares the final answer after the normalisation of VQA accuracy.
     """
 
-    columns: ClassVar[tuple[str, ...]] = ("accuracy", "accuracy_lmms_eval", "accuracy_lenient", "num_empty")
-    broken_down: ClassVar[tuple[str, ...]] = ("accuracy",)
+    columns = ("accuracy", "accuracy_lmms_eval", "accuracy_lenient", "num_empty")
+    broken_down = ("accuracy",)
 
     def score(self, prediction: str, question: Question) -> Score:
         """1 if any accepted answer matches."""
-        score = float(any(exact_match(prediction, answer) for answer in question.references))
-        lmms = float(any(exact_match_lmms_eval(prediction, answer) for answer in question.references))
-        parsed = normalise(final_answer(prediction))
-        lenient = float(any(parsed == normalise(answer) for answer in question.references))
-        empty = not prediction.strip()
-        return Score(
-            parsed=None if empty else prediction.rstrip(".").lower(),
-            score=score,
-            lenient_parsed=None if empty else parsed,
-            lenient_score=lenient,
-            values={
-                "accuracy": score,
-                "accuracy_lmms_eval": lmms,
-                "accuracy_lenient": lenient,
-                "num_empty": float(empty),
-            },
+        parsed, answers = normalise(final_answer(prediction)), question.references
+        return short_score(
+            "accuracy",
+            prediction,
+            official=(prediction.rstrip(".").lower(), _any(exact_match(prediction, answer) for answer in answers)),
+            lenient=(parsed, _any(parsed == normalise(answer) for answer in answers)),
+            accuracy_lmms_eval=_any(exact_match_lmms_eval(prediction, answer) for answer in answers),
         )
+
+
+def _any(matches: Iterable[bool]) -> float:
+    return float(any(matches))
 
 
 def relaxed_match(prediction: str, target: str, tolerance: float = 0.05) -> bool:
@@ -82,20 +76,17 @@ def relaxed_match_lenient(prediction: str, target: str) -> bool:
 class RelaxedAccuracy(QuestionMetric):
     """ChartQA's relaxed accuracy, by split (human, augmented) and overall."""
 
-    columns: ClassVar[tuple[str, ...]] = ("accuracy", "accuracy_lenient", "num_empty")
-    broken_down: ClassVar[tuple[str, ...]] = ("accuracy", "accuracy_lenient")
+    columns = ("accuracy", "accuracy_lenient", "num_empty")
+    broken_down = ("accuracy", "accuracy_lenient")
 
     def score(self, prediction: str, question: Question) -> Score:
         """1 if any accepted answer matches."""
-        score = float(any(relaxed_match(prediction, answer) for answer in question.references))
-        lenient = float(any(relaxed_match_lenient(prediction, answer) for answer in question.references))
-        empty = not prediction.strip()
-        return Score(
-            parsed=None if empty else prediction,
-            score=score,
-            lenient_parsed=None if empty else plain_number(final_answer(prediction)),
-            lenient_score=lenient,
-            values={"accuracy": score, "accuracy_lenient": lenient, "num_empty": float(empty)},
+        answers, parsed = question.references, plain_number(final_answer(prediction))
+        return short_score(
+            "accuracy",
+            prediction,
+            official=(prediction, _any(relaxed_match(prediction, answer) for answer in answers)),
+            lenient=(parsed, _any(relaxed_match_lenient(prediction, answer) for answer in answers)),
         )
 
 
@@ -117,17 +108,11 @@ def _distance(prediction: str, answer: str) -> float:
 class ANLS(QuestionMetric):
     """ANLS, as DocVQA and ST-VQA report it."""
 
-    columns: ClassVar[tuple[str, ...]] = ("anls", "anls_lenient", "num_empty")
-    broken_down: ClassVar[tuple[str, ...]] = ("anls",)
+    columns = ("anls", "anls_lenient", "num_empty")
+    broken_down = ("anls",)
 
     def score(self, prediction: str, question: Question) -> Score:
         """ANLS of the output, and of its final answer."""
-        parsed, empty = final_answer(prediction), not prediction.strip()
-        score, lenient = anls(prediction, question.references), anls(parsed, question.references)
-        return Score(
-            parsed=None if empty else prediction,
-            score=score,
-            lenient_parsed=None if empty else parsed,
-            lenient_score=lenient,
-            values={"anls": score, "anls_lenient": lenient, "num_empty": float(empty)},
-        )
+        parsed, answers = final_answer(prediction), question.references
+        official, lenient = (prediction, anls(prediction, answers)), (parsed, anls(parsed, answers))
+        return short_score("anls", prediction, official=official, lenient=lenient)

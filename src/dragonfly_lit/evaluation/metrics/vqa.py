@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import re
 from statistics import mean
-from typing import ClassVar
 
-from dragonfly_lit.evaluation.benchmarks.question import Question
-from dragonfly_lit.evaluation.metrics.base import QuestionMetric, Score
+from dragonfly_lit.evaluation.metrics.base import QuestionMetric, Score, short_score
 from dragonfly_lit.evaluation.parsers import final_answer
+from dragonfly_lit.evaluation.question import Question
 
 NUMBERS = {
     "none": "0", "zero": "0", "one": "1", "two": "2", "three": "3", "four": "4", "five": "5", "six": "6", "seven": "7",
@@ -75,17 +74,13 @@ def vqa_accuracy(prediction: str, answers: tuple[str, ...] | list[str]) -> float
 class VQAAccuracy(QuestionMetric):
     """VQA accuracy of TextVQA and VizWiz; leniently of the final answer."""
 
-    columns: ClassVar[tuple[str, ...]] = ("accuracy", "accuracy_lenient", "num_empty")
-    broken_down: ClassVar[tuple[str, ...]] = ("accuracy",)
+    columns = ("accuracy", "accuracy_lenient", "num_empty")
+    broken_down = ("accuracy",)
 
     def score(self, prediction: str, question: Question) -> Score:
         """VQA accuracy of the output, and of its final answer."""
-        parsed, empty = final_answer(prediction), not prediction.strip()
-        score, lenient = vqa_accuracy(prediction, question.references), vqa_accuracy(parsed, question.references)
-        return Score(
-            parsed=None if empty else normalise(prediction),
-            score=score,
-            lenient_parsed=None if empty else normalise(parsed),
-            lenient_score=lenient,
-            values={"accuracy": score, "accuracy_lenient": lenient, "num_empty": float(empty)},
+        official, lenient = (
+            (normalise(text), vqa_accuracy(text, question.references))
+            for text in (prediction, final_answer(prediction))
         )
+        return short_score("accuracy", prediction, official=official, lenient=lenient)

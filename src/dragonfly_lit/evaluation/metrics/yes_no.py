@@ -3,17 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
 
-from dragonfly_lit.evaluation.benchmarks.question import Question
 from dragonfly_lit.evaluation.metrics.base import QuestionMetric, Score, mean
-from dragonfly_lit.evaluation.parsers import (
-    yes_no_lenient,
-    yes_no_mme,
-    yes_no_mme_lmms_eval,
-    yes_no_pope,
-    yes_no_whole,
-)
+from dragonfly_lit.evaluation.parsers import yes_no_lenient, yes_no_mme, yes_no_mme_lmms_eval, yes_no_pope, yes_no_whole
+from dragonfly_lit.evaluation.question import Question
 
 SUFFIXES = {"official": "", "lmms_eval": "_lmms_eval", "lenient": "_lenient"}
 PERCEPTION = (
@@ -68,16 +61,14 @@ class POPE(QuestionMetric):
     `..._pooled` are over all questions; `f1/random` is one split's. The yes ratio is of the predictions.
     """
 
-    columns: ClassVar[tuple[str, ...]] = ("gold", "official", "lmms_eval", "lenient")
+    columns = ("gold", "official", "lmms_eval", "lenient")
+    headline = "f1"
 
     def score(self, prediction: str, question: Question) -> Score:
         """1 if yes or no was read and is right."""
         gold = _gold(question)
-        read = {
-            "official": yes_no_pope(prediction),
-            "lmms_eval": yes_no_whole(prediction),
-            "lenient": yes_no_lenient(prediction),
-        }
+        parsers = {"official": yes_no_pope, "lmms_eval": yes_no_whole, "lenient": yes_no_lenient}
+        read = {rule: parse(prediction) for rule, parse in parsers.items()}
         return Score(
             parsed=read["official"],
             score=float(read["official"] == gold),
@@ -118,7 +109,9 @@ class MME(QuestionMetric):
         ValueError: an image has not exactly two questions, or a subtask is unknown.
     """
 
-    columns: ClassVar[tuple[str, ...]] = ("official", "lmms_eval", "lenient", "num_unparsed", "num_unparsed_lenient")
+    columns = ("official", "lmms_eval", "lenient", "num_unparsed", "num_unparsed_lenient")
+    headline = "perception"
+    scale = 1.0
 
     def __init__(self, questions: Sequence[Question]) -> None:
         super().__init__(questions)

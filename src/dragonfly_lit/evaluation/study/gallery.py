@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 
 from dragonfly_lit.evaluation import answers as store
 from dragonfly_lit.evaluation.answers import Answer
-from dragonfly_lit.evaluation.benchmarks.base import Question
+from dragonfly_lit.evaluation.question import Question
 from dragonfly_lit.evaluation.study.cells import Cell, Study
 from dragonfly_lit.evaluation.zoom_picture import draw_zoom
 from dragonfly_lit.processing.images import decode

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
-from dragonfly_lit.evaluation.benchmarks.base import Question
-from dragonfly_lit.evaluation.benchmarks.registry import TASKS
+from dragonfly_lit.evaluation.benchmarks.registry import BENCHMARKS
+from dragonfly_lit.evaluation.question import Question
 from dragonfly_lit.evaluation.study.cells import Study
 
 
@@ -15,7 +15,7 @@ def questions_of(study: Study) -> Sequence[Question]:
     config = next(result["config"] for cell in study.cells for result in cell.results.values())
     settings = {key: value for key, value in config["benchmark"].items() if key != "_target_"}
     try:
-        return TASKS[study.benchmark](**settings).questions(config["data_root"])
+        return BENCHMARKS[study.benchmark](**settings).questions(config["data_root"])
     except (KeyError, TypeError, ValueError):
         return ()
 

@@ -1,14 +1,18 @@
-"""Prompt templates: how the words of a question become what the model is asked."""
+"""Prompt templates: how the words of a question become the prompt."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from string import Formatter, ascii_uppercase
+from typing import Any
 
-from dragonfly_lit.evaluation.benchmarks.question import Question
+from dragonfly_lit.evaluation.question import Question
 
 FIELDS = ("context", "question", "options", "ocr")
+SHORT = "Answer the question using a single word or phrase."
+LETTER = "Answer with the option's letter from the given choices directly."
+"""LLaVA-1.5's instructions for short answers and for multiple choice."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,29 +75,32 @@ class Template:
 
 @dataclass(frozen=True, kw_only=True)
 class PromptBook:
-    """A named set of templates: one a benchmark, and one for every other."""
+    """A named set of prompts.
+
+    Attributes:
+        name: of the set: a benchmark's class may have a template under it.
+        default: for benchmarks that have none.
+        templates: by benchmark, in place of the benchmark's own.
+    """
 
     name: str
     default: Template
-    templates: Mapping[str, Template]
-
-    def template(self, task: str) -> Template:
-        """The template of a benchmark."""
-        return self.templates.get(task, self.default)
+    templates: Mapping[str, Template] = field(default_factory=dict)
 
 
-def prompt_book(name: str, default: Mapping[str, object], templates: Mapping[str, Mapping[str, object]]) -> PromptBook:
+def prompt_book(
+    name: str, default: Mapping[str, Any], templates: Mapping[str, Mapping[str, Any]] | None = None
+) -> PromptBook:
     """The prompts that a file of `conf/prompt` describes.
 
     Raises:
         ValueError: a template has an unknown key or field.
     """
-    known = {field.name for field in fields(Template)}
-    for task, template in {"default": default, **templates}.items():
+    known, given = {each.name for each in fields(Template)}, templates or {}
+    for benchmark, template in {"default": default, **given}.items():
         if unknown := set(template) - known:
-            raise ValueError(f"prompt={name}: {task} has the key {min(unknown)!r}; use {', '.join(sorted(known))}.")
-    return PromptBook(
-        name=name,
-        default=Template(**default),  # type: ignore[arg-type]
-        templates={task: Template(**template) for task, template in templates.items()},  # type: ignore[arg-type]
-    )
+            raise ValueError(
+                f"prompt={name}: {benchmark} has the key {min(unknown)!r}; use {', '.join(sorted(known))}."
+            )
+    own = {benchmark: Template(**template) for benchmark, template in given.items()}
+    return PromptBook(name=name, default=Template(**default), templates=own)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dragonfly_lit.evaluation.benchmarks.images import StoredImage
+from dragonfly_lit.evaluation.images import StoredImage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,7 +16,7 @@ class Question:
     """One question of a benchmark, as its data set words it; the prompt template is applied later.
 
     Attributes:
-        id: unique within the task, the same on every machine, and in every layout that numbers its questions.
+        id: unique within the benchmark, the same on every machine, and in every layout that numbers its questions.
         task: name of the benchmark.
         text: the question without choices, hints or instructions.
         images: where the images are; empty for a text-only question. Read them with `read_images`.

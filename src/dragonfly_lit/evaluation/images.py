@@ -1,4 +1,4 @@
-"""Images that stay inside a parquet file until they are asked for."""
+"""Images that stay inside a parquet file until they are needed."""
 
 from __future__ import annotations
 

@@ -1,0 +1,70 @@
+"""AI2D: diagrams of school science, the letter of one of four choices."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from dragonfly_lit.evaluation.benchmarks.base import Benchmark, Question
+from dragonfly_lit.evaluation.benchmarks.tables import image_of, letter_of, parquet_files
+from dragonfly_lit.evaluation.metrics.choice import MultipleChoice
+from dragonfly_lit.evaluation.prompts import LETTER, Template
+from dragonfly_lit.evaluation.published import BLOG, published_rows
+
+
+class AI2D(Benchmark):
+    """Diagrams of school science; the original release is read by its `ai2d_test_ids.csv`, or whole without it."""
+
+    name = "ai2d"
+    title = "AI2 Diagrams (Kembhavi et al., 2016)"
+    original = "the AI2D archive of the Allen Institute for AI"
+    hub = ("lmms-lab/ai2d", "Efficient-Large-Model/ai2d-no-mask")
+    licence = "CC BY-SA 4.0 (annotations)"
+    note = "The first hub copy masks the labels in the diagrams, the second does not: scores are not comparable."
+    expects = (
+        "data/test-*.parquet (question, options, answer, image) or questions/*.json with images/ and ai2d_test_ids.csv"
+    )
+    counts: ClassVar = {"test": (3088,)}
+    metric_type = MultipleChoice
+    parser = "lmms-eval: letter and full stop in front, else the whole output"
+    prompts: ClassVar = dict.fromkeys(
+        ("llava", "lmms_eval", "released"), Template(text=f"{{question}}\n{{options}}{LETTER}")
+    )
+    published = published_rows(
+        BLOG,
+        "accuracy",
+        {
+            "LLaVA-v1.5 (Vicuna-7B)": 54.8,
+            "LLaVA-v1.6 (Mistral-7B)": 60.8,
+            "Qwen-VL-chat": 52.3,
+            "Dragonfly v1 (Llama-3-8B)": 63.6,
+        },
+    )
+
+    def read(self, folder: Path) -> Iterable[Question]:
+        """Parquet of lmms-lab/ai2d (or of Efficient-Large-Model/ai2d-no-mask), else AI2's own release."""
+        files = parquet_files(folder, "test")
+        if files:
+            for row, fields in enumerate(self.parquet_rows(files, ("question", "options", "answer", "image"))):
+                options, answer = fields["options"], fields["answer"]
+                yield self._question(f"test-{row:05d}", fields["question"], options, answer, image_of(fields))
+            return
+        if not (folder / "questions").is_dir():
+            raise self.missing(folder, "data/test-*.parquet or questions/")
+        test_ids = folder / "ai2d_test_ids.csv"
+        wanted = set(test_ids.read_text(encoding="utf-8").split()) if test_ids.is_file() else None
+        for path in sorted((folder / "questions").glob("*.json")):
+            diagram = self.read_json(folder, f"questions/{path.name}")
+            name = diagram["imageName"]
+            if wanted is not None and not {name, Path(name).stem} & wanted:
+                continue
+            for text, fields in diagram["questions"].items():
+                with_letters = fields.get("abcLabel") and (folder / "abc_images" / name).is_file()
+                image = folder / ("abc_images" if with_letters else "images") / name
+                options, answer = fields["answerTexts"], fields["correctAnswer"]
+                yield self._question(str(fields["questionId"]), text, options, answer, image)
+
+    def _question(self, key: str, text: str, options: Sequence[Any], answer: Any, image: Any) -> Question:
+        choices, letter = tuple(map(str, options)), letter_of(self.name, key, int(answer), options)
+        return self.question(key, text, images=[image], choices=choices, references=[letter])

@@ -1,0 +1,53 @@
+"""VizWiz-VQA: questions of blind people about their photographs, VQA accuracy over ten answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from dragonfly_lit.evaluation.benchmarks.base import Benchmark, Question
+from dragonfly_lit.evaluation.benchmarks.tables import first_existing, image_of, parquet_files
+from dragonfly_lit.evaluation.metrics.vqa import VQAAccuracy
+from dragonfly_lit.evaluation.prompts import SHORT, Template
+
+TEXT = f"{{question}}\nWhen the provided information is insufficient, respond with 'Unanswerable'.\n{SHORT}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class VizWiz(Benchmark):
+    """Questions of blind people about their photographs; ids are the image names. The test answers are not public."""
+
+    name = "vizwiz"
+    title = "VizWiz-VQA (Gurari et al., 2018)"
+    original = "Annotations and val of vizwiz.org"
+    hub = ("lmms-lab/VizWiz-VQA",)
+    licence = "CC BY 4.0"
+    note = "The answers of the test split are hidden; scores of it come from the challenge's server."
+    expects = (
+        "val.json (or Annotations/val.json) and val/*.jpg, or data/val-*.parquet (question_id, image, question, "
+        "answers, category)"
+    )
+    splits = ("val", "train")
+    counts: ClassVar = {"val": (4319,)}
+    metric_type = VQAAccuracy
+    parser = "VQA accuracy on the output as it is"
+    prompts: ClassVar = {"llava": Template(text=TEXT), "lmms_eval": Template(text=TEXT, capitalize=True)}
+
+    split: str = "val"
+
+    def read(self, folder: Path) -> Iterable[Question]:
+        """Parquet of lmms-lab/VizWiz-VQA, else the original release."""
+        files = parquet_files(folder, self.split)
+        if files:
+            for row in self.parquet_rows(files, ("question_id", "question", "answers", "image"), ("category",)):
+                key, answers = str(row["question_id"]).removesuffix(".jpg"), row["answers"] or ()
+                kind = row.get("category") or ""
+                yield self.question(key, row["question"], images=[image_of(row)], references=answers, category=kind)
+            return
+        for row in self.read_json(folder, f"{self.split}.json", f"Annotations/{self.split}.json"):
+            name, kind = row["image"], row.get("answer_type") or ""
+            image = first_existing(folder, f"{self.split}/{name}", f"images/{name}", name)
+            answers = [entry["answer"] for entry in row.get("answers") or ()]
+            yield self.question(Path(name).stem, row["question"], images=[image], references=answers, category=kind)

@@ -1,0 +1,46 @@
+"""How questions are put to a model, and how its answers are scored."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from dragonfly_lit.evaluation.judge import Judge
+from dragonfly_lit.evaluation.prompts import PromptBook
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The settings of one evaluation.
+
+    Attributes:
+        prompts: the prompt templates.
+        data_root: folder of the benchmarks' data.
+        batch_tokens: tokens of a batch at most; less needs less memory and changes no answer.
+        max_new_tokens: length of an answer at most; the benchmark's own unless given.
+        temperature: 0 takes the likeliest token.
+        seed: of drawn answers and of the bootstrap.
+        limit: only the first so many questions of each benchmark.
+        resamples: of the bootstrap.
+        gallery: answers of each benchmark that the page shows.
+        progress: whether to draw a progress bar.
+        judge: who scores open answers.
+    """
+
+    prompts: PromptBook
+    data_root: str | Path = "data"
+    batch_tokens: int = 32768
+    max_new_tokens: int | None = None
+    temperature: float = 0.0
+    seed: int = 0
+    limit: int | None = None
+    resamples: int = 1000
+    gallery: int = 24
+    progress: bool = True
+    judge: Judge = field(default_factory=Judge)
+
+    def __post_init__(self) -> None:
+        for name, least in (("batch_tokens", 1), ("max_new_tokens", 1), ("limit", 1), ("resamples", 1), ("gallery", 0)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"{name}={value}: give at least {least}.")
