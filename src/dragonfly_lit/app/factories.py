@@ -13,7 +13,7 @@ from dragonfly_lit.models.attention import choose_attention
 from dragonfly_lit.models.backbones import BUILTIN, builtin_folder
 from dragonfly_lit.models.config import DragonflyConfig
 from dragonfly_lit.models.dragonfly import DragonflyForConditionalGeneration
-from dragonfly_lit.models.released import vision_config_of
+from dragonfly_lit.models.io import vision_config_of
 from dragonfly_lit.processing.encoding import add_structural_tokens
 from dragonfly_lit.processing.image_processor import DragonflyImageProcessor
 from dragonfly_lit.processing.processor import DragonflyProcessor

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from dragonfly_lit.models.config import DragonflyConfig
+from dragonfly_lit.models.io import allocate, pixel_statistics, tower_names, vision_config_of
 from dragonfly_lit.models.language import head_of, words_of
-from dragonfly_lit.models.released import allocate, pixel_statistics, tower_names, vision_config_of
 from dragonfly_lit.models.weights import Stored, fill, stored_tensors
 from dragonfly_lit.spec.layout import Zoom
 from dragonfly_lit.spec.tokens import special_ids

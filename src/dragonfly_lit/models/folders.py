@@ -10,8 +10,8 @@ from safetensors.torch import save_file
 from transformers import PreTrainedTokenizerBase
 
 from dragonfly_lit.models.backbones import assemble
-from dragonfly_lit.models.released import UNUSED_FILE, read_released, unused_beside, unused_tensors
-from dragonfly_lit.models.released_writing import write_released
+from dragonfly_lit.models.io import UNUSED_FILE, read_released, unused_beside, unused_tensors
+from dragonfly_lit.models.released_keys import write_released
 from dragonfly_lit.models.weights import Stored
 from dragonfly_lit.spec.layout import Zoom
 

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from dragonfly_lit.models.config import DragonflyConfig
-from dragonfly_lit.models.released import LLAMA_3_IDS, TOKEN_IDS, VISION_FOLDER, unused_tensors
+from dragonfly_lit.models.io import LLAMA_3_IDS, TOKEN_IDS, VISION_FOLDER, unused_tensors
 from dragonfly_lit.spec.layout import Zoom
 from dragonfly_lit.spec.released import ZOOMS
 
