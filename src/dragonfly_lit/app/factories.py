@@ -10,10 +10,9 @@ import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from dragonfly_lit.models.attention import choose_attention
-from dragonfly_lit.models.backbones import BUILTIN, builtin_folder
+from dragonfly_lit.models.backbones import BUILTIN, builtin_folder, vision_config_of
 from dragonfly_lit.models.config import DragonflyConfig
 from dragonfly_lit.models.dragonfly import DragonflyForConditionalGeneration
-from dragonfly_lit.models.io import vision_config_of
 from dragonfly_lit.processing.encoding import add_structural_tokens
 from dragonfly_lit.processing.image_processor import DragonflyImageProcessor
 from dragonfly_lit.processing.processor import DragonflyProcessor
@@ -98,7 +97,7 @@ def model_factory(config: Config, device: torch.device | str = "cpu") -> ModelFa
                 model["released"], vision=vision["path"], version=model["version"], dtype=dtype
             )
         else:
-            built = DragonflyForConditionalGeneration.from_parts(
+            built = DragonflyForConditionalGeneration.from_backbones(
                 vision=vision["path"],
                 language=config["language"]["path"],
                 tokenizer=build_tokenizer(config),

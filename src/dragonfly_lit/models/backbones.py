@@ -1,27 +1,24 @@
-"""A fresh Dragonfly from a pretrained tower and a pretrained language model: where stage 1 begins."""
+"""The pretrained parts of a fresh Dragonfly, from their own files; where stage 1 begins."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
-from dragonfly_lit.models.config import DragonflyConfig
-from dragonfly_lit.models.io import allocate, pixel_statistics, tower_names, vision_config_of
+from dragonfly_lit.models.build import build_projector, build_tower, build_zoom_rule
 from dragonfly_lit.models.language import head_of, words_of
-from dragonfly_lit.models.weights import Stored, fill, stored_tensors
-from dragonfly_lit.spec.layout import Zoom
-from dragonfly_lit.spec.tokens import special_ids
-
-if TYPE_CHECKING:
-    from dragonfly_lit.models.dragonfly import DragonflyForConditionalGeneration
+from dragonfly_lit.models.pretrained import DragonflyPreTrainedModel
+from dragonfly_lit.models.released_keys import VISION_FOLDER
+from dragonfly_lit.models.weights import Stored, fill
 
 BUILTIN = "builtin"
-_POSITIONS = "vision.tower.embeddings.position_embedding.weight"
+_POSITIONS = "embeddings.position_embedding.weight"
 
 
 def builtin_folder(part: str) -> Path:
@@ -29,47 +26,38 @@ def builtin_folder(part: str) -> Path:
     return Path(__file__).parent / "tiny_weights" / part
 
 
-def assemble(
-    cls: type[DragonflyForConditionalGeneration],
-    *,
-    vision: str | Path,
-    language: str | Path,
-    tokenizer: PreTrainedTokenizerBase,
-    zoom: Zoom,
-    image_size: int | None,
-    feature_layer: int,
-    dtype: torch.dtype,
-    device: torch.device | str,
-    seed: int,
-) -> DragonflyForConditionalGeneration:
-    """See `DragonflyForConditionalGeneration.from_parts`."""
-    vision = builtin_folder("vision") if vision == BUILTIN else Path(vision)
-    language = builtin_folder("language") if language == BUILTIN else Path(language)
-    ids = special_ids(tokenizer)
-    vision_config = vision_config_of(vision, vision, None)
-    trained_size = vision_config.image_size
-    vision_config.image_size = image_size or trained_size
-    model_of_words = read_language(language, dtype, device)
-    _enlarge(model_of_words, len(tokenizer))
-    config = DragonflyConfig(
-        vision_config=vision_config,
-        text_config=model_of_words.config,
-        zoom=vars(zoom),
-        image_token_id=ids.image,
-        newline_token_id=ids.newline,
-        feature_layer=feature_layer,
-        vision_source=str(vision),
-        **pixel_statistics(vision),
+def vision_config_of(vision: str | Path | None, folder: Path, named: str | None) -> PreTrainedConfig:
+    """Config of the tower of a released checkpoint: from a folder, or by name from the local cache, never the network.
+
+    Args:
+        vision: what the user gave.
+        folder: the released checkpoint.
+        named: what its config calls the tower.
+    """
+    candidates = (
+        [vision] if vision is not None else [folder / VISION_FOLDER, *([folder / named, named] if named else [])]
     )
-    model = allocate(cls, config, dtype, device, language=model_of_words)
-    stored, unused = tower_names(stored_tensors(vision), config)
-    fill_tower(model, stored, vision)
-    model.unused_vision = unused
-    initialise(model, seed)
-    model.generation_config.bos_token_id = ids.begin
-    model.generation_config.eos_token_id = [ids.end_of_turn, ids.end]
-    model.generation_config.pad_token_id = ids.end
-    return model
+    for candidate in candidates:
+        try:
+            config = AutoConfig.from_pretrained(candidate, local_files_only=True)
+        except (OSError, ValueError):
+            continue
+        return getattr(config, "vision_config", config)
+    raise ValueError(
+        f"The config of the vision tower of {folder} ({named or 'not named'}) was not found: "
+        f"{' or '.join(map(str, candidates))} is neither a folder with a config.json nor a name in the local cache. "
+        "Give vision=FOLDER."
+    )
+
+
+def pixel_statistics(*folders: str | Path) -> dict[str, Any]:
+    """Mean and deviation of the pixels from the first folder that says them; CLIP's are the config's default."""
+    for folder in folders:
+        file = Path(folder) / "preprocessor_config.json"
+        if file.is_file():
+            fields = json.loads(file.read_text())
+            return {k: fields[k] for k in ("image_mean", "image_std") if k in fields}
+    return {}
 
 
 def read_language(path: Path, dtype: torch.dtype, device: torch.device | str = "cpu") -> PreTrainedModel:
@@ -92,7 +80,7 @@ def read_language(path: Path, dtype: torch.dtype, device: torch.device | str = "
     return language.to(device)
 
 
-def _enlarge(language: PreTrainedModel, num_words: int) -> None:
+def enlarge(language: PreTrainedModel, num_words: int) -> None:
     """Room for added tokens; a new word starts as the mean of the old ones."""
     old = words_of(language).weight.shape[0]
     if num_words <= old:
@@ -103,18 +91,23 @@ def _enlarge(language: PreTrainedModel, num_words: int) -> None:
             layer.weight[old:] = layer.weight[:old].float().mean(0).to(layer.weight.dtype)
 
 
-def fill_tower(model: DragonflyForConditionalGeneration, stored: dict[str, Stored], source: Path) -> None:
-    """Fill the tower; position embeddings of another resolution are interpolated (bicubic)."""
-    tower = {name.removeprefix("vision."): tensor for name, tensor in stored.items() if name.startswith("vision.")}
-    name = _POSITIONS.removeprefix("vision.")
-    target = model.vision.state_dict(keep_vars=True)[name]
-    positions = tower.get(name)
+def fill_tower(model: DragonflyPreTrainedModel, stored: dict[str, Stored], source: Path) -> None:
+    """Fill what the tower calls `tower`; position embeddings of another resolution are interpolated (bicubic).
+
+    A tower of the user's own that has nothing of that name reads no pretrained weights.
+    """
+    pretrained = getattr(model.vision, "tower", None)
+    if not isinstance(pretrained, nn.Module):
+        return
+    prefix = "vision.tower."
+    tower = {name.removeprefix(prefix): tensor for name, tensor in stored.items() if name.startswith(prefix)}
+    target, positions = pretrained.state_dict(keep_vars=True)[_POSITIONS], tower.get(_POSITIONS)
     if positions is None or positions.shape == tuple(target.shape):
-        fill(model.vision, tower, source)
+        fill(pretrained, tower, source)
         return
     resized = interpolate_positions(positions.read(), len(target), int(model.layout.class_token))
     # Checked and filled like all the others, at the size that was asked for.
-    fill(model.vision, {k: v for k, v in tower.items() if k != name}, source, given={name: resized})
+    fill(pretrained, {k: v for k, v in tower.items() if k != _POSITIONS}, source, given={_POSITIONS: resized})
 
 
 def interpolate_positions(positions: Tensor, num_positions: int, num_class: int) -> Tensor:
@@ -126,12 +119,18 @@ def interpolate_positions(positions: Tensor, num_positions: int, num_class: int)
     return torch.cat([first.float(), resized.permute(0, 2, 3, 1).flatten(0, 2)])
 
 
-def initialise(model: DragonflyForConditionalGeneration, seed: int) -> None:
-    """A fresh projector, and a learned score that starts as the parameter-free one."""
-    with torch.no_grad():
-        generator = torch.Generator().manual_seed(seed)
-        bound = model.projector.in_features**-0.5
-        for weight in model.projector.parameters():
-            weight.copy_(torch.empty(weight.shape).uniform_(-bound, bound, generator=generator))
-        if model.zoom.query is not None:
-            nn.init.eye_(model.zoom.query.weight)
+def initialise(model: DragonflyPreTrainedModel, seed: int) -> None:
+    """Fresh weights for what no file brings: the projector, the zoom rule, and what a tower has beside its `tower`.
+
+    Each part is built once more, as its constructor leaves it; so what a user's own class draws is drawn here too.
+    """
+    config = model.config
+    own = [name for name in model.vision.state_dict() if not name.startswith("tower.")]
+    # torch.manual_seed would seed the GPUs as well, and nothing would put those back.
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        torch.default_generator.manual_seed(seed)
+        model.projector.load_state_dict(build_projector(config, model.vision.width).state_dict())
+        model.zoom.load_state_dict(build_zoom_rule(config).state_dict())
+        if own:
+            fresh = build_tower(config).state_dict()
+            model.vision.load_state_dict({name: fresh[name] for name in own}, strict=False)

@@ -13,6 +13,9 @@ from dragonfly_lit.spec.layout import Layout, Zoom
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
+OWN_PARTS = ("vision_tower", "zoom_selector", "projector")
+"""Keys of a config that name classes of the user's own."""
+
 
 class DragonflyConfig(PreTrainedConfig):
     """Config of a Dragonfly: vision tower, language model, zoom and special tokens.
@@ -27,10 +30,15 @@ class DragonflyConfig(PreTrainedConfig):
         image_std: per channel, of pixels in 0..1.
         feature_layer: index into the tower's hidden states, embeddings first; -2 is the released one.
         vision_source: where the tower came from, a name or a folder; kept for the released layout.
+        vision_tower: a class of the user's own in place of `models.vision.VisionTower`: its dotted name as `_target_`
+            and the keys that it takes. Given to `from_pretrained`, its module must have been imported before.
+        zoom_selector: likewise in place of `models.zoom.ZoomIn`.
+        projector: likewise in place of `models.projector.LinearProjector`.
     """
 
     model_type = "dragonfly_lit"
-    sub_configs = {"vision_config": AutoConfig, "text_config": AutoConfig}  # noqa: RUF012  # pyright: ignore[reportAssignmentType]
+    # transformers types it as a property and has its own configs set it just so.
+    sub_configs = {"vision_config": AutoConfig, "text_config": AutoConfig}  # noqa: RUF012  # pyright: ignore
 
     def __init__(
         self,
@@ -43,6 +51,9 @@ class DragonflyConfig(PreTrainedConfig):
         image_std: Sequence[float] = CLIP_STD,
         feature_layer: int = -2,
         vision_source: str | None = None,
+        vision_tower: Mapping[str, Any] | None = None,
+        zoom_selector: Mapping[str, Any] | None = None,
+        projector: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
         self.vision_config = _config(vision_config, "clip_vision_model")
@@ -54,8 +65,15 @@ class DragonflyConfig(PreTrainedConfig):
         self.image_std = list(image_std)
         self.feature_layer = feature_layer
         self.vision_source = vision_source
+        self.vision_tower = _own_part("vision_tower", vision_tower, "dragonfly_lit.models.vision.VisionTower")
+        self.zoom_selector = _own_part("zoom_selector", zoom_selector, "dragonfly_lit.models.zoom.ZoomIn")
+        self.projector = _own_part("projector", projector, "dragonfly_lit.models.projector.LinearProjector")
         kwargs.setdefault("tie_word_embeddings", bool(getattr(self.text_config, "tie_word_embeddings", False)))
         super().__init__(**kwargs)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Transformers' own, without the user's own parts where there are none."""
+        return {key: value for key, value in super().to_dict().items() if key not in OWN_PARTS or value is not None}
 
     @property
     def layout(self) -> Layout:
@@ -73,6 +91,15 @@ class DragonflyConfig(PreTrainedConfig):
                 f"Use {-total - 1} to {total}; the released models use -2."
             )
         return used
+
+
+def _own_part(field: str, node: Mapping[str, Any] | None, builtin: str) -> dict[str, Any] | None:
+    """None for the built-in part, however it is written, so that its config.json is the one it always was."""
+    if node is None or dict(node) == {"_target_": builtin}:
+        return None
+    if "_target_" not in node:
+        raise ValueError(f"{field}={dict(node)} does not name a class. Give _target_: package.module.Class.")
+    return dict(node)
 
 
 def _config(config: PreTrainedConfig | Mapping[str, Any] | None, default: str) -> PreTrainedConfig:

@@ -2,30 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
-from transformers import AutoConfig, AutoModelForImageTextToText, GenerationMixin, PreTrainedModel
-from transformers import initialization as init
+from transformers import (
+    AutoConfig,
+    AutoModelForImageTextToText,
+    GenerationMixin,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.cache_utils import Cache
 from transformers.utils.generic import ModelOutput
 
+from dragonfly_lit.models import io
 from dragonfly_lit.models.attention import attention_arguments
-from dragonfly_lit.models.buffers import ExactBuffers
+from dragonfly_lit.models.build import build_projector, build_tower, build_zoom_rule
 from dragonfly_lit.models.config import DragonflyConfig
-from dragonfly_lit.models.folders import Folders
 from dragonfly_lit.models.fusion import fill_slots, question_means, slots_of_images
-from dragonfly_lit.models.generation import Generating
-from dragonfly_lit.models.language import build_language, decoder_of, head_of
+from dragonfly_lit.models.language import build_language
 from dragonfly_lit.models.loss import LossSums, loss_sums
-from dragonfly_lit.models.projector import Projector
-from dragonfly_lit.models.vision import VisionTower
-from dragonfly_lit.models.weights import Stored
-from dragonfly_lit.models.zoom import Ranking, ZoomIn, pool_patches
+from dragonfly_lit.models.pretrained import DragonflyPreTrainedModel
+from dragonfly_lit.models.zoom import Ranking, pool_patches
+from dragonfly_lit.spec.layout import Zoom
+
+_OF_IMAGES = ("pixel_values", "image_grids")
+_FIRST_STEP_ONLY = (*_OF_IMAGES, "question_mask", "sample_ids", "branch_ids")
 
 
 @dataclass
@@ -47,52 +56,20 @@ class DragonflyOutput(ModelOutput):
     crop_scores: Tensor | None = None
 
 
-class DragonflyForConditionalGeneration(Folders, ExactBuffers, Generating, PreTrainedModel, GenerationMixin):
+class DragonflyForConditionalGeneration(DragonflyPreTrainedModel, GenerationMixin):
     """The five parts of a Dragonfly, and one forward through them."""
-
-    config: DragonflyConfig
-    config_class = DragonflyConfig
-    base_model_prefix = ""
-    main_input_name = "input_ids"
-    input_modalities = ["image", "text"]  # noqa: RUF012 (transformers' own name)
-    supports_gradient_checkpointing = True
-    _supports_sdpa = True
-    _supports_flash_attn = True
-    _supports_flex_attn = True
-    _supports_attention_backend = True
-    _skip_keys_device_placement = ["past_key_values"]  # noqa: RUF012
-    accepts_loss_kwargs = True
 
     def __init__(self, config: DragonflyConfig, language: PreTrainedModel | None = None) -> None:
         super().__init__(config)
-        width = config.text_config.hidden_size
         self.layout = config.layout
-        self.vision = VisionTower(config)
-        self.zoom = ZoomIn(self.layout, width)
-        self.projector = Projector(config.vision_config.hidden_size, width)
+        self.vision = build_tower(config)
+        self.zoom = build_zoom_rule(config)
+        self.projector = build_projector(config, self.vision.width)
         self.language = build_language(config.text_config) if language is None else language
-        self.unused_vision: dict[str, Stored] = {}
+        self.unused_vision = {}
         self.post_init()
         # A generated image token would be a slot without an image.
         self.generation_config.suppress_tokens = [config.image_token_id]
-
-    def _init_weights(self, module: nn.Module) -> None:
-        if isinstance(module, nn.Linear) and module is self.zoom.query:
-            init.copy_(module.weight, torch.eye(module.in_features))
-        else:
-            super()._init_weights(module)
-
-    def get_input_embeddings(self) -> nn.Module:
-        return self.language.get_input_embeddings()
-
-    def set_input_embeddings(self, value: nn.Module) -> None:
-        self.language.set_input_embeddings(value)
-
-    def get_output_embeddings(self) -> nn.Module:
-        return head_of(self.language)
-
-    def get_decoder(self) -> PreTrainedModel:
-        return decoder_of(self.language)
 
     def forward(
         self,
@@ -197,27 +174,62 @@ class DragonflyForConditionalGeneration(Folders, ExactBuffers, Generating, PreTr
         if in_two:
             with torch.no_grad():
                 high = self._features(pixel_values[:, first_high:])
-        medium, high = pool_patches(medium, layout), pool_patches(high, layout)
         ranking = None
         if zoom.selects:
-            ranking = self.zoom(medium, high, self.projector, image_grids, question)
+            ranking = self._rank(medium, high, image_grids, question)
             images = torch.arange(num_images, device=high.device)[:, None]
             if in_two:
-                high = pool_patches(self._features(pixel_values[:, first_high:][images, ranking.selected]), layout)
+                high = self._features(pixel_values[:, first_high:][images, ranking.selected])
             else:
                 high = high[images, ranking.selected]
-        features = torch.cat([part.flatten(1, 2) for part in (low, medium, high)], dim=1)
-        tokens = self.projector(features)
+        tokens = self._project(low, medium, high)
         if ranking is not None and ranking.gates is not None:
-            ungated, gated = tokens.tensor_split((tokens.shape[1] - high.shape[1] * high.shape[2],), dim=1)
-            gates = ranking.gates.repeat_interleave(high.shape[2], dim=1)[:, :, None]
+            num_gated = zoom.num_high_kept * layout.pooled_per_crop
+            ungated, gated = tokens.tensor_split((tokens.shape[1] - num_gated,), dim=1)
+            gates = ranking.gates.repeat_interleave(layout.pooled_per_crop, dim=1)[:, :, None]
             tokens = torch.cat([ungated, gated * gates.to(gated.dtype)], dim=1)
         return tokens, ranking
 
     def _features(
         self, crops: UInt8[Tensor, "images crops 3 side side"]
     ) -> Float[Tensor, "images crops features vision"]:
-        return self.vision(crops.flatten(0, 1)).unflatten(0, crops.shape[:2])
+        features = self.vision(crops.flatten(0, 1))
+        expected = (self.layout.features_per_crop, self.vision.width)
+        if features.shape[1:] != expected:
+            raise ValueError(
+                f"{type(self.vision).__name__} gives {tuple(features.shape[1:])} for a crop, but the layout counts "
+                f"{expected[0]} features and its `width` says {expected[1]}. Give that many, or set `self.width`."
+            )
+        return features.unflatten(0, crops.shape[:2])
+
+    def _rank(
+        self,
+        medium: Float[Tensor, "images medium features vision"],
+        high: Float[Tensor, "images high features vision"],
+        grids: Tensor | None,
+        question: tuple[Tensor, Tensor] | None,
+    ) -> Ranking:
+        """The ranking of the high crops; a projector that is not affine comes before every mean."""
+        if self.projector.affine:
+            medium, high = (pool_patches(part, self.layout) for part in (medium, high))
+            return self.zoom(medium, high, self.projector, grids, question)
+        with torch.no_grad():
+            medium, high = (pool_patches(self.projector(part), self.layout) for part in (medium, high))
+        return self.zoom(medium, high, nn.Identity(), grids, question)
+
+    def _project(
+        self,
+        low: Float[Tensor, "images low features vision"],
+        medium: Float[Tensor, "images medium features vision"],
+        high: Float[Tensor, "images high features vision"],
+    ) -> Float[Tensor, "images slots width"]:
+        """Image tokens of the crops that the language model sees; pooled first where that is exact."""
+        if self.projector.affine:
+            pooled = (low, pool_patches(medium, self.layout), pool_patches(high, self.layout))
+            return self.projector(torch.cat([part.flatten(1, 2) for part in pooled], dim=1))
+        low, medium, high = (self.projector(part) for part in (low, medium, high))
+        pooled = (low, pool_patches(medium, self.layout), pool_patches(high, self.layout))
+        return torch.cat([part.flatten(1, 2) for part in pooled], dim=1)
 
     def _tower_trains(self) -> bool:
         return self.training and torch.is_grad_enabled() and not self.vision.frozen
@@ -275,6 +287,131 @@ class DragonflyForConditionalGeneration(Folders, ExactBuffers, Generating, PreTr
             **kwargs,
         )
         return output.last_hidden_state, output.past_key_values
+
+    def prepare_inputs_for_generation(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Transformers' own; after the first step the cache knows the image."""
+        parent: Any = super()  # transformers types the self of its mixin as a protocol that no model of its own fits
+        inputs = parent.prepare_inputs_for_generation(*args, **kwargs)
+        cache = inputs.get("past_key_values")
+        if cache is not None and cache.get_seq_length() > 0:
+            inputs.update(dict.fromkeys(_FIRST_STEP_ONLY))
+        return inputs
+
+    def _expand_inputs_for_generation(
+        self,
+        expand_size: int = 1,
+        is_encoder_decoder: bool = False,
+        input_ids: torch.LongTensor | None = None,
+        **model_kwargs: Any,
+    ) -> tuple[torch.LongTensor, dict[str, Any]]:
+        """Rows once for every beam or answer, and the images of each row with it."""
+        images = {name: value for name in _OF_IMAGES if (value := model_kwargs.pop(name, None)) is not None}
+        if images and expand_size > 1 and input_ids is not None:
+            counts = (input_ids == self.config.image_token_id).sum(1) // self.layout.num_slots
+            of_rows = torch.arange(int(counts.sum()), device=input_ids.device).split(counts.tolist())
+            order = torch.cat([row for row in of_rows for _ in range(expand_size)])
+            images = {name: value[order.to(value.device)] for name, value in images.items()}
+        parent: Any = super()
+        expanded, model_kwargs = parent._expand_inputs_for_generation(
+            expand_size, is_encoder_decoder, input_ids, **model_kwargs
+        )
+        return expanded, model_kwargs | images
+
+    @classmethod
+    def from_released(
+        cls,
+        folder: str | Path,
+        *,
+        vision: str | Path | None = None,
+        version: str,
+        dtype: torch.dtype = torch.bfloat16,
+        device: torch.device | str = "cpu",
+    ) -> DragonflyForConditionalGeneration:
+        """A released checkpoint, from its own files and never the network; the peak of memory is the model.
+
+        Args:
+            folder: config, weights (safetensors or .bin, sharded or not) and tokenizer.json.
+            vision: folder or locally cached name of the tower's config; optional where `image_encoder/` is inside.
+            version: `v1` or `v2`; the checkpoint does not say.
+            dtype: of the weights.
+            device: where to put them.
+
+        Raises:
+            ValueError: a key is missing, left over or of another shape, or the tower's config was not found.
+        """
+        return io.load_released(cls, folder, vision=vision, version=version, dtype=dtype, device=device)
+
+    @classmethod
+    def from_backbones(
+        cls,
+        *,
+        vision: str | Path,
+        language: str | Path,
+        tokenizer: PreTrainedTokenizerBase,
+        zoom: Zoom,
+        image_size: int | None = None,
+        feature_layer: int = -2,
+        parts: Mapping[str, Any] | None = None,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+        seed: int = 0,
+    ) -> DragonflyForConditionalGeneration:
+        """A pretrained tower, a pretrained language model, and a fresh projector between them.
+
+        Args:
+            vision: folder of a CLIP or SigLIP (whole, or the tower alone), or `builtin`.
+            language: folder of a causal language model, a .gguf file, or `builtin`.
+            tokenizer: has the special tokens of `spec.tokens`; the language model is enlarged for added ones.
+            zoom: what is looked at.
+            image_size: side of a crop in pixels; None for what the tower was trained at.
+            feature_layer: index into the tower's hidden states.
+            parts: `vision_tower`, `zoom_selector` and `projector` of DragonflyConfig, where they are not built in.
+            dtype: of the weights.
+            device: where to put them.
+            seed: of everything that no file brings: the projector, and what the user's own parts have.
+
+        Raises:
+            ValueError: a part is not there, does not fit its config, or the tokenizer lacks a special token.
+        """
+        return io.from_backbones(
+            cls,
+            vision=vision,
+            language=language,
+            tokenizer=tokenizer,
+            zoom=zoom,
+            image_size=image_size,
+            feature_layer=feature_layer,
+            parts=parts or {},
+            dtype=dtype,
+            device=device,
+            seed=seed,
+        )
+
+    def save_released(self, folder: str | Path, max_shard_size: str = "5GB") -> None:
+        """Save as a folder that the released code loads: its key names, its config, the tower's unused layers too.
+
+        Raises:
+            ValueError: the zoom or a part is one that the released code does not know.
+        """
+        io.save_released(self, folder, max_shard_size)
+
+    def save_pretrained(self, save_directory: str | PathLike[str], *args: Any, **kwargs: Any) -> None:
+        """Transformers' own, and beside it the tower's unused layers, so that `save_released` stays possible."""
+        unused = io.unused_tensors(self) if self.unused_vision else {}
+        super().save_pretrained(save_directory, *args, **kwargs)
+        if unused:
+            self.unused_vision = io.save_unused(unused, Path(save_directory))
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | PathLike[str] | None, *model_args: Any, **kwargs: Any
+    ) -> Any:
+        """Transformers' own; notes where the tower's unused layers lie."""
+        loaded = super().from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        if pretrained_model_name_or_path is not None:
+            model.unused_vision = io.unused_beside(Path(pretrained_model_name_or_path))
+        return loaded
 
 
 AutoConfig.register(DragonflyConfig.model_type, DragonflyConfig)

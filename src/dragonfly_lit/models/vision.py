@@ -15,15 +15,59 @@ from dragonfly_lit.models.config import DragonflyConfig
 TOWERS = ("clip_vision_model", "siglip_vision_model")
 
 
-class VisionTower(nn.Module):
-    """A vision transformer without the layers and norms after the features that are used.
+class Tower(nn.Module):
+    """What a vision tower must be; derive your own from it, or from VisionTower.
 
-    Truncating gives `hidden_states[feature_layer]` bit for bit, keeps no other state, and leaves no
-    parameter that would never get a gradient. A frozen tower stays in eval mode.
+    The model calls `YourTower(config, **your_keys)`. Every crop must give `config.layout.features_per_crop` features:
+    the class token first where the layout has one, then the patches row by row. Pretrained weights are read into what
+    is called `tower`; everything else starts fresh. Lists of blocks (`nn.ModuleList`) are sharded, compiled and
+    checkpointed block by block. A frozen tower stays in eval mode.
+
+    Attributes:
+        width: length of a feature, which the projector takes in.
     """
+
+    width: int
 
     def __init__(self, config: DragonflyConfig) -> None:
         super().__init__()
+        self.width = config.vision_config.hidden_size
+        self.mean = tuple(config.image_mean)
+        self.std = tuple(config.image_std)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(self.parameters()).dtype
+
+    @property
+    def frozen(self) -> bool:
+        return not any(p.requires_grad for p in self.parameters())
+
+    def train(self, mode: bool = True) -> Tower:
+        """Switch to training mode, unless every weight is frozen."""
+        return super().train(mode and not self.frozen)
+
+    def normalise(self, pixels: UInt8[Tensor, "crops 3 side side"]) -> Float[Tensor, "crops 3 side side"]:
+        """Pixels in 0..255 to zero mean and unit deviation, computed in float32 or better, on their device."""
+        dtype = torch.promote_types(self.dtype, torch.float32)
+        scale, shift = _scale_and_shift(self.mean, self.std, pixels.device, dtype)
+        # In place on the copy that the cast makes; two more of them would cost more time than the arithmetic.
+        return pixels.to(dtype).mul_(scale).add_(shift)
+
+    def forward(self, pixels: UInt8[Tensor, "crops 3 side side"]) -> Float[Tensor, "crops features width"]:
+        """Features of every crop, class token first where the layout has one."""
+        raise NotImplementedError(f"{type(self).__name__} has no forward(pixels).")
+
+
+class VisionTower(Tower):
+    """A vision transformer without the layers and norms after the features that are used.
+
+    Truncating gives `hidden_states[feature_layer]` bit for bit, keeps no other state, and leaves no
+    parameter that would never get a gradient.
+    """
+
+    def __init__(self, config: DragonflyConfig) -> None:
+        super().__init__(config)
         if config.vision_config.model_type not in TOWERS:
             raise ValueError(
                 f"vision model_type={config.vision_config.model_type} is not a tower that Dragonfly can use. "
@@ -35,32 +79,11 @@ class VisionTower(nn.Module):
         truncated.vision_use_head = False
         self.tower = AutoModel.from_config(truncated)
         self.tower.post_layernorm = nn.Identity()
-        self.mean = tuple(config.image_mean)
-        self.std = tuple(config.image_std)
 
     @property
     def blocks(self) -> nn.ModuleList:
         """The transformer layers, for sharding and compiling one by one."""
         return self.tower.encoder.layers
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return next(self.parameters()).dtype
-
-    @property
-    def frozen(self) -> bool:
-        return not any(p.requires_grad for p in self.parameters())
-
-    def train(self, mode: bool = True) -> VisionTower:
-        """Switch to training mode, unless every weight is frozen."""
-        return super().train(mode and not self.frozen)
-
-    def normalise(self, pixels: UInt8[Tensor, "crops 3 side side"]) -> Float[Tensor, "crops 3 side side"]:
-        """Pixels in 0..255 to zero mean and unit deviation, computed in float32 or better, on their device."""
-        dtype = torch.promote_types(self.dtype, torch.float32)
-        scale, shift = _scale_and_shift(self.mean, self.std, pixels.device, dtype)
-        # In place on the copy that the cast makes; two more of them would cost more time than the arithmetic.
-        return pixels.to(dtype).mul_(scale).add_(shift)
 
     def forward(self, pixels: UInt8[Tensor, "crops 3 side side"]) -> Float[Tensor, "crops features width"]:
         """Features of every crop, class token first where the tower has one."""

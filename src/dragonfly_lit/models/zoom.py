@@ -101,8 +101,74 @@ def select_crops(scores: Tensor, regions: Tensor, zoom: Zoom) -> Int[Tensor, "im
     return preference.argsort(dim=-1)[:, : zoom.num_high_kept].sort(dim=-1).values
 
 
-class ZoomIn(nn.Module):
-    """Ranks the high crops of every image and keeps the best.
+class ZoomRule(nn.Module):
+    """Ranks the high crops of every image and keeps the best; derive your own from it and give it `scores`.
+
+    The model calls `YourRule(layout, width, **your_keys)`. How many crops are kept is the zoom's, so every image has
+    as many tokens. A rule with weights of its own trains through a straight-through gate on the kept crops.
+
+    Args:
+        layout: geometry of an image's tokens; `layout.zoom` is what is looked at.
+        width: of the language model, and of what `project` gives.
+    """
+
+    def __init__(self, layout: Layout, width: int) -> None:
+        super().__init__()
+        self.layout, self.width = layout, width
+
+    def scores(
+        self,
+        medium: Float[Tensor, "images medium features vision"],
+        high: Float[Tensor, "images high features vision"],
+        regions: Int[Tensor, "images high"],
+        project: Project,
+        question: tuple[Tensor, Tensor] | None = None,
+    ) -> Float[Tensor, "images high"]:
+        """Score of every high crop; the larger, the sooner it is kept.
+
+        Args:
+            medium: pooled features of the medium crops, without a graph.
+            high: pooled features of the high crops, without a graph.
+            regions: the medium crop under which each high crop competes.
+            project: vision width to language width, which is affine. Where the projector is not affine, the
+                features are projected already and this hands them through.
+            question: mean word embedding of each image's question, and its number of words; given with
+                `zoom.score=question` only.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no scores(medium, high, regions, project, question).")
+
+    def forward(
+        self,
+        medium: Float[Tensor, "images medium features vision"],
+        high: Float[Tensor, "images high features vision"],
+        project: Project,
+        grids: Int[Tensor, "images 2 2"] | None = None,
+        question: tuple[Tensor, Tensor] | None = None,
+    ) -> Ranking:
+        """Scores, regions and the kept crops. Gradients reach the rule's own weights only, never what is ranked."""
+        zoom = self.layout.zoom
+        regions = crop_regions(zoom, len(high), grids).to(high.device)
+        if question is not None:
+            question = (question[0].detach(), question[1])
+        learns = next(self.parameters(), None) is not None
+        with torch.set_grad_enabled(learns and torch.is_grad_enabled()):
+            scores = self.scores(medium.detach(), high.detach(), regions, _without_graph(project), question)
+        scores = scores.float()
+        selected = select_crops(scores.detach(), regions, zoom)
+        if not scores.requires_grad:
+            return Ranking(scores, regions, selected)
+        return Ranking(scores.detach(), regions, selected, self._gates(scores, regions, selected))
+
+    def _gates(self, scores: Tensor, regions: Tensor, selected: Tensor) -> Tensor:
+        same = rearrange(regions, "n h -> n h 1") == rearrange(regions, "n h -> n 1 h")
+        logits = scores / self.width**0.5
+        rivals = logits[:, None, :].expand(same.shape).masked_fill(~same, float("-inf"))
+        share = (logits - rivals.logsumexp(dim=-1)).exp().gather(1, selected)
+        return 1 + (share - share.detach())
+
+
+class ZoomIn(ZoomRule):
+    """The built-in rule: how much a high crop resembles its medium crop, or the question.
 
     `zoom.score` says against what a high crop is held: `pooled`, the dot product of the mean over its
     projected tokens with the mean over its medium crop's (the released rule); `max`, its best token with
@@ -111,9 +177,10 @@ class ZoomIn(nn.Module):
     """
 
     def __init__(self, layout: Layout, width: int) -> None:
-        super().__init__()
-        self.layout = layout
+        super().__init__(layout, width)
         self.query = nn.Linear(width, width, bias=False) if layout.zoom.learned else None
+        if self.query is not None:
+            nn.init.eye_(self.query.weight)
 
     def scores(
         self,
@@ -129,7 +196,7 @@ class ZoomIn(nn.Module):
             medium: pooled features of the medium crops.
             high: pooled features of the high crops.
             regions: the medium crop under which each high crop competes.
-            project: vision width to language width; affine, so a mean may come before it.
+            project: vision width to language width; affine, so a mean comes before it.
             question: mean word embedding of each image's question, and its number of words; an image
                 without a question is ranked against its medium crop.
         """
@@ -150,30 +217,6 @@ class ZoomIn(nn.Module):
             return torch.einsum("nhpd,nhd->nhp", project(high).float(), query).amax(dim=-1)
         return torch.einsum("nhd,nhd->nh", project(high.mean(dim=-2)).float(), query)
 
-    def forward(
-        self,
-        medium: Float[Tensor, "images medium features vision"],
-        high: Float[Tensor, "images high features vision"],
-        project: Project,
-        grids: Int[Tensor, "images 2 2"] | None = None,
-        question: tuple[Tensor, Tensor] | None = None,
-    ) -> Ranking:
-        """Scores, regions and the kept crops. Gradients reach the learned query only, never what is ranked."""
-        zoom = self.layout.zoom
-        regions = crop_regions(zoom, len(high), grids).to(high.device)
-        if question is not None:
-            question = (question[0].detach(), question[1])
-        with torch.set_grad_enabled(self.query is not None and torch.is_grad_enabled()):
-            scores = self.scores(medium.detach(), high.detach(), regions, lambda x: project(x).detach(), question)
-        selected = select_crops(scores.detach(), regions, zoom)
-        if not scores.requires_grad:
-            return Ranking(scores, regions, selected)
-        return Ranking(scores.detach(), regions, selected, self._gates(scores, regions, selected))
 
-    def _gates(self, scores: Tensor, regions: Tensor, selected: Tensor) -> Tensor:
-        assert self.query is not None
-        same = rearrange(regions, "n h -> n h 1") == rearrange(regions, "n h -> n 1 h")
-        logits = scores / self.query.weight.shape[-1] ** 0.5
-        rivals = logits[:, None, :].expand(same.shape).masked_fill(~same, float("-inf"))
-        share = (logits - rivals.logsumexp(dim=-1)).exp().gather(1, selected)
-        return 1 + (share - share.detach())
+def _without_graph(project: Project) -> Project:
+    return lambda features: project(features).detach()

@@ -116,7 +116,8 @@ class DragonflyProcessor(ProcessorMixin):
         """How many tokens an image takes."""
         return self.image_processor.layout
 
-    def __call__(
+    # Texts come first here, as in most of transformers' processors; the mixin's own order is another.
+    def __call__(  # pyright: ignore[reportIncompatibleMethodOverride]
         self,
         text: str | Sequence[str],
         images: Images | Sequence[Images] = None,

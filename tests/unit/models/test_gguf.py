@@ -38,7 +38,7 @@ def test_smollm2_answers_a_text_as_it_does_alone(tmp_path):
     assert "Paris" in tokenizer.decode(expected[0])
     del alone
     add_structural_tokens(tokenizer)
-    model = DragonflyForConditionalGeneration.from_parts(
+    model = DragonflyForConditionalGeneration.from_backbones(
         vision=tmp_path, language=file, tokenizer=tokenizer, zoom=Zoom(high_crops=8, top_k=1)
     )
     model.language.set_attn_implementation(choose_attention("auto", "cpu", torch.float32)[0])

@@ -106,7 +106,7 @@ def parts(tmp_path_factory):
 def assembled(parts, **options):
     folder, _, _ = parts
     options = {"vision": folder / "clip", "language": folder / "language"} | options
-    return DragonflyForConditionalGeneration.from_parts(tokenizer=tiny_tokenizer(), zoom=ZOOM, **options)
+    return DragonflyForConditionalGeneration.from_backbones(tokenizer=tiny_tokenizer(), zoom=ZOOM, **options)
 
 
 def test_fresh_models_hold_the_weights_of_their_parts(parts, tmp_path):
