@@ -246,3 +246,29 @@ def test_results_name_prompt_parser_versions_and_model(tmp_path, model):
 def test_a_setting_below_its_least_value_is_named():
     with pytest.raises(ValueError, match="batch_tokens=0: give at least 1"):
         replace(SETTINGS, batch_tokens=0)
+
+
+@pytest.fixture
+def scored(monkeypatch):
+    """Ids of the questions whose outputs are scored."""
+    seen: list[str] = []
+    real = ExactMatch.score
+
+    def spy(self, prediction, question):
+        seen.append(question.id)
+        return real(self, prediction, question)
+
+    monkeypatch.setattr(ExactMatch, "score", spy)
+    return seen
+
+
+def test_each_output_is_scored_once(tmp_path, model, scored):
+    everything = sorted(f"w{i}" for i in range(17))
+    go(tmp_path / "run", model)
+    assert sorted(scored) == everything
+    scored.clear()
+    go(tmp_path / "run", model)
+    assert sorted(scored) == everything, "what an earlier run generated is scored once by this one"
+    scored.clear()
+    score_predictions(Words(), tmp_path / "run/answers/words.jsonl", tmp_path / "alone", settings=SETTINGS)
+    assert sorted(scored) == everything
