@@ -1,7 +1,7 @@
-"""Answers a second of `evaluate.py` against asking one question after the other, same model, same questions, one run.
+"""Answers a second of `evaluate.py` against generating one after the other, same model, same questions, one run.
 
 The questions are mixed: several about one image, one about an image, and text alone, of many lengths, in file order.
-The straightforward way gives each to the processor and to `model.generate`. Both must say the same.
+The straightforward way gives each to the processor and to `model.generate`. Both must give the same answers.
 """
 
 from __future__ import annotations

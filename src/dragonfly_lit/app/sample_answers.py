@@ -1,4 +1,4 @@
-"""A few questions that a run answers along the way, with pictures of where the model looked."""
+"""A few questions that a run answers along the way, with pictures of the selected crops."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from dragonfly_lit.spec.layout import Grid, Grids
 from dragonfly_lit.spec.records import Record
 
 MAX_NEW_TOKENS = 32
-LOOKED_AT = 10
-"""Samples of each source that are looked at, a question asked, for one that has an image."""
+TRIED = 10
+"""Samples of each source that are tried for each question, until one has an image."""
 
 
 class SampleAnswers:
-    """Asks the same few questions each time it is called; see `training.logs.Answer`.
+    """Answers the same few questions each time it is called; see `training.logs.Answer`.
 
     Args:
         processor: of the model that trains.
-        mix: open sources; the first samples with one image are asked about, the next question of each in turn.
+        mix: open sources; the questions are of the first samples with one image, the next question of each in turn.
     """
 
     def __init__(self, processor: DragonflyProcessor, mix: Mix) -> None:
@@ -35,7 +35,7 @@ class SampleAnswers:
     def __call__(self, model: Any, folder: Path, count: int) -> None:
         """Writes `answers.jsonl` and a picture a question into `folder`."""
         records = self._records(count)
-        asked = [_exchange(record, number) for number, record in enumerate(records)]
+        exchanges = [_exchange(record, number) for number, record in enumerate(records)]
         requests = [
             GenerationRequest(
                 id=record.key,
@@ -44,13 +44,13 @@ class SampleAnswers:
                 max_new_tokens=MAX_NEW_TOKENS,
                 read_images=partial(tuple, record.images),
             )
-            for record, (question, _) in zip(records, asked, strict=True)
+            for record, (question, _) in zip(records, exchanges, strict=True)
         ]
         generator = BatchGenerator(model, self.processor)
         outputs = {output.id: output for batch in generator.answer(generator.plan(requests)) for output in batch}
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / "answers.jsonl").open("w") as file:
-            for record, (question, expected) in zip(records, asked, strict=True):
+            for record, (question, expected) in zip(records, exchanges, strict=True):
                 output = outputs[record.key]
                 line = {"id": record.key, "question": question, "answer": output.text, "expected": expected}
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
@@ -59,7 +59,7 @@ class SampleAnswers:
     def _records(self, count: int) -> list[Record]:
         found: list[Record] = []
         for source in self.mix.sources:
-            for index in range(min(len(source), LOOKED_AT * count)):
+            for index in range(min(len(source), TRIED * count)):
                 record = source.record(index, 0)
                 if len(found) < count and len(record.images) == 1 and record.turns[0].role == "user":
                     found.append(record)

@@ -21,7 +21,7 @@ from dragonfly_lit.models.flops import Trained, Work, step_flops
 def score(
     config: Config, run: Path, model: DragonflyForConditionalGeneration, device: torch.device | str
 ) -> dict[str, Any]:
-    """What the result of a run says of its model: cost of an image, and each benchmark's scores with intervals.
+    """What the result of a run holds of its model: cost of an image, and each benchmark's scores with intervals.
 
     Answers and the report lie in `run/evaluation/BENCHMARK`, as `evaluate.py` would leave them.
     """
@@ -37,7 +37,7 @@ def score(
     out = run / "evaluation" / benchmark.name
     processor, members = build_processor(config), benchmark.benchmarks
     results = run_benchmarks(members, model=moved, processor=processor, out=out, settings=settings)
-    if rank_zero_only.rank != 0:
+    if getattr(rank_zero_only, "rank", 0) != 0:
         return {}
     kept = ("headline", "scale", "num_questions", "scores", "intervals", "groups", "answers")
     scored: dict[str, dict[str, Any]] = {}
@@ -53,7 +53,7 @@ def score(
 
 
 def image_cost(model: DragonflyForConditionalGeneration) -> dict[str, int | float]:
-    """Tokens that an image takes, and GFLOPs of looking at it and reading it."""
+    """Tokens that an image takes, and GFLOPs of encoding and reading it."""
     tokens = model.layout.num_tokens
     work = Work(images=1, tokens=tokens, pairs=tokens * (tokens + 1) // 2, supervised=0)
     flops = step_flops(model.config, work, Trained(vision=False, projector=False, language=False))

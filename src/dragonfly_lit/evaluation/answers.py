@@ -24,19 +24,19 @@ log = logging.getLogger(__name__)
 
 ID_FIELDS = ("id", "question_id", "questionId")
 OUTPUT_FIELDS = ("output", "prediction", "text", "response", "answer")
-"""Names under which toolkits keep a question's id and a model's words, ours first."""
+"""Names under which toolkits keep a question's id and a model's output, ours first."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What was asked, what came, how it was read and what it earned.
+    """A prompt, the output, what was read out of it, and its scores.
 
     Attributes:
         key: digest of everything that determines the output.
         id: of the question.
         task: name of the benchmark.
-        prompt: words of the user's turn.
-        output: words of the model, without special tokens.
+        prompt: text of the user's turn.
+        output: text of the model, without special tokens.
         answer: what the official rule read out of them; None when nothing, or when a judge is still to read it.
         score: by the official rule; None until a judge has given one.
         lenient_answer: as `answer`, by the lenient rule.
@@ -68,7 +68,7 @@ def digest(value: Any) -> str:
 
 
 def answer_key(question: Question, *, prompt: str, images: Sequence[str], settings: Mapping, model: Mapping) -> str:
-    """The key of an answer: `images` are digests of their bytes, `settings` what generation was told."""
+    """The key of an answer: `images` are digests of their bytes, `settings` those of generation."""
     return digest([question.task, question.id, prompt, list(images), dict(settings), dict(model)])
 
 
@@ -137,7 +137,7 @@ def read(path: Path) -> dict[str, Answer]:
             answer = Answer(**{name: value for name, value in values.items() if name in _FIELDS})
         except (ValueError, TypeError, AttributeError) as error:
             if number == len(lines):  # no new line behind it: the process was killed while it wrote
-                log.warning("%s: line %d is torn and is asked again.", path.name, number)
+                log.warning("%s: line %d is torn and is generated again.", path.name, number)
                 break
             raise ValueError(
                 f"{path}: line {number} is not an answer ({error}). Move the file away to start afresh."

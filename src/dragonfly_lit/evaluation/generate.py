@@ -2,8 +2,8 @@
 
 A sequence is image tokens, then text, so all questions about the same images share a prefix. Its keys and values are
 computed once an image and repeated for the questions; their own words follow, padded between prefix and text. The
-mask and the positions make that equal to asking one by one. Batches are planned over all questions at once: neither the
-number of ranks nor a kill changes what is computed together.
+mask and the positions make that equal to answering one by one. Batches are planned over all questions at once: neither
+the number of ranks nor a kill changes what is computed together.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
 
@@ -36,7 +36,12 @@ class _Decoding:
     mask: Bool[Tensor, "rows tokens"]
     position: Int[Tensor, " rows"]
     rows: list[int]
-    outputs: list[list[int]] = field(default_factory=list)
+
+    @classmethod
+    def after(cls, output: Any, mask: Tensor, positions: Tensor) -> _Decoding:
+        """All rows, once the model has read the prompts."""
+        rows = list(range(len(mask)))
+        return cls(cache=output.past_key_values, mask=mask, position=positions[:, -1] + 1, rows=rows)
 
 
 class BatchGenerator:
@@ -152,10 +157,9 @@ class BatchGenerator:
     def answer_batch(self, batch: RequestBatch, crops: list[Crops]) -> list[GenerationOutput]:
         """The outputs of one batch, in its order."""
         start = self._start_by_question if self.by_question else self._start
-        logits, state, seen = start(batch, crops)
-        outputs = self._decode(batch, logits, state)
-        texts = self.tokenizer.batch_decode(outputs, skip_special_tokens=True)
-        zoom = self._zoom(crops, seen, len(batch.items[0].request.image_keys))
+        logits, state, prefix = start(batch, crops)
+        texts = self.tokenizer.batch_decode(self._decode(batch, logits, state), skip_special_tokens=True)
+        zoom = self._zoom(crops, prefix, len(batch.items[0].request.image_keys))
         return [
             GenerationOutput(id=item.request.id, text=text.strip(), zoom=zoom[group] if zoom else None)
             for item, text, group in zip(batch.items, texts, batch.owner, strict=True)
@@ -166,46 +170,31 @@ class BatchGenerator:
         texts = [item.text.ids for item in batch.items]
         num_shared = min(_num_common(texts), min(map(len, texts)) - 1)
         images = self.image_ids * len(batch.items[0].request.image_keys)
-        prefix = torch.tensor([images + texts[0][:num_shared]] * len(batch.leaders), device=self.model.device)
-        output = self.model(input_ids=prefix, use_cache=True, logits_to_keep=1, **self._pixels(crops))
-        cache = output.past_key_values
+        ids = torch.tensor([images + texts[0][:num_shared]] * len(batch.leaders), device=self.model.device)
+        prefix = self._forward(ids, **self._pixels(crops))
+        cache = prefix.past_key_values
         if len(batch.leaders) < len(texts):
             cache.batch_select_indices(torch.tensor(batch.owner, device=self.model.device))
-        ids, mask = self._pad_left([text[num_shared:] for text in texts])
-        positions = prefix.shape[1] + (mask.cumsum(1) - 1).clamp(min=0)
-        mask = torch.cat([mask.new_ones(len(texts), prefix.shape[1]), mask], dim=1)
-        step = self.model(
-            input_ids=ids,
-            attention_mask=mask.long(),
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        state = _Decoding(
-            cache=step.past_key_values, mask=mask, position=positions[:, -1] + 1, rows=list(range(len(texts)))
-        )
-        return step.logits[:, -1], state, output
+        rest, mask = self._pad_left([text[num_shared:] for text in texts])
+        positions = ids.shape[1] + (mask.cumsum(1) - 1).clamp(min=0)
+        mask = torch.cat([mask.new_ones(len(texts), ids.shape[1]), mask], dim=1)
+        output = self._forward(rest, mask, positions, past_key_values=cache)
+        return output.logits[:, -1], _Decoding.after(output, mask, positions), prefix
 
     def _start_by_question(self, batch: RequestBatch, crops: list[Crops]) -> tuple[Tensor, _Decoding, Any]:
-        """Everything at once: what is seen of an image depends on the question, so nothing is shared."""
+        """Everything at once: which crops are kept depends on the question, so nothing is shared."""
         images = self.image_ids * len(batch.items[0].request.image_keys)
         ids, mask = self._pad_left([images + item.text.ids for item in batch.items])
         question, _ = self._pad_left([[0] * len(images) + [int(q) for q in item.text.question] for item in batch.items])
         positions = (mask.cumsum(1) - 1).clamp(min=0)
-        output = self.model(
-            input_ids=ids,
-            attention_mask=mask.long(),
-            position_ids=positions,
-            question_mask=(question == 1) & mask,
-            use_cache=True,
-            logits_to_keep=1,
-            **self._pixels(crops),
-        )
-        state = _Decoding(
-            cache=output.past_key_values, mask=mask, position=positions[:, -1] + 1, rows=list(range(len(batch.items)))
-        )
-        return output.logits[:, -1], state, output
+        output = self._forward(ids, mask, positions, question_mask=(question == 1) & mask, **self._pixels(crops))
+        return output.logits[:, -1], _Decoding.after(output, mask, positions), output
+
+    def _forward(self, ids: Tensor, mask: Tensor | None = None, positions: Tensor | None = None, **more: Any) -> Any:
+        """One pass that keeps the cache and gives the last place's logits; without a mask nothing is padded."""
+        if mask is not None:
+            more |= {"attention_mask": mask.long(), "position_ids": positions}
+        return self.model(input_ids=ids, use_cache=True, logits_to_keep=1, **more)
 
     def _decode(self, batch: RequestBatch, logits: Float[Tensor, "rows words"], state: _Decoding) -> list[list[int]]:
         outputs: list[list[int]] = [[] for _ in batch.items]
@@ -229,14 +218,7 @@ class BatchGenerator:
                 state.mask, state.position, words = state.mask[keep], state.position[keep], words[keep]
                 state.rows = [state.rows[place] for place in going]
             state.mask = torch.cat([state.mask, state.mask.new_ones(len(going), 1)], dim=1)
-            step = self.model(
-                input_ids=words[:, None],
-                attention_mask=state.mask.long(),
-                position_ids=state.position[:, None],
-                past_key_values=state.cache,
-                use_cache=True,
-                logits_to_keep=1,
-            )
+            step = self._forward(words[:, None], state.mask, state.position[:, None], past_key_values=state.cache)
             state.cache, logits = step.past_key_values, step.logits[:, -1]
             state.position = state.position + 1
 
@@ -268,17 +250,17 @@ class BatchGenerator:
         return ids, torch.arange(width, device=self.model.device)[None] >= (width - lengths)[:, None]
 
     def _zoom(self, crops: list[Crops], output: Any, num_images: int) -> list[list[dict[str, Any]]]:
-        """Where the model looked, from the forward that saw the images; scores where crops were selected."""
+        """Of each image the crops that were kept, from the forward of the images; scores where crops were selected."""
         if not num_images:
             return []
-        seen: list[dict[str, Any]] = [
+        entries: list[dict[str, Any]] = [
             {"medium": list(crop.grids.medium), "high": list(crop.grids.high), "kept": None} for crop in crops
         ]
         if output.selected_crops is not None:
             rankings = zip(output.selected_crops.tolist(), output.crop_scores.tolist(), strict=True)
-            for one, (kept, scores) in zip(seen, rankings, strict=True):
-                one |= {"kept": kept, "scores": [round(score, 3) for score in scores]}
-        return [seen[start : start + num_images] for start in range(0, len(seen), num_images)]
+            for entry, (kept, scores) in zip(entries, rankings, strict=True):
+                entry |= {"kept": kept, "scores": [round(score, 3) for score in scores]}
+        return [entries[start : start + num_images] for start in range(0, len(entries), num_images)]
 
 
 def _num_common(texts: list[list[int]]) -> int:

@@ -1,4 +1,4 @@
-"""A judge for open answers: requests as JSON lines, scores read from a file or, by choice, asked of an endpoint.
+"""A judge for open answers: requests as JSON lines, scores read from a file or, by choice, requested from an endpoint.
 
 Nothing leaves the machine unless `base_url` is given. The built-in prompt has the scale of MM-Vet (0.0 to 1.0 in steps
 of a tenth) and examples of its own; for scores that can be compared with published ones give the
@@ -50,11 +50,11 @@ MAX_WAIT_S = 60.0
 
 @dataclass(frozen=True, kw_only=True)
 class Judge:
-    """Who scores open answers, and how he is asked.
+    """Who scores open answers, and how the requests are sent.
 
     Attributes:
         scores_file: JSON lines `{"id", "score"}` with scores from 0 to 1.
-        base_url: of an OpenAI-compatible endpoint, such as `http://localhost:8000/v1`; nobody is asked without one.
+        base_url: of an OpenAI-compatible endpoint, such as `http://localhost:8000/v1`; nothing is sent without one.
         model: name that the endpoint knows.
         template: a prompt with the fields {question}, {accepted} and {answer}, or the file of one; else the built-in.
         key_variable: environment variable of the endpoint's key, where it wants one.
@@ -83,7 +83,7 @@ class Judge:
     def scores(
         self, task: str, questions: Sequence[Question], answers: Sequence[Answer], folder: Path
     ) -> dict[str, float] | None:
-        """Writes the requests; the score of each question by id, or None when there is no judge.
+        """Writes the requests; the score of each question by id, or None without a judge.
 
         Raises:
             ValueError: the file of scores does not fit, or the endpoint failed for good.
@@ -95,8 +95,8 @@ class Judge:
         if self.scores_file is not None:
             return read_scores(Path(self.scores_file), task, {question.id for question in questions})
         if self.base_url is not None:
-            return self._ask_all(requests, folder / f"{task}.replies.jsonl")
-        log.warning("%s needs a judge: %s holds the requests; nobody was asked.", task, path)
+            return self._score_all(requests, folder / f"{task}.replies.jsonl")
+        log.warning("%s needs a judge: %s holds the requests; none was sent.", task, path)
         return None
 
     def request(self, task: str, question: Question, answer: Answer) -> dict[str, Any]:
@@ -127,21 +127,23 @@ class Judge:
             raise ValueError(f"judge.template lacks the field {{{missing[0]}}}.")
         return text
 
-    def _ask_all(self, requests: Sequence[Mapping[str, Any]], cache: Path) -> dict[str, float]:
-        """Scores of all requests; replies are kept as they come, so none is asked twice."""
+    def _score_all(self, requests: Sequence[Mapping[str, Any]], cache: Path) -> dict[str, float]:
+        """Scores of all requests; replies are kept as they come, so none is sent twice."""
         known = {row["key"]: row["reply"] for row in _lines(cache)}
         keys = {request["id"]: store.digest([self.model, request["prompt"]]) for request in requests}
         missing = list(
             {keys[request["id"]]: request for request in requests if keys[request["id"]] not in known}.items()
         )
         with ThreadPoolExecutor(self.parallel) as pool, open(cache, "a", encoding="utf-8") as file:
-            for (key, request), reply in zip(missing, pool.map(lambda item: self._ask(item[1]), missing), strict=True):
+            for (key, request), reply in zip(
+                missing, pool.map(lambda item: self._request_score(item[1]), missing), strict=True
+            ):
                 known[key] = reply
                 file.write(json.dumps({"key": key, "id": request["id"], "model": self.model, "reply": reply}) + "\n")
                 file.flush()
         return {request["id"]: parse_score(known[keys[request["id"]]]) or 0.0 for request in requests}
 
-    def _ask(self, request: Mapping[str, Any]) -> str:
+    def _request_score(self, request: Mapping[str, Any]) -> str:
         """The endpoint's reply that holds a score; the temperature rises with each reply that holds none."""
         reply, temperature = "", 0.0
         for attempt in range(self.retries + 1):
@@ -211,7 +213,7 @@ def read_scores(path: Path, task: str, ids: set[str]) -> dict[str, float]:
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of a cache; one torn by a kill is asked again."""
+    """The whole lines of a cache; one torn by a kill is requested again."""
     if not path.is_file():
         return []
     lines = path.read_text(encoding="utf-8").split("\n")

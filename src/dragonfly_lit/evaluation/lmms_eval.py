@@ -1,7 +1,7 @@
 """The model for users of lmms-eval: `python -m lmms_eval --model dragonfly_lit --model_args pretrained=FOLDER ...`.
 
-lmms-eval 0.7 finds the model through the entry point group `lmms_eval.models`. The package is imported when it asks,
-and never before: it is not a dependency of ours.
+lmms-eval 0.7 finds the model through the entry point group `lmms_eval.models`. The package is imported at that
+moment, never before: it is not a dependency of ours.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 BLOG = "together.ai/blog/dragonfly-v1, 2024-06-06"
@@ -28,9 +28,22 @@ class PublishedRow:
     note: str = ""
 
 
-def published_rows(source: str, metric: str, values: Mapping[str, float], note: str = "") -> tuple[PublishedRow, ...]:
-    """The rows of one column of a table: `values` by model."""
+GENERAL = (
+    "VILA",
+    "LLaVA-v1.5 (Vicuna-7B)",
+    "LLaVA-v1.6 (Mistral-7B)",
+    "Qwen-VL-chat",
+    "Dragonfly v1 (Llama-3-8B)",
+)
+"""The models of the blog post's table of general benchmarks."""
+
+
+def published_rows(
+    metric: str, values: Sequence[float | None], *, models: Sequence[str] = GENERAL, source: str = BLOG, note: str = ""
+) -> tuple[PublishedRow, ...]:
+    """One column of a published table; None where the source has no number for a model."""
     return tuple(
         PublishedRow(metric=metric, model=model, value=value, source=source, note=note)
-        for model, value in values.items()
+        for model, value in zip(models, values, strict=True)
+        if value is not None
     )

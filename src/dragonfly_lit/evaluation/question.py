@@ -39,7 +39,7 @@ class Question:
 
     @property
     def image_keys(self) -> tuple[str, ...]:
-        """Identity of each image: questions with equal keys look at the same images, so their prefix can be shared."""
+        """Identity of each image: questions with equal keys have the same images, so their prefix can be shared."""
         return tuple(_image_key(image) for image in self.images)
 
     def read_images(self) -> tuple[bytes, ...]:

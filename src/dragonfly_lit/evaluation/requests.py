@@ -1,4 +1,4 @@
-"""What is asked and what comes back: prompts with the identity of their images, batches of them, outputs."""
+"""Generation requests and outputs: prompts with the identity of their images, batches of them, generated texts."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class GenerationRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class GenerationOutput:
-    """The words that came, and where the model looked: one entry an image."""
+    """The generated text, and the crops that the zoom kept: one entry an image."""
 
     id: str
     text: str

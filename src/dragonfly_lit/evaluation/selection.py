@@ -1,4 +1,4 @@
-"""Selection recall: how often the high crop that holds the asked detail is among the kept ones."""
+"""Selection recall: how often the high crop that holds the detail in question is among the kept ones."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def found(box: Sequence[float] | None, side: float, zoom: Mapping[str, Any] | No
     """Whether the crop with the detail was kept, and how likely that is when as many crops are kept at random.
 
     Args:
-        box: of the asked detail; None where a question asks about no single one.
+        box: of the detail in question; None where a question is not about a single one.
         side: of the square canvas, in pixels.
         zoom: `high` (columns, rows) and `kept` (indices) of the image, as answers hold it.
 
@@ -60,8 +60,8 @@ def selection_recall(
     detail with the probability kept / all.
 
     Args:
-        questions: with the `box` of the asked detail and the `side` of the canvas, in pixels.
-        answers: one a question, in any order, with where the model looked.
+        questions: with the `box` of the detail in question and the `side` of the canvas, in pixels.
+        answers: one a question, in any order, with the crops that the zoom kept.
         resamples: of the bootstrap over images.
         seed: of the bootstrap.
 

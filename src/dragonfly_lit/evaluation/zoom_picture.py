@@ -1,4 +1,4 @@
-"""A picture of where a model looked: the grids over the image, the score of every high crop, the kept ones bright."""
+"""A picture of the crops of an image: the grids over it, the score of every high crop, the kept ones bright."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ def test_without_a_judge_the_requests_are_written_and_nobody_is_asked(tmp_path, 
     rows = [json.loads(line) for line in (tmp_path / "mm_vet.requests.jsonl").read_text().splitlines()]
     assert [row["id"] for row in rows] == [q.id for q in QUESTIONS]
     assert rows[2]["prompt"].endswith("What is 2? | a cup <AND> a book | A cup 2. | ")
-    assert "nobody was asked" in caplog.text
+    assert "none was sent" in caplog.text
 
 
 def test_a_file_of_scores_is_taken(tmp_path):

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from dragonfly_lit.evaluation.study.cells import Cell, Study
-from dragonfly_lit.evaluation.study.gallery import Look
+from dragonfly_lit.evaluation.study.gallery import Example
 from dragonfly_lit.evaluation.study.page import page
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -28,11 +28,11 @@ def written(tmp_path_factory):
     study = Study(folder=folder, cells=(*cells, Cell(name="cell=c", title="c", parts=("levels",))), benchmark="probes")
     picture = BytesIO()
     Image.new("RGB", (64, 64), (9, 99, 99)).save(picture, "JPEG")
-    looks = [
-        Look(
+    examples = [
+        Example(
             id=f"q{i}",
             size=("02%", "25%")[i % 2],
-            looked="b",
+            cell="b",
             question=f"what {i}?",
             expected="red",
             answers=(("a", NASTY, False), ("b", "red", True)),
@@ -44,7 +44,7 @@ def written(tmp_path_factory):
     box = "<rect width='90' height='60'/>"
     curve.write_text(f"<svg xmlns='http://www.w3.org/2000/svg' width='90' height='60'>{box}</svg>")
     path = folder / "study.html"
-    path.write_text(page(study, {"levels": [curve]}, looks, small_at_most=0.09, note="Some."))
+    path.write_text(page(study, {"levels": [curve]}, examples, small_at_most=0.09, note="Some."))
     return path
 
 

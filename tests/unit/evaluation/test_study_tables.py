@@ -98,10 +98,10 @@ def test_cells_that_did_not_run_or_finish_say_so(folder):
 def test_only_intervals_that_do_not_overlap_are_called_a_difference(folder):
     write_job(folder, "low_low", 0, 0.9)
     found = read_study(folder)
-    said = findings(found, found.parts["levels"], 0.09)
-    assert said[0].startswith("low + medium is not told apart from low on details up to 9% of the side")
-    assert said[1].startswith("low + medium + high is better than low + medium")
-    assert any("Selection recall of low + medium + high beats a random choice" in sentence for sentence in said)
+    sentences = findings(found, found.parts["levels"], 0.09)
+    assert sentences[0].startswith("low + medium is not told apart from low on details up to 9% of the side")
+    assert sentences[1].startswith("low + medium + high is better than low + medium")
+    assert any("Selection recall of low + medium + high beats a random choice" in sentence for sentence in sentences)
 
 
 def test_the_command_writes_tables_curves_and_a_page_of_one_file(folder, capsys):

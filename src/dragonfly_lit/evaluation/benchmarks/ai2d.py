@@ -10,7 +10,7 @@ from dragonfly_lit.evaluation.benchmarks.base import Benchmark, Question
 from dragonfly_lit.evaluation.benchmarks.tables import image_of, letter_of, parquet_files
 from dragonfly_lit.evaluation.metrics.choice import MultipleChoice
 from dragonfly_lit.evaluation.prompts import LETTER, Template
-from dragonfly_lit.evaluation.published import BLOG, published_rows
+from dragonfly_lit.evaluation.published import published_rows
 
 
 class AI2D(Benchmark):
@@ -31,16 +31,7 @@ class AI2D(Benchmark):
     prompts: ClassVar = dict.fromkeys(
         ("llava", "lmms_eval", "released"), Template(text=f"{{question}}\n{{options}}{LETTER}")
     )
-    published = published_rows(
-        BLOG,
-        "accuracy",
-        {
-            "LLaVA-v1.5 (Vicuna-7B)": 54.8,
-            "LLaVA-v1.6 (Mistral-7B)": 60.8,
-            "Qwen-VL-chat": 52.3,
-            "Dragonfly v1 (Llama-3-8B)": 63.6,
-        },
-    )
+    published = published_rows("accuracy", (None, 54.8, 60.8, 52.3, 63.6))
 
     def read(self, folder: Path) -> Iterable[Question]:
         """Parquet of lmms-lab/ai2d (or of Efficient-Large-Model/ai2d-no-mask), else AI2's own release."""

@@ -26,8 +26,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Benchmark(Reader, ABC):
-    """One benchmark with its options. All that there is to say about it is in its class; `name`, `metric_type` and
-    `read` are enough.
+    """One benchmark with its options. Its class holds everything about it; `name`, `metric_type` and `read` are enough.
 
     Attributes:
         split: the split to read, one of `splits`.
@@ -106,7 +105,7 @@ class Benchmark(Reader, ABC):
         """The questions, checked.
 
         Raises:
-            ValueError: a file is missing (says what was expected), an id appears twice, an image or answer is missing.
+            ValueError: a file is missing (names what was expected), an id appears twice, an image or answer is missing.
         """
         questions = list(islice(self.read(self.locate(data_root)), self.limit))
         check_questions(self.name, questions)
@@ -115,7 +114,7 @@ class Benchmark(Reader, ABC):
         return questions
 
     def count_note(self, num_questions: int) -> str | None:
-        """What to tell the reader when the set is not the published one, else None."""
+        """A note for the reader when the set is not the published one, else None."""
         known = self.counts.get(self.split, ())
         if self.limit is not None or not known or num_questions in known:
             return None

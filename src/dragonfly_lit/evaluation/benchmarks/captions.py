@@ -16,7 +16,7 @@ from dragonfly_lit.evaluation.published import BLOG, PublishedRow
 
 MODELS = ("BiomedGPT", "best published before", "Dragonfly-Med v1")
 METRICS = {"rouge_l": "", "meteor_nltk": "the source does not say which METEOR it computed", "cider_d": ""}
-"""With what keeps a number from being comparable."""
+"""Each with what keeps its numbers from being comparable."""
 
 
 def _rows(*values: tuple[float, float, float]) -> tuple[PublishedRow, ...]:

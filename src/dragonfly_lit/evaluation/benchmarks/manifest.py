@@ -50,7 +50,7 @@ class Manifest(Benchmark):
     A row has `question`; `image` or `images` (paths beside the file; in parquet the images themselves will do);
     `answer` or `answers`; and may have `id`, `choices`, `category`, `split`, `hint` and `answer_type` (open or closed).
     The answer of a multiple-choice question is a letter, a number from 0, or the choice itself. For `vqa_accuracy` one
-    answer stands for ten people who agree.
+    answer counts as ten people who agree.
 
     Attributes:
         name: of the set, in the results.
@@ -84,7 +84,7 @@ class Manifest(Benchmark):
         return self.metric_name
 
     def locate(self, data_root: str | Path) -> Path:
-        """The manifest; a relative path is looked for in the working folder, then below `data_root`."""
+        """The manifest; a relative path is searched in the working folder, then below `data_root`."""
         path = Path(self.manifest)
         found = next((p for p in (path, Path(data_root) / path) if p.is_file()), None)
         if found is None:

@@ -14,19 +14,18 @@ from dragonfly_lit.evaluation.metrics.medical import MedicalVQA
 from dragonfly_lit.evaluation.published import ABSTRACT, BLOG, PublishedRow, published_rows
 from dragonfly_lit.spec.medical_vqa import answer_type, vqa_rad_split
 
-CLOSED = "closed_accuracy_llava_med", "the source does not say how a closed answer is read"
-OPEN = "open_f1_squad", "the source does not publish the normalisation of its token F1"
 MODELS = ("LLaVA-Med", "Med-Gemini", "best published before", "Dragonfly-Med v1")
+V2 = ("Dragonfly-Med v2",)
 
 
-def _rows(measure: tuple[str, str], *values: float | None) -> tuple[PublishedRow, ...]:
-    """The blog post's numbers of `MODELS` in one metric; None where it has none."""
-    known = {model: value for model, value in zip(MODELS, values, strict=True) if value is not None}
-    return published_rows(BLOG, measure[0], known, measure[1])
+def _closed(*values: float | None, models: Sequence[str] = MODELS, source: str = BLOG) -> tuple[PublishedRow, ...]:
+    note = "the source does not say how a closed answer is read"
+    return published_rows("closed_accuracy_llava_med", values, models=models, source=source, note=note)
 
 
-def _second_version(measure: tuple[str, str], value: float) -> tuple[PublishedRow, ...]:
-    return published_rows(ABSTRACT, measure[0], {"Dragonfly-Med v2": value}, measure[1])
+def _open(*values: float | None, models: Sequence[str] = MODELS, source: str = BLOG) -> tuple[PublishedRow, ...]:
+    note = "the source does not publish the normalisation of its token F1"
+    return published_rows("open_f1_squad", values, models=models, source=source, note=note)
 
 
 class MedicalBenchmark(Benchmark):
@@ -68,7 +67,7 @@ class VQARAD(MedicalBenchmark):
     )
     splits = ("test", "train")
     counts: ClassVar = {"test": (451,), "train": (1793, 1797)}
-    published = _rows(CLOSED, 84.2, 69.7, 87.1, 77.4) + _rows(OPEN, None, 50.1, 62.1, 59.6)
+    published = _closed(84.2, 69.7, 87.1, 77.4) + _open(None, 50.1, 62.1, 59.6)
 
     def read(self, folder: Path) -> Iterable[Question]:
         """Parquet, which has no answer type, else the original release."""
@@ -99,7 +98,7 @@ class SLAKE(MedicalBenchmark):
     splits = ("test", "validation", "train")
     counts: ClassVar = {"test": (1061,), "validation": (1053,), "train": (4919,)}
     published = (
-        _rows(CLOSED, 83.2, 84.8, 91.6, 90.4) + _rows(OPEN, None, 75.8, 89.3, 88.8) + _second_version(CLOSED, 91.6)
+        _closed(83.2, 84.8, 91.6, 90.4) + _open(None, 75.8, 89.3, 88.8) + _closed(91.6, models=V2, source=ABSTRACT)
     )
 
     language: str = "en"
@@ -145,7 +144,7 @@ class PathVQA(MedicalBenchmark):
     splits = ("test", "validation", "train")
     counts: ClassVar = {"test": (6719, 6761), "validation": (6259, 6279), "train": (19654, 19755)}
     published = (
-        _rows(CLOSED, 91.7, 83.3, 91.7, 92.3) + _rows(OPEN, None, 58.7, 62.7, 67.6) + _second_version(OPEN, 67.1)
+        _closed(91.7, 83.3, 91.7, 92.3) + _open(None, 58.7, 62.7, 67.6) + _open(67.1, models=V2, source=ABSTRACT)
     )
 
     def read(self, folder: Path) -> Iterable[Question]:

@@ -14,7 +14,7 @@ from dragonfly_lit.evaluation.benchmarks.tables import check_images, image_of, p
 from dragonfly_lit.evaluation.metrics import choice
 from dragonfly_lit.evaluation.parsers import LETTERS
 from dragonfly_lit.evaluation.prompts import LETTER, SHORT, Template
-from dragonfly_lit.evaluation.published import BLOG, published_rows
+from dragonfly_lit.evaluation.published import published_rows
 
 DOMAINS = {
     "Art and Design": ("Art", "Art_Theory", "Design", "Music"),
@@ -62,17 +62,7 @@ class MMMU(Benchmark):
         "lmms_eval": Template(text=f"{{question}}\n{{options}}\n{LETTER}", open=f"{{question}}\n\n{SHORT}"),
         "released": Template(text=f"{{question}}\n{{options}}{LETTER}", open="{question}"),
     }
-    published = published_rows(
-        BLOG,
-        "accuracy",
-        {
-            "VILA": 34.9,
-            "LLaVA-v1.5 (Vicuna-7B)": 35.3,
-            "LLaVA-v1.6 (Mistral-7B)": 33.4,
-            "Qwen-VL-chat": 35.9,
-            "Dragonfly v1 (Llama-3-8B)": 37.8,
-        },
-    )
+    published = published_rows("accuracy", (34.9, 35.3, 33.4, 35.9, 37.8))
 
     split: str = "validation"
     max_new_tokens: int = 128

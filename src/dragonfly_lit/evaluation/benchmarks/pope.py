@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from dragonfly_lit.evaluation.benchmarks.base import Benchmark, Question
 from dragonfly_lit.evaluation.benchmarks.tables import first_existing, image_of, one, parquet_files
 from dragonfly_lit.evaluation.metrics import yes_no
-from dragonfly_lit.evaluation.published import BLOG, published_rows
+from dragonfly_lit.evaluation.published import published_rows
 
 CATEGORIES = ("random", "popular", "adversarial")
 
@@ -40,15 +40,7 @@ class POPE(Benchmark):
     metric_type = yes_no.POPE
     parser = "POPE: no if No, not or no is a word of the first sentence, else yes"
     published = published_rows(
-        BLOG,
-        "f1",
-        {
-            "VILA": 85.5,
-            "LLaVA-v1.5 (Vicuna-7B)": 85.9,
-            "LLaVA-v1.6 (Mistral-7B)": 86.7,
-            "Dragonfly v1 (Llama-3-8B)": 91.2,
-        },
-        "the source does not name its metric; F1 is inferred",
+        "f1", (85.5, 85.9, 86.7, None, 91.2), note="the source does not name its metric; F1 is inferred"
     )
 
     def read(self, folder: Path) -> Iterable[Question]:

@@ -28,7 +28,7 @@ class Reader:
         return f" `python -m data_prep benchmark {self.name}` says where the data comes from." if ours else ""
 
     def missing(self, folder: Path, what: str) -> ValueError:
-        """The error for a file that is not there: what was looked for, and the layouts."""
+        """The error for a file that is not there: what was expected, and the layouts."""
         return ValueError(f"{self.name}: {folder} has no {what}. Expected {self.expects}.{self.origin_hint}")
 
     def read_json(self, folder: Path, *names: str) -> Any:

@@ -127,7 +127,7 @@ class Captions(QuestionMetric):
         self.cider = CiderD(self.references)
 
     def score(self, prediction: str, question: Question) -> Score:
-        """The caption's own scores; the score that stands for it is ROUGE-L."""
+        """The caption's own scores; ROUGE-L is the score of the question."""
         row = self.rows[question.id]
         words, references = caption_words(prediction), self.references[row]
         text = " ".join(words)

@@ -42,7 +42,7 @@ def closed_answer(prediction: str, answer: str) -> str | None:
 
 
 def token_scores_llava_med(prediction: str, answer: str) -> tuple[float, float, float]:
-    """F1, precision and recall as LLaVA-Med and Path-VQA count them: a hit counts as often as it is said."""
+    """F1, precision and recall as LLaVA-Med and Path-VQA count them: a hit counts as often as it is predicted."""
     guess, gold = (
         Counter(normalise_llava_med(normalise_llava_med(text.lower())).split()) for text in (prediction, answer)
     )

@@ -13,7 +13,7 @@ from dragonfly_lit.evaluation.question import Question
 
 
 def exact_match(prediction: str, answer: str) -> bool:
-    """LLaVA's rule for GQA: full stops at the end dropped, lower case, then equal to the answer as it stands."""
+    """LLaVA's rule for GQA: full stops at the end dropped, lower case, then equal to the answer as it is."""
     return prediction.rstrip(".").lower() == answer
 
 

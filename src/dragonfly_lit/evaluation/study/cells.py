@@ -134,7 +134,7 @@ class Study:
 
     @property
     def parts(self) -> dict[str, list[Cell]]:
-        """The comparisons with several cells; what is in none of them stands under `cells`."""
+        """The comparisons with several cells; what is in none of them is under `cells`."""
         parts: dict[str, list[Cell]] = {}
         for cell in self.cells:
             for part in cell.parts:

@@ -39,10 +39,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     questions = questions_of(study)
     by_chance = chance(questions)
     curves = draw_curves(study, out, chance=by_chance)
-    looks, note = gallery(study, questions, per_size=args.images)
+    examples, note = gallery(study, questions, per_size=args.images)
     text = markdown(study, args.small, chance=by_chance)
     atomic.write(out / "study.md", text)
-    atomic.write(out / "study.html", page(study, curves, looks, small_at_most=args.small, note=note, chance=by_chance))
+    atomic.write(
+        out / "study.html", page(study, curves, examples, small_at_most=args.small, note=note, chance=by_chance)
+    )
     Console().print(Markdown(text))
     print(f"study.md, study.html and {sum(map(len, curves.values()))} curves are in {out}")
     return 0

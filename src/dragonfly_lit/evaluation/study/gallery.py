@@ -1,4 +1,4 @@
-"""Pictures of where the models of a study looked: the first test images of each size, not chosen ones."""
+"""Pictures of the crops that the models of a study selected: the first test images of each size, not chosen ones."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ DETAIL = (230, 0, 120)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Look:
-    """One card of the gallery.
+class Example:
+    """One example of the gallery.
 
     Attributes:
         id: of the question.
         size: of the detail, as `Study.sizes` has it.
-        looked: title of the cell whose selection is drawn.
+        cell: title of the cell whose selection is drawn.
         question: its words.
         expected: the right answer.
         answers: title, answer and whether it is right, for each cell.
@@ -38,22 +38,22 @@ class Look:
 
     id: str
     size: str
-    looked: str
+    cell: str
     question: str
     expected: str
     answers: tuple[tuple[str, str, bool], ...]
     picture: bytes
 
 
-def gallery(study: Study, questions: Sequence[Question], *, per_size: int = 2) -> tuple[list[Look], str]:
-    """The cards, and what to say about them; without any where the questions or the answers are gone."""
+def gallery(study: Study, questions: Sequence[Question], *, per_size: int = 2) -> tuple[list[Example], str]:
+    """The examples, and a note about them; without any where the questions or the answers are gone."""
     selecting = [c for c in study.cells if c.selection(study.benchmark, "recall") is not None]
     if not selecting:
         return [], "No finished cell selects crops, so there is nothing to show."
     if not questions:
         return [], "The questions are no longer where the sweep read them, so there is nothing to show."
     answers = {cell.name: _answers(study, cell) for cell in study.cells if cell.results}
-    looks = []
+    examples = []
     for size in study.sizes:
         images: dict[str, Question] = {}
         for question in questions:
@@ -63,27 +63,30 @@ def gallery(study: Study, questions: Sequence[Question], *, per_size: int = 2) -
             cell = selecting[number % len(selecting)]
             answer = answers[cell.name].get(question.id)
             if answer is not None and answer.zoom:
-                looks.append(_look(study, question, cell, answer, answers))
+                examples.append(_example(study, question, cell, answer, answers))
     note = (
-        f"The first {per_size} test images of each size, seen by the first finished seed. Blue lines part the medium "
-        "crops, bright crops are the selected high ones, each with its score, and the asked detail is outlined in pink."
+        f"The first {per_size} test images of each size, as the first finished seed saw them. Blue lines part the "
+        "medium crops, bright crops are the selected high ones, each with its score, and the detail in question is "
+        "outlined in pink."
     )
-    return looks, note
+    return examples, note
 
 
-def _look(study: Study, question: Question, cell: Cell, answer: Answer, answers: dict[str, dict[str, Answer]]) -> Look:
-    said = []
+def _example(
+    study: Study, question: Question, cell: Cell, answer: Answer, answers: dict[str, dict[str, Answer]]
+) -> Example:
+    outputs = []
     for other in study.cells:
         given = answers.get(other.name, {}).get(question.id)
         if given is not None:
-            said.append((other.title, given.output, bool(given.score)))
-    return Look(
+            outputs.append((other.title, given.output, bool(given.score)))
+    return Example(
         id=question.id,
         size=question.split,
-        looked=cell.title,
+        cell=cell.title,
         question=question.text,
         expected=question.references[0],
-        answers=tuple(said),
+        answers=tuple(outputs),
         picture=_picture(question, (answer.zoom or [{}])[0]),
     )
 

@@ -1,4 +1,4 @@
-"""The page `study.html`: one file without any other, with tables, curves, and pictures of where the models looked."""
+"""The page `study.html`: one file without any other, with tables, curves, and pictures of the selected crops."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from string import Template
 
 from dragonfly_lit.evaluation.html import read_asset
 from dragonfly_lit.evaluation.study.cells import Study
-from dragonfly_lit.evaluation.study.gallery import Look
+from dragonfly_lit.evaluation.study.gallery import Example
 from dragonfly_lit.evaluation.study.tables import breakdown, columns, explanation, findings, row
 
 
 def page(
     study: Study,
     curves: Mapping[str, Sequence[Path]],
-    looks: Sequence[Look],
+    examples: Sequence[Example],
     *,
     small_at_most: float,
     note: str,
@@ -28,12 +28,12 @@ def page(
     Args:
         study: what was measured.
         curves: the files of each part; SVG files are put into the page.
-        looks: of the gallery.
+        examples: of the gallery.
         small_at_most: up to which share of the side a detail counts as small.
-        note: what to say about the gallery.
+        note: about the gallery.
         chance: accuracy of the best constant answers, where it is known.
     """
-    sizes = list(dict.fromkeys(look.size for look in looks))
+    sizes = list(dict.fromkeys(example.size for example in examples))
     missing = [cell for cell in study.cells if not cell.results]
     return Template(read_asset("study/study_page.html")).substitute(
         style=read_asset("page.css"),
@@ -41,11 +41,11 @@ def page(
         lead=escape(explanation(study, chance)),
         parts="\n".join(_part(study, part, curves.get(part, ()), small_at_most) for part in study.parts),
         gallery_lead=escape(note),
-        filter_hidden="" if looks else "hidden",
+        filter_hidden="" if examples else "hidden",
         sizes="".join(
             f'<option value="{escape(size)}">{escape(size.lstrip("0"))} of the side</option>' for size in sizes
         ),
-        cards="".join(map(_card, looks)),
+        cards="".join(map(_card, examples)),
         footer=escape(
             f"{len(study.cells)} cells, of which {len(missing)} did not run or finish"
             + (f": {', '.join(f'{cell.title} ({cell.state})' for cell in missing)}." if missing else ".")
@@ -55,14 +55,14 @@ def page(
 
 def _part(study: Study, part: str, curves: Sequence[Path], small_at_most: float) -> str:
     cells = study.parts[part]
-    says = "".join(f"<li>{escape(sentence)}</li>" for sentence in findings(study, cells, small_at_most))
+    sentences = "".join(f"<li>{escape(sentence)}</li>" for sentence in findings(study, cells, small_at_most))
     pictures = "".join(_picture(path) for path in curves if path.suffix == ".svg")
     heads = ("cell", *(f"size {size.lstrip('0')}" for size in study.sizes), *study.kinds)
     rows = [row(study, cell, small_at_most) for cell in cells]
     broken_down = [breakdown(study, cell) for cell in cells if cell.results]
     return (
         f'<section id="{escape(part)}"><h2>{escape(part.capitalize())}</h2>'
-        f'<div class="panel">{_table(columns(small_at_most), rows)}</div><ul class="says">{says}</ul>'
+        f'<div class="panel">{_table(columns(small_at_most), rows)}</div><ul class="findings">{sentences}</ul>'
         f'<div class="curves">{pictures}</div>'
         f'<div class="panel">{_table(heads, broken_down)}</div></section>'
     )
@@ -85,16 +85,17 @@ def _picture(svg: Path) -> str:
     return f'<img alt="{escape(svg.stem.replace("_", " "))}" src="data:image/svg+xml;base64,{encoded}">'
 
 
-def _card(look: Look) -> str:
-    said = "".join(
+def _card(example: Example) -> str:
+    answers = "".join(
         f"<dt>{escape(title)}</dt>"
         f'<dd><span class="{"right" if right else "wrong"}">{escape(answer or "(nothing)")}</span></dd>'
-        for title, answer, right in look.answers
+        for title, answer, right in example.answers
     )
-    encoded = base64.b64encode(look.picture).decode()
+    encoded = base64.b64encode(example.picture).decode()
+    size = escape(example.size.lstrip("0"))
+    tags = f"{escape(example.id)} · detail of {size} of the side · crops of {escape(example.cell)}"
     return (
-        f'<article class="card" data-size="{escape(look.size)}"><img alt="crops of {escape(look.id)}" loading="lazy" '
-        f'src="data:image/jpeg;base64,{encoded}"><div class="body"><div class="tags">{escape(look.id)} · detail of '
-        f"{escape(look.size.lstrip('0'))} of the side · looked at by {escape(look.looked)}</div>"
-        f"<p>{escape(look.question)} <span>{escape(look.expected)}</span></p><dl>{said}</dl></div></article>"
+        f'<article class="card" data-size="{escape(example.size)}"><img alt="crops of {escape(example.id)}" '
+        f'loading="lazy" src="data:image/jpeg;base64,{encoded}"><div class="body"><div class="tags">{tags}</div>'
+        f"<p>{escape(example.question)} <span>{escape(example.expected)}</span></p><dl>{answers}</dl></div></article>"
     )

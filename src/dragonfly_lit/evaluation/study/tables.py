@@ -1,4 +1,4 @@
-"""The tables of a study, and what its intervals allow to say."""
+"""The tables of a study, and what its intervals show."""
 
 from __future__ import annotations
 
