@@ -233,7 +233,7 @@ def test_links_devices_and_compressed_tars_are_refused(tmp_path):
         link = tarfile.TarInfo("a.jpg")
         link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
         tar.addfile(link)
-    with pytest.raises(ValueError, match="no regular file"):
+    with pytest.raises(ValueError, match="is not a regular file"):
         open_dataset(folder_of(tmp_path / "link", out.getvalue()))
     with pytest.raises(ValueError, match="compressed"):
         open_dataset(folder_of(tmp_path / "gz", gzip.compress(tar_of(GOOD[0]))))
