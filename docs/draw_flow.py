@@ -61,7 +61,7 @@ def main() -> None:
     grids, kept = layout.grids(*image.size), selected_by_tiny(image)
     page = Image.new("RGB", (WIDTH, HEIGHT), PAPER)
     draw = ImageDraw.Draw(page)
-    title, text = (ImageFont.load_default(size=size) for size in (24, 18))
+    title, text = (ImageFont.load_default(size=size) for size in (30, 25))
     levels = {"low": (Grid(1, 1), None), "medium": (grids.medium, None), "high": (grids.high, kept)}
     slots = {"low": 1, "medium": layout.zoom.num_medium, "high": layout.zoom.num_high_kept}
     said = {
@@ -69,12 +69,12 @@ def main() -> None:
         "medium": f"{grids.medium.num_crops} crops",
         "high": f"{grids.high.num_crops} crops, {len(kept)} kept",
     }
-    draw.text((30, 30), f"an image, {image.width} x {image.height}", fill=INK, font=title)
+    draw.text((30, 12), f"an image, {image.width} x {image.height}", fill=INK, font=title)
     page.paste(image.resize((PANEL, round(PANEL * image.height / image.width)), Image.Resampling.LANCZOS), (30, 90))
     for number, (name, (grid, chosen)) in enumerate(levels.items()):
         x = 420 + number * 400
-        draw.text((x, 30), name, fill=COLOURS[name], font=title)
-        draw.text((x, 62), said[name], fill=SOFT, font=text)
+        draw.text((x, 12), name, fill=COLOURS[name], font=title)
+        draw.text((x, 50), said[name], fill=SOFT, font=text)
         page.paste(panel(image, grid, chosen, COLOURS[name]), (x - 4, 88))
         draw.text((x - 46, 175), ">" if number == 0 else "+", fill=SOFT, font=title)
     per_crop = layout.features_per_crop + 1
@@ -86,13 +86,13 @@ def main() -> None:
             draw.rectangle((round(x), top, round(x + unit) - 4, top + 56), fill=COLOURS[name])
             x += unit
         left = round(x - count * unit)
-        draw.text((left, top + 66), f"{name} {count * per_crop}", fill=COLOURS[name], font=text)
+        draw.text((left, top + 62), f"{name}\n{count * per_crop}", fill=COLOURS[name], font=text)
     draw.rectangle((round(x) + 4, top, WIDTH - 30, top + 56), outline=SOFT, width=2)
-    draw.text((round(x) + 18, top + 17), "question", fill=INK, font=text)
-    draw.text((WIDTH - 190, top + 17), "answer", fill=INK, font=text)
-    draw.text((round(x) + 4, top + 66), "text tokens", fill=SOFT, font=text)
+    draw.text((round(x) + 18, top + 13), "question", fill=INK, font=text)
+    draw.text((WIDTH - 190, top + 13), "answer", fill=INK, font=text)
+    draw.text((round(x) + 4, top + 62), "text tokens", fill=SOFT, font=text)
     note = "Under each medium crop the three high crops that resemble it most are kept; here model=tiny chooses."
-    draw.text((30, 572), note, fill=SOFT, font=text)
+    draw.text((30, 590), note, fill=SOFT, font=text)
     OUT.parent.mkdir(exist_ok=True)
     page.save(OUT, optimize=True)
     print(f"{OUT}: kept {kept}")
