@@ -1,0 +1,348 @@
+"""Every command and every piece of Python that the pages print works.
+
+A fenced block is run, shortened, in a folder like a clone. A comment before it says where that cannot be:
+
+    <!-- test: compose -->        wants GPUs, weights, data, a cluster or hours: composed, type-checked, and checked
+                                  up to what is missing here
+    <!-- test: help -->           takes minutes: its options are compared with its `--help`
+    <!-- test: tools -->          installs, formats or tests: extras, files and programs that it names exist;
+                                  other commands of the block are run
+    <!-- test: skip REASON -->    not at all
+"""
+
+import ast
+import fcntl
+import importlib
+import itertools
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from clone import SCRIPTS, link_clone, run_python
+from docs_pages import PAGES, ROOT, Block, blocks, commands
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from PIL import Image
+
+from data_prep.demo import make_demo
+from dragonfly_lit.app.build import compose
+from dragonfly_lit.app.check import check_train
+from dragonfly_lit.app.overrides import CONF, check_types, normalize_overrides
+
+pytest.importorskip("easy_vqa")
+BLOCKS = [block for page in PAGES for block in blocks(page)]
+SHELL = [block for block in BLOCKS if block.language in ("bash", "sh", "shell")]
+PYTHON = [block for block in BLOCKS if block.language == "python"]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+HOW = ("", "compose", "help", "tools")
+LANGUAGES = ("bash", "python", "yaml", "json", "bibtex", "text")
+SHORTER = {
+    "train": (
+        "stage.steps=2", "stage.accumulate=1", "data.batch.size=2", "data.num_workers=0", "trainer.val_batches=1",
+        "callbacks.answers=null",
+    ),
+    "evaluate": ("benchmark.limit=4", "resamples=10", "gallery=2"),
+}  # fmt: skip
+MISSING = r"does not exist|finds no CUDA device"
+"""What `check_train` says where only weights, data or a GPU are missing."""
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory):
+    """A clone with the demo packed, two short runs with results, and images of a user's own."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "prepared_clone"
+    with Path(f"{folder}.lock").open("w") as lock:  # one test process prepares it, the others wait
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "ready").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            prepare(folder)
+            (folder / "ready").touch()
+    return folder
+
+
+def prepare(folder: Path) -> None:
+    """Fill the clone."""
+    link_clone(folder)
+    shutil.copytree(ROOT / "examples", folder / "examples", ignore=shutil.ignore_patterns("__pycache__"))
+    make_demo(folder / "data")
+    (folder / "photos").mkdir()
+    rows = ["image,caption"]
+    for number in range(4):
+        Image.new("RGB", (64, 48), (60 * number, 90, 120)).save(folder / f"photos/{number}.jpg")
+        rows.append(f"{number}.jpg,a plain picture of shade {number}")
+    for table in (folder / "captions.csv", folder / "photos/captions.csv"):
+        table.write_text("\n".join(rows) + "\n")
+    shutil.copy(folder / "photos/1.jpg", folder / "photo.jpg")
+    for words in (
+        ["-m", "data_prep", "pack", "--from", "captions", "captions.csv", "--images", "photos", "--out", "data/mine",
+         "--source", "mine", "--licence", "own"],
+        ["train.py", "stage=1", *SHORTER["train"], "callbacks.progress=false"],
+        ["evaluate.py", "checkpoint=runs/tiny-stage1", *SHORTER["evaluate"]],
+    ):  # fmt: skip
+        status, output = run_python(words, folder)
+        assert status == 0, output
+    results = next((folder / "runs").rglob("results.json"))
+    for name in ("a", "b"):
+        (folder / f"runs/{name}").mkdir()
+        shutil.copy(results, folder / f"runs/{name}/results.json")
+    for name, path in {
+        "Llama-3-8B-Dragonfly-v1": "checkpoint", "FOLDER": "checkpoint",
+        "clip-vit-base-patch32": "image_encoder", "CLIP": "image_encoder",
+    }.items():  # fmt: skip
+        (folder / name).symlink_to(ROOT / "tests/parity/v1" / path)
+    write_study(folder / "runs/zoom_ablation")
+
+
+def write_study(folder: Path) -> None:
+    """The results of a sweep of two cells, as their jobs leave them."""
+    for cell, seed in itertools.product(("low", "low_medium"), (0, 1, 2)):
+        job = folder / f"cell={cell},seed={seed}"
+        job.mkdir(parents=True)
+        config = {
+            "about": {"title": cell.replace("_", " + "), "parts": ["levels"]},
+            "data_root": "data",
+            "benchmark": {"_target_": "x", "split": "test", "limit": None},
+        }
+        (job / "config.yaml").write_text(yaml.safe_dump(config))
+        groups = {size: {"num_questions": 10, "score": 0.3 + 0.01 * seed} for size in ("02%", "09%", "25%")}
+        entry = {
+            "headline": "accuracy", "scores": {"accuracy": 0.3 + 0.01 * seed}, "answers_per_s": 9.0, "selection": None,
+            "groups": {"split": groups, "category": {"colour": {"num_questions": 30, "score": 0.4}}},
+            "folder": "evaluation/probes", "answers": "answers/probes.jsonl",
+        }  # fmt: skip
+        result = {"val_loss": 1.0, "image_tokens": 18, "image_gflops": 0.1, "samples_per_s": 9.0, "config": config}
+        (job / "result.json").write_text(json.dumps(result | {"benchmarks": {"probes": entry}}))
+
+
+@pytest.fixture
+def clone(prepared, tmp_path):
+    """A copy of the prepared clone for one block, since a command may write anywhere in it."""
+    shutil.copytree(
+        prepared, tmp_path / "clone", symlinks=True, ignore=lambda _, names: {"easy_vqa", ".output"} & set(names)
+    )
+    (tmp_path / "clone/data/easy_vqa").symlink_to(prepared / "data/easy_vqa")
+    return tmp_path / "clone"
+
+
+@pytest.mark.parametrize("block", [b for b in SHELL if not b.how.startswith("skip")], ids=str)
+def test_a_command_of_the_pages_works(block, clone, monkeypatch):
+    folder = clone
+    for command in commands(block.body):
+        words = shlex.split(command)
+        if words[0] == "cd":
+            folder = (folder / words[1]).resolve() if not (folder / words[1]).is_symlink() else folder / words[1]
+            assert folder.is_dir(), f"{block}: {command}"
+            continue
+        monkeypatch.chdir(folder)
+        check(block, command, words, folder)
+
+
+def check(block: Block, command: str, words: list[str], folder: Path) -> None:
+    """One command, as its block says."""
+    assert block.how in HOW, f"{block}: <!-- test: {block.how} --> is not one of {HOW[1:]} or a skip with its reason"
+    words = [word for word in words if not re.fullmatch(r"[A-Z_]+=\S+", word)] if block.how != "compose" else words
+    if block.how == "compose":
+        check_composes(words)
+    elif block.how == "help":
+        check_help(words, folder)
+    elif block.how == "tools" and words[0] in TOOLS:
+        TOOLS[words[0]](words)
+    else:
+        status, output = run(words, folder)
+        assert status == 0, f"{block}: {command}\n{output}"
+
+
+# Run
+
+
+def run(words: list[str], folder: Path) -> tuple[int, str]:
+    """Exit status and output, shortened where it would take long."""
+    kind = kind_of(words)
+    if kind in SHORTER and "--cfg" not in words and "--help" not in words:
+        given = {word.lstrip("+~").partition("=")[0] for word in words}
+        words = [*words, *(item for item in SHORTER[kind] if item.partition("=")[0] not in given)]
+    if words[0] in SCRIPTS:
+        return run_python(words, folder)
+    if words[0] in ("python", "python3"):
+        return run_python(words[1:], folder)
+    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=60)
+    return done.returncode, done.stdout + done.stderr
+
+
+def kind_of(words: list[str]) -> str:
+    """`train` or `evaluate`, else empty."""
+    for word in words[:2]:
+        name = Path(word).stem.removeprefix("dragonfly-")
+        if name in SHORTER:
+            return name
+    return ""
+
+
+# Compose
+
+
+def check_composes(words: list[str]) -> None:
+    """The configuration of a command, also behind torchrun or srun, is complete, of the right types and allowed."""
+    at = next((i for i, word in enumerate(words) if Path(word).stem.removeprefix("dragonfly-") in SHORTER), None)
+    if at is None:
+        assert words[0] in ("[", "scontrol", "sbatch", "export"), f"{words[0]} is not a command that can be composed"
+        return
+    kind = Path(words[at]).stem.removeprefix("dragonfly-")
+    options = [word for word in words[at + 1 :] if word.startswith("-")]
+    assert set(options) <= {"-m", "--multirun"}, options
+    given = normalize_overrides((word for word in words[at + 1 :] if not word.startswith("-")), kind)
+    plugins = ("hydra/launcher", "hydra.launcher", "hydra.sweeper")
+    overrides = [item for item in given if not item.startswith(plugins)]
+    check_types(overrides, kind)
+    for job in jobs(overrides) if options else [overrides]:
+        config = compose(job, kind)
+        if kind == "train":
+            refused = refusal(config)
+            assert refused is None or re.search(MISSING, refused), refused
+
+
+def refusal(config: dict) -> str | None:
+    """What `check_train` has against a configuration."""
+    try:
+        check_train(config)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def jobs(overrides: list[str]) -> list[list[str]]:
+    """What a sweep would run: each combination of the choices on the command line and in the experiment."""
+    parsed = OverridesParser.create().parse_overrides(overrides)
+    fixed = [o.input_line for o in parsed if not o.is_sweep_override()]
+    swept = [[f"{o.key_or_group}={v}" for v in o.sweep_string_iterator()] for o in parsed if o.is_sweep_override()]
+    if any(item == "experiment=lr_search" for item in fixed) and not importlib.util.find_spec("hydra_plugins"):
+        return []
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        composed = hydra_compose("train", overrides=fixed, return_hydra_config=True)
+    for key, values in (composed.hydra.sweeper.get("params") or {}).items():
+        swept.append([f"{key}={value}" for value in str(values).split(",")])
+    return [fixed + list(combination) for combination in itertools.product(*swept)]
+
+
+# Help
+
+
+def check_help(words: list[str], folder: Path) -> None:
+    """Every option of a command is one that its help lists."""
+    while words[0] in ("python", "python3", "torchrun") or words[0].startswith("--nproc"):
+        words = words[1:]
+    stop = next((i for i, word in enumerate(words) if i > 1 and word.startswith("-")), len(words))
+    front = words[:3] if words[0] == "-m" else words[:1]
+    status, output = run_python([*front, "--help"], folder)
+    assert status == 0, output
+    assert stop
+    for word in words[len(front) :]:
+        if word.startswith("-"):
+            assert re.search(rf"(^|[\s,\[]){re.escape(word.partition('=')[0])}\b", output), (
+                f"{word} of {words}\n{output}"
+            )
+
+
+# Tools
+
+
+def check_install(words: list[str]) -> None:
+    """`pip install`: the extras are those of the project, the constraints are a file of it."""
+    assert words[1] == "install", words
+    for word in words[2:]:
+        found = re.fullmatch(r"(\.|dragonfly_lit)(\[([\w,]+)\])?", word)
+        if found:
+            assert set((found[3] or "").split(",")) - {""} <= set(PROJECT["optional-dependencies"]), word
+        elif word == "constraints.txt":
+            assert (ROOT / word).is_file()
+        else:
+            assert word in ("-e", "-c", "-U", "--no-deps") or word in required(), f"{word} is not in any extra"
+
+
+def check_pytest(words: list[str]) -> None:
+    """Paths and markers that a `pytest` line names exist."""
+    markers = {line.partition(":")[0] for line in tool("pytest")["ini_options"]["markers"]}
+    for word, before in zip(words[1:], words, strict=False):
+        if before == "-m":
+            assert set(re.findall(r"\w+", word)) - {"and", "or", "not"} <= markers, word
+        elif not word.startswith("-") and before not in ("-n", "-k"):
+            assert (ROOT / word.partition("::")[0]).exists(), word
+
+
+def check_declared(words: list[str]) -> None:
+    """A program comes with one of the project's extras."""
+    name = {"mkdocs": "mkdocs-material"}.get(words[0], words[0])
+    assert name in required(), f"{words[0]} does not come with an extra of pyproject.toml"
+
+
+def check_script(words: list[str]) -> None:
+    """A script of the repository exists and may be run."""
+    assert os.access(ROOT / words[0], os.X_OK), words[0]
+
+
+def required() -> set[str]:
+    """Names of the packages of all extras."""
+    lines = itertools.chain.from_iterable(PROJECT["optional-dependencies"].values())
+    return {re.match(r"[\w.-]+", line)[0] for line in lines}
+
+
+def tool(name: str) -> dict:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"][name]
+
+
+TOOLS = {
+    "pip": check_install, "pytest": check_pytest, ".ci/run": check_script,
+    **dict.fromkeys(("ruff", "pyright", "mkdocs", "pre-commit"), check_declared),
+}  # fmt: skip
+
+
+# Python, YAML, JSON
+
+
+@pytest.mark.parametrize("block", [b for b in PYTHON if not b.how.startswith("skip")], ids=str)
+def test_python_of_the_pages_works(block, clone):
+    """It is run, or, where a comment says `<!-- test: names -->`, compiled and its imports looked up."""
+    tree = ast.parse(block.body, f"{block}")
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and not (node.module or "").startswith("my_parts"):
+            module = importlib.import_module(node.module)
+            for alias in node.names:
+                if not hasattr(module, alias.name):
+                    importlib.import_module(f"{node.module}.{alias.name}")
+    assert block.how in ("", "names"), block
+    if not block.how:
+        status, output = run_python(["-c", block.body], clone)
+        assert status == 0, f"{block}\n{output}"
+
+
+@pytest.mark.parametrize("block", [b for b in BLOCKS if b.language in ("yaml", "json")], ids=str)
+def test_yaml_and_json_of_the_pages_can_be_read(block):
+    assert yaml.safe_load(block.body)
+
+
+def test_what_is_not_tried_says_why():
+    for block in (b for b in BLOCKS if b.how.startswith("skip")):
+        assert len(block.how.split()) > 3, f"{block}: <!-- test: {block.how} --> gives no reason"
+
+
+def test_every_fenced_block_has_a_language_that_is_known():
+    """A command in a block without a language would not be tested."""
+    unknown = [f"{block}: {block.language!r}" for block in BLOCKS if block.language not in LANGUAGES]
+    assert unknown == []
+
+
+def test_no_command_hides_in_an_indented_block():
+    for page in PAGES:
+        text = re.sub(r"^[ ]*```.*?^[ ]*```[ ]*$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+        found = re.search(r"^ {4}(\$ )?(python|torchrun|srun|pip|dragonfly)\b.*", text, re.MULTILINE)
+        assert not found, f"{page.name}: {found[0] if found else ''}: give it a fenced block"
