@@ -93,8 +93,7 @@ def prepare(folder: Path) -> None:
         assert status == 0, output
     results = next((folder / "runs").rglob("results.json"))
     for name in ("a", "b"):
-        (folder / f"runs/{name}").mkdir()
-        shutil.copy(results, folder / f"runs/{name}/results.json")
+        shutil.copytree(results.parent, folder / f"runs/{name}")
     for name, path in {
         "Llama-3-8B-Dragonfly-v1": "checkpoint", "FOLDER": "checkpoint",
         "clip-vit-base-patch32": "image_encoder", "CLIP": "image_encoder",
@@ -200,7 +199,7 @@ def check_composes(words: list[str]) -> None:
     kind = Path(words[at]).stem.removeprefix("dragonfly-")
     options = [word for word in words[at + 1 :] if word.startswith("-")]
     assert set(options) <= {"-m", "--multirun"}, options
-    given = normalize_overrides((word for word in words[at + 1 :] if not word.startswith("-")), kind)
+    given = normalize_overrides([word for word in words[at + 1 :] if not word.startswith("-")], kind)
     plugins = ("hydra/launcher", "hydra.launcher", "hydra.sweeper")
     overrides = [item for item in given if not item.startswith(plugins)]
     check_types(overrides, kind)
