@@ -1,18 +1,36 @@
-"""The callbacks of a run, in the order in which they must act."""
+"""The callbacks of a run, in the order in which they must act: this project's, and the user's own among them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lightning.pytorch import callbacks as lightning
 from lightning.pytorch.callbacks import Callback
 
+from dragonfly_lit.training.averaging import EMAWeightAveraging
 from dragonfly_lit.training.checkpoint.callback import Checkpoints
 from dragonfly_lit.training.logs import Answer, AnswerLog, SampleLog
 from dragonfly_lit.training.progress import Bar, StartTable
 from dragonfly_lit.training.survival import BadSteps, Preemption
 from dragonfly_lit.training.telemetry import Telemetry
+
+OWN = ("checkpoints", "bad_steps", "telemetry", "progress", "sample_log", "answers")
+"""Keys of `conf/callbacks` that are this project's; every other one is a callback of the user's, by `_target_`."""
+
+REFUSED: dict[type[Callback], str] = {
+    lightning.WeightAveraging: (
+        "copies the whole module and leaves its averages out of checkpoints that hold tensors by name. Use "
+        "dragonfly_lit.training.averaging.EMAWeightAveraging (callbacks=ema)"
+    ),
+    lightning.StochasticWeightAveraging: "sets the learning rate. Use callbacks=ema, and stage.schedule for the rate",
+    lightning.GradientAccumulationScheduler: "changes what an optimizer step is. Use stage.accumulate",
+    lightning.BaseFinetuning: "freezes and thaws weights without the stage knowing. Use from_step in stage.groups",
+    lightning.LearningRateFinder: "sets the learning rate. Use stage.groups, or experiment=lr_search",
+    lightning.BatchSizeFinder: "changes what an optimizer step is. Use data.batch",
+}
+"""Callbacks of Lightning that would break what a run promises: why, and the way out."""
 
 
 def build_callbacks(
@@ -25,11 +43,12 @@ def build_callbacks(
     sample_log: str | Path | None = None,
     answers: Mapping[str, Any] | None = None,
     answer: Answer | None = None,
+    own: Sequence[Callback] = (),
 ) -> list[Callback]:
     """Everything beside the training itself; the fields are those of `conf/callbacks`.
 
-    A callback that marks batches as consumed goes before these. Checkpoints come last, so that what a checkpoint
-    holds is what the others have made of the step.
+    A callback that marks batches as consumed goes before these. The user's own come behind what they may read, and
+    checkpoints last, so that what a checkpoint holds is what the others have made of the step.
 
     Args:
         run: folder of the run.
@@ -40,12 +59,36 @@ def build_callbacks(
         sample_log: file of SampleLog; None writes none.
         answers: fields of AnswerLog; None asks nothing.
         answer: asks the questions; None asks nothing.
+        own: the user's; a progress bar among them takes the place of this project's.
     """
     callbacks: list[Callback] = [BadSteps(run, **bad_steps), Telemetry(**telemetry)]
     if progress:
-        callbacks += [StartTable(), Bar()]
+        callbacks.append(StartTable())
+        callbacks += [] if any(isinstance(callback, lightning.ProgressBar) for callback in own) else [Bar()]
     if sample_log is not None:
         callbacks.append(SampleLog(sample_log))
     if answers is not None and answer is not None:
         callbacks.append(AnswerLog(run / "answers", answer, **answers))
-    return [*callbacks, Preemption(), Checkpoints(run, **checkpoints)]
+    return [*callbacks, *own, Preemption(), Checkpoints(run, **checkpoints)]
+
+
+def check_own(name: str, callback: Any, *, validates: bool) -> None:
+    """Refuses what is not a callback, or one that would break what a run promises.
+
+    Args:
+        name: its key below `callbacks`.
+        callback: built.
+        validates: whether the run has validation data.
+
+    Raises:
+        ValueError: names the key and the way out.
+    """
+    kind = type(callback).__name__
+    if not isinstance(callback, Callback):
+        raise ValueError(f"callbacks.{name} gives a {kind}, which is not a lightning.pytorch.Callback.")
+    for refused, reason in REFUSED.items():
+        if isinstance(callback, refused) and not isinstance(callback, EMAWeightAveraging):
+            raise ValueError(f"callbacks.{name}: {kind} {reason}.")
+    monitor = getattr(callback, "monitor", None)
+    if isinstance(monitor, str) and monitor.startswith("val_") and not validates:
+        raise ValueError(f"callbacks.{name}.monitor={monitor}, but data.val=null gives no {monitor}. Give data.val.")

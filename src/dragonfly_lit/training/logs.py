@@ -27,9 +27,7 @@ class SampleLog(Callback):
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Batch, batch_index: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         rank = trainer.global_rank
         path = self.path if rank == 0 else self.path.with_name(f"{self.path.name}.{rank}")
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -59,7 +57,7 @@ class AnswerLog(Callback):
         self.folder, self.answer, self.every, self.count = Path(folder), answer, every, count
         self._asked = -1
 
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *args: Any) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         step, report = trainer.global_step, pl_module.report
         if report is None or report.stop or step == self._asked or report.step + 1 != step:
             return

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from torch import Tensor, nn
@@ -42,8 +41,3 @@ def merge_adapters(tensors: dict[str, Tensor], scale: float) -> dict[str, Tensor
             delta = tensors[layer + _B].float() @ tensors[name].float()
             merged[f"{layer}.weight"] = (weight.float() + scale * delta).to(weight.dtype)
     return merged
-
-
-def plain_names(names: set[str]) -> set[str]:
-    """Names that the weights have once adapters are merged."""
-    return {re.sub(r"\.base_layer\.", ".", name) for name in names if ".lora_" not in name}

@@ -10,15 +10,22 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
-from torch.optim import AdamW
+from torch.optim import Optimizer
 
 from dragonfly_lit.models.loss import LossSums
 from dragonfly_lit.spec.records import Batch
 from dragonfly_lit.training.checkpoint.format import CheckpointInfo
-from dragonfly_lit.training.checkpoint.locate import check_init_from, check_resume, load_weights, network_tensors
+from dragonfly_lit.training.checkpoint.locate import (
+    AVERAGES,
+    OPTIMIZER,
+    check_init_from,
+    check_resume,
+    load_weights,
+    network_tensors,
+)
 from dragonfly_lit.training.lora import add_adapters, lora_scale
 from dragonfly_lit.training.network import TrainingNetwork
-from dragonfly_lit.training.optimizer import build_optimizer, group_names, no_decay_names, state_tensors
+from dragonfly_lit.training.optimizer import build_optimizer, class_name, group_names, no_decay_names, state_tensors
 from dragonfly_lit.training.precision import cast_weights, check_precision, to_fp8
 from dragonfly_lit.training.sharding import blocks
 from dragonfly_lit.training.stages import ParamGroup, Stage, freeze, param_groups
@@ -62,6 +69,8 @@ class TrainingModule(pl.LightningModule):
         """Of the last optimizer step."""
         self.stop_after_step = False
         """Set by a callback of any rank; every rank's report says so after the next step."""
+        self.averages: dict[str, Tensor] | None = None
+        """Averaged weights by name, where a callback keeps some: they go into checkpoints."""
         self.skip_rule: SkipRule | None = None
         """Asked with loss and gradient norm of every step; a reason skips it."""
 
@@ -107,8 +116,13 @@ class TrainingModule(pl.LightningModule):
         self._sums: list[Tensor] = []
         self.model.train()  # not at an epoch's start: a run that resumes within an epoch does not come by there
 
-    def configure_optimizers(self) -> AdamW:
+    def configure_optimizers(self) -> Optimizer:
         return build_optimizer(self.param_groups(), self.no_decay, self.stage)
+
+    @property
+    def optimizer(self) -> Any:
+        """The stage's, without Lightning's wrapping."""
+        return self.optimizers(use_pl_optimizer=False)
 
     def param_groups(self) -> list[ParamGroup]:
         """What trains, with its live parameters."""
@@ -130,26 +144,25 @@ class TrainingModule(pl.LightningModule):
         )
 
     def checkpoint_tensors(self, trainable_only: bool) -> dict[str, Tensor]:
-        """Live tensors by name: weights, and the optimizer's state."""
-        optimizer: Any = self.optimizers(use_pl_optimizer=False)
+        """Live tensors by name: weights, their averages, and the optimizer's state."""
         tensors = network_tensors(self.model, trainable_only=trainable_only)
-        return tensors | {f"optimizer/{name}": tensor for name, tensor in state_tensors(optimizer).items()}
+        tensors |= {f"{AVERAGES}{name}": tensor for name, tensor in (self.averages or {}).items()}
+        return tensors | {f"{OPTIMIZER}{name}": tensor for name, tensor in state_tensors(self.optimizer).items()}
 
     def checkpoint_info(self, trainable_only: bool) -> CheckpointInfo:
         """What a checkpoint of now is."""
-        optimizer: Any = self.optimizers(use_pl_optimizer=False)
         return CheckpointInfo(
             stage=self.stage.name,
             model=self.model_name,
             step=self.trainer.global_step,
             steps=self.stage.steps,
-            groups=group_names(optimizer),
+            groups=group_names(self.optimizer),
             trainable_only=trainable_only,
             init_from=None if self.init_from is None else str(Path(self.init_from).resolve()),
             lora_scale=lora_scale(self.stage.lora),
+            optimizer=class_name(self.optimizer),
         )
 
     def check_resume(self, info: CheckpointInfo, folder: Path) -> None:
         """Refuses to go on from another stage, model or set of weights."""
-        optimizer: Any = self.optimizers(use_pl_optimizer=False)
-        check_resume(info, folder, self.stage, self.model_name, optimizer)
+        check_resume(info, folder, self.stage, self.model_name, self.optimizer)

@@ -26,7 +26,7 @@ class TrainingNetwork(nn.Module):
 
     Args:
         model: with `loss_sums(...)`.
-        precision: of the matmuls.
+        precision: of the matmuls; a sharded network casts as it gathers, not in forward.
     """
 
     model: Any

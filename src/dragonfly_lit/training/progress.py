@@ -54,9 +54,7 @@ class Bar(ProgressBar):
                 "", total=pl_module.stage.steps, completed=trainer.global_step, stage=pl_module.stage.name, text=""
             )
 
-    def on_train_batch_end(  # type: ignore[override]
-        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Batch, batch_index: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         if not trainer.is_global_zero:
             return
         self._samples += batch.num_samples * trainer.world_size

@@ -6,15 +6,23 @@ function of the step, so a run that resumes in the middle of a freeze schedule n
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import get_args
+from functools import partial
+from typing import Any, get_args
 
 from torch import nn
+from torch.optim import AdamW, Optimizer
 
 from dragonfly_lit.training.network import named_weights
-from dragonfly_lit.training.schedule import Shape, factor, num_warmup_steps
+from dragonfly_lit.training.schedule import Shape, factor, num_decay_steps, num_warmup_steps
+
+OptimizerFactory = Callable[[list[dict[str, Any]]], Optimizer]
+"""Parameter groups, each with its `params`, `lr` and `weight_decay`, to an optimizer over them."""
+Schedule = Callable[[int, int], float]
+"""`schedule(step, steps)`: the factor of every learning rate in optimizer step `step` of `steps`, counted from 0."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +32,7 @@ class Group:
     Attributes:
         match: shell-style patterns over full parameter names, such as `projector.*`; `*` crosses dots.
         lr: peak learning rate.
-        weight_decay: AdamW's; norms, biases and embeddings are spared.
+        weight_decay: of weights other than norms, biases and embeddings.
         from_step: optimizer step from which the group moves; until then its gradients are dropped.
         until_step: first optimizer step in which it no longer moves; None is never.
         optional: whether patterns may match nothing, for parts that some models do not have.
@@ -80,12 +88,13 @@ class Stage:
         steps: optimizer steps.
         groups: what trains; everything else is frozen.
         accumulate: micro-batches a rank in one optimizer step.
-        schedule: shape of the learning rate after the warm-up.
+        schedule: shape of the learning rate after the warm-up: cosine, linear, constant or wsd; or a function of one's
+            own, which gives the whole factor: `warmup`, `decay` and `floor` are not asked then.
         warmup: below 1 a share of `steps`, else a number of steps.
+        decay: of wsd: its last steps, in which the rate falls, counted as the warm-up's are.
         floor: final learning rate as a share of the peak.
         clip: largest norm of all gradients together; None does not clip.
-        betas: AdamW's.
-        eps: AdamW's.
+        optimizer: builds the optimizer from its parameter groups.
         lora: adapters in the language model; name them in a group, such as `language.*lora_*`.
         init_from: where the weights come from: a path, `auto` or None.
     """
@@ -94,18 +103,26 @@ class Stage:
     steps: int
     groups: Sequence[Group]
     accumulate: int = 1
-    schedule: str = "cosine"
+    schedule: str | Schedule = "cosine"
     warmup: float | int = 0.01
+    decay: float | int = 0.1
     floor: float | int = 0.0
     clip: float | int | None = 1.0
-    betas: Sequence[float] = (0.9, 0.999)
-    eps: float = 1e-8
+    optimizer: OptimizerFactory = partial(AdamW, betas=(0.9, 0.999), eps=1e-8, fused=True)
     lora: Lora | None = None
     init_from: str | None = None
 
     def __post_init__(self) -> None:
-        if self.schedule not in get_args(Shape):
-            raise ValueError(f"stage.schedule={self.schedule} is unknown. Use one of {', '.join(get_args(Shape))}.")
+        if not callable(self.schedule) and self.schedule not in get_args(Shape):
+            raise ValueError(
+                f"stage.schedule={self.schedule} is unknown. Use one of {', '.join(get_args(Shape))}, or name a function "
+                "of your own by stage.schedule._target_."
+            )
+        if self.schedule == "wsd" and self.decay <= 0:
+            raise ValueError(
+                f"stage.decay={self.decay}: the rate of stage.schedule=wsd falls over a share of the steps or a number "
+                "of them. Use stage.schedule=constant for one that does not fall."
+            )
         if self.steps < 1 or self.accumulate < 1:
             raise ValueError(f"stage.steps={self.steps} and stage.accumulate={self.accumulate} must be at least 1.")
         if self.warmup < 0 or not 0 <= self.floor <= 1:
@@ -120,8 +137,21 @@ class Stage:
 
     def lr_factor(self, step: int) -> float:
         """The factor of every group's learning rate in optimizer step `step`, counted from 0."""
-        warmup = num_warmup_steps(self.warmup, self.steps)
-        return factor(step, shape=self.schedule, steps=self.steps, warmup_steps=warmup, floor=self.floor)
+        if callable(self.schedule):
+            found = float(self.schedule(step, self.steps))
+            if not (math.isfinite(found) and found >= 0):
+                raise ValueError(
+                    f"stage.schedule gives {found} for step {step} of {self.steps}. It must give a factor from 0 on."
+                )
+            return found
+        return factor(
+            step,
+            shape=self.schedule,
+            steps=self.steps,
+            warmup_steps=num_warmup_steps(self.warmup, self.steps),
+            decay_steps=num_decay_steps(self.decay, self.steps),
+            floor=self.floor,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,10 +160,6 @@ class ParamGroup:
 
     group: Group
     parameters: Mapping[str, nn.Parameter] = field(repr=False)
-
-    @property
-    def num_weights(self) -> int:
-        return sum(p.numel() for p in self.parameters.values())
 
 
 def param_groups(model: nn.Module, groups: Sequence[Group]) -> list[ParamGroup]:
@@ -179,10 +205,3 @@ def freeze(model: nn.Module, stage: Stage) -> list[ParamGroup]:
         for parameter in param_group.parameters.values():
             parameter.requires_grad_(True)
     return found
-
-
-def set_modes(model: nn.Module) -> None:
-    """Train mode for parts with a trainable weight, eval mode for frozen ones."""
-    model.train()
-    for part in model.children():
-        part.train(any(p.requires_grad for p in part.parameters()))

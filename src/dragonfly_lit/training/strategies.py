@@ -9,16 +9,21 @@ from typing import Any
 
 import torch
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, SingleDeviceStrategy
+from lightning.pytorch.utilities import rank_zero_warn
 from torch.optim import Optimizer
 
-from dragonfly_lit.training.checkpoint.format import CheckpointWriter, read_info, read_state, read_tensors
-from dragonfly_lit.training.network import TrainingNetwork
-from dragonfly_lit.training.precision import sharding_policy
-from dragonfly_lit.training.sharding import (
-    checkpoint_activations,
-    compile_blocks,
-    shard,
+from dragonfly_lit.training.checkpoint.format import (
+    CheckpointWriter,
+    described_tensors,
+    read_info,
+    read_state,
+    read_tensors,
 )
+from dragonfly_lit.training.checkpoint.locate import AVERAGES, OPTIMIZER
+from dragonfly_lit.training.network import TrainingNetwork
+from dragonfly_lit.training.optimizer import load_plain_state, make_room, plain_state
+from dragonfly_lit.training.precision import sharding_policy
+from dragonfly_lit.training.sharding import checkpoint_activations, compile_blocks, shard
 
 
 class NamedCheckpoints:
@@ -54,7 +59,7 @@ class NamedCheckpoints:
         return {}  # tensors are taken by name in `save_checkpoint`
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
-        return {}
+        return plain_state(optimizer)  # likewise, but for what is not a tensor
 
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
         pass  # `load_checkpoint` has copied the tensors
@@ -92,8 +97,18 @@ class NamedCheckpoints:
         info = read_info(folder)
         module.check_resume(info, folder)
         module.init_from = module.init_from or info.init_from  # for the checkpoints of this run
-        read_tensors(folder, module.checkpoint_tensors(info.trainable_only))
-        return read_state(folder)
+        saved = described_tensors(folder)
+        state = {n.removeprefix(OPTIMIZER): entry for n, entry in saved.items() if n.startswith(OPTIMIZER)}
+        make_room(module.optimizer, state)
+        tensors = module.checkpoint_tensors(info.trainable_only)
+        averaged = any(name.startswith(AVERAGES) for name in saved)
+        read_tensors(folder, {n: t for n, t in tensors.items() if averaged or not n.startswith(AVERAGES)})
+        if averaged and module.averages is None:
+            rank_zero_warn(f"{folder} holds averaged weights, and no callback of this run goes on with them.")
+        found = read_state(folder)
+        for plain in found.get("optimizer_states", ()):
+            load_plain_state(module.optimizer, plain)
+        return found
 
     def teardown(self) -> None:
         self.writer.finish()

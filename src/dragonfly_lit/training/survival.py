@@ -45,7 +45,7 @@ class Preemption(Callback):
         # Every rank hears of it in the step's own collective, so Lightning need not ask before each micro-batch.
         trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None
 
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *args: Any) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         if pl_module.report is not None and pl_module.report.stop:
             self.received = True
 
@@ -91,9 +91,7 @@ class BadSteps(Callback):
         usual = median(self._losses)
         return f"the loss is {loss / usual:.1f} times its median" if loss > self.spike * usual else None
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Batch, batch_index: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         self._batches.append(([key for row in batch.keys for key in row], outputs["step_loss"].loss))
         report = pl_module.report
         if report is None or report.step + 1 != trainer.global_step or trainer.fit_loop._should_accumulate():

@@ -21,6 +21,7 @@ from dragonfly_lit.training.survival import device_memory
 class Telemetry(Callback):
     """Logs to every logger each `every` optimizer steps; the keys are listed in docs/training.md.
 
+    What it logs is in `trainer.callback_metrics` as well, on every rank, for callbacks that monitor something.
     Everything is summed on the device and over ranks, and read once at logging, so it costs no waiting.
 
     Args:
@@ -53,12 +54,10 @@ class Telemetry(Callback):
         self._steps = self._skipped = 0
         self._since = self._idle_since = time.perf_counter()
 
-    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Batch, batch_index: int) -> None:
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
         self._waited += time.perf_counter() - self._idle_since
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Batch, batch_index: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         sums = count(batch, outputs["step_loss"])
         self._sums = sums if self._sums is None else self._sums + sums
         self._sources.add(batch, outputs["step_loss"])
@@ -102,8 +101,7 @@ class Telemetry(Callback):
             "skipped_steps": float(self._skipped),
             "epoch": float(trainer.current_epoch),
         }
-        for logger in trainer.loggers:
-            logger.log_metrics(self.last, step=trainer.global_step)
+        publish(trainer, self.last)
         self._start_window()
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
@@ -111,13 +109,15 @@ class Telemetry(Callback):
         self._validation_since = time.perf_counter()
 
     def on_validation_batch_end(
-        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Batch, batch_index: int, loader_index: int = 0
+        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         sums: LossSums = outputs["step_loss"]
         self._validation += torch.stack([sums.loss, sums.weight]).double().cpu()
         self._validation_sources.add(batch, sums)
 
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        if trainer.sanity_checking:
+            return
         totals = self._validation.to(pl_module.device)
         if trainer.world_size > 1:
             dist.all_reduce(totals)
@@ -125,12 +125,20 @@ class Telemetry(Callback):
         line = {f"val_loss/{s}": v for s, v in self._validation_sources.means(trainer.world_size).items()}
         line["val_loss"] = loss / weight if weight else float("nan")
         self.validated = line
-        for logger in trainer.loggers:
-            logger.log_metrics(line, step=trainer.global_step)
+        publish(trainer, line)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         # The time of validation is not the time of training.
         if hasattr(self, "_since"):
             spent = time.perf_counter() - self._validation_since
             self._since, self._idle_since = self._since + spent, time.perf_counter()
+
+
+def publish(trainer: pl.Trainer, line: dict[str, float]) -> None:
+    """Hands a line to every logger, and to the callbacks that monitor."""
+    trainer.callback_metrics.update({key: torch.tensor(value) for key, value in line.items()})
+    for logger in trainer.loggers:
+        logger.log_metrics(line, step=trainer.global_step)
 
 
 def count(batch: Batch, step_loss: LossSums) -> Tensor:

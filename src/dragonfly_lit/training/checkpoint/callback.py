@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import pickle
 import random
 import shutil
 from pathlib import Path
@@ -12,6 +14,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.trainer.states import TrainerFn
 
 from dragonfly_lit.io.atomic import PARTIAL
 from dragonfly_lit.training.checkpoint.format import REPLACED
@@ -20,6 +23,9 @@ from dragonfly_lit.training.checkpoint.locate import CHECKPOINTS, list_checkpoin
 
 class Checkpoints(Checkpoint):
     """Saves at the end of optimizer steps, never within an accumulation; the last step is always saved.
+
+    Whatever else ends a run (Lightning's `EarlyStopping`, `max_time`, a callback that sets `trainer.should_stop`) ends it
+    at the end of an optimizer step, and that step is saved.
 
     Args:
         run: folder of the run; checkpoints go to `run/checkpoints/step-N`.
@@ -45,10 +51,12 @@ class Checkpoints(Checkpoint):
         self.run, self.every, self.keep_last, self.keep_every = Path(run), every, keep_last, keep_every
         self.options = {"background": background, "trainable_only": trainable_only}
         self._saved_step = -1
+        self._stop_after_step = False
         self._randomness: dict[str, Any] | None = None
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         trainer.strategy.writer.on_complete = lambda _folder: prune(self.run, self.keep_last, self.keep_every)  # type: ignore[attr-defined]
+        check_plain(trainer.callbacks)  # type: ignore[attr-defined]
         if trainer.is_global_zero:
             clear_unfinished(self.run)
             tensors = pl_module.checkpoint_tensors(self.options["trainable_only"])
@@ -60,18 +68,42 @@ class Checkpoints(Checkpoint):
             set_randomness(self._randomness)
             self._randomness = None
 
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *args: Any) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if self._within_step(trainer):
+            return
         step, report = trainer.global_step, pl_module.report
         if report is None or report.step + 1 != step or step == self._saved_step:
             return
-        due = step % self.every == 0 or step >= pl_module.stage.steps
-        if due or report.stop:
-            self._saved_step = step
-            options = self.options | ({"background": False} if report.stop else {})
-            trainer.save_checkpoint(step_folder(self.run, step), storage_options=options)
+        if step % self.every == 0 or step >= pl_module.stage.steps or report.stop or trainer.should_stop:
+            self._save(trainer, {"background": False} if report.stop else {})
         if report.stop:
             trainer.limit_val_batches = 0  # the time that is left is for ending, not for validation
             trainer.should_stop = True
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        self._save_if_stopping(trainer)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        self._save_if_stopping(trainer)
+
+    def _within_step(self, trainer: pl.Trainer) -> bool:
+        """Whoever wants to stop within an accumulation would leave half a step behind: it waits for the step's end."""
+        within = trainer.fit_loop._should_accumulate()
+        wanted = self._stop_after_step or trainer.should_stop
+        self._stop_after_step, trainer.should_stop = (wanted, False) if within else (False, wanted)
+        return within
+
+    def _save_if_stopping(self, trainer: pl.Trainer) -> None:
+        if trainer.state.fn != TrainerFn.FITTING or self._within_step(trainer):
+            return
+        if trainer.should_stop and trainer.global_step != self._saved_step:
+            self._save(trainer, {})
+
+    def _save(self, trainer: pl.Trainer, options: dict[str, Any]) -> None:
+        if getattr(trainer, "fast_dev_run", False):  # it leaves nothing behind
+            return
+        self._saved_step = trainer.global_step
+        trainer.save_checkpoint(step_folder(self.run, self._saved_step), storage_options=self.options | options)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         trainer.strategy.writer.finish()  # type: ignore[attr-defined]
@@ -88,6 +120,24 @@ class Checkpoints(Checkpoint):
             accumulate=trainer.accumulate_grad_batches,
         )
         self._randomness = states[trainer.global_rank] if trainer.global_rank < len(states) else None
+
+
+def check_plain(callbacks: list[pl.Callback]) -> None:
+    """Refuses callbacks whose state a checkpoint could not give back: it is read without running what it names.
+
+    Raises:
+        ValueError: names the callback.
+    """
+    for callback in callbacks:
+        file = io.BytesIO()
+        try:
+            torch.save(callback.state_dict(), file)
+            torch.load(io.BytesIO(file.getvalue()), weights_only=True)
+        except (pickle.PicklingError, pickle.UnpicklingError, AttributeError, TypeError) as error:
+            raise ValueError(
+                f"callbacks: the state_dict of {type(callback).__name__} holds more than numbers, texts, tensors, lists "
+                "and dicts, so that a checkpoint with it could not be read. Keep it plain."
+            ) from error
 
 
 def recount(progress: dict[str, Any], *, ranks_before: int, ranks: int, accumulate: int) -> None:

@@ -18,6 +18,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass, field
+from dataclasses import fields as dataclass_fields
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from dragonfly_lit.io import atomic
 from dragonfly_lit.io.atomic import PARTIAL
 
 FORMAT = 1
+ADAMW = "torch.optim.adamw.AdamW"
 INFO_FILE, STATE_FILE, METADATA_FILE = "checkpoint.json", "state.pt", ".metadata"
 REPLACED = ".replaced"
 
@@ -42,7 +44,7 @@ _METADATA_GLOBALS = {
     },
     "torch.distributed.checkpoint.filesystem": {"_StorageInfo"},
     "torch.serialization": {"_get_layout"},
-    "torch": {"Size", "float32", "float64", "float16", "bfloat16", "int64", "int32", "uint8", "bool"},
+    "torch": {"Size", "float32", "float64", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool"},
     "pathlib": {"Path", "PosixPath", "WindowsPath"},
     "pathlib._local": {"Path", "PosixPath", "WindowsPath"},
     "collections": {"OrderedDict"},
@@ -62,6 +64,7 @@ class CheckpointInfo:
         trainable_only: whether frozen weights were left out.
         init_from: where the run's weights came from, for those left out.
         lora_scale: of the adapters in it; None without.
+        optimizer: class whose state it holds; AdamW is not written, as in checkpoints that knew no other.
         world_size: ranks that wrote it.
         saved_at: seconds since 1970.
         format: version of this layout.
@@ -75,6 +78,7 @@ class CheckpointInfo:
     trainable_only: bool = False
     init_from: str | None = None
     lora_scale: float | None = None
+    optimizer: str = ADAMW
     world_size: int = 1
     saved_at: float = 0.0
     format: int = FORMAT
@@ -88,14 +92,15 @@ def read_info(folder: Path) -> CheckpointInfo:
     """
     path = folder / INFO_FILE
     if folder.name.endswith((PARTIAL, REPLACED)) or not path.is_file() or not (folder / METADATA_FILE).is_file():
-        raise ValueError(f"{folder} is not a complete checkpoint. Give a folder runs/NAME/checkpoints/step-N.")
+        raise ValueError(f"{folder} holds no complete checkpoint. Give a folder runs/NAME/checkpoints/step-N.")
     fields = json.loads(path.read_text())
     if fields.get("format") != FORMAT:
         raise ValueError(
             f"{folder} has checkpoint format {fields.get('format')}, this version reads {FORMAT}. "
             "Export it with the version that wrote it: python -m dragonfly_lit export."
         )
-    return CheckpointInfo(**fields)
+    known = {entry.name for entry in dataclass_fields(CheckpointInfo)}
+    return CheckpointInfo(**{key: value for key, value in fields.items() if key in known})
 
 
 class CheckpointWriter:
@@ -130,6 +135,8 @@ class CheckpointWriter:
             partial.mkdir(parents=True)
             torch.save(dict(state), partial / STATE_FILE)
             fields = asdict(info) | {"saved_at": time.time(), "world_size": _world_size()}
+            if info.optimizer == ADAMW:
+                del fields["optimizer"]
             (partial / INFO_FILE).write_text(json.dumps(fields, indent=1))
         _barrier()
         writer = FileSystemWriter(partial, overwrite=True)
@@ -191,8 +198,13 @@ def _publish(partial: Path, folder: Path) -> None:
 
 def saved_tensors(folder: Path) -> dict[str, torch.Size]:
     """Names and shapes of the tensors in a checkpoint."""
-    entries = SafeReader(folder).read_metadata().state_dict_metadata
-    return {name: entry.size for name, entry in entries.items()}  # type: ignore[union-attr]
+    return {name: shape for name, (shape, _) in described_tensors(folder).items()}
+
+
+def described_tensors(folder: Path) -> dict[str, tuple[torch.Size, torch.dtype]]:
+    """Names, shapes and types of the tensors in a checkpoint."""
+    metadata: Any = SafeReader(folder).read_metadata()  # of tensors only; torch's type allows more
+    return {name: (entry.size, entry.properties.dtype) for name, entry in metadata.state_dict_metadata.items()}
 
 
 def read_tensors(folder: Path, into: dict[str, Tensor]) -> None:
@@ -203,8 +215,18 @@ def read_tensors(folder: Path, into: dict[str, Tensor]) -> None:
 
 
 def read_state(folder: Path) -> dict[str, Any]:
-    """Loops, callbacks, data position and randomness of a checkpoint."""
-    return torch.load(folder / STATE_FILE, weights_only=True)
+    """Loops, callbacks, data position and randomness of a checkpoint.
+
+    Raises:
+        ValueError: it holds more than plain types.
+    """
+    try:
+        return torch.load(folder / STATE_FILE, weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"{folder / STATE_FILE} holds more than plain types and tensors, so it is not read: a callback's state_dict "
+            "must be plain. Use init_from= for the weights only."
+        ) from error
 
 
 class SafeReader(FileSystemReader):

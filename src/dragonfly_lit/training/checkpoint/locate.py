@@ -8,17 +8,17 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
-from torch.optim import AdamW
+from torch.optim import Optimizer
 
 from dragonfly_lit.models.weights import stored_in, stored_tensors
 from dragonfly_lit.training.checkpoint.format import INFO_FILE, CheckpointInfo, read_info, read_tensors, saved_tensors
 from dragonfly_lit.training.lora import merge_adapters
 from dragonfly_lit.training.network import named_weights, plain_name
-from dragonfly_lit.training.optimizer import check_same_groups
+from dragonfly_lit.training.optimizer import check_same_groups, check_same_optimizer
 from dragonfly_lit.training.stages import Stage
 
 CHECKPOINTS = "checkpoints"
-WEIGHTS, OPTIMIZER = "weights/", "optimizer/"
+WEIGHTS, OPTIMIZER, AVERAGES = "weights/", "optimizer/", "averages/"
 
 
 def step_folder(run: Path, step: int) -> Path:
@@ -72,11 +72,11 @@ def resolve(path: Path) -> Path:
     return path
 
 
-def check_resume(info: CheckpointInfo, folder: Path, stage: Stage, model_name: str, optimizer: AdamW) -> None:
+def check_resume(info: CheckpointInfo, folder: Path, stage: Stage, model_name: str, optimizer: Optimizer) -> None:
     """Refuses with `resume=` what is the job of `init_from=`.
 
     Raises:
-        ValueError: the checkpoint is of another stage, model or set of weights.
+        ValueError: the checkpoint is of another stage, model, optimizer or set of weights.
     """
     for key, theirs, mine in (("stage", info.stage, stage.name), ("model", info.model, model_name)):
         if theirs != mine:
@@ -84,6 +84,7 @@ def check_resume(info: CheckpointInfo, folder: Path, stage: Stage, model_name: s
                 f"resume={folder} is of {key} {theirs}, this run is of {key} {mine}. resume= goes on with the same "
                 f"{key}; to start from these weights use init_from={folder}."
             )
+    check_same_optimizer(info.optimizer, optimizer, str(folder))
     check_same_groups(info.groups, optimizer, str(folder))
 
 
@@ -115,11 +116,16 @@ def weights_behind(path: Path) -> Path | None:
     return Path(info.init_from) if info.trainable_only and info.init_from is not None else None
 
 
-def network_tensors(model: nn.Module, *, trainable_only: bool = False) -> dict[str, Tensor]:
-    """Live weights and saved buffers of a model by `weights/name`, sharded ones as shards."""
+def give_back(model: nn.Module) -> None:
+    """Frees gathered weights of a sharded model, so that its parameters are the shards."""
     for module in model.modules():
         if isinstance(module, FSDPModule):
             module.reshard()
+
+
+def network_tensors(model: nn.Module, *, trainable_only: bool = False) -> dict[str, Tensor]:
+    """Live weights and saved buffers of a model by `weights/name`, sharded ones as shards."""
+    give_back(model)
     parameters = named_weights(model)
     everything = {plain_name(name) for name, _ in model.named_parameters(remove_duplicate=False)}
     buffers = {
@@ -130,7 +136,7 @@ def network_tensors(model: nn.Module, *, trainable_only: bool = False) -> dict[s
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
-    """Copies weights into `model`, each into the type that it has there.
+    """Copies weights into `model`, each into the type that it has there; averaged ones where a checkpoint has them.
 
     Args:
         model: plain, neither wrapped nor sharded.
@@ -155,14 +161,16 @@ def _load_checkpoint(model: nn.Module, folder: Path) -> None:
     behind = weights_behind(folder)
     if behind is not None:
         load_weights(model, behind)
-    shapes = {n.removeprefix(WEIGHTS): size for n, size in saved_tensors(folder).items() if n.startswith(WEIGHTS)}
+    saved = saved_tensors(folder)
+    shapes = {n.removeprefix(WEIGHTS): size for n, size in saved.items() if n.startswith(WEIGHTS)}
+    keys = {name: AVERAGES + name if AVERAGES + name in saved else WEIGHTS + name for name in shapes}
     live = _live(model)
     if info.lora_scale is None:
         _check_keys(live, shapes, folder, partial=info.trainable_only)
-        read_tensors(folder, {f"{WEIGHTS}{name}": live[name] for name in shapes})
+        read_tensors(folder, {keys[name]: live[name] for name in shapes})
         return
     read = {name: torch.empty(size) for name, size in shapes.items()}
-    read_tensors(folder, {f"{WEIGHTS}{name}": tensor for name, tensor in read.items()})
+    read_tensors(folder, {keys[name]: tensor for name, tensor in read.items()})
     if info.trainable_only:  # the layers under the adapters come from the run's config
         layers = {name.split(".lora_")[0] for name in read if ".lora_" in name}
         read |= {f"{layer}.base_layer.weight": live[f"{layer}.weight"].clone() for layer in layers}
