@@ -1,4 +1,4 @@
-"""Averaged weights: next to the trained ones, through every checkpoint and strategy, and used wherever a model is judged."""
+"""Averaged weights go through every checkpoint and strategy, and are used wherever a model is judged."""
 
 import pytest
 import torch

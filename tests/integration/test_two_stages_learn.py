@@ -18,7 +18,7 @@ def stages(tmp_path_factory):
     """Loss by step, validation loss and accuracy of a short stage 1 and of the stage 2 that goes on from it."""
     folder = tmp_path_factory.mktemp("learn")
     small = [f"runs_root={folder / 'runs'}", f"data_root={folder / 'data'}", "data.num_workers=0", "logger=csv"]
-    small += ["callbacks.progress=false", "trainer.log_every=2", "trainer.val_batches=4"]
+    small += ["callbacks.progress=false", "trainer.log_every=2", "trainer.limit_val_batches=4"]
     found = {}
     for stage, steps, lr in (("1", 40, 3e-3), ("2", 16, 3e-4)):
         config = compose([*small, f"stage={stage}", f"stage.steps={steps}", f"stage.groups.0.lr={lr}"])

@@ -25,6 +25,14 @@ from dragonfly_lit.app.overrides import CONF, choices, groups
 from dragonfly_lit.io.commands import as_typed
 
 EXIT_USER_ERROR = 1
+OPEN = {
+    "callbacks": "A callback of your own is added by +callbacks.NAME._target_=CLASS.",
+    "logger": "A logger of your own is added by +logger.NAME._target_=CLASS.",
+    "trainer": "A flag of Lightning's Trainer that is not listed is added by +trainer.FLAG=VALUE.",
+    "stage.optimizer": "Another optimizer is a choice of its group: optimizer=sgd, or a file of your own.",
+    "stage.schedule": "A schedule of your own is given as a whole: 'stage.schedule={_target_: my_parts.schedule.f}'.",
+}
+"""Where parts of the user's own come in, and how."""
 WANTS_TRACEBACK = os.environ.get("HYDRA_FULL_ERROR") == "1"
 
 
@@ -72,14 +80,27 @@ def describe(error: BaseException, config: str, arguments: Sequence[str] = ()) -
         return f"{group}={choice} does not exist. Use one of {options}."
     if match := re.search(r"Could not override '([^']+)'", text) or re.search(r"full_key: (\S+)", text):
         key = match[1].split("@")[0]
+        if key.startswith(("stage.", "trainer.", "logger.")) and key in (moved := _moved()):
+            return f"{key} is not a key of this configuration: {moved[key]}."
         known = _keys(config, arguments)
         nested = [group for group in known if group.endswith(f"/{key}")]  # `cell`: experiment/cell
         near = nested or get_close_matches(key, known, n=3, cutoff=0.5)
         way_out = f"Did you mean {' or '.join(near)}?" if near else f"The keys are listed in conf/{config}.yaml."
+        way_out += next((f" {hint}" for prefix, hint in OPEN.items() if key.startswith(f"{prefix}.")), "")
         return f"{key} is not a key of this configuration. {way_out}"
     if isinstance(error, ConfigCompositionException | OmegaConfBaseException):
         return " ".join(text.split())
     return " ".join(text.split()) or type(error).__name__
+
+
+def _moved() -> dict[str, str]:
+    """Keys that people know from Lightning or from an earlier version, and what to use."""
+    from dragonfly_lit.app.stage import MOVED  # late: they import Lightning
+    from dragonfly_lit.app.trainer import REFUSED
+
+    stage = {f"stage.{key}": f"it has moved to {place}" for key, place in MOVED.items()}
+    trainer = {f"trainer.{key}": reason for key, reason in REFUSED.items()}
+    return stage | trainer | {"logger.kinds": "loggers have names now. Use logger=csv, wandb or tensorboard"}
 
 
 def _keys(config: str, arguments: Sequence[str]) -> list[str]:

@@ -1,58 +1,75 @@
-"""The loggers of a run: metrics.csv always, wandb and TensorBoard by choice."""
+"""The loggers of a run: each is a node with a `_target_`; metrics.csv of a resumed run is kept."""
 
 from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from lightning.fabric.utilities.rank_zero import rank_zero_only
-from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 
-KINDS = ("csv", "wandb", "tensorboard")
+from dragonfly_lit.app.build import make
+from dragonfly_lit.training.ranks import global_rank
+
+EXTRAS = ("wandb", "tensorboard")
+"""Loggers whose package is an extra of this project's."""
 
 
-def build_loggers(kinds: list[str], run: Path, *, project: str, group: str | None) -> list[Logger]:
-    """One logger a kind, all of them writing below the run's folder.
+def build_loggers(nodes: Mapping[str, Any], run: Path) -> list[Logger]:
+    """The loggers that `conf/logger` and the command line name.
 
     Args:
-        kinds: some of `KINDS`.
-        run: the run's folder.
-        project: of wandb.
-        group: of wandb, e.g. the name of a sweep.
+        nodes: by name; null leaves one out.
+        run: the run's folder, whose metrics.csv of an earlier start is kept.
 
     Raises:
-        ValueError: a kind is unknown, or its package is not installed.
+        ValueError: a logger cannot be built, or its package is not installed.
     """
-    if unknown := [kind for kind in kinds if kind not in KINDS]:
-        raise ValueError(f"logger.kinds={unknown[0]} is unknown. Use some of {', '.join(KINDS)}.")
-    return [_build(kind, run, project, group) for kind in kinds]
+    _keep_earlier_metrics(run)
+    return [_build(name, node) for name, node in nodes.items() if node is not None]
 
 
-def _build(kind: str, run: Path, project: str, group: str | None) -> Logger:
-    if kind == "csv":
-        _keep_earlier_metrics(run)
+def wandb_logger(**fields: Any) -> WandbLogger:
+    """Weights & Biases, offline where neither the environment nor ~/.netrc has a key, named as the run's folder.
+
+    Args:
+        fields: of Lightning's WandbLogger.
+    """
+    offline = not (os.environ.get("WANDB_API_KEY") or (Path.home() / ".netrc").is_file())
+    return WandbLogger(**{"offline": offline, "name": Path(fields["save_dir"]).name, **fields})
+
+
+def _build(name: str, node: Any) -> Logger:
+    if not isinstance(node, Mapping) or "_target_" not in node:
+        raise ValueError(
+            f"logger.{name}={node} has no _target_. Use logger=csv, wandb or tensorboard, or name a class: "
+            f"+logger.{name}._target_=lightning.pytorch.loggers.CSVLogger."
+        )
+    try:
+        logger = make(node, where=f"logger.{name}")
+    except ValueError as error:
+        cause = error.__cause__.__cause__ if error.__cause__ else None
+        if name in EXTRAS and isinstance(cause, ImportError):
+            raise ValueError(
+                f"logger={name} needs a package that is not installed. pip install 'dragonfly_lit[{name}]'"
+            ) from error
+        raise
+    if not isinstance(logger, Logger):
+        raise ValueError(f"logger.{name} gives a {type(logger).__name__}, which is not a Lightning logger.")
+    if isinstance(logger, CSVLogger):
         with warnings.catch_warnings():
             # The folder is the run's, so it is never empty; the file that Lightning would delete has been kept.
             warnings.filterwarnings("ignore", "Experiment logs directory")
-            logger = CSVLogger(save_dir=run, name="", version="", flush_logs_every_n_steps=1)
             _ = logger.experiment
-        return logger
-    try:
-        if kind == "tensorboard":
-            return TensorBoardLogger(save_dir=run, name="", version="tensorboard")
-        offline = not (os.environ.get("WANDB_API_KEY") or (Path.home() / ".netrc").is_file())
-        return WandbLogger(name=run.name, save_dir=run, project=project, group=group, offline=offline)
-    except ModuleNotFoundError as error:
-        raise ValueError(
-            f"logger.kinds={kind} needs a package that is not installed. pip install -e '.[{kind}]'"
-        ) from error
+    return logger
 
 
 def _keep_earlier_metrics(run: Path) -> None:
     """A resumed run goes on in a new file; what was measured before stays beside it."""
     current = run / "metrics.csv"
-    if rank_zero_only.rank == 0 and current.is_file():
+    if global_rank() == 0 and current.is_file():
         number = 1
         while (kept := run / f"metrics.{number}.csv").exists():
             number += 1

@@ -21,6 +21,8 @@ from omegaconf.errors import OmegaConfBaseException
 CONF = Path(str(files("dragonfly_lit.conf")))
 """The folder of the configuration groups: `conf/` of a clone, or what a wheel brought of it."""
 
+COUNT_OR_SHARE = ("trainer.limit_val_batches",)
+"""Keys that take a whole number or a share, whatever their default is."""
 OPTIONAL_GROUPS = {"train": ("benchmark", "cell", "experiment"), "evaluate": ()}
 
 
@@ -128,7 +130,7 @@ def check_types(arguments: Sequence[str], config: str) -> None:
         return
     for item in parsed:
         key = item.key_or_group
-        if key not in known and not key.startswith("hydra."):
+        if key not in (*known, *COUNT_OR_SHARE) and not key.startswith("hydra."):
             for value in _values(item):
                 _check_type(key, value, _default(defaults, key))
 

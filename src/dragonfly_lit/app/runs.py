@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import yaml
-from lightning.fabric.utilities.rank_zero import rank_zero_only
+
+from dragonfly_lit.training.ranks import global_rank
 
 CONFIG_FILE = "config.yaml"
 
@@ -23,7 +24,7 @@ def open_run(root: Path, name: str, config: dict, *, resume: bool) -> Path:
         ValueError: the folder cannot be written.
     """
     folder = root / name
-    if rank_zero_only.rank == 0:
+    if global_rank() == 0:
         try:
             if not resume:
                 _step_aside(folder)

@@ -56,7 +56,7 @@ def _comparable(config: dict[str, Any]) -> dict[str, Any]:
     """What makes a job another job: all but where it lies; through JSON, as what is read back has been."""
     home = f"{config.get('runs_root')}/{config.get('name')}/"
     text = json.dumps({key: value for key, value in config.items() if key not in ("name", "runs_root", "resume")})
-    return json.loads(text.replace(home, ""))
+    return json.loads(text.replace(home, "").replace(f'"{home[:-1]}"', '""'))
 
 
 def run_job(config: dict[str, Any], overrides: list[str], search_path: Sequence[str] = ()) -> float | None:

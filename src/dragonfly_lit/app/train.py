@@ -10,7 +10,8 @@ from typing import Any
 import lightning.pytorch as pl
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from lightning.fabric.utilities.rank_zero import rank_zero_only
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 
 from dragonfly_lit.app.build import Config, make, plain
@@ -22,12 +23,15 @@ from dragonfly_lit.app.overrides import search_path_of_job
 from dragonfly_lit.app.runs import open_run
 from dragonfly_lit.app.sample_answers import SampleAnswers
 from dragonfly_lit.app.score import score
+from dragonfly_lit.app.stage import build_stage
 from dragonfly_lit.app.sweep import run_job, write_result
+from dragonfly_lit.app.trainer import build_trainer, check_flags
 from dragonfly_lit.data_prep import demo, probes  # pyright: ignore
 from dragonfly_lit.io.commands import as_typed
-from dragonfly_lit.training.callbacks import build_callbacks
+from dragonfly_lit.training.callbacks import OWN, build_callbacks, check_own
 from dragonfly_lit.training.checkpoint.locate import find_newest, find_resume, resolve, weights_behind
 from dragonfly_lit.training.module import TrainingModule
+from dragonfly_lit.training.ranks import global_rank
 from dragonfly_lit.training.survival import REQUEUE_STATUS, Preemption
 from dragonfly_lit.training.telemetry import Telemetry
 
@@ -54,7 +58,9 @@ def fit(config: Config) -> float | None:
     """One run of a resolved configuration; see `train`."""
     silence_known_warnings()
     check_train(config)
-    builder, stage = build_builder(config), make(config["stage"])
+    check_flags(config["trainer"])
+    builder, stage = build_builder(config), build_stage(config["stage"])
+    own = build_own_callbacks(config)
     resume = find_start(config, "resume")
     init_from = weights_behind(resume) if resume else find_start(config, "init_from")
     make_demo(config)
@@ -73,20 +79,28 @@ def fit(config: Config) -> float | None:
         init_from=init_from,
     )
     asker = SampleAnswers(build_processor(config), data.val_mix or data.mix)
-    callbacks = build_callbacks(run, answer=asker, **config["callbacks"])
-    trainer = build_trainer(config, run, callbacks)
+    ours = {key: value for key, value in config["callbacks"].items() if key in OWN}
+    callbacks = build_callbacks(run, answer=asker, own=own, **ours)
+    strategy = make({key: value for key, value in config["strategy"].items() if key != "name"}, where="strategy")
+    trainer = build_trainer(config, run, callbacks, build_loggers(config["logger"], run), strategy)
     started = time.monotonic()
-    trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
+    try:
+        trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
+    except MisconfigurationException as error:  # how Lightning says that parts of a configuration do not fit
+        raise ValueError(" ".join(str(error).split())) from error
+    except RuntimeError as error:
+        if "conditioned on metric" not in str(error):
+            raise
+        raise ValueError(f"callbacks: {error}") from error  # a key that EarlyStopping waits for in vain
     if any(isinstance(callback, Preemption) and callback.received for callback in callbacks):
         sys.exit(REQUEUE_STATUS)
     telemetry = next(callback for callback in callbacks if isinstance(callback, Telemetry))
     if config["data"]["val"] is not None and not telemetry.validated:
-        trainer.validate(
-            module, datamodule=data, verbose=False
-        )  # killed after its last step, before it said how it went
+        # Killed after its last step, or stopped early, before it said how it went.
+        trainer.validate(module, datamodule=data, verbose=False)
     seconds = time.monotonic() - started
     scores = score(config, run, module.model, trainer.strategy.root_device) if config.get("benchmark") else {}
-    return conclude(run, config, telemetry, scores, seconds=seconds)
+    return conclude(run, config, telemetry, scores, steps=trainer.global_step, seconds=seconds)
 
 
 def find_start(config: Config, key: str) -> Path | None:
@@ -123,31 +137,24 @@ def make_demo(config: Config) -> None:
         probes.make_probes(root)
 
 
-def build_trainer(config: Config, run: Path, callbacks: list[pl.Callback]) -> pl.Trainer:
-    """Lightning's Trainer; precision, clipping and checkpoints are the module's and the strategy's own."""
-    trainer, stage = config["trainer"], config["stage"]
-    every = min(trainer["val_every"] or stage["steps"], stage["steps"])
-    return pl.Trainer(
-        accelerator=trainer["accelerator"],
-        devices=trainer["devices"],
-        num_nodes=trainer["num_nodes"],
-        strategy=make(_without(config["strategy"], "name")),
-        precision="32-true",
-        max_steps=stage["steps"],
-        max_epochs=-1,
-        accumulate_grad_batches=stage["accumulate"],
-        val_check_interval=every * stage["accumulate"],
-        check_val_every_n_epoch=None,
-        limit_val_batches=trainer["val_batches"] or 1.0,
-        num_sanity_val_steps=0,
-        logger=build_loggers(run=run, **config["logger"]),
-        callbacks=callbacks,
-        log_every_n_steps=trainer["log_every"],
-        use_distributed_sampler=False,
-        enable_progress_bar=config["callbacks"]["progress"],
-        enable_model_summary=False,
-        default_root_dir=run,
-    )
+def build_own_callbacks(config: Config) -> list[pl.Callback]:
+    """The user's own callbacks: every key below `callbacks` that is not this project's, null left out.
+
+    Raises:
+        ValueError: one cannot be built, or would break what a run promises.
+    """
+    found = []
+    for name, node in config["callbacks"].items():
+        if name in OWN or node is None:
+            continue
+        if not isinstance(node, dict) or "_target_" not in node:
+            raise ValueError(
+                f"callbacks.{name}={node} has no _target_. Name a class: +callbacks.{name}._target_=CLASS."
+            )
+        callback = make(node, where=f"callbacks.{name}")
+        check_own(name, callback, validates=config["data"]["val"] is not None)
+        found.append(callback)
+    return found
 
 
 @rank_zero_only
@@ -158,17 +165,14 @@ def announce(run: Path, resume: Path | None, init_from: Path | None, attention: 
 
 
 def conclude(
-    run: Path, config: Config, telemetry: Telemetry, scores: dict[str, Any], *, seconds: float
+    run: Path, config: Config, telemetry: Telemetry, scores: dict[str, Any], *, steps: int, seconds: float
 ) -> float | None:
     """Write what a sweep and a study read, say what comes next; the validation loss."""
     val_loss = telemetry.validated.get("val_loss")
-    if rank_zero_only.rank == 0:
+    if global_rank() == 0:
         values: dict[str, Any] = {"val_loss": val_loss, "seconds": round(seconds, 1), **telemetry.last, **scores}
         write_result(run, config, values)
         then = "" if val_loss is None else f", validation loss {val_loss:.4f}"
-        print(as_typed(f"{config['stage']['steps']} steps{then}. Score it: python evaluate.py checkpoint={run}"))
+        done = f"{steps} steps" if steps >= config["stage"]["steps"] else f"Step {steps} of {config['stage']['steps']}"
+        print(as_typed(f"{done}{then}. Score it: python evaluate.py checkpoint={run}"))
     return val_loss
-
-
-def _without(node: dict[str, Any], key: str) -> dict[str, Any]:
-    return {name: value for name, value in node.items() if name != key}

@@ -137,6 +137,7 @@ class DragonflyDataModule(LightningDataModule):
         check_streams(self._order["num_streams"], self._ranks, self.num_workers)
         self.position.ranks = self._ranks
         trainer = self.trainer
+        self.position.stays = trainer is not None and trainer.overfit_batches > 0  # type: ignore[attr-defined]
         if trainer is not None and not any(isinstance(callback, MarkConsumed) for callback in trainer.callbacks):  # type: ignore[attr-defined]
             trainer.callbacks.insert(0, MarkConsumed())  # type: ignore[attr-defined]
         if trainer is not None and self.val_mix is None:

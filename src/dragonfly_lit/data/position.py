@@ -32,6 +32,8 @@ class Position:
     def __init__(self, fingerprint: Mapping[str, Any], *, ranks: int = 1):
         self.fingerprint = dict(fingerprint)
         self.ranks = ranks
+        self.stays = False
+        """Whether every epoch begins here again: nothing counts as consumed."""
         self.num_consumed = 0
         self.streams: dict[int, dict[str, Any]] = {}
         self._fresh: set[int] = set()
@@ -50,6 +52,8 @@ class Position:
 
     def mark_states(self, last: Iterable[Mapping[str, Any]], num_batches: int) -> None:
         """This rank has trained on `num_batches` batches, of which `last` are the last states of their streams."""
+        if self.stays:
+            return
         for state in last:
             self.streams[state["stream"]] = dict(state["state"])
             self._fresh.add(state["stream"])

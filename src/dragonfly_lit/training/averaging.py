@@ -1,4 +1,4 @@
-"""Averages of the trained weights: Lightning's callbacks, over tensors by name, so that any strategy and a resume keep them.
+"""Averages of the trained weights, by name, so that every strategy and a resume keep them.
 
 Lightning's own `WeightAveraging` copies the whole LightningModule, frozen weights included, knows no shards, and puts
 what it averages under Lightning's `state_dict`, which a checkpoint of this project does not hold.
@@ -32,7 +32,7 @@ class EMAWeightAveraging(callbacks.EMAWeightAveraging):
     """
 
     def __init__(
-        self, *, decay: float = 0.999, update_every_n_steps: int = 1, update_starting_at_step: int | None = None
+        self, *, decay: float | int = 0.999, update_every_n_steps: int = 1, update_starting_at_step: int | None = None
     ) -> None:
         if not 0 <= decay < 1 or update_every_n_steps < 1:
             raise ValueError(

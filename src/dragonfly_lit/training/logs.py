@@ -11,8 +11,6 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from dragonfly_lit.spec.records import Batch
-
 Answer = Callable[[Any, Path, int], None]
 """`answer(model, folder, count)`: asks the model `count` questions and leaves answers and pictures in `folder`."""
 

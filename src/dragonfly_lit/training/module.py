@@ -29,7 +29,7 @@ from dragonfly_lit.training.optimizer import build_optimizer, class_name, group_
 from dragonfly_lit.training.precision import cast_weights, check_precision, to_fp8
 from dragonfly_lit.training.sharding import blocks
 from dragonfly_lit.training.stages import ParamGroup, Stage, freeze, param_groups
-from dragonfly_lit.training.update import SkipRule, StepReport, prepare_update
+from dragonfly_lit.training.update import SkipRule, StepReport, prepare_update, set_learning_rates
 
 
 class TrainingModule(pl.LightningModule):
@@ -114,7 +114,12 @@ class TrainingModule(pl.LightningModule):
 
     def on_train_start(self) -> None:
         self._sums: list[Tensor] = []
+        set_learning_rates(self.optimizer, self.stage, self.trainer.global_step)
         self.model.train()  # not at an epoch's start: a run that resumes within an epoch does not come by there
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        # What a callback reads before the next step is the rate of that step.
+        set_learning_rates(self.optimizer, self.stage, self.trainer.global_step)
 
     def configure_optimizers(self) -> Optimizer:
         return build_optimizer(self.param_groups(), self.no_decay, self.stage)

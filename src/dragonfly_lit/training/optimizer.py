@@ -72,8 +72,8 @@ def _check_takes(optimizer: Any, groups: Sequence[Mapping[str, Any]]) -> None:
         raise ValueError(f"stage.optimizer gives a {type(optimizer).__name__}, which is not a torch.optim.Optimizer.")
     if "weight_decay" not in optimizer.defaults and (decayed := [g for g in groups if g["weight_decay"]]):
         raise ValueError(
-            f"stage.groups {decayed[0]['name']}: weight_decay={decayed[0]['weight_decay']}, but {class_name(optimizer)} "
-            "does not decay weights. Set weight_decay=0, or use another stage.optimizer."
+            f"stage.groups {decayed[0]['name']}: weight_decay={decayed[0]['weight_decay']}, but "
+            f"{class_name(optimizer)} does not decay weights. Set weight_decay=0, or use another stage.optimizer."
         )
 
 
@@ -185,8 +185,8 @@ def _room(group: Mapping[str, Any], parameter: Tensor, shape: torch.Size, dtype:
         return torch.zeros((), dtype=dtype, device=_scalar_device(group, parameter))
     if isinstance(parameter, DTensor):
         raise ValueError(
-            f"stage.optimizer: {key} has shape {tuple(shape)}, its weight {tuple(parameter.shape)}. Such a state cannot "
-            "be dealt out with strategy=fsdp. Use strategy=ddp, or another optimizer."
+            f"stage.optimizer: {key} has shape {tuple(shape)}, its weight {tuple(parameter.shape)}. Such a state "
+            "cannot be dealt out with strategy=fsdp. Use strategy=ddp, or another optimizer."
         )
     return torch.empty(shape, dtype=dtype, device=parameter.device)
 

@@ -27,6 +27,8 @@ def check_precision(precision: str, device: torch.device) -> None:
             f"trainer.precision={precision}: the activations of Llama and CLIP exceed float16's 65,504 and the loss "
             "becomes nan. Use bf16, which has float32's range."
         )
+    if precision in ("bf16-mixed", "bf16-true"):
+        raise ValueError(f"trainer.precision={precision} is Lightning's own way, which is not asked here. Use bf16.")
     if precision not in get_args(Precision):
         raise ValueError(f"trainer.precision={precision} is unknown. Use one of {', '.join(get_args(Precision))}.")
     if precision == "fp8" and (device.type != "cuda" or torch.cuda.get_device_capability(device) < (8, 9)):

@@ -13,7 +13,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from dragonfly_lit.spec.layout import Layout
-from dragonfly_lit.spec.records import Batch
 from dragonfly_lit.training.stages import ParamGroup
 
 

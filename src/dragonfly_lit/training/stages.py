@@ -24,6 +24,9 @@ OptimizerFactory = Callable[[list[dict[str, Any]]], Optimizer]
 Schedule = Callable[[int, int], float]
 """`schedule(step, steps)`: the factor of every learning rate in optimizer step `step` of `steps`, counted from 0."""
 
+ADAMW: OptimizerFactory = partial(AdamW, betas=(0.9, 0.999), eps=1e-8, fused=True)
+"""The optimizer where a stage names no other."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
@@ -108,15 +111,15 @@ class Stage:
     decay: float | int = 0.1
     floor: float | int = 0.0
     clip: float | int | None = 1.0
-    optimizer: OptimizerFactory = partial(AdamW, betas=(0.9, 0.999), eps=1e-8, fused=True)
+    optimizer: OptimizerFactory = ADAMW
     lora: Lora | None = None
     init_from: str | None = None
 
     def __post_init__(self) -> None:
         if not callable(self.schedule) and self.schedule not in get_args(Shape):
             raise ValueError(
-                f"stage.schedule={self.schedule} is unknown. Use one of {', '.join(get_args(Shape))}, or name a function "
-                "of your own by stage.schedule._target_."
+                f"stage.schedule={self.schedule} is unknown. Use one of {', '.join(get_args(Shape))}, or a function of "
+                "your own: stage.schedule={_target_: my_parts.schedule.mine}."
             )
         if self.schedule == "wsd" and self.decay <= 0:
             raise ValueError(

@@ -17,8 +17,6 @@ import torch.distributed as dist
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
-from dragonfly_lit.spec.records import Batch
-
 REQUEUE_STATUS = getattr(os, "EX_TEMPFAIL", 75)
 """Exit status after a pre-emption: the run is saved and wants to be started again with `resume=auto`."""
 

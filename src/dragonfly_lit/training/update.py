@@ -47,6 +47,14 @@ class StepReport:
     stop: bool = False
 
 
+def set_learning_rates(optimizer: Optimizer, stage: Stage, step: int) -> float:
+    """Gives every group its rate of optimizer step `step`; the factor of them all."""
+    factor = stage.lr_factor(step)
+    for group in optimizer.param_groups:
+        group["lr"] = group["group"].lr * factor if group["group"].moves(step) else 0.0
+    return factor
+
+
 def prepare_update(
     optimizer: Optimizer,
     stage: Stage,
@@ -72,12 +80,10 @@ def prepare_update(
         stop: whether this rank wants to stop after the step.
         skip_rule: asked about steps that are finite.
     """
-    factor = stage.lr_factor(step)
+    factor = set_learning_rates(optimizer, stage, step)
     names, squares, sharded = [], [], False
     for group in optimizer.param_groups:
-        moves = group["group"].moves(step)
-        group["lr"] = group["group"].lr * factor if moves else 0.0
-        if not moves:
+        if not group["group"].moves(step):
             for parameter in group["params"]:
                 parameter.grad = None
         gradients = [p.grad for p in group["params"] if p.grad is not None]

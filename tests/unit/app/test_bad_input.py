@@ -94,7 +94,7 @@ def test_an_optional_group_is_left_out_by_null_and_a_needed_one_is_refused():
         ("stage.steps=1.5", "a whole number"),
         ("stage.clip=[1]", "a number"),
         ("zoom.learned=maybe", "true or false"),
-        ("stage.betas=0.9", r"a list, \[a, b\]"),
+        ("stage.optimizer.betas=0.9", r"a list, \[a, b\]"),
         ("model.recipe.1=fast", r"a mapping, \{key: value\}"),
         ("seed=1,two,3", "a whole number"),
     ],
@@ -130,3 +130,97 @@ def test_a_mistake_ends_in_one_line_and_status_1(override, said):
     assert done.returncode == 1
     (line,) = done.stderr.strip().splitlines()
     assert line.startswith(f"error: {said}")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (
+            ["+callbacks.es._target_=lightning.pytorch.callbacks.EarlyStopping", "+callbacks.es.monitr=val_loss"],
+            r"callbacks\.es: EarlyStopping cannot be built: .*unexpected keyword argument 'monitr'",
+        ),
+        (["+callbacks.mine._target_=no_such_module.Mine"], r"callbacks\.mine: Mine cannot be built: .*no_such_module"),
+        (["+callbacks.mine._target_=torch.optim.AdamX"], r"callbacks\.mine: AdamX cannot be built: .*AdamX"),
+        (["+callbacks.mine._target_=torch.nn.Identity"], r"callbacks\.mine gives a Identity, which is not a lightning"),
+        (["+callbacks.mine.every=3"], r"callbacks\.mine=.* has no _target_\. Name a class"),
+        (
+            ["callbacks=early_stopping", "data.val=null"],
+            r"callbacks\.early_stopping\.monitor=val_loss, but data\.val=null",
+        ),
+        (
+            ["callbacks=early_stopping", "+callbacks.early_stopping.mode=up"],
+            r"callbacks\.early_stopping: .*min, max, got up",
+        ),
+        (["callbacks=ema", "callbacks.ema.decay=2"], r"callbacks\.ema: decay=2 must be from 0 to below 1"),
+        (
+            ["+callbacks.average._target_=lightning.pytorch.callbacks.EMAWeightAveraging"],
+            r"callbacks\.average: EMAWeightAveraging copies the whole module .*callbacks=ema",
+        ),
+        (
+            [
+                "+callbacks.more._target_=lightning.pytorch.callbacks.GradientAccumulationScheduler",
+                "+callbacks.more.scheduling={0: 2}",
+            ],
+            r"callbacks\.more: GradientAccumulationScheduler changes .* Use stage\.accumulate",
+        ),
+        (["+logger.mine.project=x"], r"logger\.mine=.* has no _target_"),
+        (
+            ["+logger.mine._target_=torch.nn.Identity"],
+            r"logger\.mine gives a Identity, which is not a Lightning logger",
+        ),
+        (["+trainer.gradient_clip_val=1"], r"trainer\.gradient_clip_val .*Use stage\.clip"),
+        (["+trainer.accumulate_grad_batches=2"], r"trainer\.accumulate_grad_batches .*Use stage\.accumulate"),
+        (["+trainer.max_steps=2"], r"trainer\.max_steps .*Use stage\.steps"),
+        (["+trainer.max_epochs=2"], r"trainer\.max_epochs .*Use stage\.steps"),
+        (["+trainer.use_distributed_sampler=true"], r"trainer\.use_distributed_sampler .*dealt out to ranks"),
+        (["+trainer.strategy=ddp"], r"trainer\.strategy .*strategy=ddp"),
+        (["+trainer.callbacks=null"], r"trainer\.callbacks .*\+callbacks\.NAME\._target_=CLASS"),
+        (["trainer.precision=16-mixed"], r"trainer\.precision=16-mixed.* Use bf16"),
+        (["trainer.precision=bf16-mixed"], r"trainer\.precision=bf16-mixed .* Use bf16"),
+        (["+trainer.determnistic=true"], r"trainer\.determnistic is not a flag .*Did you mean trainer\.deterministic"),
+        (["trainer.profiler=fast"], r"trainer\.profiler=fast is unknown\. Use one of simple, advanced, pytorch"),
+        (
+            [
+                "+trainer.plugins=[{_target_: lightning.pytorch.plugins.MixedPrecision, precision: bf16-mixed, "
+                "device: cpu}]"
+            ],
+            r"trainer\.plugins: MixedPrecision would not be asked\. Use trainer\.precision",
+        ),
+        (["trainer.deterministic=perhaps"], r"trainer\.deterministic=perhaps is unknown\. Use true, false or warn"),
+        (["optimizer=sgd", "+stage.optimizer.betas=[0,1]"], r"stage\.optimizer.* cannot be built: .*'betas'"),
+        (["stage.optimizer._target_=torch.optim.Addam"], r"stage\.optimizer.*: Addam cannot be built"),
+        (
+            ["stage.schedule={_target_: my.schedule}"],
+            r"stage\.schedule: schedule cannot be built: .*No module named 'my'",
+        ),
+        (["+stage.betas=[0.9, 0.95]"], r"stage\.betas has moved to stage\.optimizer\.betas"),
+        (["+strategy.bucket=3"], r"strategy: Single cannot be built: .*'bucket'"),
+    ],
+)
+def test_a_part_that_does_not_fit_is_one_line_that_names_its_key(overrides, said, tmp_path):
+    pytest.importorskip("easy_vqa")
+    config = compose([*overrides, f"runs_root={tmp_path / 'runs'}", "stage.steps=1", "data.num_workers=0"])
+    with pytest.raises(ValueError, match=said) as error:
+        fit(config)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("trainer.gradient_clip_val=1", "Use stage.clip."),
+        ("trainer.val_batches=3", "Did you mean trainer.limit_val_batches"),
+        ("stage.eps=1", "it has moved to stage.optimizer.eps."),
+        ("logger.kinds=[csv]", "Use logger=csv, wandb or tensorboard."),
+        ("callbacks.early_stopping.monitor=x", "A callback of your own is added by +callbacks.NAME._target_=CLASS."),
+        ("stage.optimizer.momentum=1", "Another optimizer is a choice of its group: optimizer=sgd"),
+        ("optimizer=adam", "optimizer=adam does not exist. Use one of adamw, sgd."),
+        ("trainer=tpu", "Use one of cpu, gpu, gpu8."),
+    ],
+)
+def test_a_key_that_is_elsewhere_says_where(override, said):
+    with pytest.raises(Exception, match=r".") as error:
+        compose([override])
+    line = describe(error.value, "train")
+    assert said in line
+    assert "\n" not in line

@@ -69,6 +69,18 @@ def test_an_unknown_schedule_is_refused():
         stage(Group(match="*", lr=1.0), schedule="square")
 
 
+def test_a_schedule_of_ones_own_gives_the_whole_factor():
+    plan = stage(Group(match="*", lr=1.0), schedule=lambda step, steps: step / steps, warmup=5)
+    assert [plan.lr_factor(step) for step in (0, 5, 10)] == [0.0, 0.5, 1.0]
+    with pytest.raises(ValueError, match=r"stage\.schedule gives -1\.0 for step 3 of 10"):
+        stage(Group(match="*", lr=1.0), schedule=lambda step, steps: -1.0).lr_factor(3)
+
+
+def test_wsd_without_a_decay_is_refused():
+    with pytest.raises(ValueError, match=r"stage\.decay=0: .* Use stage\.schedule=constant"):
+        stage(Group(match="*", lr=1.0), schedule="wsd", decay=0)
+
+
 def test_a_freeze_schedule_is_a_pure_function_of_the_step():
     group = Group(match="*", lr=1.0, from_step=2, until_step=4)
     assert [group.moves(step) for step in range(6)] == [False, False, True, True, False, False]

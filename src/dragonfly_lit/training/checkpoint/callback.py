@@ -24,8 +24,8 @@ from dragonfly_lit.training.checkpoint.locate import CHECKPOINTS, list_checkpoin
 class Checkpoints(Checkpoint):
     """Saves at the end of optimizer steps, never within an accumulation; the last step is always saved.
 
-    Whatever else ends a run (Lightning's `EarlyStopping`, `max_time`, a callback that sets `trainer.should_stop`) ends it
-    at the end of an optimizer step, and that step is saved.
+    Whatever else ends a run (Lightning's `EarlyStopping`, `max_time`, a callback that sets `trainer.should_stop`) ends
+    it at the end of an optimizer step, and that step is saved.
 
     Args:
         run: folder of the run; checkpoints go to `run/checkpoints/step-N`.
@@ -135,8 +135,8 @@ def check_plain(callbacks: list[pl.Callback]) -> None:
             torch.load(io.BytesIO(file.getvalue()), weights_only=True)
         except (pickle.PicklingError, pickle.UnpicklingError, AttributeError, TypeError) as error:
             raise ValueError(
-                f"callbacks: the state_dict of {type(callback).__name__} holds more than numbers, texts, tensors, lists "
-                "and dicts, so that a checkpoint with it could not be read. Keep it plain."
+                f"callbacks: the state_dict of {type(callback).__name__} holds more than numbers, texts, tensors, "
+                "lists and dicts, so that a checkpoint with it could not be read. Keep it plain."
             ) from error
 
 

@@ -224,8 +224,8 @@ def read_state(folder: Path) -> dict[str, Any]:
         return torch.load(folder / STATE_FILE, weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(
-            f"{folder / STATE_FILE} holds more than plain types and tensors, so it is not read: a callback's state_dict "
-            "must be plain. Use init_from= for the weights only."
+            f"{folder / STATE_FILE} holds more than plain types and tensors, so it is not read: a callback's "
+            "state_dict must be plain. Use init_from= for the weights only."
         ) from error
 
 

@@ -1,0 +1,13 @@
+"""Which process this is, before and after the processes of a run have met."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning.fabric.utilities.rank_zero import rank_zero_only
+
+
+def global_rank() -> int:
+    """Number of this process among those of the run; 0 where it is alone."""
+    only: Any = rank_zero_only  # Lightning keeps the rank as an attribute of a function
+    return int(getattr(only, "rank", 0))
