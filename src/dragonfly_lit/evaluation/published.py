@@ -28,13 +28,7 @@ class PublishedRow:
     note: str = ""
 
 
-GENERAL = (
-    "VILA",
-    "LLaVA-v1.5 (Vicuna-7B)",
-    "LLaVA-v1.6 (Mistral-7B)",
-    "Qwen-VL-chat",
-    "Dragonfly v1 (Llama-3-8B)",
-)
+GENERAL = ("VILA", "LLaVA-v1.5 (Vicuna-7B)", "LLaVA-v1.6 (Mistral-7B)", "Qwen-VL-chat", "Dragonfly v1 (Llama-3-8B)")
 """The models of the blog post's table of general benchmarks."""
 
 

@@ -34,10 +34,7 @@ class MMVet(Benchmark):
     metric_type = JudgeScore
     judged = True
     parser = "none: a judge reads the whole output"
-    prompts: ClassVar = {
-        "llava": Template(text="{question}"),
-        "lmms_eval": Template(text=STEP_BY_STEP + "{question}"),
-    }
+    prompts: ClassVar = {"llava": Template(text="{question}"), "lmms_eval": Template(text=STEP_BY_STEP + "{question}")}
     published = published_rows("score", (None, 30.5, 44.8, None, 35.9))
 
     max_new_tokens: int = 1024

@@ -31,12 +31,7 @@ class POPE(Benchmark):
         "Full/random-*.parquet (question_id, question, answer, image_source, image, category) and so on"
     )
     splits = ("test", *CATEGORIES)
-    counts: ClassVar = {
-        "test": (9000, 8910),
-        "random": (3000, 2910),
-        "popular": (3000,),
-        "adversarial": (3000,),
-    }
+    counts: ClassVar = {"test": (9000, 8910), "random": (3000, 2910), "popular": (3000,), "adversarial": (3000,)}
     metric_type = yes_no.POPE
     parser = "POPE: no if No, not or no is a word of the first sentence, else yes"
     published = published_rows(

@@ -61,12 +61,7 @@ def corpus_bleu(statistics: Sequence[Sequence[float]]) -> list[float]:
     scorer = _coco()["BleuScorer"](n=len(ORDERS))
     for length, closest, *counts in statistics:
         scorer.ctest.append(
-            {
-                "testlen": length,
-                "reflen": [closest],
-                "guess": counts[: len(ORDERS)],
-                "correct": counts[len(ORDERS) :],
-            }
+            {"testlen": length, "reflen": [closest], "guess": counts[: len(ORDERS)], "correct": counts[len(ORDERS) :]}
         )
         scorer.crefs.append(None)
     return scorer.compute_score(option="closest")[0]
