@@ -1,6 +1,7 @@
 """Dependencies point one way: an AST walk over every import of the product."""
 
 import ast
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -68,3 +69,31 @@ def test_dependencies_point_one_way(path):
             assert "data_prep" in MAY_USE[room], f"{room} may not import {module}"
         if parts[0] in CONFIGURATION_LIBRARIES:
             assert room == "app", f"only app knows {parts[0]}; {path.name} imports {module}"
+
+
+def circle_of(sources: dict[str, str]) -> list[str]:
+    """Modules that import one another in a circle, lazily or for types alone as well; none if there is no circle."""
+    graph: dict[str, set[str]] = {}
+    for module, text in sources.items():
+        nodes = list(ast.walk(ast.parse(text)))
+        names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+        for node in nodes:
+            if isinstance(node, ast.ImportFrom) and node.module:
+                inner = {f"{node.module}.{alias.name}" for alias in node.names}
+                names |= (inner & sources.keys()) or {node.module}
+        graph[module] = (names & sources.keys()) - {module}
+    try:
+        list(TopologicalSorter(graph).static_order())
+    except CycleError as error:
+        return error.args[1]
+    return []
+
+
+def test_no_module_is_part_of_an_import_circle():
+    package = ROOT / "src"
+    sources = {
+        ".".join(path.relative_to(package).with_suffix("").parts).removesuffix(".__init__"): path.read_text()
+        for path in (package / "dragonfly_lit").rglob("*.py")
+    }
+    assert circle_of(sources) == []
+    assert circle_of({"a": "from b import x", "b": "if TYPE_CHECKING:\n    from a import y"}) == ["a", "b", "a"]

@@ -69,7 +69,7 @@ class MMMU(Benchmark):
 
     def read(self, folder: Path) -> Iterable[Question]:
         """Subjects in the order of their names."""
-        files = [file for subject in sorted(DOMAIN_OF) for file in parquet_files_of(folder, subject, self.split)]
+        files = [file for subject in sorted(DOMAIN_OF) for file in parquet_files(folder / subject, self.split)]
         files = files or parquet_files(folder, self.split)
         if not files:
             raise self.missing(folder, f"{self.split}-*.parquet")
@@ -107,11 +107,6 @@ class MMMU(Benchmark):
             category=subject.group(1),
             split=DOMAIN_OF[subject.group(1)],
         )
-
-
-def parquet_files_of(folder: Path, subject: str, split: str) -> list[Path]:
-    """The parquet files of one subject's folder, none where it has none."""
-    return sorted((folder / subject).glob(f"{split}-*.parquet")) or sorted((folder / subject).glob(f"{split}.parquet"))
 
 
 def parse_options(task: str, key: str, options: str | Sequence[str]) -> tuple[str, ...]:
