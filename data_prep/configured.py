@@ -18,7 +18,7 @@ def configure(overrides: list[str]) -> tuple[dict[str, Any], SequenceBuilder]:
     from dragonfly_lit.app.build import compose
     from dragonfly_lit.app.check import check_weights
     from dragonfly_lit.app.errors import describe
-    from dragonfly_lit.app.factories import build_builder
+    from dragonfly_lit.app.factories import build_components
 
     try:
         config = compose(overrides)
@@ -30,7 +30,7 @@ def configure(overrides: list[str]) -> tuple[dict[str, Any], SequenceBuilder]:
                 check_weights(group, config[group]["path"], config)
             except ValueError as error:
                 raise ValueError(f"{error} Of it this command reads the {read} only.") from error
-    return config, build_builder(config)
+    return config, build_components(config).builder
 
 
 def train_mix(config: dict[str, Any], mix: Mapping[str, Any] | None = None) -> Mix:

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from skimage import data
 
 from dragonfly_lit.app.build import compose
-from dragonfly_lit.app.factories import model_factory
+from dragonfly_lit.app.factories import build_components, model_factory
 from dragonfly_lit.evaluation.zoom_picture import crop_boxes
 from dragonfly_lit.processing.crops import cut
 from dragonfly_lit.spec.layout import Grid
@@ -27,7 +27,7 @@ WIDTH, HEIGHT, PANEL = 1600, 640, 300
 def selected_by_tiny(image: Image.Image) -> list[int]:
     """The high crops that `model=tiny` keeps, with the released rule; its crops have 32 pixels."""
     config = compose(["model=tiny", "zoom=select", "zoom.regions=raster"])
-    model = model_factory(config)().eval()
+    model = model_factory(config, build_components(config))().eval()
     crops = cut(image, model.config.layout)
     grids = torch.tensor([[list(grid) for grid in crops.grids]])
     with torch.no_grad():

@@ -8,9 +8,8 @@ from transformers import CLIPVisionConfig
 
 from dragonfly_lit.app.build import compose, make
 from dragonfly_lit.app.errors import describe
-from dragonfly_lit.app.factories import build_layout
+from dragonfly_lit.app.factories import build_layout, look_up_parts, zoom_of
 from dragonfly_lit.app.overrides import CONF
-from dragonfly_lit.spec.layout import Zoom
 from dragonfly_lit.spec.released import released_zoom
 from dragonfly_lit.training.stages import Stage
 
@@ -20,7 +19,7 @@ SIZES = {"clip-vit-base-patch32": (224, 32), "clip-vit-large-patch14-336": (336,
 
 
 def choices(group: str) -> list[str]:
-    return sorted(path.stem for path in (CONF / group).glob("*.yaml") if not path.stem.startswith("_"))
+    return sorted(path.stem for path in (CONF / group).glob("[!_]*.yaml"))
 
 
 @pytest.fixture
@@ -50,7 +49,7 @@ def test_every_model_takes_every_zoom(model, zoom, towers):
     config = compose([f"model={model}", f"zoom={zoom}", f"weights_root={towers}"])
     layout = build_layout(config)
     assert layout.num_tokens > layout.features_per_crop
-    assert layout.zoom == Zoom(**config["zoom"])
+    assert layout.zoom == zoom_of(config)
 
 
 def test_a_pool_that_does_not_fit_the_tower_is_refused_with_the_ones_that_do(towers):
@@ -60,12 +59,13 @@ def test_a_pool_that_does_not_fit_the_tower_is_refused_with_the_ones_that_do(tow
 
 
 @pytest.mark.parametrize(
-    "group", ["data", "strategy", "trainer", "logger", "callbacks", "optimizer", "vision", "language"]
+    "group", ["data", "strategy", "trainer", "logger", "callbacks", "optimizer", "vision", "language", "projector"]
 )
 def test_every_choice_of_a_group_composes_with_every_model(group):
     for choice, model in itertools.product(choices(group), MODELS):
         config = compose([f"model={model}", f"{group}={choice}"])
         assert config["model"]["name"] == model
+        look_up_parts(config, file=None)
 
 
 @pytest.mark.parametrize("strategy", choices("strategy"))
@@ -86,7 +86,7 @@ def test_every_experiment_composes(experiment):
 @pytest.mark.parametrize(("model", "version", "tokens"), [("dragonfly_v1", "v1", 867), ("dragonfly_v2", "v2", 2098)])
 def test_the_released_models_are_the_defaults_of_their_names(model, version, tokens, towers):
     config = compose([f"model={model}", f"weights_root={towers}"])
-    assert Zoom(**config["zoom"]) == released_zoom(version)
+    assert zoom_of(config) == released_zoom(version)
     assert build_layout(config).num_tokens == tokens
 
 

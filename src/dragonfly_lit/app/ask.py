@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from transformers import BatchFeature, TextStreamer
 
-from dragonfly_lit.app.load import load_for_inference
+from dragonfly_lit.app.load import TRUST_HELP, load_for_inference
 from dragonfly_lit.evaluation.zoom_picture import draw_zoom
 from dragonfly_lit.io.commands import as_typed
 from dragonfly_lit.models.dragonfly import DragonflyForConditionalGeneration
@@ -27,7 +27,7 @@ def main(argv: list[str]) -> int:
     if args.show_zoom and not images:
         raise ValueError("--show-zoom draws on the image, but there is none. Give --image FILE.")
     model, processor = load_for_inference(
-        args.model, device=args.device, dtype=dtype, version=args.version, vision=args.vision
+        args.model, device=args.device, dtype=dtype, version=args.version, vision=args.vision, trust=args.trust
     )
     inputs = processor(text=[question_text(args.question)], images=[images or None], return_tensors="pt").to(
         args.device
@@ -66,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--image", type=Path, action="append", default=[], help="an image file; again for more of them")
     parser.add_argument("--version", choices=("v1", "v2"), help="of a released folder, which does not say")
     parser.add_argument("--vision", help="folder or cached name of the tower's config, for a released folder")
+    parser.add_argument("--trust", action="append", default=[], metavar="MODULE", help=TRUST_HELP)
     parser.add_argument(
         "--device", default="cuda" if torch.cuda.is_available() else "cpu", help="(default: %(default)s)"
     )

@@ -40,7 +40,12 @@ def _generate(config: Config, benchmark: Any, settings: Settings) -> dict[str, A
     checkpoint = find_checkpoint(config["checkpoint"], config["runs_root"])
     dtype = None if config["dtype"] is None else getattr(torch, config["dtype"])
     model, processor = load_for_inference(
-        checkpoint, device=_device(config["device"]), dtype=dtype, version=config["version"], vision=config["vision"]
+        checkpoint,
+        device=_device(config["device"]),
+        dtype=dtype,
+        version=config["version"],
+        vision=config["vision"],
+        trust=config["trust"],
     )
     out = _out(config, benchmark, beside=checkpoint)
     results = run(benchmark.benchmarks, model=model, processor=processor, out=out, settings=settings)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from dragonfly_lit.app.load import load_for_inference
+from dragonfly_lit.app.load import TRUST_HELP, load_for_inference
 from dragonfly_lit.io.commands import as_typed
 
 LAYOUTS = ("transformers", "released")
@@ -26,6 +26,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument(
         "--dtype", choices=("float32", "bfloat16"), default=None, help="of the weights; default: as trained"
     )
+    parser.add_argument("--trust", action="append", default=[], metavar="MODULE", help=TRUST_HELP)
     arguments = parser.parse_args(argv)
     folder: Path = arguments.folder
     if folder.exists() and any(folder.iterdir()):
@@ -33,7 +34,7 @@ def main(argv: list[str]) -> None:
             f"FOLDER={folder} is not empty, and its files would be mixed with the model's. Name a new one."
         )
     dtype = getattr(torch, arguments.dtype) if arguments.dtype else None
-    model, processor = load_for_inference(arguments.run, dtype=dtype)
+    model, processor = load_for_inference(arguments.run, dtype=dtype, trust=arguments.trust)
     folder.mkdir(parents=True, exist_ok=True)
     if arguments.layout == "released":
         model.save_released(folder)

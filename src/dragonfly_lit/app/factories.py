@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from dragonfly_lit.io.imports import locate
 from dragonfly_lit.models.attention import choose_attention
 from dragonfly_lit.models.backbones import BUILTIN, builtin_folder, vision_config_of
-from dragonfly_lit.models.config import DragonflyConfig
+from dragonfly_lit.models.config import OWN_PARTS, DragonflyConfig
 from dragonfly_lit.models.dragonfly import DragonflyForConditionalGeneration
+from dragonfly_lit.models.projector import Projector
+from dragonfly_lit.models.vision import Tower
+from dragonfly_lit.models.zoom import ZoomRule
 from dragonfly_lit.processing.encoding import add_structural_tokens
 from dragonfly_lit.processing.image_processor import DragonflyImageProcessor
 from dragonfly_lit.processing.processor import DragonflyProcessor
@@ -57,39 +62,107 @@ def build_layout(config: Config) -> Layout:
     folder = builtin_folder("vision") if vision["path"] == BUILTIN else Path(vision["path"])
     vision_config = vision_config_of(folder, folder, None)
     vision_config.image_size = vision["image_size"] or vision_config.image_size
-    zoom = released_zoom(config["model"]["version"]) if released else Zoom(**config["zoom"])
+    zoom = released_zoom(config["model"]["version"]) if released else zoom_of(config)
     return DragonflyConfig(vision_config=vision_config, zoom=vars(zoom)).layout
 
 
-def build_builder(config: Config) -> SequenceBuilder:
-    """What turns samples into sequences."""
-    model = config["model"]
-    return SequenceBuilder(
-        tokenizer=build_tokenizer(config),
-        layout=build_layout(config),
-        max_tokens=model["max_tokens"],
-        resize=model["resize"],
-        supervise=model["supervise"],
-        too_long=model["too_long"],
-    )
+@dataclass(frozen=True, kw_only=True)
+class Components:
+    """What a run needs beside the model, built once: everything that turns samples into the model's inputs.
+
+    Attributes:
+        tokenizer: of the language model, with the structural tokens.
+        layout: how many tokens an image takes.
+        attention: the attention implementation that `model.attention` means on the run's device, and why.
+        builder: samples to sequences, for training.
+        processor: text and images to inputs, for whoever uses the trained model.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    layout: Layout
+    attention: tuple[str, str]
+    builder: SequenceBuilder
+    processor: DragonflyProcessor
 
 
-def build_processor(config: Config) -> DragonflyProcessor:
-    """The processor that a user of the trained model needs, with the run's tokenizer, layout and resize."""
-    images = DragonflyImageProcessor.of(build_layout(config), config["model"]["resize"])
-    return DragonflyProcessor(images, build_tokenizer(config), max_length=config["model"]["max_tokens"])
-
-
-def model_factory(config: Config, device: torch.device | str = "cpu") -> ModelFactory:
-    """A function that builds the model on the CPU from its pretrained parts, or from a released checkpoint.
+def build_components(config: Config, device: torch.device | str = "cpu") -> Components:
+    """The components of a resolved configuration; no weight is read.
 
     Args:
         config: resolved.
         device: on which the model will run; decides which attention it gets.
     """
+    model, tokenizer, layout = config["model"], build_tokenizer(config), build_layout(config)
+    half = config["trainer"]["precision"] in ("bf16", "fp8")
+    builder = SequenceBuilder(
+        tokenizer=tokenizer,
+        layout=layout,
+        max_tokens=model["max_tokens"],
+        resize=model["resize"],
+        supervise=model["supervise"],
+        too_long=model["too_long"],
+    )
+    images = DragonflyImageProcessor.of(layout, model["resize"])
+    return Components(
+        tokenizer=tokenizer,
+        layout=layout,
+        attention=choose_attention(model["attention"], device, torch.bfloat16 if half else torch.float32),
+        builder=builder,
+        processor=DragonflyProcessor(images, tokenizer, max_length=model["max_tokens"]),
+    )
+
+
+def zoom_of(config: Config) -> Zoom:
+    """What the configuration looks at; `zoom.selector`, which ranks, is a part of the model."""
+    return Zoom(**{key: value for key, value in config["zoom"].items() if key != "selector"})
+
+
+def own_parts(config: Config) -> dict[str, dict[str, Any] | None]:
+    """The nodes that name the tower, the zoom rule and the projector; a run of an earlier version has none."""
+    return {
+        "vision.tower": config["vision"].get("tower"),
+        "zoom.selector": config["zoom"].get("selector"),
+        "projector": config.get("projector"),
+    }
+
+
+def look_up_parts(config: Config, *, file: Path | None) -> None:
+    """Find the classes of `own_parts`, before any weight is read.
+
+    Args:
+        config: resolved.
+        file: where the configuration was read from, which may then import nothing (`io.imports.locate`); None for
+            what the user composed, whose modules are imported.
+
+    Raises:
+        ValueError: one line that names the key, for a class that does not exist, is not of the right kind, or comes
+            from a module that the file may not import.
+    """
+    for (key, node), base in zip(own_parts(config).items(), (Tower, ZoomRule, Projector), strict=True):
+        if node is not None:
+            target = node.get("_target_")
+            trusted = [str(target)] if file is None else []
+            locate(target, where=key if file is None else f"{file}: {key}", trusted=trusted, base=base)
+
+
+def model_factory(config: Config, components: Components) -> ModelFactory:
+    """A function that builds the model on the CPU from its pretrained parts, or from a released checkpoint.
+
+    Raises:
+        ValueError: a released checkpoint is given and a part that it does not have.
+    """
     model, vision = config["model"], config["vision"]
     dtype = getattr(torch, model["dtype"])
-    attention, _ = attention_of(config, device)
+    nodes = own_parts(config)
+    # A config drops the built-in parts, however they are written.
+    fields = DragonflyConfig(**dict(zip(OWN_PARTS, nodes.values(), strict=True)))
+    parts = {name: getattr(fields, name) for name in OWN_PARTS}
+    for key, part in zip(nodes, parts.values(), strict=True):
+        if model["released"] and part is not None:
+            raise ValueError(
+                f"model.released={model['released']} brings its own weights, and {key}={part['_target_']} has none "
+                "there. Leave it built in (projector=linear), or set model.released=null."
+            )
 
     def build() -> DragonflyForConditionalGeneration:
         if model["released"]:
@@ -100,20 +173,15 @@ def model_factory(config: Config, device: torch.device | str = "cpu") -> ModelFa
             built = DragonflyForConditionalGeneration.from_backbones(
                 vision=vision["path"],
                 language=config["language"]["path"],
-                tokenizer=build_tokenizer(config),
-                zoom=Zoom(**config["zoom"]),
+                tokenizer=components.tokenizer,
+                zoom=zoom_of(config),
                 image_size=vision["image_size"],
                 feature_layer=vision["feature_layer"],
+                parts=parts,
                 dtype=dtype,
                 seed=config["seed"],
             )
-        built.language.set_attn_implementation(attention)
+        built.language.set_attn_implementation(components.attention[0])
         return built
 
     return build
-
-
-def attention_of(config: Config, device: torch.device | str) -> tuple[str, str]:
-    """The attention implementation that `model.attention` means on `device`, and why."""
-    half = config["trainer"]["precision"] in ("bf16", "fp8")
-    return choose_attention(config["model"]["attention"], device, torch.bfloat16 if half else torch.float32)

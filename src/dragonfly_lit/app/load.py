@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 
-from dragonfly_lit.app.factories import build_processor, model_factory
+from dragonfly_lit.app.factories import build_components, look_up_parts, model_factory
 from dragonfly_lit.app.runs import CONFIG_FILE, read_config
+from dragonfly_lit.io.imports import import_trusted
 from dragonfly_lit.models.dragonfly import DragonflyForConditionalGeneration
 from dragonfly_lit.processing.processor import DragonflyProcessor
 from dragonfly_lit.training.checkpoint.locate import find_newest, load_weights, resolve
 
+TRUST_HELP = "a module of your own whose classes the model may have as its parts; again for more of them"
 Loaded = tuple[DragonflyForConditionalGeneration, DragonflyProcessor]
 
 
@@ -42,6 +45,7 @@ def load_for_inference(
     dtype: torch.dtype | None = None,
     version: str | None = None,
     vision: str | None = None,
+    trust: Iterable[str] = (),
 ) -> Loaded:
     """The model in eval mode on `device`, and its processor.
 
@@ -51,10 +55,12 @@ def load_for_inference(
         dtype: of the weights; None keeps what they were saved in.
         version: `v1` or `v2`, for a released folder, which does not say.
         vision: folder of the vision tower's config, for a released folder.
+        trust: modules of the user's own whose classes a run or a model folder may name as its parts.
 
     Raises:
         ValueError: the path is none of these, or something of it is missing.
     """
+    import_trusted(trust)
     run = _run_of(path)
     if run is not None:
         model, processor = _from_run(run, path)
@@ -79,9 +85,11 @@ def load_for_inference(
 
 def _from_run(run: Path, path: Path) -> Loaded:
     config = read_config(run)
-    model = model_factory(config)()
+    look_up_parts(config, file=run / CONFIG_FILE)
+    components = build_components(config)
+    model = model_factory(config, components)()
     load_weights(model, resolve(path))
-    return model, build_processor(config)
+    return model, components.processor
 
 
 def _run_of(path: Path) -> Path | None:

@@ -9,17 +9,21 @@ import torch
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 
 from dragonfly_lit.app.build import Config, make
-from dragonfly_lit.app.factories import build_processor
 from dragonfly_lit.evaluation.answers import read
 from dragonfly_lit.evaluation.runner import run as run_benchmarks
 from dragonfly_lit.evaluation.selection import selection_recall
 from dragonfly_lit.evaluation.settings import Settings
 from dragonfly_lit.models.dragonfly import DragonflyForConditionalGeneration
 from dragonfly_lit.models.flops import Trained, Work, step_flops
+from dragonfly_lit.processing.processor import DragonflyProcessor
 
 
 def score(
-    config: Config, run: Path, model: DragonflyForConditionalGeneration, device: torch.device | str
+    config: Config,
+    run: Path,
+    model: DragonflyForConditionalGeneration,
+    processor: DragonflyProcessor,
+    device: torch.device | str,
 ) -> dict[str, Any]:
     """What the result of a run holds of its model: cost of an image, and each benchmark's scores with intervals.
 
@@ -35,7 +39,7 @@ def score(
     whole: Any = model  # transformers wraps `to` in a way that pyright cannot see through
     moved = whole.to(device)
     out = run / "evaluation" / benchmark.name
-    processor, members = build_processor(config), benchmark.benchmarks
+    members = benchmark.benchmarks
     results = run_benchmarks(members, model=moved, processor=processor, out=out, settings=settings)
     if getattr(rank_zero_only, "rank", 0) != 0:
         return {}
@@ -56,5 +60,6 @@ def image_cost(model: DragonflyForConditionalGeneration) -> dict[str, int | floa
     """Tokens that an image takes, and GFLOPs of encoding and reading it."""
     tokens = model.layout.num_tokens
     work = Work(images=1, tokens=tokens, pairs=tokens * (tokens + 1) // 2, supervised=0)
-    flops = step_flops(model.config, work, Trained(vision=False, projector=False, language=False))
+    trained = Trained(vision=False, projector=False, language=False)
+    flops = step_flops(model.config, work, trained, model.projector)
     return {"image_tokens": tokens, "image_gflops": sum(flops.values()) / 1e9}

@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 
 from dragonfly_lit.app.build import Config, make, plain
 from dragonfly_lit.app.check import DEVICES, check_multirun, check_objective, check_train
-from dragonfly_lit.app.factories import attention_of, build_builder, build_processor, model_factory
+from dragonfly_lit.app.factories import build_components, look_up_parts, model_factory
 from dragonfly_lit.app.known_warnings import silence_known_warnings
 from dragonfly_lit.app.loggers import build_loggers
 from dragonfly_lit.app.overrides import search_path_of_job
@@ -28,6 +28,7 @@ from dragonfly_lit.app.sweep import run_job, write_result
 from dragonfly_lit.app.trainer import build_trainer, check_flags
 from dragonfly_lit.data_prep import demo, probes  # pyright: ignore
 from dragonfly_lit.io.commands import as_typed
+from dragonfly_lit.io.imports import import_trusted
 from dragonfly_lit.training.callbacks import OWN, build_callbacks, check_own
 from dragonfly_lit.training.checkpoint.locate import find_newest, find_resume, resolve, weights_behind
 from dragonfly_lit.training.module import TrainingModule
@@ -59,26 +60,28 @@ def fit(config: Config) -> float | None:
     silence_known_warnings()
     check_train(config)
     check_flags(config["trainer"])
-    builder, stage = build_builder(config), build_stage(config["stage"])
+    device = DEVICES[config["trainer"]["accelerator"]]
+    import_trusted(config["trust"])
+    look_up_parts(config, file=None)
+    components, stage = build_components(config, device), build_stage(config["stage"])
     own = build_own_callbacks(config)
     resume = find_start(config, "resume")
     init_from = weights_behind(resume) if resume else find_start(config, "init_from")
     make_demo(config)
-    data = make(config["data"], builder=builder, pad_id=builder.tokenizer.pad_token_id)
+    data = make(config["data"], builder=components.builder, pad_id=components.tokenizer.pad_token_id)
     data.setup()
     run = open_run(Path(config["runs_root"]), config["name"], config, resume=config["resume"] is not None)
-    device = DEVICES[config["trainer"]["accelerator"]]
-    announce(run, resume, init_from, attention_of(config, device))
+    announce(run, resume, init_from, components.attention)
     pl.seed_everything(config["seed"], workers=True, verbose=False)
     module = TrainingModule(
-        model_factory(config, device),
+        model_factory(config, components),
         stage,
         model_name=config["model"]["name"],
         precision=config["trainer"]["precision"],
         compile=config["trainer"]["compile"],
         init_from=init_from,
     )
-    asker = SampleAnswers(build_processor(config), data.val_mix or data.mix)
+    asker = SampleAnswers(components.processor, data.val_mix or data.mix)
     ours = {key: value for key, value in config["callbacks"].items() if key in OWN}
     callbacks = build_callbacks(run, answer=asker, own=own, **ours)
     strategy = make({key: value for key, value in config["strategy"].items() if key != "name"}, where="strategy")
@@ -99,7 +102,9 @@ def fit(config: Config) -> float | None:
         # Killed after its last step, or stopped early, before it said how it went.
         trainer.validate(module, datamodule=data, verbose=False)
     seconds = time.monotonic() - started
-    scores = score(config, run, module.model, trainer.strategy.root_device) if config.get("benchmark") else {}
+    scores = {}
+    if config.get("benchmark"):
+        scores = score(config, run, module.model, components.processor, trainer.strategy.root_device)
     return conclude(run, config, telemetry, scores, steps=trainer.global_step, seconds=seconds)
 
 

@@ -74,3 +74,13 @@ def _module(name: str, path: str, where: str, *, optional: bool = False) -> Modu
         ) from error
     except ImportError as error:
         raise ValueError(f"{where}: {path} cannot be imported ({error}).") from error
+
+
+def import_trusted(modules: Iterable[str]) -> None:
+    """Import what the user trusts by name, so that files may name classes of it from now on.
+
+    Raises:
+        ValueError: one of them cannot be imported.
+    """
+    for name in modules:
+        _module(name, name, "trust")

@@ -9,7 +9,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
+
 from dragonfly_lit.models.config import DragonflyConfig
+from dragonfly_lit.models.projector import LinearProjector, Projector
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,17 +63,28 @@ def vision_flops_per_crop(config: DragonflyConfig) -> int:
     return patches_flops_per_crop(config) + config.num_vision_layers_used * layer
 
 
-def projector_flops(config: DragonflyConfig) -> tuple[int, int]:
-    """Forward for one image: of the features that the language model sees, and of ranking the high crops."""
+def projector_rows(config: DragonflyConfig, *, affine: bool) -> tuple[int, int]:
+    """Features that go through the projector for one image: for the language model, and for ranking the high crops.
+
+    Before an affine projector come the means: of the patches that are pooled, and of the crops that are ranked.
+    """
     layout, zoom = config.layout, config.layout.zoom
-    width = config.text_config.hidden_size
-    row = 2 * config.vision_config.hidden_size * width
+    if affine:
+        high = zoom.num_high * (layout.pooled_per_crop if zoom.score == "max" else 1)
+        return layout.num_slots, (zoom.num_medium + high) * zoom.selects
+    whole = layout.features_per_crop
+    seen = int(zoom.low) + zoom.num_medium + zoom.num_high_kept
+    return seen * whole, (zoom.num_medium + zoom.num_high) * whole * zoom.selects
+
+
+def ranking_flops(config: DragonflyConfig) -> int:
+    """Forward for one image of comparing its high crops, as the built-in rule does; nothing where none is chosen."""
+    layout, zoom = config.layout, config.layout.zoom
     if not zoom.selects:
-        return row * layout.num_slots, 0
-    rows = zoom.num_high * (layout.pooled_per_crop if zoom.score == "max" else 1)
+        return 0
+    width = config.text_config.hidden_size
     query = 2 * width**2 * zoom.num_high if zoom.learned else 0
-    compared = 2 * rows * width
-    return row * layout.num_slots, row * (zoom.num_medium + rows) + compared + query
+    return 2 * width * zoom.num_high * (layout.pooled_per_crop if zoom.score == "max" else 1) + query
 
 
 def language_flops(config: DragonflyConfig, work: Work) -> tuple[int, int, int]:
@@ -86,28 +100,39 @@ def language_flops(config: DragonflyConfig, work: Work) -> tuple[int, int, int]:
     return linear, attention, 2 * work.supervised * width * text.vocab_size
 
 
-def step_flops(config: DragonflyConfig, work: Work, trained: Trained) -> dict[str, int]:
+def step_flops(
+    config: DragonflyConfig, work: Work, trained: Trained, projector: Projector | None = None
+) -> dict[str, int]:
     """Forward and backward of `work`, by `part` and `part backward`.
 
     Backward costs as much as the forward for gradients of what goes in, where something before it trains, and again
     for gradients of the weights, where they train. A tower that trains sees the kept high crops twice when it
     selects: once to rank them, once with a graph. Adapters' own products and the backward of a learned score (both
-    below a hundredth) are left out.
+    below a hundredth) are left out. A tower or a zoom rule of the user's own counts as the built-in one.
+
+    Args:
+        config: of the model.
+        work: what the batch holds.
+        trained: which parts train.
+        projector: the model's, which knows its own cost; None for the built-in one.
     """
+    if projector is None:
+        with torch.device("meta"):
+            projector = LinearProjector(config.vision_config.hidden_size, config.text_config.hidden_size)
     zoom = config.layout.zoom
     crop = vision_flops_per_crop(config) * work.images
     crop_backward = 2 * crop - patches_flops_per_crop(config) * work.images  # pixels need no gradient
     again = zoom.num_high_kept if zoom.selects and trained.vision else 0
     with_graph = zoom.num_crops - (zoom.num_high - zoom.num_high_kept if zoom.selects else 0)
-    seen, ranked = (work.images * flops for flops in projector_flops(config))
+    seen, ranked = (work.images * rows for rows in projector_rows(config, affine=projector.affine))
     linear, attention, head = language_flops(config, work)
     below = trained.vision or trained.projector
     through = below or trained.language or trained.adapters
     return {
         "vision": crop * (zoom.num_crops + again),
         "vision backward": crop_backward * with_graph * trained.vision,
-        "projector": seen + ranked,
-        "projector backward": seen * (trained.vision + trained.projector),
+        "projector": projector.num_flops(seen + ranked) + work.images * ranking_flops(config),
+        "projector backward": projector.backward_flops(seen, weights=trained.projector, inputs=trained.vision),
         "language": linear + attention + head,
         "language backward": (linear + head) * (through + trained.language) + 2 * attention * through,
     }

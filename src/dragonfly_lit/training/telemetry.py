@@ -44,6 +44,7 @@ class Telemetry(Callback):
             adapters=bool(adapters), **{part: any(name.startswith(f"{part}.") for name in own) for part in parts}
         )
         self._config = pl_module.model.config
+        self._projector = pl_module.model.projector
         self._peak = peak_flops(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
         self._start_window()
 
@@ -80,7 +81,7 @@ class Telemetry(Callback):
         samples, images, tokens, places, pairs, supervised = (int(value) for value in local.tolist())
         seconds = time.perf_counter() - self._since
         work = Work(images=images, tokens=tokens, pairs=pairs, supervised=supervised)
-        flops = sum(step_flops(self._config, work, self._trained).values()) / seconds
+        flops = sum(step_flops(self._config, work, self._trained, self._projector).values()) / seconds
         self.last = {
             "loss": self._loss / self._weight if self._weight else float("nan"),
             "lr": report.lr

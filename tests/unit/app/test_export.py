@@ -5,7 +5,7 @@ import torch
 
 from dragonfly_lit.app.build import compose
 from dragonfly_lit.app.export import main
-from dragonfly_lit.app.factories import model_factory
+from dragonfly_lit.app.factories import build_components, model_factory
 from dragonfly_lit.app.load import load_for_inference
 from dragonfly_lit.app.runs import open_run
 from dragonfly_lit.models.backbones import builtin_folder
@@ -18,7 +18,7 @@ def run(tmp_path_factory):
     """A run whose weights are those of no other model."""
     config = compose(["model=tiny", "zoom.high_crops=24", "zoom.top_k=3", "zoom.regions=raster"])  # as released
     folder = open_run(tmp_path_factory.mktemp("runs"), "trained", config, resume=False)
-    model = model_factory(config)()
+    model = model_factory(config, build_components(config))()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.01)

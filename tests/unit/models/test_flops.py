@@ -15,10 +15,17 @@ STAGES = {
 ZOOMS = {"select": {}, "max": {"score": "max"}, "pool": {"top_k": None, "pool": 2}}
 
 
+PROJECTORS = {
+    "linear": None,
+    "mlp": {"_target_": "dragonfly_lit.models.projector.MlpProjector", "hidden": 40},
+}
+
+
+@pytest.mark.parametrize("projector", PROJECTORS)
 @pytest.mark.parametrize("zoom", ZOOMS)
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_step_has_the_flops_that_torch_counts(make, stage, zoom):
-    model, trained = tiny_model(zoom=ZOOMS[zoom]).train(), STAGES[stage]
+def test_a_step_has_the_flops_that_torch_counts(make, stage, zoom, projector):
+    model, trained = tiny_model(zoom=ZOOMS[zoom], projector=PROJECTORS[projector]).train(), STAGES[stage]
     for part in ("vision", "projector", "language"):
         getattr(model, part).requires_grad_(getattr(trained, part))
     model.train()
@@ -33,7 +40,7 @@ def test_a_step_has_the_flops_that_torch_counts(make, stage, zoom):
     assert 0 < work.supervised < tokens / 2
     # Some releases of transformers make the rotary angles by a matrix product, which nobody counts as the model's.
     angles = sum(sum(ops.values()) for name, ops in counter.get_flop_counts().items() if name.endswith("rotary_emb"))
-    assert sum(step_flops(model.config, work, trained).values()) == counter.get_total_flops() - angles
+    assert sum(step_flops(model.config, work, trained, model.projector).values()) == counter.get_total_flops() - angles
 
 
 V1 = tiny_config(
