@@ -56,5 +56,5 @@ def prose(path: Path) -> str:
 def commands(body: str) -> list[str]:
     """Commands of a block: comments and prompts left out, continued lines joined, `&&` taken apart."""
     joined = re.sub(r"\\\n\s*", " ", body)
-    lines = [re.sub(r"(^|\s)#(?!SBATCH).*$", "", line).strip() for line in joined.splitlines()]
+    lines = [re.sub(r"(^|\s)#.*$", "", line).strip() for line in joined.splitlines()]
     return [part.strip() for line in lines for part in line.split("&&") if part.strip()]

@@ -12,6 +12,7 @@ A fenced block is run, shortened, in a folder like a clone. A comment before it 
 
 import ast
 import fcntl
+import functools
 import importlib
 import itertools
 import json
@@ -46,7 +47,7 @@ HOW = ("", "compose", "help", "tools")
 LANGUAGES = ("bash", "python", "yaml", "json", "bibtex", "text")
 SHORTER = {
     "train": (
-        "stage.steps=2", "stage.accumulate=1", "data.batch.size=2", "data.num_workers=0", "trainer.val_batches=1",
+        "stage.steps=2", "stage.accumulate=1", "data.batch.size=2", "data.num_workers=0", "trainer.limit_val_batches=1",
         "callbacks.answers=null",
     ),
     "evaluate": ("benchmark.limit=4", "resamples=10", "gallery=2"),
@@ -152,7 +153,7 @@ def check(block: Block, command: str, words: list[str], folder: Path) -> None:
     assert block.how in HOW, f"{block}: <!-- test: {block.how} --> is not one of {HOW[1:]} or a skip with its reason"
     words = [word for word in words if not re.fullmatch(r"[A-Z_]+=\S+", word)] if block.how != "compose" else words
     if block.how == "compose":
-        check_composes(words)
+        check_composes(tuple(words))
     elif block.how == "help":
         check_help(words, folder)
     elif block.how == "tools" and words[0] in TOOLS:
@@ -168,6 +169,8 @@ def check(block: Block, command: str, words: list[str], folder: Path) -> None:
 def run(words: list[str], folder: Path) -> tuple[int, str]:
     """Exit status and output, shortened where it would take long."""
     kind = kind_of(words)
+    if "pack" in words and "--out" in words:  # the clone has a packed folder already
+        shutil.rmtree(folder / words[words.index("--out") + 1], ignore_errors=True)
     if kind in SHORTER and "--cfg" not in words and "--help" not in words:
         given = {word.lstrip("+~").partition("=")[0] for word in words}
         words = [*words, *(item for item in SHORTER[kind] if item.partition("=")[0] not in given)]
@@ -191,7 +194,8 @@ def kind_of(words: list[str]) -> str:
 # Compose
 
 
-def check_composes(words: list[str]) -> None:
+@functools.cache
+def check_composes(words: tuple[str, ...]) -> None:
     """The configuration of a command, also behind torchrun or srun, is complete, of the right types and allowed."""
     at = next((i for i, word in enumerate(words) if Path(word).stem.removeprefix("dragonfly-") in SHORTER), None)
     if at is None:
@@ -221,17 +225,16 @@ def refusal(config: dict) -> str | None:
 
 
 def jobs(overrides: list[str]) -> list[list[str]]:
-    """What a sweep would run: each combination of the choices on the command line and in the experiment."""
+    """Jobs of a sweep, so many that each choice on the command line and in the experiment is in one of them."""
     parsed = OverridesParser.create().parse_overrides(overrides)
     fixed = [o.input_line for o in parsed if not o.is_sweep_override()]
     swept = [[f"{o.key_or_group}={v}" for v in o.sweep_string_iterator()] for o in parsed if o.is_sweep_override()]
-    if any(item == "experiment=lr_search" for item in fixed) and not importlib.util.find_spec("hydra_plugins"):
-        return []
     with initialize_config_dir(str(CONF), version_base="1.3"):
         composed = hydra_compose("train", overrides=fixed, return_hydra_config=True)
     for key, values in (composed.hydra.sweeper.get("params") or {}).items():
         swept.append([f"{key}={value}" for value in str(values).split(",")])
-    return [fixed + list(combination) for combination in itertools.product(*swept)]
+    most = max(map(len, swept))
+    return [[*fixed, *(choices[number % len(choices)] for choices in swept)] for number in range(most)]
 
 
 # Help

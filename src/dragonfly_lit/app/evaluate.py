@@ -44,7 +44,7 @@ def _generate(config: Config, benchmark: Any, settings: Settings) -> dict[str, A
         device=_device(config["device"]),
         dtype=dtype,
         version=config["version"],
-        vision=config["vision"],
+        vision=config["vision_config"],
         trust=config["trust"],
     )
     out = _out(config, benchmark, beside=checkpoint)
