@@ -29,7 +29,11 @@ def stages(tmp_path_factory):
         scoring = compose([f"benchmark.limit={NUM_QUESTIONS}"], "evaluate")
         settings = Settings(prompts=make(scoring["prompt"]), resamples=10, gallery=0, progress=False)
         results = run(
-            make(scoring["benchmark"]).tasks, model=model, processor=processor, out=folder / stage, settings=settings
+            make(scoring["benchmark"]).benchmarks,
+            model=model,
+            processor=processor,
+            out=folder / stage,
+            settings=settings,
         )
         found[stage] = (losses, val_loss, results["benchmarks"]["easy_vqa"]["scores"]["accuracy"])
     return found
