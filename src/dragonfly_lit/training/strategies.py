@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +52,9 @@ class NamedCheckpoints:
     def lightning_restore_optimizer(self) -> bool:
         return False
 
-    def tensor_init_context(self, empty_init: bool | None = None) -> AbstractContextManager:
-        return nullcontext()
+    @contextmanager
+    def tensor_init_context(self, empty_init: bool | None = None) -> Generator[None, None, None]:
+        yield
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
         return {}  # tensors are taken by name in `save_checkpoint`
