@@ -25,8 +25,8 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from data_prep.configured import configure
 from data_prep.demo import make_demo
+from dragonfly_lit.app.data import build_data, configure
 from dragonfly_lit.data.datamodule import DragonflyDataModule
 from dragonfly_lit.data.index import index_folder
 from dragonfly_lit.data.order import SourceOrder
@@ -227,12 +227,10 @@ def packing(home: Path) -> ROWS:
         "llava_like_padded_batches_of_8": padded(llava),
     }
     make_demo(home)
-    for mode, size in (("packed", 1), ("grouped", 8), ("padded", 8)):
-        config, builder = configure(
-            [f"data_root={home}", "data=demo", f"data.batch.mode={mode}", f"data.batch.size={size}"]
-        )
-        fields = {key: value for key, value in config["data"].items() if key not in ("_target_", "quarantine")}
-        data = DragonflyDataModule(**fields | {"num_workers": 0, "builder": builder, "pad_id": PAD})
+    for mode, size in (("packed", None), ("grouped", 8), ("padded", 8)):
+        sized = [] if mode == "packed" else [f"data.batch.size={size}"]
+        config, builder = configure([f"data_root={home}", "data=demo", f"data.batch.mode={mode}", *sized])
+        data = build_data(config, builder, num_workers=0, quarantine=None)
         max_tokens = data.shape.max_tokens if mode == "packed" else None
         shares = [useful_share(batch, max_tokens) for batch in data.train_dataloader()]
         found[f"demo_{mode}"] = float(np.mean(shares))

@@ -100,7 +100,7 @@ def is_made(root: Path) -> bool:
     return all((root / NAME / split / DATASET_FILE).is_file() for split in SPLITS)
 
 
-def make_demo(root: Path) -> Path:
+def make_demo(root: str | Path) -> Path:
     """Pack easy-VQA into `root/easy_vqa/{train,test}` unless it lies there already; takes some seconds.
 
     A split is written under a hidden name and renamed when it is whole, so a kill leaves nothing half believed;
@@ -109,8 +109,8 @@ def make_demo(root: Path) -> Path:
     Returns:
         The folder of both splits.
     """
-    home = root / NAME
-    if is_made(root):
+    home = Path(root) / NAME
+    if is_made(Path(root)):
         return home
     home.mkdir(parents=True, exist_ok=True)
     with alone(home / ".lock"), progress_bar() as progress:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 from rich.console import Console
 
-from dragonfly_lit.data.mix import Source, SourceSpec
-from dragonfly_lit.data.shards import open_dataset
+from dragonfly_lit.app.data import configure, train_mix
+from dragonfly_lit.data.shards import Shards, open_dataset
+from dragonfly_lit.data.source import Reader, Source, SourceSpec
 from dragonfly_lit.processing.sequences import SequenceBuilder
 from dragonfly_lit.spec.records import Sample, Sequence
 from dragonfly_lit.spec.tokens import IGNORE
 
 from .arguments import add_overrides, command_parser, overrides_of
-from .configured import configure, train_mix
 from .drawing import Piece, crops_picture, page, pieces, stacked, terminal_text
 
 EXAMPLE = "example: python -m data_prep inspect --sample 7 model=dragonfly_v2 data=demo"
@@ -27,17 +28,24 @@ def find_sample(source: Source, wanted: str) -> Sample:
     Raises:
         ValueError: the source has no such sample.
     """
-    shards = source.shards
     if wanted.isdigit():
         place = int(wanted)
-        if place >= len(shards):
-            raise ValueError(f"--sample {wanted}: {shards.path} has {len(shards)} samples; use 0 to {len(shards) - 1}.")
+        if place >= len(source):
+            last = len(source) - 1
+            raise ValueError(f"--sample {wanted}: {source.name} has {len(source)} samples; use 0 to {last}.")
     else:
-        keys = (row.key for number in range(len(shards.entries)) for row in shards.rows(number))
-        place = next((place for place, key in enumerate(keys) if key == wanted), -1)
+        place = next((place for place, key in enumerate(_keys(source.reader)) if key == wanted), -1)
         if place < 0:
-            raise ValueError(f"--sample {wanted}: no sample of {shards.path} has this key.")
+            raise ValueError(f"--sample {wanted}: no sample of {source.name} has this key.")
     return source.sample(place, source.record(place, epoch=0))
+
+
+def _keys(reader: Reader) -> Iterator[str]:
+    """Key of each sample: from the sidecars of shards, from the records of a reader of the user's own."""
+    if isinstance(reader, Shards):
+        yield from (row.key for number in range(len(reader.entries)) for row in reader.rows(number))
+    else:
+        yield from (reader.record(index, 0).key for index in range(len(reader)))
 
 
 def draw_sample(sample: Sample, builder: SequenceBuilder) -> tuple[Sequence, list[Piece], Image.Image | None]:
@@ -89,7 +97,7 @@ def main(argv: list[str]) -> int:
 
 
 def _folder_source(folder: Path) -> Source:
-    return Source(spec=SourceSpec(name=str(folder), path=str(folder)), shards=open_dataset(folder), seed=0)
+    return Source(spec=SourceSpec(name=str(folder), path=str(folder)), reader=open_dataset(folder), seed=0)
 
 
 def _mix_source(config: dict[str, Any], name: str | None) -> Source:

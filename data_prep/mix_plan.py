@@ -14,13 +14,14 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from dragonfly_lit.app.data import configure, recipe_of, train_mix
 from dragonfly_lit.data.mix import shares, specs_of
 from dragonfly_lit.data.packing import BatchShape
-from dragonfly_lit.data.plan import SourcePlan, plan_mix, samples_per_micro_batch
+from dragonfly_lit.data.plan import SourcePlan, packing_note, plan_mix, samples_per_micro_batch
 from dragonfly_lit.data.remote import is_remote
+from dragonfly_lit.io.commands import as_typed
 
 from .arguments import add_overrides, command_parser, overrides_of
-from .configured import configure, train_mix
 
 EXAMPLE = "example: python -m data_prep mix-plan data=general_stage2 stage=2 model=dragonfly_v2 trainer=gpu8"
 
@@ -63,7 +64,7 @@ def sources_there(mix: Mapping[str, Any]) -> dict[str, Any]:
     found = {}
     for name, node in mix["sources"].items():
         kept = sources_there(node) if "sources" in node else node
-        if kept["sources"] if "sources" in kept else is_there(str(kept["path"])):
+        if kept["sources"] if "sources" in kept else not kept.get("path") or is_there(str(kept["path"])):
             found[name] = kept
     return {**mix, "sources": found}
 
@@ -97,14 +98,16 @@ def main(argv: list[str]) -> int:
 
     config, builder = configure(overrides_of(given))
     data, stage, trainer = config["data"], config["stage"], config["trainer"]
-    missing = [spec for spec in specs_of(data["train"]) if not is_there(spec.path)]
-    if missing:
-        told = f"no such folder: {', '.join(spec.path for spec in missing)}. Make it with python -m data_prep pack"
+    absent = [spec.path for spec in specs_of(data["train"]) if spec.path and not is_there(spec.path)]
+    if absent:
+        told = f"no such folder: {', '.join(absent)}. Make it with python -m data_prep pack"
         if not sources_there(data["train"])["sources"]:
             raise ValueError(f"data.train has no source that is there; {told}, or set data_root to where they lie.")
-        print(f"{told}; without it the plan counts the others' tokens and images only.", file=sys.stderr)
+        print(as_typed(f"{told}; without it the plan counts the others' tokens and images only."), file=sys.stderr)
     mix = train_mix(config, sources_there(data["train"]))
-    size = samples_per_micro_batch(mix, BatchShape(**data["batch"]), builder)
+    recipe_size = recipe_of(config).get("batch_size")
+    shape = BatchShape.of(data["batch"], size=recipe_size, max_tokens=builder.max_tokens)
+    size = samples_per_micro_batch(mix, shape, builder)
     micro_batches = stage["steps"] * stage["accumulate"] * trainer["devices"] * trainer["num_nodes"]
     draws = float(given.samples or micro_batches * size)
     plans = with_missing(plan_mix(mix, builder, draws), data["train"], draws)
@@ -112,8 +115,10 @@ def main(argv: list[str]) -> int:
     tokens = sum(plan.draws * plan.tokens_per_sample for plan in plans)
     a_step = f"{micro_batches / stage['steps']:.0f} x {size:.1f} samples"
     why = "" if given.samples else f", {stage['steps']:,} steps of {a_step}"
-    whose = " in the sources that are there" if missing else ""
+    whose = " in the sources that are there" if absent else ""
     print(
         f"{draws:,.0f} samples{why}: {tokens:,.0f} tokens{whose}, {builder.layout.num_tokens} of them for each image."
     )
+    if note := packing_note(mix, shape, builder, recipe_size):
+        print(note)
     return 0

@@ -186,9 +186,10 @@ def chance(records: Iterable[Record]) -> dict[str, float]:
     return {kind: count.most_common(1)[0][1] / count.total() for kind, count in sorted(answers.items())}
 
 
-def is_made(root: Path) -> bool:
-    """Whether both splits lie under `root`."""
-    return (root / NAME / "probes.json").is_file()
+def prepare(root: str | Path) -> None:
+    """Draw both splits as the study has them, unless some lie there: a training's first use of them."""
+    if not (Path(root) / NAME / "probes.json").is_file():
+        make_probes(Path(root))
 
 
 def make_probes(

@@ -4,6 +4,7 @@ import itertools
 import json
 
 import pytest
+import yaml
 from transformers import CLIPVisionConfig
 
 from dragonfly_lit.app.build import compose, make
@@ -90,6 +91,21 @@ def test_the_released_models_are_the_defaults_of_their_names(model, version, tok
     assert build_layout(config).num_tokens == tokens
 
 
+@pytest.mark.parametrize("cell", choices("experiment/cell"))
+def test_every_cell_composes_with_its_experiment(cell):
+    config = compose(["experiment=zoom_ablation", f"experiment/cell={cell}"])
+    assert config["about"]["title"]
+    assert config["name"] == "zoom_ablation"
+
+
+def test_a_data_file_says_only_what_differs():
+    base = yaml.safe_load((CONF / "data/_base.yaml").read_text())
+    for choice in choices("data"):
+        own = yaml.safe_load((CONF / f"data/{choice}.yaml").read_text())
+        assert own.pop("defaults") == ["_base", "_self_"]
+        assert [key for key, value in own.items() if key in base and value == base[key]] == []
+
+
 def test_the_documented_command_for_a_cluster_composes():
     config = compose(["stage=1", "model=dragonfly_v1", "data=general_stage1", "trainer=gpu8"])
     assert (config["trainer"]["devices"], config["strategy"]["name"]) == (8, "ddp")
@@ -107,6 +123,7 @@ def test_what_the_user_says_wins_over_what_the_model_says():
         ("stage=3", "stage=3 does not exist. Use one of 1, 2, biomed."),
         ("model=tinny", "model=tinny does not exist. Use one of dragonfly_v1, dragonfly_v2, tiny."),
         ("zoom.topk=3", "zoom.topk is not a key of this configuration. Did you mean zoom.top_k"),
+        ("cell=low", "cell is not a key of this configuration. Did you mean experiment/cell?"),
         ("traner.devices=2", "traner is not a key of this configuration. Did you mean trainer"),
     ],
 )

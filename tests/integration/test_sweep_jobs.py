@@ -15,8 +15,8 @@ from dragonfly_lit.evaluation import study
 
 ROOT = Path(__file__).resolve().parents[2]
 SHORT = (
-    "experiment=zoom_ablation", "cell=low,raster", "seed=0", "model.recipe.2.steps=2", "model.recipe.2.batch_size=2",
-    "benchmark.limit=6", "trainer.limit_val_batches=1", "data.num_workers=0",
+    "experiment=zoom_ablation", "experiment/cell=low,raster", "seed=0", "model.recipe.2.steps=2",
+    "model.recipe.2.batch_size=2", "benchmark.limit=6", "trainer.limit_val_batches=1", "data.num_workers=0",
 )  # fmt: skip
 
 

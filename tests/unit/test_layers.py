@@ -1,99 +1,112 @@
-"""Dependencies point one way: an AST walk over every import of the product."""
+"""Dependencies point one way and in no circle: an AST walk over every import of the project."""
 
 import ast
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-MAY_USE = {
-    "io": {"io"},
-    "spec": {"spec", "io"},
-    "processing": {"spec", "processing", "io"},
-    "data": {"spec", "processing", "data", "io"},
-    "models": {"spec", "models", "io"},
-    "training": {"spec", "processing", "data", "models", "training", "io"},
-    "evaluation": {"spec", "processing", "models", "evaluation", "io"},
-    "app": {"spec", "processing", "data", "models", "training", "evaluation", "app", "data_prep", "io"},
-    "data_prep": {"spec", "processing", "data", "data_prep", "io"},
+HOMES = {
+    "dragonfly_lit.conf": ROOT / "conf",
+    "dragonfly_lit.data_prep": ROOT / "data_prep",
+    "dragonfly_lit": ROOT / "src/dragonfly_lit",
+    "tools": ROOT / "tools",
+    "benchmarks": ROOT / "benchmarks",
+    "my_parts": ROOT / "examples/my_parts",
 }
+"""Where modules lie, by the name that they are imported by; a clone's `data_prep` is the package's."""
+MAY_USE = {
+    "io": set(),
+    "spec": {"io"},
+    "processing": {"spec", "io"},
+    "data": {"spec", "processing", "io"},
+    "models": {"spec", "io"},
+    "training": {"spec", "processing", "data", "models", "io"},
+    "evaluation": {"spec", "processing", "models", "io"},
+    "app": {"spec", "processing", "data", "models", "training", "evaluation", "io"},
+    "data_prep": {"spec", "processing", "data", "evaluation", "app", "io"},
+}
+"""The rooms that a room may import besides itself; `app` never imports `data_prep`, whose commands stand above it."""
+ABOVE = {
+    "conf": set(),
+    "dragonfly_lit": {"app", "models", "processing", "io"},
+    "tools": set(MAY_USE),
+    "benchmarks": set(MAY_USE),
+    "my_parts": set(MAY_USE) - {"app"},
+}
+"""The same for the modules at the top of the package and for what lies beside it."""
 CONFIGURATION_LIBRARIES = {"hydra", "omegaconf"}
 
 
-def room_of(path: Path) -> str:
-    parts = path.relative_to(ROOT).parts
-    return "data_prep" if parts[0] == "data_prep" else parts[2]
+def module_of(path: Path) -> str:
+    name, home = next((name, home) for name, home in HOMES.items() if path.is_relative_to(home))
+    inner = path.relative_to(home).with_suffix("").parts
+    return ".".join([name, *(inner[:-1] if inner[-1] == "__init__" else inner)])
 
 
-def imports(path: Path) -> list[tuple[str, bool]]:
-    """Imported modules, and whether the import is lazy (inside a function)."""
-    tree = ast.parse(path.read_text())
-    lazy = {
-        id(inner)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-        for inner in ast.walk(node)
-    }
-    found = []
-    for node in ast.walk(tree):
-        names = []
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            if node.level:
-                assert room_of(path) == "data_prep", f"{path}: a relative import hides where it points"
-                continue  # data_prep is `data_prep` in a clone and `dragonfly_lit.data_prep` once installed
-            names = [node.module or ""]
-        found += [(name, id(node) in lazy) for name in names]
-    return found
+FILES = {module_of(path): path for home in HOMES.values() if home.is_dir() for path in sorted(home.rglob("*.py"))}
 
 
-FILES = [
-    path
-    for folder in ("src/dragonfly_lit", "data_prep")
-    for path in sorted((ROOT / folder).rglob("*.py"))
-    if path.parent != ROOT / "src/dragonfly_lit"
-]
+def room_of(module: str) -> str:
+    parts = module.split(".")
+    if parts[0] != "dragonfly_lit":
+        return parts[0]
+    is_room = len(parts) > 2 or (len(parts) == 2 and FILES.get(module, Path("x.py")).name == "__init__.py")
+    return parts[1] if is_room else "dragonfly_lit"
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
-def test_dependencies_point_one_way(path):
-    room = room_of(path)
-    for module, lazy in imports(path):
+def absolute(name: str, level: int, module: str) -> str:
+    """The module that an import of `module` names, its dots and a clone's `data_prep` resolved."""
+    if level:
         parts = module.split(".")
-        if parts[0] == "dragonfly_lit" and len(parts) > 1:
-            allowed = MAY_USE[room] | ({"app", "evaluation"} if room == "data_prep" and lazy else set())
-            assert parts[1] in allowed, f"{room} may not import {module}"
-        if parts[0] == "data_prep":
-            assert "data_prep" in MAY_USE[room], f"{room} may not import {module}"
-        if parts[0] in CONFIGURATION_LIBRARIES:
-            assert room == "app", f"only app knows {parts[0]}; {path.name} imports {module}"
+        base = parts if FILES[module].name == "__init__.py" else parts[:-1]
+        name = ".".join([*base[: len(base) - level + 1], *([name] if name else [])])
+    return f"dragonfly_lit.{name}" if name.split(".")[0] == "data_prep" else name
 
 
-def circle_of(sources: dict[str, str]) -> list[str]:
-    """Modules that import one another in a circle, lazily or for types alone as well; none if there is no circle."""
-    graph: dict[str, set[str]] = {}
-    for module, text in sources.items():
-        nodes = list(ast.walk(ast.parse(text)))
-        names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
-        for node in nodes:
-            if isinstance(node, ast.ImportFrom) and node.module:
-                inner = {f"{node.module}.{alias.name}" for alias in node.names}
-                names |= (inner & sources.keys()) or {node.module}
-        graph[module] = (names & sources.keys()) - {module}
+@cache
+def imports_of(module: str) -> frozenset[tuple[str, bool]]:
+    """Every module that `module` imports, and whether only when a function is called."""
+    tree = ast.parse(FILES[module].read_text())
+    functions = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
+    lazy = {id(inner) for node in ast.walk(tree) if isinstance(node, functions) for inner in ast.walk(node)}
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {(absolute(alias.name, 0, module), id(node) in lazy) for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            home = absolute(node.module or "", node.level, module)
+            # `from package import module` and `from module import name` look alike.
+            names = {f"{home}.{alias.name}" if f"{home}.{alias.name}" in FILES else home for alias in node.names}
+            found |= {(name, id(node) in lazy) for name in names}
+    return frozenset(found)
+
+
+@pytest.mark.parametrize("module", sorted(FILES))
+def test_dependencies_point_one_way(module):
+    room = room_of(module)
+    for name, _ in imports_of(module):
+        if name.split(".")[0] in {home.split(".")[0] for home in HOMES}:
+            assert room_of(name) in (MAY_USE | ABOVE)[room] | {room}, f"{room} may not import {name}"
+        if name.split(".")[0] in CONFIGURATION_LIBRARIES:
+            assert room == "app", f"only app knows {name}; {module} imports it"
+
+
+def test_a_study_is_read_by_nothing_else_of_evaluation():
+    study = "dragonfly_lit.evaluation.study"
+    others = [module for module in FILES if module.startswith("dragonfly_lit.") and not module.startswith(study)]
+    assert [m for m in others if any(name.startswith(study) for name, _ in imports_of(m))] == []
+
+
+def test_no_modules_import_one_another_in_a_circle():
+    graph = {module: {name for name, _ in imports_of(module) if name in FILES} - {module} for module in FILES}
     try:
         list(TopologicalSorter(graph).static_order())
     except CycleError as error:
-        return error.args[1]
-    return []
+        pytest.fail(" <- ".join(error.args[1]))
 
 
-def test_no_module_is_part_of_an_import_circle():
-    package = ROOT / "src"
-    sources = {
-        ".".join(path.relative_to(package).with_suffix("").parts).removesuffix(".__init__"): path.read_text()
-        for path in (package / "dragonfly_lit").rglob("*.py")
-    }
-    assert circle_of(sources) == []
-    assert circle_of({"a": "from b import x", "b": "if TYPE_CHECKING:\n    from a import y"}) == ["a", "b", "a"]
+def test_every_room_is_known():
+    assert {room_of(module) for module in FILES} == set(MAY_USE | ABOVE)

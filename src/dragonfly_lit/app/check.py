@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,34 @@ def check_multirun(num_processes: int | None = None) -> None:
             f"--multirun was started by {world} processes, and each would run the whole sweep. Start it once, "
             "without torchrun or srun, with hydra/launcher=submitit_slurm or trainer.devices=N for its jobs."
         )
+
+
+def check_recipe_overrides(overrides: list[str], config: dict[str, Any], recipes: Any) -> None:
+    """A value of `model.recipe` on the command line that this run does not look at.
+
+    Args:
+        overrides: of the command line.
+        config: resolved.
+        recipes: the node `model.recipe` before interpolations are resolved: a stage may take another's recipe.
+    """
+    stage, batch = str(config["stage"]["name"]), config["data"].get("batch") or {}
+    used = [name for name in recipes if name == stage or f"recipe.{name}}}" in str(recipes.get(stage))]
+    for item in overrides:
+        key, _, value = item.lstrip("+").partition("=")
+        if not (found := re.fullmatch(r"model\.recipe\.([^.]+)(?:\.(\w+))?", key)):
+            continue
+        if found[1] not in used:
+            raise ValueError(
+                f"{key}={value} has no effect with stage={stage}. Set model.recipe.{used[0] if used else stage}, or "
+                f"train stage={found[1]}."
+            )
+        if found[2] == "batch_size" and batch.get("mode") == "packed":
+            raise ValueError(
+                f"{key}={value} has no effect with data.batch.mode=packed: as many samples go into a row as fit. Set "
+                "data.batch.max_tokens, the length of a row, or data.batch.mode=padded."
+            )
+        if found[2] == "batch_size" and batch.get("size") is not None:
+            raise ValueError(f"{key}={value} has no effect: data.batch.size={batch['size']} is set. Give one of them.")
 
 
 def check_objective(sweeper: str, data: dict[str, Any]) -> None:

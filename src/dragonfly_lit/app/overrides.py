@@ -23,7 +23,7 @@ CONF = Path(str(files("dragonfly_lit.conf")))
 
 COUNT_OR_SHARE = ("trainer.limit_val_batches",)
 """Keys that take a whole number or a share, whatever their default is."""
-OPTIONAL_GROUPS = {"train": ("benchmark", "cell", "experiment"), "evaluate": ()}
+OPTIONAL_GROUPS = {"train": ("benchmark", "experiment", "experiment/cell"), "evaluate": ()}
 
 
 def split_options(arguments: Iterable[str]) -> tuple[list[str], list[str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,10 +27,11 @@ class SampleAnswers:
 
     Args:
         processor: of the model that trains.
-        mix: open sources; the questions are of the first samples with one image, the next question of each in turn.
+        mix: opens the sources, once the data are there; the questions are of the first samples with one image, the
+            next question of each in turn.
     """
 
-    def __init__(self, processor: DragonflyProcessor, mix: Mix) -> None:
+    def __init__(self, processor: DragonflyProcessor, mix: Callable[[], Mix]) -> None:
         self.processor, self.mix = processor, mix
 
     def __call__(self, model: Any, folder: Path, count: int) -> None:
@@ -58,7 +60,7 @@ class SampleAnswers:
 
     def _records(self, count: int) -> list[Record]:
         found: list[Record] = []
-        for source in self.mix.sources:
+        for source in self.mix().sources:
             for index in range(min(len(source), TRIED * count)):
                 record = source.record(index, 0)
                 if len(found) < count and len(record.images) == 1 and record.turns[0].role == "user":

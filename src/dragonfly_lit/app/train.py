@@ -12,10 +12,11 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities import rank_zero_only
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from dragonfly_lit.app.build import Config, make, plain
-from dragonfly_lit.app.check import DEVICES, check_multirun, check_objective, check_train
+from dragonfly_lit.app.check import DEVICES, check_multirun, check_objective, check_recipe_overrides, check_train
+from dragonfly_lit.app.data import build_data, prepare_data
 from dragonfly_lit.app.factories import build_components, look_up_parts, model_factory
 from dragonfly_lit.app.known_warnings import silence_known_warnings
 from dragonfly_lit.app.loggers import build_loggers
@@ -26,7 +27,6 @@ from dragonfly_lit.app.score import score
 from dragonfly_lit.app.stage import build_stage
 from dragonfly_lit.app.sweep import run_job, write_result
 from dragonfly_lit.app.trainer import build_trainer, check_flags
-from dragonfly_lit.data_prep import demo, probes  # pyright: ignore
 from dragonfly_lit.io.commands import as_typed
 from dragonfly_lit.io.imports import import_trusted
 from dragonfly_lit.training.callbacks import OWN, build_callbacks, check_own
@@ -47,11 +47,12 @@ def train(cfg: DictConfig) -> float | None:
         ValueError: the configuration, the data or a checkpoint is not what the run needs.
         SystemExit: with REQUEUE_STATUS, after a pre-emption.
     """
-    config = plain(cfg)
+    config, overrides = plain(cfg), list(HydraConfig.get().overrides.task)
+    check_recipe_overrides(overrides, config, OmegaConf.to_container(cfg.model.recipe, resolve=False))
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         check_multirun()
         check_objective(str(HydraConfig.get().sweeper["_target_"]), config["data"])
-        return run_job(config, list(HydraConfig.get().overrides.task), search_path_of_job())
+        return run_job(config, overrides, search_path_of_job())
     return fit(config)
 
 
@@ -67,9 +68,8 @@ def fit(config: Config) -> float | None:
     own = build_own_callbacks(config)
     resume = find_start(config, "resume")
     init_from = weights_behind(resume) if resume else find_start(config, "init_from")
-    make_demo(config)
-    data = make(config["data"], builder=components.builder, pad_id=components.tokenizer.pad_token_id)
-    data.setup()
+    data = build_data(config, components.builder)
+    prepare_data(data)
     run = open_run(Path(config["runs_root"]), config["name"], config, resume=config["resume"] is not None)
     announce(run, resume, init_from, components.attention)
     pl.seed_everything(config["seed"], workers=True, verbose=False)
@@ -81,7 +81,7 @@ def fit(config: Config) -> float | None:
         compile=config["trainer"]["compile"],
         init_from=init_from,
     )
-    asker = SampleAnswers(components.processor, data.val_mix or data.mix)
+    asker = SampleAnswers(components.processor, lambda: data.val_mix or data.mix)
     ours = {key: value for key, value in config["callbacks"].items() if key in OWN}
     callbacks = build_callbacks(run, answer=asker, own=own, **ours)
     strategy = make({key: value for key, value in config["strategy"].items() if key != "name"}, where="strategy")
@@ -130,16 +130,6 @@ def find_start(config: Config, key: str) -> Path | None:
             f"model={model}` first, or give init_from=PATH, or init_from=null for a fresh projector."
         )
     return found
-
-
-def make_demo(config: Config) -> None:
-    """Pack the demo data, or draw the probes, on first use."""
-    root = Path(config["data_root"])
-    paths = {source.get("path") for source in config["data"]["train"]["sources"].values()}
-    if str(root / demo.NAME / "train") in paths and not demo.is_made(root):
-        demo.make_demo(root)
-    if str(root / probes.NAME / "train") in paths and not probes.is_made(root):
-        probes.make_probes(root)
 
 
 def build_own_callbacks(config: Config) -> list[pl.Callback]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import logging
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,14 @@ from lightning import LightningDataModule
 from dragonfly_lit.data.loader import Streams, TrainLoader, ValidationBatches, ValidationLoader, check_streams
 from dragonfly_lit.data.mix import Mix
 from dragonfly_lit.data.packing import BatchShape
-from dragonfly_lit.data.plan import micro_batches_per_rank
+from dragonfly_lit.data.plan import micro_batches_per_rank, packing_note
 from dragonfly_lit.data.position import MarkConsumed, OnMismatch, Position
 from dragonfly_lit.data.quarantine import Quarantine
 from dragonfly_lit.data.stream import ORDER_VERSION
 from dragonfly_lit.processing.batches import Weighting
 from dragonfly_lit.processing.sequences import SequenceBuilder
+
+log = logging.getLogger(__name__)
 
 
 class DragonflyDataModule(LightningDataModule):
@@ -32,7 +35,9 @@ class DragonflyDataModule(LightningDataModule):
         builder: turns samples into sequences; its `max_tokens` must fit the batch's.
         pad_id: token id of padding.
         path: of one's own shards; a single key that `train` refers to as `${data.path}`, and named when it is missing.
-        batch: fields of `BatchShape`.
+        prepare: makes the data where they are missing; called once a node, before anything is opened.
+        batch: fields of `BatchShape`; None of a field is its default.
+        batch_size: what `size: null` of `batch` means; the recipe's.
         epoch: one of `steps` (micro-batches a rank), `samples` (of all ranks), `passes` (over all sources).
         num_workers: processes that read, a rank; 0 reads in the training process.
         seed: of order, mix and prompts.
@@ -58,7 +63,9 @@ class DragonflyDataModule(LightningDataModule):
         pad_id: int,
         val: Mapping[str, Any] | None = None,
         path: str | None = None,
+        prepare: Callable[[], Any] | None = None,
         batch: Mapping[str, Any] | None = None,
+        batch_size: int | None = None,
         epoch: Mapping[str, Any] | None = None,
         num_workers: int = 2,
         seed: int = 0,
@@ -76,7 +83,7 @@ class DragonflyDataModule(LightningDataModule):
         pin_memory: bool = True,
     ):
         super().__init__()
-        self.shape = BatchShape(**(batch or {}))
+        self.shape = BatchShape.of(batch or {}, size=batch_size, max_tokens=builder.max_tokens)
         if builder.max_tokens > self.shape.max_tokens and self.shape.mode == "packed":
             raise ValueError(
                 f"model.max_tokens={builder.max_tokens} lets a sample be longer than data.batch.max_tokens="
@@ -88,6 +95,7 @@ class DragonflyDataModule(LightningDataModule):
         self.builder, self.seed = builder, seed
         self.num_workers, self.pin_memory = num_workers, pin_memory
         self.on_mismatch: OnMismatch = on_mismatch
+        self._prepare, self._batch_size = prepare, batch_size
         self._train, self._val = dict(train), dict(val) if val else None
         self._epoch = {key: value for key, value in (epoch or {"passes": 1}).items() if value is not None}
         self._order = {"seed": seed, "num_streams": num_streams, "block": block, "window": window}
@@ -111,7 +119,11 @@ class DragonflyDataModule(LightningDataModule):
     def val_mix(self) -> Mix | None:
         """The open sources of validation."""
         mix = {key: value for key, value in (self._val or {}).items() if key != "batch_size"}
-        return self._open(mix, "data.val") if mix.get("sources") else None
+        if not mix.get("sources"):
+            return None
+        for key in weights_in(mix, "data.val"):
+            log.warning("%s has no effect: validation reads every sample of every source once.", key)
+        return self._open(mix, "data.val")
 
     @cached_property
     def position(self) -> Position:
@@ -127,10 +139,15 @@ class DragonflyDataModule(LightningDataModule):
             shape |= {"size": self.shape.size} if self.shape.mode == "grouped" else {}
         if self.shape.mode == "packed":
             shape |= {"max_tokens": self.shape.max_tokens, "max_crops": self.shape.max_crops}
-        sources = {s.name: {"samples": len(s), "shards": s.shards.digest} for s in self.mix.sources}
+        sources = {s.name: {"samples": len(s), "shards": s.reader.digest} for s in self.mix.sources}
         names = " ".join(source.name for source in self.mix.sources)
         order = {"version": ORDER_VERSION, **self._order}
         return {"order": order, "batch": shape, "names": names, "sources": sources}
+
+    def prepare_data(self) -> None:
+        """Make the data where they are missing. Lightning calls it in one process of each node; the others wait."""
+        if self._prepare is not None:
+            self._prepare()
 
     def setup(self, stage: str | None = None) -> None:
         """Check the counts before anything is read; opened sources are kept."""
@@ -140,6 +157,10 @@ class DragonflyDataModule(LightningDataModule):
         self.position.stays = trainer is not None and trainer.overfit_batches > 0  # type: ignore[attr-defined]
         if trainer is not None and not any(isinstance(callback, MarkConsumed) for callback in trainer.callbacks):  # type: ignore[attr-defined]
             trainer.callbacks.insert(0, MarkConsumed())  # type: ignore[attr-defined]
+        if stage == "fit" and trainer is not None and trainer.is_global_zero:
+            note = packing_note(self.mix, self.shape, self.builder, self._batch_size)
+            if note is not None:
+                log.warning(note)
         if trainer is not None and self.val_mix is None:
             trainer.limit_val_batches = 0  # Lightning warns of an empty list of loaders
 
@@ -218,3 +239,12 @@ class DragonflyDataModule(LightningDataModule):
     @property
     def _rank(self) -> int:
         return self.trainer.global_rank if self.trainer is not None else 0
+
+
+def weights_in(mix: Mapping[str, Any], where: str) -> Iterator[str]:
+    """The keys of a mix, with their values, that weigh its sources against one another."""
+    for key in ("weight", "temperature"):
+        if mix.get(key) is not None:
+            yield f"{where}.{key}={mix[key]}"
+    for name, node in (mix.get("sources") or {}).items():
+        yield from weights_in(node, f"{where}.sources.{name}")

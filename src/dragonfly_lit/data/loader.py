@@ -225,7 +225,7 @@ class ValidationBatches(Dataset):
         try:
             return self.builder.build(source.sample(index, source.record(index, 0)))
         except ValueError as error:
-            shard, place = source.shards.describe(index)
+            shard, place = source.reader.describe(index)
             bad = error if isinstance(error, BadSampleError) else BadSampleError(shard, place, str(error))
             if source.spec.on_error == "raise" and not isinstance(error, TooLongError):
                 raise bad from None  # it says all that `error` does, and where

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, get_args
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Literal, get_args
 
 from dragonfly_lit.spec.records import Batch
 
 Mode = Literal["padded", "packed", "grouped"]
+WITHOUT_EFFECT: dict[str, tuple[str, ...]] = {
+    "padded": ("max_tokens", "max_crops", "buffer"),
+    "grouped": ("max_tokens", "max_crops"),
+    "packed": ("size",),
+}
+"""Fields of `BatchShape` that a mode does not look at."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +33,7 @@ class BatchShape:
         mode: `padded`, `size` samples as they come; `grouped`, `size` samples of similar length, with an image or all
             without; `packed`, one row of up to `max_tokens` tokens and `max_crops` crops.
         size: samples a micro-batch when padded or grouped.
-        max_tokens: tokens of a packed row; samples are cut or refused at it too.
+        max_tokens: tokens of a packed row.
         max_crops: crops a packed row may bring to the vision tower; None sets no limit.
         pad_to: length of every row, for static shapes; None pads to the longest row.
         buffer: samples that wait to be chosen from when packed or grouped.
@@ -43,14 +49,42 @@ class BatchShape:
     def __post_init__(self) -> None:
         if self.mode not in get_args(Mode):
             raise ValueError(f"data.batch.mode={self.mode!r} is unknown. Use one of {', '.join(get_args(Mode))}.")
-        for name in ("size", "max_tokens", "buffer"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"data.batch.{name}={getattr(self, name)} must be at least 1.")
+        for name in ("size", "max_tokens", "buffer", "max_crops", "pad_to"):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int) or value < 1):
+                raise ValueError(f"data.batch.{name}={value} must be a whole number, at least 1.")
         if self.mode == "grouped" and self.buffer < self.size:
             raise ValueError(
                 f"data.batch.buffer={self.buffer} holds fewer samples than data.batch.size={self.size}; "
                 f"to choose among them use a buffer of {4 * self.size}."
             )
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any], *, size: int | None = None, max_tokens: int | None = None) -> BatchShape:
+        """The shape that a configuration describes, where null stands for a default.
+
+        Args:
+            given: fields by name; None takes the default.
+            size: what `size: null` means.
+            max_tokens: what `max_tokens: null` means.
+
+        Raises:
+            ValueError: an unknown field, or one that is set and without effect in this mode.
+        """
+        known = [field.name for field in fields(cls)]
+        if unknown := [name for name in given if name not in known]:
+            raise ValueError(f"data.batch.{unknown[0]} is unknown. Use {', '.join(known)}.")
+        chosen = {name: value for name, value in given.items() if value is not None}
+        mode = chosen.get("mode", cls.mode)
+        for name in WITHOUT_EFFECT.get(mode, ()):
+            if name in chosen:
+                modes = " or ".join(other for other, ignored in WITHOUT_EFFECT.items() if name not in ignored)
+                raise ValueError(
+                    f"data.batch.{name}={chosen[name]} has no effect with data.batch.mode={mode}. Leave it null, or "
+                    f"set data.batch.mode={modes}."
+                )
+        defaults: dict[str, Any] = {"size": size, "max_tokens": max_tokens}
+        return cls(**{name: value for name, value in defaults.items() if value is not None} | chosen)
 
     def choose(self, waiting: Sequence[Planned]) -> list[int]:
         """Places, in ascending order, of the waiting samples that go next; the oldest is always among them."""

@@ -87,6 +87,26 @@ def samples_per_micro_batch(mix: Mix, shape: BatchShape, builder: SequenceBuilde
     return max(1.0, min(by_tokens, by_crops))
 
 
+def packing_note(mix: Mix, shape: BatchShape, builder: SequenceBuilder, batch_size: int | None) -> str | None:
+    """What a packed micro-batch is, beside what the recipe says of samples; None where the recipe decides.
+
+    Args:
+        mix: the sources.
+        shape: what a micro-batch is.
+        builder: tells lengths.
+        batch_size: samples a micro-batch by the model's recipe.
+    """
+    if shape.mode != "packed" or batch_size is None:
+        return None
+    tokens = sum(plan.share * plan.tokens_per_sample for plan in plan_mix(mix, builder, 1.0))
+    num_samples = samples_per_micro_batch(mix, shape, builder)
+    return (
+        f"data.batch.mode=packed: a micro-batch is a row of up to {shape.max_tokens:,} tokens, about {num_samples:.1f} "
+        f"samples of {tokens:,.0f} tokens; the recipe's batch_size={batch_size}, about {batch_size * tokens:,.0f} "
+        "tokens, is not used. Its steps are, so data.batch.max_tokens decides how much the run reads."
+    )
+
+
 def micro_batches_per_rank(
     epoch: Mapping[str, Any], mix: Mix, shape: BatchShape, builder: SequenceBuilder, *, ranks: int
 ) -> int:

@@ -88,6 +88,10 @@ class Shards:
         """The record at `index`, counted from the first shard's first sample."""
         return to_record(self.read(index))
 
+    def record(self, index: int, epoch: int = 0) -> Record:
+        """The same, as a `Reader` of a source gives it; shards hold the same record for every epoch."""
+        return self[index]
+
     def __getstate__(self):
         return {**self.__dict__, "_open": OrderedDict()}
 

@@ -167,7 +167,7 @@ class Stream:
         """Raise, or write down and count, what cannot be used. What is only too long is never raised at once."""
         source, counts = self.mix.sources[drawn.source], self.counts[drawn.source]
         if not isinstance(error, BadSampleError):
-            shard, place = source.shards.describe(drawn.index)
+            shard, place = source.reader.describe(drawn.index)
             reason = BadSampleError(shard, place, str(error))
         else:
             reason = error

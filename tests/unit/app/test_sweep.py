@@ -12,6 +12,7 @@ from dragonfly_lit.app.sweep import finished, job_name, write_result
 
 def test_a_job_is_named_by_what_it_overrides():
     assert job_name(["experiment=zoom_ablation", "cell=low", "seed=0"]) == "cell=low,seed=0"
+    assert job_name(["experiment=zoom_ablation", "experiment/cell=low", "seed=0"]) == "cell=low,seed=0"
     assert job_name(["hydra/launcher=joblib", "hydra.sweep.dir=x"]) == "default"
     assert job_name(["data.path=/images/mine"]) == "data.path=-images-mine"
 

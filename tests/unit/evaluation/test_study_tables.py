@@ -49,7 +49,7 @@ def folder(tmp_path):
         write_job(sweep, "low_medium_high", seed, 0.3, done=seed < 2, recall=0.5)
     plan = {
         "hydra": {
-            "sweeper": {"params": {"cell": "low,low_medium,low_medium_high,raster", "seed": "0,1,2"}},
+            "sweeper": {"params": {"experiment/cell": "low,low_medium,low_medium_high,raster", "seed": "0,1,2"}},
             "overrides": {"task": ["experiment=zoom_ablation"]},
         }
     }

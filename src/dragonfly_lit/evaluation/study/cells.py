@@ -204,6 +204,9 @@ def _planned(folder: Path) -> list[str]:
     for override in hydra.get("overrides", {}).get("task", []):
         key, _, value = override.partition("=")
         swept[key] = value
+    swept = {
+        key.removeprefix("experiment/"): value for key, value in swept.items()
+    }  # `experiment/cell` names `cell=...`
     swept = {key: value for key, value in swept.items() if key.split(".")[0].split("/")[0] not in NOT_IN_A_NAME}
     if any("(" in value for value in swept.values()):
         return []

@@ -1,0 +1,85 @@
+"""The data of a configuration: composed for a command, opened, built."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from lightning import LightningDataModule
+
+from dragonfly_lit.app.build import Config, compose, make
+from dragonfly_lit.app.check import check_weights
+from dragonfly_lit.app.errors import describe
+from dragonfly_lit.app.factories import build_components
+from dragonfly_lit.data.datamodule import DragonflyDataModule
+from dragonfly_lit.data.mix import Mix
+from dragonfly_lit.processing.sequences import SequenceBuilder
+
+
+def configure(overrides: list[str]) -> tuple[Config, SequenceBuilder]:
+    """The configuration of a training with these overrides, and what builds its sequences; no weight is loaded.
+
+    Args:
+        overrides: as on the command line of `train.py`, `--config-dir=FOLDER` among them.
+
+    Raises:
+        ValueError: a key or a choice does not exist, or the tokenizer's or the tower's folder is missing.
+    """
+    try:
+        config = compose(overrides)
+    except Exception as error:  # Hydra's own kinds, which only `app` knows
+        raise ValueError(describe(error, "train", overrides)) from error
+    for group, read in (("vision", "config.json"), ("language", "tokenizer")):
+        if config[group].get("tokenizer") is None:
+            try:
+                check_weights(group, config[group]["path"], config)
+            except ValueError as error:
+                raise ValueError(f"{error} Of it this command reads the {read} only.") from error
+    return config, build_components(config).builder
+
+
+def build_data(config: Config, builder: SequenceBuilder, **more: Any) -> DragonflyDataModule:
+    """The data module of a run.
+
+    Args:
+        config: resolved.
+        builder: turns samples into sequences.
+        more: arguments that replace those of `data`.
+    """
+    pad_id = builder.tokenizer.pad_token_id
+    return make(
+        config["data"],
+        where="data",
+        builder=builder,
+        pad_id=pad_id,
+        batch_size=recipe_of(config).get("batch_size"),
+        **more,
+    )
+
+
+def prepare_data(data: LightningDataModule) -> None:
+    """Make and open the data before a run is opened, so that what is wrong with them leaves no run behind.
+
+    In one process of a node: Lightning makes the others wait until its own call of the same two hooks.
+    """
+    if int(os.environ.get("LOCAL_RANK") or os.environ.get("SLURM_LOCALID") or 0) == 0:
+        data.prepare_data()
+        data.setup("fit")
+
+
+def train_mix(config: Config, mix: Mapping[str, Any] | None = None) -> Mix:
+    """The open sources of data.train, or of a part of it."""
+    data = config["data"]
+    return Mix(
+        make(mix or data["train"], where="data.train"),
+        seed=data["seed"],
+        max_pixels=data["max_pixels"],
+        cache_dir=data["cache_dir"],
+        cache_bytes=int(data["cache_gb"] * 10**9),
+    )
+
+
+def recipe_of(config: Config) -> dict[str, Any]:
+    """The recipe of the model for this stage; empty where a stage of the user's own has none."""
+    return (config["model"].get("recipe") or {}).get(str(config["stage"]["name"])) or {}

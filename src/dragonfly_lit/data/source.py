@@ -1,0 +1,244 @@
+"""One source of a mix: where its records come from, which question is asked of them, what a bad one does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
+
+from dragonfly_lit.data.remote import is_remote
+from dragonfly_lit.data.samples import BadSampleError, ask, one_question, to_sample
+from dragonfly_lit.data.shards import Report, Shards
+from dragonfly_lit.spec.records import Record, Sample
+
+OnError = Literal["raise", "skip"]
+Questions = Literal["all", "one"]
+PROMPTS: dict[str, tuple[str, ...]] = {
+    "caption": (
+        "Describe the image.",
+        "What does the image show?",
+        "Write a caption for this image.",
+        "Give a short description of the image.",
+        "What can be seen here?",
+        "Summarise the content of the image.",
+    ),
+    "medical_caption": (
+        "Describe the medical image.",
+        "What does this medical image show?",
+        "Write a caption for this figure.",
+        "Summarise the findings that are visible in the image.",
+        "Which modality and which findings does it show?",
+    ),
+}
+"""Named sets of questions for sources of captions."""
+SOURCE_KEYS = ("path", "reader", "weight", "prompts", "questions", "on_error")
+
+
+@runtime_checkable
+class Reader(Protocol):
+    """Where the records of a source come from: a folder of shards, or a class of one's own that inherits from this one.
+
+    A run goes on exactly where it stopped if `record` is a function of its arguments alone: the same index and epoch
+    give the same record in every process and on every day. What is random in it is drawn from a generator with the seed
+    `(index, epoch)`. Each loader worker has a copy of the object, so it can be pickled; what cannot be (an open file, a
+    connection) is opened when the first record is read.
+    """
+
+    @property
+    def digest(self) -> str:
+        """A text that changes when the data do: a checkpoint of other data is then refused by name."""
+        ...
+
+    def __len__(self) -> int:
+        """How many records there are; at least one."""
+        ...
+
+    def record(self, index: int, epoch: int) -> Record:
+        """The record at `index`, 0 to `len(self) - 1`, with its images as encoded bytes: JPEG, PNG or WebP.
+
+        Args:
+            index: of the record.
+            epoch: how often the source was read before; most readers do not look at it.
+
+        Raises:
+            ValueError: the record cannot be used; the source's `on_error` says what then happens.
+        """
+        ...
+
+    def describe(self, index: int) -> tuple[str, str]:
+        """Where the record at `index` lies, for messages: a name, and a place there."""
+        return type(self).__name__, f"#{index}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceSpec:
+    """A source as the config names it.
+
+    Attributes:
+        name: its place in the config, nested names joined by `/`.
+        path: folder or URL of shards; None where a reader is given.
+        reader: of one's own, in place of shards; what its `_target_` names, or the built object.
+        prompts: questions to choose from; empty leaves the records as they are.
+        questions: `all` that share an image in one sequence, or `one` of them, another one in another epoch.
+        on_error: `raise` stops at a bad sample, `skip` counts it and writes it into the quarantine file.
+    """
+
+    name: str
+    path: str | None
+    reader: Any = None
+    prompts: tuple[str, ...] = ()
+    questions: Questions = "all"
+    on_error: OnError = "raise"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """A source that is open."""
+
+    spec: SourceSpec
+    reader: Reader
+    seed: int
+    max_pixels: int | None = None
+
+    @property
+    def name(self) -> str:
+        """Its place in the config, nested names joined by `/`."""
+        return self.spec.name
+
+    def __len__(self) -> int:
+        return len(self.reader)
+
+    def record(self, index: int, epoch: int) -> Record:
+        """The record at `index` with its question chosen for `epoch`, its images still encoded.
+
+        Raises:
+            BadSampleError: the sample cannot be used.
+        """
+        try:
+            record = self.reader.record(index, epoch)
+            _check_images(record)
+        except BadSampleError:
+            raise
+        except ValueError as error:
+            raise BadSampleError(*self.reader.describe(index), str(error)) from None
+        try:
+            turns = ask(record, self.spec.prompts, (self.seed, self.name, record.key, epoch))
+        except ValueError as error:
+            raise self._bad(index, record, error) from None
+        record = record if turns is record.turns else replace(record, turns=turns)
+        if self.spec.questions == "one":
+            return one_question(record, (self.seed, self.name, record.key, epoch))
+        return record
+
+    def sample(self, index: int, record: Record) -> Sample:
+        """The sample of a record that `record(index, epoch)` gave, decoded."""
+        try:
+            return to_sample(record, record.turns, source=self.name, max_pixels=self.max_pixels)
+        except ValueError as error:
+            raise self._bad(index, record, error) from None
+
+    def _bad(self, index: int, record: Record, error: ValueError) -> BadSampleError:
+        return BadSampleError(self.reader.describe(index)[0], record.key, str(error))
+
+
+def _check_images(record: Record) -> None:
+    """Shards are checked as they are parsed; a reader of the user's own is checked here."""
+    placeholders = sum(turn.num_images for turn in record.turns)
+    if placeholders != len(record.images):
+        raise ValueError(
+            f"record {record.key}: its turns have {placeholders} images (num_images), but it brings "
+            f"{len(record.images)}; they must be equal."
+        )
+
+
+def check_keys(node: Mapping[str, Any], allowed: Sequence[str], where: str) -> None:
+    """ValueError for a key of a configuration node that means nothing there."""
+    unknown = [key for key in node if key not in allowed]
+    if unknown:
+        raise ValueError(f"{where} has an unknown key {unknown[0]!r}. Use {', '.join(allowed)}.")
+
+
+def spec_of(node: Mapping[str, Any], where: str, name: str) -> SourceSpec:
+    """A source as its configuration node describes it.
+
+    Args:
+        node: with some of `SOURCE_KEYS`.
+        where: its config key, for messages.
+        name: of the source.
+
+    Raises:
+        ValueError: an unknown key or value, or neither or both of `path` and `reader`.
+    """
+    check_keys(node, SOURCE_KEYS, where)
+    path, reader = node.get("path"), node.get("reader")
+    if path and reader is not None:
+        raise ValueError(f"{where}.path={path} and {where}.reader are both set: shards are read, or a reader. Set one.")
+    if not path and reader is None:
+        raise ValueError(f"{where}.path is missing: name a folder or a URL of shards, or a reader by its _target_.")
+    on_error = node.get("on_error", "raise")
+    if on_error not in get_args(OnError):
+        raise ValueError(f"{where}.on_error={on_error!r} is unknown. Use one of {', '.join(get_args(OnError))}.")
+    questions = node.get("questions", "all")
+    if questions not in get_args(Questions):
+        raise ValueError(f"{where}.questions={questions!r} is unknown. Use one of {', '.join(get_args(Questions))}.")
+    prompts = node.get("prompts") or ()
+    if isinstance(prompts, str):
+        if prompts not in PROMPTS:
+            raise ValueError(f"{where}.prompts={prompts!r} is unknown. Use {', '.join(PROMPTS)}, or a list of texts.")
+        prompts = PROMPTS[prompts]
+    return SourceSpec(
+        name=name,
+        path=str(path) if path else None,
+        reader=reader,
+        prompts=tuple(prompts),
+        questions=questions,
+        on_error=on_error,
+    )
+
+
+def open_source(
+    spec: SourceSpec,
+    key: str,
+    report: Report | None = None,
+    cache_dir: str | None = None,
+    cache_bytes: int = 50 * 10**9,
+) -> Reader:
+    """What reads a source.
+
+    Args:
+        spec: of the source.
+        key: its config key, for messages.
+        report: where damaged shards of a source with `on_error: skip` are reported.
+        cache_dir: of remote shards.
+        cache_bytes: how much they may take.
+
+    Raises:
+        ValueError: the shards are missing or damaged, or the reader lacks something; the message names the way out.
+    """
+    if spec.path is None:
+        return _checked_reader(spec.reader, f"{key}.reader")
+    report = report if spec.on_error == "skip" else None
+    try:
+        if not is_remote(spec.path) and not Path(spec.path).is_dir():
+            command = "python -m data_prep demo" if "easy_vqa" in spec.path else "python -m data_prep pack --help"
+            raise ValueError(f"no such folder. Make it with: {command}")
+        shards = Shards(spec.path, report=report, cache_dir=cache_dir, cache_bytes=cache_bytes)
+    except ValueError as error:
+        raise ValueError(f"{key}.path={spec.path}: {error}") from error
+    if not len(shards):
+        way_out = "Write some: python -m data_prep pack --help"
+        raise ValueError(f"{key}.path={spec.path} has shards but no sample. {way_out}")
+    return shards
+
+
+def _checked_reader(reader: Any, key: str) -> Reader:
+    lacking = [name for name in ("digest", "__len__", "record", "describe") if not hasattr(reader, name)]
+    if lacking:
+        raise ValueError(
+            f"{key} is a {type(reader).__name__} without {', '.join(lacking)}. Give a _target_ whose class inherits "
+            "from dragonfly_lit.data.source.Reader."
+        )
+    if not len(reader):
+        raise ValueError(f"{key}: {type(reader).__name__} has no record.")
+    return reader
