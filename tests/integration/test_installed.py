@@ -13,7 +13,13 @@ pytest.importorskip("easy_vqa")
 pytest.importorskip("setuptools")
 
 ROOT = Path(__file__).resolve().parents[2]
-SHORT = ("stage.steps=2", "data.batch.size=2", "data.num_workers=0", "trainer.val_batches=1", "callbacks.answers=null")
+SHORT = (
+    "stage.steps=2",
+    "data.batch.size=2",
+    "data.num_workers=0",
+    "trainer.limit_val_batches=1",
+    "callbacks.answers=null",
+)
 
 
 def run(*command, cwd, **environment):

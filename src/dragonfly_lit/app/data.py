@@ -47,15 +47,12 @@ def build_data(config: Config, builder: SequenceBuilder, **more: Any) -> Dragonf
         builder: turns samples into sequences.
         more: arguments that replace those of `data`.
     """
-    pad_id = builder.tokenizer.pad_token_id
-    return make(
-        config["data"],
-        where="data",
-        builder=builder,
-        pad_id=pad_id,
-        batch_size=recipe_of(config).get("batch_size"),
-        **more,
-    )
+    own = {
+        "builder": builder,
+        "pad_id": builder.tokenizer.pad_token_id,
+        "batch_size": recipe_of(config).get("batch_size"),
+    }
+    return make(config["data"], where="data", **own | more)
 
 
 def prepare_data(data: LightningDataModule) -> None:
