@@ -1,6 +1,7 @@
 """Installed from a wheel, without the source tree: the commands train, score, check data and find the user's parts."""
 
 import os
+import shutil
 import subprocess
 import sys
 import venv
@@ -11,6 +12,7 @@ import pytest
 
 pytest.importorskip("easy_vqa")
 pytest.importorskip("setuptools")
+pytest.importorskip("sklearn")
 
 ROOT = Path(__file__).resolve().parents[2]
 SHORT = (
@@ -79,4 +81,15 @@ def test_installed_commands_work_from_any_folder(binaries, tmp_path):
     assert (tmp_path / "runs/tiny-stage1/evaluation").is_dir()
     assert "1000 samples read, 0 wrong" in run(data, "lint", "data/easy_vqa/test", cwd=tmp_path)
     assert "easy_vqa" in run(data, "mix-plan", "--config-dir", "conf", "trainer=laptop", cwd=tmp_path)
+    examples = shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    assert "digits" in run(data, "mix-plan", "--config-dir", "conf", "data=digits", cwd=examples)
     assert run(str(binaries / "dragonfly"), "--help", cwd=tmp_path).startswith("usage: dragonfly COMMAND")
+
+
+@pytest.mark.slow
+def test_an_installed_sweep_runs_its_jobs_with_the_parts_of_the_user(binaries, tmp_path):
+    project = shutil.copytree(ROOT / "examples", tmp_path / "project")
+    sweep = ("--config-dir", "conf", "-m", "data=digits", "name=sweep", "seed=0,1", *SHORT)
+    first, again = (run(str(binaries / "dragonfly-train"), *sweep, cwd=project) for _ in range(2))
+    assert [line.partition(": ")[2][:15] for line in first.splitlines()] == ["validation loss"] * 2
+    assert [line.partition(": ")[2][:15] for line in again.splitlines()] == ["finished before"] * 2

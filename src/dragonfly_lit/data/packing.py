@@ -51,8 +51,8 @@ class BatchShape:
             raise ValueError(f"data.batch.mode={self.mode!r} is unknown. Use one of {', '.join(get_args(Mode))}.")
         for name in ("size", "max_tokens", "buffer", "max_crops", "pad_to"):
             value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or value < 1):
-                raise ValueError(f"data.batch.{name}={value} must be a whole number, at least 1.")
+            if value is not None and value < 1:
+                raise ValueError(f"data.batch.{name}={value} must be at least 1.")
         if self.mode == "grouped" and self.buffer < self.size:
             raise ValueError(
                 f"data.batch.buffer={self.buffer} holds fewer samples than data.batch.size={self.size}; "
@@ -69,12 +69,15 @@ class BatchShape:
             max_tokens: what `max_tokens: null` means.
 
         Raises:
-            ValueError: an unknown field, or one that is set and without effect in this mode.
+            ValueError: an unknown field, a value of another type, or one that is set and without effect in this mode.
         """
         known = [field.name for field in fields(cls)]
         if unknown := [name for name in given if name not in known]:
             raise ValueError(f"data.batch.{unknown[0]} is unknown. Use {', '.join(known)}.")
         chosen = {name: value for name, value in given.items() if value is not None}
+        for name, value in chosen.items():
+            if name != "mode" and (isinstance(value, bool) or not isinstance(value, int)):
+                raise ValueError(f"data.batch.{name}={value} must be a whole number.")
         mode = chosen.get("mode", cls.mode)
         for name in WITHOUT_EFFECT.get(mode, ()):
             if name in chosen:

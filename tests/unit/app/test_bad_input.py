@@ -9,7 +9,7 @@ import pytest
 from hydra.errors import InstantiationException, MissingConfigException
 
 from dragonfly_lit.app.build import compose
-from dragonfly_lit.app.check import check_multirun, check_objective
+from dragonfly_lit.app.check import check_multirun, check_objective, check_recipe_overrides
 from dragonfly_lit.app.errors import describe
 from dragonfly_lit.app.load import find_checkpoint, load_for_inference
 from dragonfly_lit.app.overrides import check_types
@@ -70,6 +70,32 @@ def test_a_launcher_or_sweeper_that_is_not_installed_says_how_to_get_it():
     assert describe(error, "train") == (
         "hydra/sweeper=optuna does not exist. Use one of basic; others come with pip install 'dragonfly_lit[sweep]'."
     )
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (
+            ["model.recipe.2.lr=1"],
+            r"lr=1 has no effect with stage=1\. Set model\.recipe\.1, or train stage=2",
+        ),
+        (["model.recipe.1.batch_size=9", "data.batch.mode=packed"], r"batch_size=9 has no effect .*data\.batch\.mode="),
+        (
+            ["model.recipe.1.batch_size=9", "data.batch.size=4"],
+            r"=9 has no effect: data\.batch\.size=4 is set",
+        ),
+    ],
+)
+def test_a_recipe_that_the_run_does_not_look_at_is_refused(overrides, said):
+    config = compose(overrides)
+    with pytest.raises(ValueError, match=said):
+        check_recipe_overrides(overrides, config, config["model"]["recipe"])
+
+
+def test_a_recipe_that_the_run_looks_at_passes():
+    for overrides in (["model.recipe.1.batch_size=9"], ["stage=biomed", "model.recipe.2.lr=1"]):
+        recipes = {"1": {}, "2": {}, "biomed": "${model.recipe.2}"}
+        check_recipe_overrides(overrides, compose(overrides), recipes)
 
 
 def test_a_search_without_a_validation_loss_is_refused():
