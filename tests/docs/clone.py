@@ -25,6 +25,14 @@ LINKED = (
     "train.py", "evaluate.py", "conf", "data_prep", "docs", "src", "tests", "tools", "benchmarks", "pyproject.toml",
     "constraints.txt",
 )  # fmt: skip
+SHORTER = {
+    "train": (
+        "stage.steps=2", "stage.accumulate=1", "data.batch.size=2", "data.num_workers=0", "trainer.limit_val_batches=1",
+        "callbacks.answers=null",
+    ),
+    "evaluate": ("benchmark.limit=4", "resamples=10", "gallery=2"),
+}  # fmt: skip
+"""Overrides that make a command short, where it does not say so itself."""
 _PROCESSES = multiprocessing.get_context("forkserver")
 _PROCESSES.set_forkserver_preload(IMPORTED_ONCE)
 

@@ -58,3 +58,12 @@ def commands(body: str) -> list[str]:
     joined = re.sub(r"\\\n\s*", " ", body)
     lines = [re.sub(r"(^|\s)#.*$", "", line).strip() for line in joined.splitlines()]
     return [part.strip() for line in lines for part in line.split("&&") if part.strip()]
+
+
+_COMMAND = re.compile(r"`((?:[A-Z_]+=\S+ )*(?:python|torchrun|dragonfly[\w-]*|pytest|pip|mkdocs|ruff) [^`\n]+)`")
+
+
+def sentences(path: Path) -> list[str]:
+    """Commands in the sentences and tables of a page; the changelog also names what is gone."""
+    text = re.sub(r"^```.*?^```$", "", path.read_text(), flags=re.MULTILINE | re.DOTALL)
+    return [] if path.name == "CHANGELOG.md" else _COMMAND.findall(text)

@@ -12,7 +12,6 @@ A fenced block is run, shortened, in a folder like a clone. A comment before it 
 
 import ast
 import fcntl
-import functools
 import hashlib
 import importlib
 import itertools
@@ -22,39 +21,23 @@ import re
 import shlex
 import shutil
 import subprocess
-import tomllib
 from pathlib import Path
 
 import pytest
 import yaml
-from clone import SCRIPTS, link_clone, run_python
-from docs_pages import PAGES, ROOT, Block, blocks, commands
-from hydra import compose as hydra_compose
-from hydra import initialize_config_dir
-from hydra.core.override_parser.overrides_parser import OverridesParser
+from clone import SCRIPTS, SHORTER, link_clone, run_python
+from command_checks import TOOLS, check_composes, check_help, check_sentence
+from docs_pages import PAGES, ROOT, Block, blocks, commands, sentences
 from PIL import Image
 
 from data_prep.demo import make_demo
-from dragonfly_lit.app.build import compose
-from dragonfly_lit.app.check import check_train
-from dragonfly_lit.app.overrides import CONF, check_types, normalize_overrides
 
 pytest.importorskip("easy_vqa")
 BLOCKS = [block for page in PAGES for block in blocks(page)]
 SHELL = [block for block in BLOCKS if block.language in ("bash", "sh", "shell")]
 PYTHON = [block for block in BLOCKS if block.language == "python"]
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 HOW = ("", "compose", "help", "tools")
 LANGUAGES = ("bash", "python", "yaml", "json", "bibtex", "text")
-SHORTER = {
-    "train": (
-        "stage.steps=2", "stage.accumulate=1", "data.batch.size=2", "data.num_workers=0", "trainer.limit_val_batches=1",
-        "callbacks.answers=null",
-    ),
-    "evaluate": ("benchmark.limit=4", "resamples=10", "gallery=2"),
-}  # fmt: skip
-MISSING = r"does not exist|finds no CUDA device"
-"""What `check_train` says where only weights, data or a GPU are missing."""
 
 
 @pytest.fixture(scope="session")
@@ -198,122 +181,12 @@ def kind_of(words: list[str]) -> str:
     return ""
 
 
-# Compose
-
-
-@functools.cache
-def check_composes(words: tuple[str, ...]) -> None:
-    """The configuration of a command, also behind torchrun or srun, is complete, of the right types and allowed."""
-    at = next((i for i, word in enumerate(words) if Path(word).stem.removeprefix("dragonfly-") in SHORTER), None)
-    if at is None:
-        assert words[0] in ("[", "scontrol", "sbatch", "export"), f"{words[0]} is not a command that can be composed"
-        return
-    kind = Path(words[at]).stem.removeprefix("dragonfly-")
-    options = [word for word in words[at + 1 :] if word.startswith("-")]
-    assert set(options) <= {"-m", "--multirun"}, options
-    given = normalize_overrides([word for word in words[at + 1 :] if not word.startswith("-")], kind)
-    plugins = ("hydra/launcher", "hydra.launcher", "hydra.sweeper")
-    overrides = [item for item in given if not item.startswith(plugins)]
-    check_types(overrides, kind)
-    for job in jobs(overrides) if options else [overrides]:
-        config = compose(job, kind)
-        if kind == "train":
-            refused = refusal(config)
-            assert refused is None or re.search(MISSING, refused), refused
-
-
-def refusal(config: dict) -> str | None:
-    """What `check_train` has against a configuration."""
-    try:
-        check_train(config)
-    except ValueError as error:
-        return str(error)
-    return None
-
-
-def jobs(overrides: list[str]) -> list[list[str]]:
-    """Jobs of a sweep, so many that each choice on the command line and in the experiment is in one of them."""
-    parsed = OverridesParser.create().parse_overrides(overrides)
-    fixed = [o.input_line for o in parsed if not o.is_sweep_override()]
-    swept = [[f"{o.key_or_group}={v}" for v in o.sweep_string_iterator()] for o in parsed if o.is_sweep_override()]
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        composed = hydra_compose("train", overrides=fixed, return_hydra_config=True)
-    for key, values in (composed.hydra.sweeper.get("params") or {}).items():
-        swept.append([f"{key}={value}" for value in str(values).split(",")])
-    most = max(map(len, swept))
-    return [[*fixed, *(choices[number % len(choices)] for choices in swept)] for number in range(most)]
-
-
-# Help
-
-
-def check_help(words: list[str], folder: Path) -> None:
-    """Every option of a command is one that its help lists."""
-    while words[0] in ("python", "python3", "torchrun") or words[0].startswith("--nproc"):
-        words = words[1:]
-    stop = next((i for i, word in enumerate(words) if i > 1 and word.startswith("-")), len(words))
-    front = words[:3] if words[0] == "-m" else words[:1]
-    status, output = run_python([*front, "--help"], folder)
-    assert status == 0, output
-    assert stop
-    for word in words[len(front) :]:
-        if word.startswith("-"):
-            assert re.search(rf"(^|[\s,\[]){re.escape(word.partition('=')[0])}\b", output), (
-                f"{word} of {words}\n{output}"
-            )
-
-
-# Tools
-
-
-def check_install(words: list[str]) -> None:
-    """`pip install`: the extras are those of the project, the constraints are a file of it."""
-    assert words[1] == "install", words
-    for word in words[2:]:
-        found = re.fullmatch(r"(\.|dragonfly_lit)(\[([\w,]+)\])?", word)
-        if found:
-            assert set((found[3] or "").split(",")) - {""} <= set(PROJECT["optional-dependencies"]), word
-        elif word == "constraints.txt":
-            assert (ROOT / word).is_file()
-        else:
-            assert word in ("-e", "-c", "-U", "--no-deps") or word in required(), f"{word} is not in any extra"
-
-
-def check_pytest(words: list[str]) -> None:
-    """Paths and markers that a `pytest` line names exist."""
-    markers = {line.partition(":")[0] for line in tool("pytest")["ini_options"]["markers"]}
-    for word, before in zip(words[1:], words, strict=False):
-        if before == "-m":
-            assert set(re.findall(r"\w+", word)) - {"and", "or", "not"} <= markers, word
-        elif not word.startswith("-") and before not in ("-n", "-k"):
-            assert (ROOT / word.partition("::")[0]).exists(), word
-
-
-def check_declared(words: list[str]) -> None:
-    """A program comes with one of the project's extras."""
-    name = {"mkdocs": "mkdocs-material"}.get(words[0], words[0])
-    assert name in required(), f"{words[0]} does not come with an extra of pyproject.toml"
-
-
-def check_script(words: list[str]) -> None:
-    """A script of the repository exists and may be run."""
-    assert os.access(ROOT / words[0], os.X_OK), words[0]
-
-
-def required() -> set[str]:
-    """Names of the packages of all extras."""
-    lines = itertools.chain.from_iterable(PROJECT["optional-dependencies"].values())
-    return {re.match(r"[\w.-]+", line)[0] for line in lines}
-
-
-def tool(name: str) -> dict:
-    return tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"][name]
-
-
-TOOLS = {
-    "pip": check_install, "pytest": check_pytest, ".ci/run": check_script,
-    **dict.fromkeys(("ruff", "pyright", "mkdocs", "pre-commit"), check_declared),
-}  # fmt: skip
+@pytest.mark.parametrize("page", [p for p in PAGES if sentences(p)], ids=lambda p: str(p.relative_to(ROOT)))
+def test_a_command_inside_a_sentence_or_a_table_names_what_exists(page, prepared, monkeypatch):
+    monkeypatch.chdir(prepared)
+    for command in sentences(page):
+        for part in command.split("&&"):
+            check_sentence(part, prepared)
 
 
 # Python, YAML, JSON

@@ -49,3 +49,24 @@ def test_the_configuration_is_in_the_words_of_the_field(path):
 def test_the_list_of_old_words_finds_them():
     assert old_words("x is no list. The source stands twice; refused_steps, is not to be had, trainer.val_batches=1")
     assert old_words("there is no image, limit_val_batches=2, skipped_steps, it is no longer there") == []
+
+
+def test_no_class_or_function_has_a_name_of_the_old_vocabulary():
+    old = {
+        "Ask",
+        "Reply",
+        "Mark",
+        "Marked",
+        "Claim",
+        "Draft",
+        "drafts",
+        "spared",
+        "undecayed",
+        "look",
+        "spell",
+        "quiet",
+    }
+    for path in SOURCES:
+        nodes = ast.walk(ast.parse(path.read_text()))
+        names = {n.name for n in nodes if isinstance(n, ast.ClassDef | ast.FunctionDef)}
+        assert names & old == set(), path
