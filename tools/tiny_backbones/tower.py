@@ -82,6 +82,7 @@ class Heads(nn.Module):
         Args:
             features: of every token before the last layer, [crops, tokens, width].
             pooled: the class token after the last layer, [crops, width].
+            targets: what the crops show.
         """
         ground = targets.shape == len(SHAPES)
         losses = {

@@ -162,8 +162,11 @@ def draw_views(num_scenes: int, views_per_scene: int, side: int, patch: int, rng
     """`num_scenes` new scenes, each seen whole once and at `views_per_scene - 1` random zooms.
 
     Args:
+        num_scenes: how many.
+        views_per_scene: crops of each.
         side: of a crop, in pixels.
         patch: side of a patch, in pixels; it divides `side`.
+        rng: of all that is random.
     """
     pixels, masks, colours, shapes = [], [], [], []
     for _ in range(num_scenes):
