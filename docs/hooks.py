@@ -21,6 +21,7 @@ PAGES = {
     "src/dragonfly_lit/models/tiny_weights/README.md": "tiny_backbones.md",
 }
 """File of the repository -> page of the site that includes it."""
+NOT_THERE = "not-on-the-site"
 
 _INCLUDE = re.compile(r"^<!-- include: (\S+) -->$", re.MULTILINE)
 _SOURCES = re.compile(r"^<!-- sources: (.+) -->$", re.MULTILINE)
@@ -65,7 +66,7 @@ def _on_site(target: str, anchor: str, page: str) -> str:
     elif parts[0] == "data_prep" and target.endswith(".py"):
         place, anchor = "reference/data_prep.md", "#" + ".".join(parts)[: -len(".py")]
     else:
-        place = f"not-on-the-site/{target}"  # `mkdocs build --strict` names it
+        place = f"{NOT_THERE}/{target}"  # `mkdocs build --strict` names it
     return os.path.relpath(place, os.path.dirname(page) or ".") + anchor
 
 

@@ -1,10 +1,18 @@
 """Links of the pages lead somewhere: to a file of the repository, and to a heading of it."""
 
+import importlib.util
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from docs_pages import PAGES, ROOT
+
+_SPEC = importlib.util.spec_from_file_location("hooks", ROOT / "docs/hooks.py")
+assert _SPEC is not None
+assert _SPEC.loader is not None
+hooks = importlib.util.module_from_spec(_SPEC)
+_SPEC.loader.exec_module(hooks)
 
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 
@@ -30,6 +38,12 @@ def test_every_link_leads_to_a_file_and_a_heading(page):
         assert file.exists(), f"{page.name}: {link} does not exist"
         if anchor and file.suffix == ".md":
             assert anchor in anchors(file), f"{page.name}: {link}: no such heading; there are {sorted(anchors(file))}"
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").rglob("*.md")), ids=lambda page: page.stem)
+def test_every_link_of_a_page_has_a_place_on_the_site(page):
+    shown = SimpleNamespace(file=SimpleNamespace(src_uri=page.relative_to(ROOT / "docs").as_posix()))
+    assert hooks.NOT_THERE not in hooks.on_page_markdown(page.read_text(), shown)
 
 
 def test_there_are_links_to_check():
