@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("skimage")
 pytest.importorskip("sklearn")
 from data_prep.probes import make_probes
-from dragonfly_lit.evaluation import study
+from dragonfly_lit.evaluation.study import command as study
 
 ROOT = Path(__file__).resolve().parents[2]
 SHORT = (
