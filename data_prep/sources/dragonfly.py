@@ -21,7 +21,7 @@ def parse_turns(text: str) -> list[Turn]:
     """Turns of a text with Llama-3's headers.
 
     Raises:
-        ValueError: a role is unknown, or something stands outside the turns.
+        ValueError: a role is unknown, or something is outside the turns.
     """
     text = text.strip().removeprefix(BEGIN_OF_TEXT).removesuffix(END_OF_TEXT)
     turns, end = [], 0
@@ -29,7 +29,7 @@ def parse_turns(text: str) -> list[Turn]:
         opening = f"{START_HEADER}{span.role}{END_HEADER}"
         before = text[end : span.start].strip()
         if before != opening:
-            raise ValueError(f"{before.removesuffix(opening)!r:.60} stands outside of any turn.")
+            raise ValueError(f"{before.removesuffix(opening)!r:.60} is outside of any turn.")
         if span.role not in ROLES:
             raise ValueError(f"turn of {span.role!r}: the roles are system, user, assistant.")
         turns.append(Turn(role=ROLES[span.role], text=text[span.start : span.end].strip()))

@@ -47,9 +47,9 @@ class DragonflyDataModule(LightningDataModule):
         weighting: of labels: `token`, `sample` or `sqrt`.
         max_pixels: of an image; None is the decoder's own limit.
         max_skip_rate: share of a source's samples that `on_error: skip` may skip.
-        max_skip_run: samples of a source that it may skip behind one another.
+        max_skip_run: samples of a source that it may skip in a row.
         quarantine: file for skipped samples; None only logs them.
-        on_mismatch: `raise` refuses a checkpoint of other data, `restart` starts the data anew.
+        on_mismatch: `raise` refuses a checkpoint of other data, `restart` starts the data again.
         cache_dir: folder for copies of remote shards; None is one in the system's temporary folder.
         cache_gb: how large it may grow.
         pin_memory: whether batches are put into page-locked memory where there is a GPU.

@@ -1,6 +1,6 @@
 """The order of a source's samples as a pure function of (seed, source, stream, epoch, offset).
 
-An epoch permutes blocks of neighbouring samples; the blocks of all epochs, behind one another, are dealt in
+An epoch permutes blocks of neighbouring samples; the blocks of all epochs, one epoch after the other, are dealt in
 turn to C streams; a stream shuffles the samples inside windows of its blocks. So every sample is read once an
 epoch by exactly one stream, for any number of ranks and workers, and no shuffle buffer has to be restored.
 Random bits are BLAKE2's and Philox's raw ones, which no numpy release may change.

@@ -22,7 +22,7 @@ class Quarantine:
     Attributes:
         path: the file; None only logs.
         max_rate: share of a source's samples that may be skipped.
-        max_run: samples of a source that may be skipped behind one another.
+        max_run: samples of a source that may be skipped in a row.
     """
 
     path: Path | None = None
@@ -52,14 +52,12 @@ class Quarantine:
         """Write a sample down that does not fit; it is left out whatever `on_error` says.
 
         Raises:
-            ValueError: a hundred behind one another do not fit: it is the limit that is wrong.
+            ValueError: a hundred in a row do not fit: it is the limit that is wrong.
         """
         self.write(source, error)
         run = self._too_long[source] = self._too_long.get(source, 0) + 1
         if run >= MAX_TOO_LONG:
-            raise ValueError(
-                f"source {source}: {run} samples behind one another are too long; the last: {error}"
-            ) from None
+            raise ValueError(f"source {source}: {run} samples in a row are too long; the last: {error}") from None
 
     def good(self, source: str) -> None:
         """A sample of `source` was used: its run of skipped ones is over."""
@@ -75,7 +73,7 @@ class Quarantine:
             num_skipped: those of them that were skipped.
 
         Raises:
-            ValueError: too many behind one another, or too large a share.
+            ValueError: too many in a row, or too large a share.
         """
         self.write(source, error)
         run = self._runs[source] = self._runs.get(source, 0) + 1
@@ -83,10 +81,10 @@ class Quarantine:
         if run > self.max_run:
             raise ValueError(
                 f"source {source}: {run} samples running were skipped, more than max_skip_run={self.max_run}; "
-                f"the last: {error} ({where}). Mend the source or raise data.max_skip_run."
+                f"the last: {error} ({where}). Repair the source or raise data.max_skip_run."
             ) from None
         if num_skipped > self.max_run and num_skipped > self.max_rate * num_read:
             raise ValueError(
                 f"source {source}: {num_skipped} of {num_read} samples were skipped, more than max_skip_rate="
-                f"{self.max_rate}; the last: {error} ({where}). Mend the source or raise data.max_skip_rate."
+                f"{self.max_rate}; the last: {error} ({where}). Repair the source or raise data.max_skip_rate."
             ) from None

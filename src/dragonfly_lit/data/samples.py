@@ -48,7 +48,7 @@ def raw_sample(shard: str, data: bytes) -> RawSample:
     """The sample that `data`, a slice of a tar from header to header, holds.
 
     Raises:
-        BadSampleError: not one sample, a key or an extension that is not allowed, a member twice or too large.
+        BadSampleError: not one sample, a key or an extension that is not allowed, a member too many or too large.
     """
     found: dict[str, bytes] = {}
     key = "?"
@@ -64,7 +64,7 @@ def raw_sample(shard: str, data: bytes) -> RawSample:
                     f"member {member.name!r} is not allowed; a sample has {', '.join(MEMBER_EXTENSIONS)} only."
                 )
             if extension in found:
-                raise ValueError(f"member {member.name!r} is there twice.")
+                raise ValueError(f"member {member.name!r} appears twice.")
             cap = MAX_MEMBER_BYTES if extension.endswith(IMAGE_EXTENSIONS) else MAX_JSON_BYTES
             if member.size > cap:
                 raise ValueError(f"member {member.name!r} has {member.size} bytes; at most {cap}.")
@@ -87,7 +87,7 @@ def _images(raw: RawSample) -> tuple[bytes, ...]:
         if number is None:
             single.append(data)
         elif int(number) in numbered:
-            raise BadSampleError(raw.shard, raw.key, f"image {number} is there twice.")
+            raise BadSampleError(raw.shard, raw.key, f"image {number} appears twice.")
         else:
             numbered[int(number)] = data
     if len(single) + bool(numbered) > 1:
