@@ -34,7 +34,7 @@ def test_every_command_that_messages_name_is_an_entry_point():
 @pytest.mark.parametrize(
     ("started_as", "clone", "typed"),
     [
-        ("/work/train.py", True, "Make it with: python -m data_prep demo"),
+        ("/clone/train.py", True, "Make it with: python -m data_prep demo"),
         ("/venv/bin/dragonfly-train", True, "Make it with: dragonfly-data demo"),
         ("/venv/lib/dragonfly_lit/train.py", False, "Make it with: dragonfly-data demo"),
     ],

@@ -11,12 +11,7 @@ from difflib import get_close_matches
 
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import (
-    ConfigCompositionException,
-    HydraException,
-    InstantiationException,
-    MissingConfigException,
-)
+from hydra.errors import HydraException, MissingConfigException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
@@ -65,13 +60,10 @@ def describe(error: BaseException, config: str, arguments: Sequence[str] = ()) -
         arguments: of the command line; its `--config-dir` and `hydra.searchpath` bring further choices.
     """
     # What Hydra wraps says more than the wrapping; what this project raises from another error says it better.
-    wrappers, where = (HydraException, OmegaConfBaseException), ""
+    wrappers = (HydraException, OmegaConfBaseException)
     while error.__cause__ and isinstance(error, wrappers) and not isinstance(error, MissingConfigException):
-        if isinstance(error, InstantiationException) and isinstance(error.__cause__, TypeError):
-            target = re.search(r"target '(?:\w+\.)*(\w+)'", str(error))
-            where = f"{target[1] if target else 'a part'} cannot be built from its values: "
         error = error.__cause__
-    text = where + str(error)
+    text = str(error)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
         options = choices(group, arguments) or ", ".join(error.options or [])
@@ -88,8 +80,6 @@ def describe(error: BaseException, config: str, arguments: Sequence[str] = ()) -
         way_out = f"Did you mean {' or '.join(near)}?" if near else f"The keys are listed in conf/{config}.yaml."
         way_out += next((f" {hint}" for prefix, hint in OPEN.items() if key.startswith(f"{prefix}.")), "")
         return f"{key} is not a key of this configuration. {way_out}"
-    if isinstance(error, ConfigCompositionException | OmegaConfBaseException):
-        return " ".join(text.split())
     return " ".join(text.split()) or type(error).__name__
 
 

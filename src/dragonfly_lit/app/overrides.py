@@ -157,7 +157,7 @@ def _check_type(key: str, value: Any, default: Any) -> None:
     if isinstance(default, bool):
         wanted = None if isinstance(value, bool) else "true or false"
     elif isinstance(default, int):
-        wanted = None if number and value == int(value) else "a whole number"
+        wanted = None if number and float(value).is_integer() else "a whole number"
     elif isinstance(default, float):
         wanted = None if number else "a number"
     elif isinstance(default, DictConfig):

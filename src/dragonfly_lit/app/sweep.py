@@ -83,7 +83,7 @@ def run_job(config: dict[str, Any], overrides: list[str], search_path: Sequence[
     started = time.monotonic()
     with console.status(label) as status, _only_here(folder, status) as lock:
         if (result := finished(folder, config)) is not None:
-            console.print(f"{label}: finished before, {_said(result)}", highlight=False, soft_wrap=True)
+            console.print(f"{label}: finished before, {_summary(result)}", highlight=False, soft_wrap=True)
             return result["val_loss"]
         status_code = _run(
             command, folder, lock, lambda: status.update(f"{label}: {_progress(folder, config, started)}")
@@ -96,7 +96,7 @@ def run_job(config: dict[str, Any], overrides: list[str], search_path: Sequence[
             "the same command goes on with the jobs that are missing."
         )
     minutes = (time.monotonic() - started) / 60
-    console.print(f"{label}: {_said(result)}, {minutes:.1f} minutes", highlight=False, soft_wrap=True)
+    console.print(f"{label}: {_summary(result)}, {minutes:.1f} minutes", highlight=False, soft_wrap=True)
     return result["val_loss"]
 
 
@@ -147,12 +147,12 @@ def _end_with_parent() -> None:
         _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def _said(result: dict[str, Any]) -> str:
+def _summary(result: dict[str, Any]) -> str:
     """What a finished job came to: its headline scores and its validation loss."""
     entries = result.get("benchmarks", {}).items()
-    told = [f"{name} {entry['scores'][entry['headline']] * entry['scale']:.1f}" for name, entry in entries]
-    told += [f"validation loss {result['val_loss']:.4f}"] if result["val_loss"] is not None else []
-    return ", ".join(told) or "finished"
+    parts = [f"{name} {entry['scores'][entry['headline']] * entry['scale']:.1f}" for name, entry in entries]
+    parts += [f"validation loss {result['val_loss']:.4f}"] if result["val_loss"] is not None else []
+    return ", ".join(parts) or "finished"
 
 
 def _environment() -> dict[str, str]:

@@ -31,6 +31,7 @@ class Projector(nn.Module):
 
     def forward(self, features: Float[Tensor, "*places vision"], /) -> Float[Tensor, "*places language"]:
         """Image tokens of features."""
+        # A subclass must say it; those built in are below.
         raise NotImplementedError(f"{type(self).__name__} has no forward(features).")
 
     def num_flops(self, rows: int) -> int:

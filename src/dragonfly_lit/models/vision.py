@@ -56,6 +56,7 @@ class Tower(nn.Module):
 
     def forward(self, pixels: UInt8[Tensor, "crops 3 side side"]) -> Float[Tensor, "crops features width"]:
         """Features of every crop, class token first where the layout has one."""
+        # A subclass must say it; the one built in is VisionTower.
         raise NotImplementedError(f"{type(self).__name__} has no forward(pixels).")
 
 

@@ -135,6 +135,7 @@ class ZoomRule(nn.Module):
             question: mean word embedding of each image's question, and its number of words; given with
                 `zoom.score=question` only.
         """
+        # A subclass must say it; the one built in is ZoomIn.
         raise NotImplementedError(f"{type(self).__name__} has no scores(medium, high, regions, project, question).")
 
     def forward(
@@ -190,16 +191,7 @@ class ZoomIn(ZoomRule):
         project: Project,
         question: tuple[Tensor, Tensor] | None = None,
     ) -> Float[Tensor, "images high"]:
-        """Score of every high crop, in float32.
-
-        Args:
-            medium: pooled features of the medium crops.
-            high: pooled features of the high crops.
-            regions: the medium crop under which each high crop competes.
-            project: vision width to language width; affine, so a mean comes before it.
-            question: mean word embedding of each image's question, and its number of words; an image
-                without a question is ranked against its medium crop.
-        """
+        """In float32, see ZoomRule; an image without a question is ranked against its medium crop."""
         score = self.layout.zoom.score
         means = project(medium.mean(dim=-2)).float()
         query = means.gather(1, regions[:, :, None].expand(-1, -1, means.shape[-1]))

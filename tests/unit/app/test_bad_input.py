@@ -118,6 +118,8 @@ def test_an_optional_group_is_left_out_by_null_and_a_needed_one_is_refused():
     ("override", "wanted"),
     [
         ("stage.steps=1.5", "a whole number"),
+        ("stage.steps=inf", "a whole number"),
+        ("seed=nan", "a whole number"),
         ("stage.clip=[1]", "a number"),
         ("zoom.learned=maybe", "true or false"),
         ("stage.optimizer.betas=0.9", r"a list, \[a, b\]"),
