@@ -9,6 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from dragonfly_lit.io.inside import inside
 from dragonfly_lit.processing.images import FORMATS, MAX_PIXELS, decode
 
 from .shards import image_extension
@@ -22,19 +23,19 @@ def find_image(name: str, folder: Path | None) -> Path:
     Raises:
         ValueError: there is no image folder, the name leaves it or is an address, or no such file is there.
     """
-    if "://" in name:
+    if isinstance(name, str) and "://" in name:
         raise ValueError(
             f"image {name} is an address, and nothing is downloaded. Fetch it, give its folder with --images."
         )
     if folder is None:
         raise ValueError(f"image {name} is a name, but there is no image folder. Give it with --images DIR.")
-    inside = os.path.normpath(folder.absolute())
-    path = os.path.normpath(os.path.join(inside, name))
-    if "\0" in name or os.path.commonpath([inside, path]) != inside or path == inside:
-        raise ValueError(f"image {name!r} lies outside of the image folder {folder}.")
+    try:
+        path = inside(folder, name)
+    except ValueError as error:
+        raise ValueError(f"image {error} Nothing outside of the folder of --images is read.") from error
     if not os.path.isfile(path):
         raise ValueError(f"image {name} is missing: no such file in {folder}.")
-    return Path(path)
+    return path
 
 
 def load_image(image: str | bytes, folder: Path | None, max_side: int | None) -> bytes:
