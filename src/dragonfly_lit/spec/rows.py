@@ -1,0 +1,343 @@
+"""A row of a user's file: each field in one of the documented shapes, or an error that says where the row stands.
+
+Every reader of foreign rows goes through here: the converters of `data_prep pack` and the manifests of `evaluate.py`.
+"""
+
+from __future__ import annotations
+
+import ast
+import base64
+import json
+import re
+import reprlib
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from string import ascii_uppercase as LETTERS
+from typing import Any, Literal
+
+IMAGE_SHAPES = "a file name, encoded bytes, a data: URL or {bytes, path}"
+CHOICE_SHAPES = "a list of texts, the text of such a list, or texts by letter, {A: ..., B: ...}"
+_LETTER = re.compile(r"\(?([A-Za-z])[).]?")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 60
+_MAX_INT = 2**63
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a row stands: the name of its file, its number there, and for files of text its line, counted from 1."""
+
+    file: str
+    row: int
+    line: int | None = None
+
+    def __str__(self) -> str:
+        return f"{self.file} row {self.row}" if self.line is None else f"{self.file} line {self.line}, row {self.row}"
+
+
+class RowError(ValueError):
+    """A row that is not read: one line with its place and the reason."""
+
+    def __init__(self, place: Place, reason: str):
+        super().__init__(f"{place}: {reason}")
+        self.place, self.reason = place, reason
+
+    def __reduce__(self):
+        return RowError, (self.place, self.reason)
+
+
+def is_given(value: Any, depth: int = 4) -> bool:
+    """Whether a cell holds anything: null, NaN, a blank text, an empty list and a struct of nothing else do not.
+
+    Args:
+        value: the cell.
+        depth: levels of lists and structs that are looked into; what lies deeper counts as something.
+    """
+    if isinstance(value, str):
+        return bool(value.strip())
+    if isinstance(value, Mapping | list | tuple):
+        inside = value.values() if isinstance(value, Mapping) else value
+        return not depth or any(is_given(each, depth - 1) for each in inside)
+    return value is not None and value == value  # NaN differs from itself
+
+
+def shown(value: Any) -> str:
+    """A value in a message: short, on one line, and printable whatever it holds."""
+    if value is None:
+        return "nothing (null)"
+    if isinstance(value, str) and not value.strip():
+        return "an empty text"
+    if isinstance(value, bytes):
+        return f"{len(value)} bytes"
+    try:
+        text = _SHORT.repr(value)
+    except (ValueError, RecursionError):  # Python refuses to print a number of thousands of digits
+        text = "a value that cannot be printed"
+    return text if isinstance(value, str) else f"{text} (type {type(value).__name__})"
+
+
+@dataclass(kw_only=True)
+class Row:
+    """The cells of a row and which of them were read.
+
+    Where a method takes several names, they are names that one thing has in different files: the first that holds
+    something is read, so an empty cell never hides a filled one.
+
+    Attributes:
+        values: cells by name, as JSON, Parquet or CSV gives them.
+        place: where the row stands.
+        prefix: of names in messages, for the rows inside a cell, such as `conversations[2].`.
+        read: names of the cells that were read.
+        inner: the rows inside cells, by the cell's name.
+    """
+
+    values: Mapping[str, Any]
+    place: Place
+    prefix: str = ""
+    read: set[str] = field(default_factory=set)
+    inner: dict[str, list[Row]] = field(default_factory=dict)
+
+    def error(self, name: str, reason: str) -> RowError:
+        """The error of one cell."""
+        return RowError(self.place, f"{self.prefix}{name}: {reason}")
+
+    def wrong(self, name: str, value: Any, wanted: str) -> RowError:
+        """The error of a cell that holds something else than `wanted`."""
+        return self.error(name, f"found {shown(value)}, wanted {wanted}.")
+
+    def given(self, *names: str) -> list[str]:
+        """Those of `names` whose cells hold something."""
+        return [name for name in names if is_given(self.values.get(name))]
+
+    def has(self, *names: str) -> bool:
+        """Whether one of these cells holds something."""
+        return bool(self.given(*names))
+
+    def raw(self, name: str) -> Any:
+        """The cell as it is; it counts as read."""
+        self.read.add(name)
+        return self.values.get(name)
+
+    def pick(self, *names: str) -> str:
+        """The first of `names` whose cell holds something.
+
+        Raises:
+            RowError: none does.
+        """
+        if found := self.given(*names):
+            return found[0]
+        if there := [name for name in names if name in self.values]:
+            raise self.wrong(there[0], self.values[there[0]], "something there")
+        columns = ", ".join(shown_name(name) for name in list(self.values)[:20]) or "none"
+        raise self.error(names[0], f"is missing: looked for {', '.join(names)}; the columns are {columns}.")
+
+    def text(self, *names: str, numbers: bool = False) -> str:
+        """A text that is not empty.
+
+        Args:
+            names: of the cell.
+            numbers: whether a whole number will do, which becomes its digits. Any other number has several texts
+                (3.0 may have been 3), so it is refused.
+
+        Raises:
+            RowError: it is missing, empty, something else, or holds half a character.
+        """
+        name = self.pick(*names)
+        return self.check_text(name, self.raw(name), numbers=numbers)
+
+    def text_or(self, default: str, *names: str, numbers: bool = False) -> str:
+        """The same, or `default` where no cell holds anything."""
+        return self.text(*names, numbers=numbers) if self.has(*names) else default
+
+    def texts(self, *names: str, numbers: bool = False, key: str = "answer") -> list[str]:
+        """One text or a list of them; an entry of the list may be a struct that has the text under `key`.
+
+        Blank entries of a list do not count: annotators leave fields empty. In a cell whose name ends in `s` the text
+        of a list, as a CSV has it, is a list.
+
+        Args:
+            names: of the cell.
+            numbers: as for `text`.
+            key: of the structs.
+
+        Raises:
+            RowError: as for `text`.
+        """
+        name = self.pick(*names)
+        value = self.raw(name)
+        if isinstance(value, str) and name.endswith("s"):
+            parsed = _parsed(value)
+            value = parsed if isinstance(parsed, list) else value
+        if not isinstance(value, list | tuple):
+            return [self.check_text(name, value, numbers=numbers)]
+        entries = [each[key] if isinstance(each, Mapping) and key in each else each for each in value]
+        kept = [(n, each) for n, each in enumerate(entries) if not (isinstance(each, str) and not each.strip())]
+        return [self.check_text(f"{name}[{n}]", each, numbers=numbers) for n, each in kept]
+
+    def check_text(self, name: str, value: Any, *, numbers: bool = False) -> str:
+        """`value` as the text of the cell `name`, by the rules of `text`."""
+        if numbers and isinstance(value, int) and not isinstance(value, bool) and abs(value) < _MAX_INT:
+            return str(value)
+        if not isinstance(value, str) or not value.strip():
+            raise self.wrong(name, value, "a text or a whole number" if numbers else "a text")
+        if half := _SURROGATE.search(value):
+            what = f"{half[0]!r} at place {half.start()}"
+            raise self.error(name, f"holds half a character, or a byte that is not UTF-8: {what}. Save it as UTF-8.")
+        return value
+
+    def images(self, *names: str) -> list[str | bytes]:
+        """The image or images of the row: names of files or encoded bytes; none where every cell is empty.
+
+        Of `{bytes, path}` the bytes are taken where there are any. Two cells may both hold something if it is the same.
+
+        Raises:
+            RowError: a cell holds something else than `IMAGE_SHAPES` or a list of those, or two cells differ.
+        """
+        found = {name: self._images(name) for name in self.given(*names)}
+        first, *others = found or [""]
+        for name in others:
+            if found[name] != found[first]:
+                raise self.error(
+                    first,
+                    f"and {self.prefix}{name} are both given and differ ({shown(found[first])}, {shown(found[name])}). "
+                    "Leave one of them empty.",
+                )
+        return found.get(first, [])
+
+    def _images(self, name: str) -> list[str | bytes]:
+        value = self.raw(name)
+        if not isinstance(value, list | tuple):
+            return [self.check_image(name, value)]
+        return [self.check_image(f"{name}[{number}]", each) for number, each in enumerate(value)]
+
+    def check_image(self, name: str, value: Any) -> str | bytes:
+        """`value` as a reference to an image, by the rules of `images`."""
+        if isinstance(value, Mapping):
+            keys = [key for key in ("bytes", "path", "url") if is_given(value.get(key))]
+            if not keys or (keys[0] == "bytes") != isinstance(value[keys[0]], bytes):
+                raise self.wrong(name, dict(value), IMAGE_SHAPES)
+            value = value[keys[0]]
+        if isinstance(value, bytes) and value:
+            return value
+        if not isinstance(value, str) or not value.strip():
+            raise self.wrong(name, value, IMAGE_SHAPES)
+        if not value.startswith("data:"):
+            return self.check_text(name, value)
+        try:
+            data = base64.b64decode(value.partition(";base64,")[2], validate=True)
+        except ValueError as error:
+            raise self.error(name, f"an image's data: URL is not base64: {error}") from error
+        if not data:
+            raise self.error(name, "an image's data: URL holds no base64.")
+        return data
+
+    def rows(self, name: str) -> list[Row]:
+        """The structs of a list, such as the turns of a conversation, as rows that stand where this one does.
+
+        Raises:
+            RowError: it is not a list of structs, or an empty one.
+        """
+        value = self.raw(self.pick(name))
+        if not isinstance(value, list | tuple):
+            raise self.wrong(name, value, "a list")
+        made = self.inner[name] = []
+        for number, each in enumerate(value):
+            if not isinstance(each, Mapping):
+                raise self.wrong(f"{name}[{number}]", each, "a struct with named fields")
+            made.append(Row(values=each, place=self.place, prefix=f"{self.prefix}{name}[{number}]."))
+        return made
+
+    def choices(self, *names: str) -> tuple[str, ...] | None:
+        """The texts of the choices of a question, in the order of their letters; None where there are none.
+
+        They are `CHOICE_SHAPES`, or `{text: [...], label: [...]}`, or cells of their own named A, B, C ...
+
+        Raises:
+            RowError: they are something else, or more than there are letters.
+        """
+        if found := self.given(*names):
+            name = found[0]
+            value = self.raw(name)
+        elif self.has("A") and self.has("B"):
+            name = "A"
+            value = {letter: self.raw(letter) for letter in LETTERS if letter in self.values}
+        else:
+            return None
+        made = _parsed(value) if isinstance(value, str) else value
+        if isinstance(made, Mapping):
+            made = _by_letter(made)
+        if not isinstance(made, list | tuple) or not 0 < len(made) <= len(LETTERS):
+            raise self.wrong(name, value, CHOICE_SHAPES)
+        return tuple(self.check_text(f"{name}[{n}]", each, numbers=True).strip() for n, each in enumerate(made))
+
+    def letter(self, name: str, value: Any, choices: Sequence[str]) -> str:
+        """The letter of the right choice.
+
+        A text is the choice itself, else its letter, else its number; a whole number counts the choices from 0.
+
+        Args:
+            name: of the cell, for the message.
+            value: what it says.
+            choices: as `choices` gives them.
+
+        Raises:
+            RowError: there is no such choice, or a number is the place of one and the text of another.
+        """
+        said = self.check_text(name, value, numbers=True).strip()
+        place = int(said) if said.isascii() and said.isdecimal() and len(said) < 4 else None
+        letter = _LETTER.fullmatch(said)
+        number = place if place is not None and place < len(choices) else None
+        if said in choices:
+            found = choices.index(said)
+            if not isinstance(value, str) and number not in (None, found):
+                raise self.error(name, f"{said} is the place of one choice and the text of another. Write its letter.")
+            return LETTERS[found]
+        if letter and letter[1].upper() in LETTERS[: len(choices)]:
+            return letter[1].upper()
+        if number is not None:
+            return LETTERS[number]
+        raise self.wrong(
+            name, value, f"a choice, its letter or its number from 0 to {len(choices) - 1}; the choices are "
+            f"{shown(list(choices))}"
+        )  # fmt: skip
+
+    def columns(self) -> Iterator[tuple[str, Literal["read", "unread", "empty"]]]:
+        """What became of each cell, those of inner rows under names such as `conversations[].from`."""
+        for name, value in self.values.items():
+            yield name, "empty" if not is_given(value) else "read" if name in self.read else "unread"
+            for row in self.inner.get(name, ()):
+                for inside, state in row.columns():
+                    yield f"{name}[].{inside}", state
+
+
+def shown_name(name: Any) -> str:
+    """A column's name in a message or a table: printable, and not longer than a line can bear."""
+    text = name if isinstance(name, str) and name.isprintable() and name.strip() else repr(name)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _parsed(text: str) -> Any:
+    """The value that a text writes in JSON or as a Python literal; None for any other text. Nothing of it is run."""
+    if text.strip()[:1] not in ("[", "{", "("):
+        return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SyntaxWarning)  # of backslashes in the user's text
+        for parse in (json.loads, ast.literal_eval):
+            with suppress(ValueError, SyntaxError, RecursionError, MemoryError):
+                return parse(text.strip())
+    return None
+
+
+def _by_letter(choices: Mapping[Any, Any]) -> list[Any] | None:
+    """Choices in the order of their letters; those after the last that holds something are not there."""
+    if isinstance(choices.get("text"), list | tuple) and set(choices) <= {"text", "label"}:
+        return list(choices["text"])
+    by_letter = {str(name).strip().upper(): value for name, value in choices.items()}
+    last = max((name for name, value in by_letter.items() if is_given(value)), default="")
+    letters = LETTERS[: len(by_letter)]
+    if len(by_letter) != len(choices) or set(by_letter) != set(letters):
+        return None
+    return [by_letter[letter] for letter in letters if letter <= last]
