@@ -27,11 +27,11 @@ def text_tokens(shards: Shards, folder: Path) -> list[int]:
         shards: the samples.
         folder: of the tokenizer.
     """
-    from transformers import AutoTokenizer
+    from dragonfly_lit.io.foreign import read_tokenizer
 
     if not folder.is_dir():
         raise ValueError(f"--tokenizer {folder}: no such folder.")
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = read_tokenizer(folder, where=f"--tokenizer {folder}")
     numbers = follow(range(len(shards)), "counting tokens", len(shards))
     return [len(tokenizer(render(shards[i].turns), add_special_tokens=False)["input_ids"]) for i in numbers]
 

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
+from dragonfly_lit.io.foreign import read_model_config, read_tokenizer
 from dragonfly_lit.io.imports import locate
 from dragonfly_lit.models.attention import choose_attention
 from dragonfly_lit.models.backbones import BUILTIN, builtin_folder, vision_config_of
@@ -37,22 +38,32 @@ def build_tokenizer(config: Config) -> PreTrainedTokenizerBase:
     """
     language = config["language"]
     path = Path(config["model"]["released"] or language["path"])
+    where = f"model.released={path}" if config["model"]["released"] else f"language.path={path}"
     if language["tokenizer"] is not None:
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(language["tokenizer"], local_files_only=True)
-        except (OSError, ValueError) as error:  # transformers' message speaks of names on its hub
-            raise ValueError(
-                f"language.tokenizer={language['tokenizer']} is not a folder with a tokenizer. Give one, or null for "
-                "the one beside the weights."
-            ) from error
+        tokenizer = _given_tokenizer(language["tokenizer"])
     elif str(path) == BUILTIN:
-        tokenizer = AutoTokenizer.from_pretrained(builtin_folder("tokenizer"))
+        tokenizer = read_tokenizer(builtin_folder("tokenizer"), where=where)
     elif path.suffix == ".gguf":
-        tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name, local_files_only=True)
+        tokenizer = read_tokenizer(path.parent, where=where, gguf_file=path.name)
     else:
-        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
+        if not config["model"]["released"]:
+            read_model_config(path, where=where)  # first, because transformers warns where the tokenizer falls back
+        tokenizer = read_tokenizer(path, where=where)
     add_structural_tokens(tokenizer)
     return tokenizer
+
+
+def _given_tokenizer(folder: str) -> PreTrainedTokenizerBase:
+    where = f"language.tokenizer={folder}"
+    try:
+        return read_tokenizer(folder, where=where)
+    except ValueError as error:
+        if Path(folder, "tokenizer_config.json").is_file() or Path(folder, "tokenizer.json").is_file():
+            raise
+        # transformers' message speaks of names on its hub
+        raise ValueError(
+            f"{where} is not a folder with a tokenizer. Give one, or null for the one beside the weights."
+        ) from error
 
 
 def build_layout(config: Config) -> Layout:

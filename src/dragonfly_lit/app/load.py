@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -10,7 +9,9 @@ import torch
 
 from dragonfly_lit.app.factories import build_components, look_up_parts, model_factory
 from dragonfly_lit.app.runs import CONFIG_FILE, read_config
+from dragonfly_lit.io.foreign import foreign, read_json, read_model_config
 from dragonfly_lit.io.imports import import_trusted
+from dragonfly_lit.models.config import DragonflyConfig
 from dragonfly_lit.models.dragonfly import DragonflyForConditionalGeneration
 from dragonfly_lit.processing.processor import DragonflyProcessor
 from dragonfly_lit.training.checkpoint.locate import find_newest, load_weights, resolve
@@ -72,15 +73,26 @@ def load_for_inference(
         )
         processor = DragonflyProcessor.from_released(path, vision=vision, version=version)
     else:
-        try:
-            model = DragonflyForConditionalGeneration.from_pretrained(path, local_files_only=True)
-            processor = DragonflyProcessor.from_pretrained(path, local_files_only=True)
-        except OSError as error:
-            raise ValueError(
-                f"{path} is neither a run, a checkpoint, a transformers folder nor a released folder: {error}"
-            ) from error
+        model, processor = _from_folder(path)
     # transformers wraps `to` in a way that pyright cannot see through
     return model.to(device=device, dtype=dtype).eval(), processor  # pyright: ignore[reportCallIssue]
+
+
+def _from_folder(path: Path) -> Loaded:
+    """From transformers' layout; nothing that such a folder holds is trusted."""
+    kind = _model_type(path)
+    if kind != DragonflyConfig.model_type:
+        found = "it has no config.json" if kind is None else f"its config.json is of a {kind}"
+        raise ValueError(
+            f"{path} is neither a run, a checkpoint, a transformers folder nor a released folder: {found}."
+        )
+    read_model_config(path, where=str(path))
+    with foreign(str(path), path):
+        model = DragonflyForConditionalGeneration.from_pretrained(
+            path, local_files_only=True, trust_remote_code=False, weights_only=True
+        )
+        processor = DragonflyProcessor.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+    return model, processor
 
 
 def _from_run(run: Path, path: Path) -> Loaded:
@@ -98,5 +110,9 @@ def _run_of(path: Path) -> Path | None:
 
 
 def _is_released(path: Path) -> bool:
+    return _model_type(path) == "dragonfly"
+
+
+def _model_type(path: Path) -> object:
     file = path / "config.json"
-    return file.is_file() and json.loads(file.read_text()).get("model_type") == "dragonfly"
+    return read_json(file).get("model_type") if file.is_file() else None

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
+from dragonfly_lit.io.foreign import foreign, read_json, read_model_config
 from dragonfly_lit.models.build import build_projector, build_tower, build_zoom_rule
 from dragonfly_lit.models.language import head_of, words_of
 from dragonfly_lit.models.pretrained import DragonflyPreTrainedModel
@@ -38,11 +38,19 @@ def vision_config_of(vision: str | Path | None, folder: Path, named: str | None)
         [vision] if vision is not None else [folder / VISION_FOLDER, *([folder / named, named] if named else [])]
     )
     for candidate in candidates:
+        where = f"vision.path={candidate}"
         try:
-            config = AutoConfig.from_pretrained(candidate, local_files_only=True)
-        except (OSError, ValueError):
+            config = read_model_config(candidate, where=where)
+        except ValueError:
+            if Path(candidate, "config.json").is_file():
+                raise
             continue
-        return getattr(config, "vision_config", config)
+        tower = getattr(config, "vision_config", config)
+        if not isinstance(getattr(tower, "image_size", None), int) or not isinstance(tower, PreTrainedConfig):
+            raise ValueError(
+                f"{where} is a {config.model_type} without an image_size, not a vision tower. Give another."
+            )
+        return tower
     raise ValueError(
         f"The config of the vision tower of {folder} ({named or 'not named'}) was not found: "
         f"{' or '.join(map(str, candidates))} is neither a folder with a config.json nor a name in the local cache. "
@@ -55,7 +63,7 @@ def pixel_statistics(*folders: str | Path) -> dict[str, Any]:
     for folder in folders:
         file = Path(folder) / "preprocessor_config.json"
         if file.is_file():
-            fields = json.loads(file.read_text())
+            fields = read_json(file)
             return {k: fields[k] for k in ("image_mean", "image_std") if k in fields}
     return {}
 
@@ -64,14 +72,30 @@ def read_language(path: Path, dtype: torch.dtype, device: torch.device | str = "
     """A language model from a folder or a .gguf file, by transformers, every key accounted for.
 
     Raises:
-        ValueError: there is nothing at `path`, or its weights do not fit its config.
+        ValueError: there is nothing at `path`, it wants code of its own, or its weights do not fit its config.
     """
+    where = f"language.path={path}"
     if not path.exists():
-        raise ValueError(f"language.path={path} is not there. Give a folder with config and weights, or a .gguf file.")
+        raise ValueError(f"{where} is not there. Give a folder with config and weights, or a .gguf file.")
+    if (path / "adapter_config.json").is_file():  # transformers would read the model that this file names
+        raise ValueError(
+            f"{where} holds adapters (adapter_config.json), not a whole model. Merge them with peft's "
+            "merge_and_unload, save the model, and give its folder."
+        )
     source = {"gguf_file": path.name} if path.suffix == ".gguf" else {}
-    loaded: Any = AutoModelForCausalLM.from_pretrained(
-        path.parent if source else path, dtype=dtype, local_files_only=True, output_loading_info=True, **source
-    )
+    folder = path.parent if source else path
+    if not source:
+        read_model_config(folder, where=where)
+    with foreign(where, folder):
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=dtype,
+            local_files_only=True,
+            trust_remote_code=False,
+            weights_only=True,
+            output_loading_info=True,
+            **source,
+        )
     language, info = loaded
     wrong = {kind: sorted(map(str, info[kind])) for kind in ("missing_keys", "mismatched_keys") if info[kind]}
     if wrong:

@@ -8,6 +8,7 @@ from typing import Any
 
 from transformers import AutoConfig, PreTrainedConfig
 
+from dragonfly_lit.io.foreign import refuse_kernels
 from dragonfly_lit.spec.layout import Layout, Zoom
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -56,8 +57,8 @@ class DragonflyConfig(PreTrainedConfig):
         projector: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        self.vision_config = _config(vision_config, "clip_vision_model")
-        self.text_config = _config(text_config, "llama")
+        self.vision_config = _config("vision_config", vision_config, "clip_vision_model")
+        self.text_config = _config("text_config", text_config, "llama")
         self.zoom = asdict(Zoom(**(zoom or {})))
         self.image_token_id = image_token_id
         self.newline_token_id = newline_token_id
@@ -102,8 +103,10 @@ def _own_part(field: str, node: Mapping[str, Any] | None, builtin: str) -> dict[
     return dict(node)
 
 
-def _config(config: PreTrainedConfig | Mapping[str, Any] | None, default: str) -> PreTrainedConfig:
+def _config(field: str, config: PreTrainedConfig | Mapping[str, Any] | None, default: str) -> PreTrainedConfig:
     if isinstance(config, PreTrainedConfig):
         return config
     fields = dict(config or {})
-    return AutoConfig.for_model(fields.pop("model_type", default), **fields)
+    built = AutoConfig.for_model(fields.pop("model_type", default), **fields)
+    refuse_kernels(built, field)
+    return built

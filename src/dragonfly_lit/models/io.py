@@ -16,6 +16,7 @@ from torch import Tensor
 from transformers import AutoModel, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers import initialization as init
 
+from dragonfly_lit.io.foreign import foreign, read_json
 from dragonfly_lit.models.backbones import (
     BUILTIN,
     builtin_folder,
@@ -65,18 +66,20 @@ def load_released(
     folder = Path(folder)
     if not (folder / "config.json").is_file():
         raise ValueError(f"{folder} has no config.json. A released checkpoint is a folder with config and weights.")
-    fields = json.loads((folder / "config.json").read_text())
-    ids = token_ids(folder, fields)
-    config = DragonflyConfig(
-        vision_config=vision_config_of(vision, folder, fields.get("image_encoder")),
-        text_config=text_config(fields),
-        zoom=vars(released_zoom(version)),
-        image_token_id=ids[tokens.IMAGE],
-        newline_token_id=ids[tokens.NEWLINE],
-        vision_source=fields.get("image_encoder"),
-        **pixel_statistics(*([vision] if vision is not None else []), folder / VISION_FOLDER),
-    )
-    model = allocate(cls, config, dtype, device)
+    fields = read_json(folder / "config.json")
+    vision_config = vision_config_of(vision, folder, fields.get("image_encoder"))
+    with foreign(str(folder)):
+        ids = token_ids(folder, fields)
+        config = DragonflyConfig(
+            vision_config=vision_config,
+            text_config=text_config(fields),
+            zoom=vars(released_zoom(version)),
+            image_token_id=ids[tokens.IMAGE],
+            newline_token_id=ids[tokens.NEWLINE],
+            vision_source=fields.get("image_encoder"),
+            **pixel_statistics(*([vision] if vision is not None else []), folder / VISION_FOLDER),
+        )
+        model = allocate(cls, config, dtype, device)
     stored, unused = our_names(stored_tensors(folder), config)
     fill(model, stored, folder)
     model.unused_vision = unused
@@ -201,7 +204,7 @@ def unused_tensors(model: DragonflyPreTrainedModel) -> dict[str, Tensor]:
         config.vision_config.num_hidden_layers - config.num_vision_layers_used,
     )
     with torch.device("meta"):
-        whole = AutoModel.from_config(config.vision_config)
+        whole = AutoModel.from_config(config.vision_config, trust_remote_code=False)
     names = {name.removeprefix("vision_model."): weight.shape for name, weight in whole.state_dict().items()}
     return {
         name: torch.full(shape, float(re.search(r"norm\d?\.weight$", name) is not None))

@@ -22,7 +22,7 @@ def build_language(config: PreTrainedConfig) -> PreTrainedModel:
                 f"language {name}={value}: {config.model_type} changes its logits after the head, which the row-wise "
                 "loss does not reproduce. Use a Llama, Qwen, SmolLM or Mistral model."
             )
-    return AutoModelForCausalLM.from_config(config)
+    return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
 
 
 def decoder_of(language: PreTrainedModel) -> PreTrainedModel:

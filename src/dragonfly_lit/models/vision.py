@@ -78,7 +78,7 @@ class VisionTower(Tower):
         truncated.num_hidden_layers = config.num_vision_layers_used
         # SigLIP's pooling head; where a release's config does not name the key, its model reads it all the same.
         truncated.vision_use_head = False
-        self.tower = AutoModel.from_config(truncated)
+        self.tower = AutoModel.from_config(truncated, trust_remote_code=False)
         self.tower.post_layernorm = nn.Identity()
 
     @property

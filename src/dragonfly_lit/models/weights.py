@@ -17,6 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from dragonfly_lit.io.foreign import foreign, read_json
+
 CHUNK_BYTES = 16 * 2**20
 _INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 _SINGLES = ("model.safetensors", "pytorch_model.bin")
@@ -85,7 +87,9 @@ def stored_tensors(folder: Path) -> dict[str, Stored]:
 
 
 def _sharded(folder: Path, index: str) -> dict[str, Stored]:
-    placed: dict[str, str] = json.loads((folder / index).read_text())["weight_map"]
+    placed = read_json(folder / index).get("weight_map")
+    if not isinstance(placed, dict) or not all(isinstance(f, str) and Path(f).name == f for f in placed.values()):
+        raise ValueError(f"{folder / index} has no weight_map from keys to files beside it. Copy it again.")
     stored: dict[str, Stored] = {}
     for name in sorted(set(placed.values())):
         if not (folder / name).is_file():
@@ -109,27 +113,32 @@ def _in_safetensors(file: Path) -> dict[str, Stored]:
         with file.open("rb") as opened:
             (size,) = struct.unpack("<Q", opened.read(8))
             header = json.loads(opened.read(size))
-    except (struct.error, ValueError, MemoryError, OverflowError) as error:
-        raise ValueError(f"{file} is not a safetensors file ({error}). Copy it again.") from None
-    header.pop("__metadata__", None)
-    stamp = file.stat().st_mtime_ns
-    return {
-        key: Stored(
-            key=key,
-            file=file,
-            offset=8 + size + facts["data_offsets"][0],
-            shape=tuple(facts["shape"]),
-            dtype=_DTYPES[facts["dtype"]],
-            stamp=stamp,
-        )
-        for key, facts in header.items()
-    }
+        header.pop("__metadata__", None)
+        stamp = file.stat().st_mtime_ns
+        return {
+            key: Stored(
+                key=key,
+                file=file,
+                offset=8 + size + int(facts["data_offsets"][0]),
+                shape=torch.Size(facts["shape"]),
+                dtype=_DTYPES[facts["dtype"]],
+                stamp=stamp,
+            )
+            for key, facts in header.items()
+        }
+    except OSError:
+        raise
+    except Exception as error:  # a header may hold anything
+        said = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ValueError(f"{file} is not a safetensors file ({said:.200}). Copy it again.") from error
 
 
 def _in_pickle(file: Path) -> dict[str, Stored]:
     # Under a fake mode torch.load reads no data, but notes where in the zip each storage lies.
-    with FakeTensorMode():
+    with foreign(str(file)), FakeTensorMode():
         loaded = torch.load(file, map_location="cpu", weights_only=True)
+    if not isinstance(loaded, dict) or not all(isinstance(tensor, Tensor) for tensor in loaded.values()):
+        raise ValueError(f"{file} holds something else than tensors by name. Give the weights of a model.")
     stamp = file.stat().st_mtime_ns
     stored = {}
     for key, tensor in loaded.items():

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from transformers import (
-    AutoConfig,
     AutoTokenizer,
     BatchFeature,
     PreTrainedTokenizerBase,
@@ -17,6 +15,7 @@ from transformers import (
     ProcessorMixin,
 )
 
+from dragonfly_lit.io.foreign import foreign, read_json, read_model_config
 from dragonfly_lit.processing.batches import Side, pad_rows
 from dragonfly_lit.processing.crops import Resize
 from dragonfly_lit.processing.encoding import TokenizedText, expand_images, to_row, tokenize
@@ -90,18 +89,17 @@ class DragonflyProcessor(ProcessorMixin):
         layout = LAYOUTS["v1" if version == "v1" else "v2"]
         if vision is not None:
             layout = _with_tower(layout, vision)
-        try:
-            tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
-        except (OSError, ValueError) as error:
-            raise ValueError(f"{folder} has no tokenizer that loads: {error}") from error
+        with foreign(f"the tokenizer of {folder}", folder):
+            tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         return cls(DragonflyImageProcessor.of(layout, resize), tokenizer, max_length=_context(Path(folder)))
 
     @classmethod
     def _get_arguments_from_pretrained(cls, pretrained_model_name_or_path: str | Path, *_: Any, **kwargs: Any) -> list:
         # The inherited one asks AutoImageProcessor, which wants torchvision for classes that it does not know.
+        kwargs.pop("trust_remote_code", None)  # there is nothing to trust: no code but this package's is run
         return [
-            DragonflyImageProcessor.from_pretrained(pretrained_model_name_or_path, **kwargs),
-            AutoTokenizer.from_pretrained(pretrained_model_name_or_path, **kwargs),
+            DragonflyImageProcessor.from_pretrained(pretrained_model_name_or_path, trust_remote_code=False, **kwargs),
+            AutoTokenizer.from_pretrained(pretrained_model_name_or_path, trust_remote_code=False, **kwargs),
         ]
 
     @classmethod
@@ -220,15 +218,18 @@ def _nest(images: Any, num_texts: int, *, single: bool) -> list[list[ImageInput]
 
 
 def _with_tower(layout: Layout, vision: str | Path) -> Layout:
+    where = f"vision={vision}"
     try:
-        config = AutoConfig.from_pretrained(vision, local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"vision={vision} is neither a folder with a config.json nor in the local cache.") from error
+        config = read_model_config(vision, where=where)
+    except ValueError as error:
+        if Path(vision, "config.json").is_file():
+            raise
+        raise ValueError(f"{where} is neither a folder with a config.json nor in the local cache.") from error
     return Layout.of_tower(getattr(config, "vision_config", config), layout.zoom)
 
 
 def _context(folder: Path) -> int | None:
     """Tokens that the language model of a released checkpoint takes; None where its config does not say."""
     file = folder / "config.json"
-    fields = json.loads(file.read_text()) if file.is_file() else {}
+    fields = read_json(file) if file.is_file() else {}
     return (fields.get("text_config") or {}).get("max_position_embeddings") or fields.get("max_position_embeddings")
