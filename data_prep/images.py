@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import warnings
 from io import BytesIO
 from pathlib import Path
 
 from PIL import Image
 
 from dragonfly_lit.io.inside import inside
-from dragonfly_lit.processing.images import FORMATS, MAX_PIXELS, decode
+from dragonfly_lit.processing.images import MAX_PIXELS, Window, decode, read_header
 
 from .shards import image_extension
 
@@ -38,44 +37,45 @@ def find_image(name: str, folder: Path | None) -> Path:
     return path
 
 
-def load_image(image: str | bytes, folder: Path | None, max_side: int | None) -> bytes:
+def load_image(
+    image: str | bytes,
+    folder: Path | None,
+    max_side: int | None,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    window: Window | None = None,
+) -> bytes:
     """Encoded bytes of an image: as they are if a shard may hold them, else as PNG; smaller if `max_side` asks for it.
 
     Args:
         image: name in `folder`, or the encoded image.
         folder: the image folder.
         max_side: longest side in pixels; a larger image is scaled down (JPEG stays JPEG, the rest becomes PNG).
+        max_pixels: of what is decoded; a JPEG that `max_side` makes small is decoded small.
+        window: black and white of images of more than 8 bits, which are stored with 8.
 
     Raises:
-        ValueError: the image cannot be found or opened.
+        ValueError: the image cannot be found or opened, or is too large.
     """
     data = image if isinstance(image, bytes) else find_image(image, folder).read_bytes()
-    extension = image_extension(data)
-    width, height = _size(data) if extension else (0, 0)
-    if extension and (max_side is None or max(width, height) <= max_side):
+    extension, header = image_extension(data), read_header(data)
+    size = header.width, header.height
+    shrinks = max_side is not None and max(size) > max_side
+    if extension and not shrinks and not (window and header.deep):
+        if size[0] * size[1] > max_pixels:
+            raise ValueError(
+                f"image says it has {size[0]}x{size[1]} pixels, more than {max_pixels}. Scale it down with --max-side, "
+                "or raise --max-pixels here and data.max_pixels in training."
+            )
         return data
-    picture = decode(data)
-    if max_side is not None and max(picture.size) > max_side:
-        scale = max_side / max(picture.size)
-        smaller = tuple(max(1, round(side * scale)) for side in picture.size)
-        picture = picture.resize((smaller[0], smaller[1]), Image.Resampling.LANCZOS)
+    picture = decode(data, max_pixels=max_pixels, max_side=max_side if shrinks else None, window=window)
+    if max_side is not None and shrinks:
+        width, height = (max(1, round(side * max_side / max(size))) for side in size)
+        upright = (picture.width < picture.height) == (width < height)  # else its EXIF has turned it
+        picture = picture.resize((width, height) if upright else (height, width), Image.Resampling.LANCZOS)
     out = BytesIO()
     if extension == "jpg":
         picture.save(out, "JPEG", quality=JPEG_QUALITY)
     else:
         picture.save(out, "PNG")
     return out.getvalue()
-
-
-def _size(data: bytes) -> tuple[int, int]:
-    """Width and height from the header; no pixel is decoded."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the check below is the stricter one
-            with Image.open(BytesIO(data), formats=FORMATS) as image:
-                width, height = image.size
-    except Exception as error:  # Pillow's plugins raise anything from struct.error to KeyError on damaged headers
-        raise ValueError(f"image of {len(data)} bytes cannot be opened: {error}") from error
-    if width * height > MAX_PIXELS:
-        raise ValueError(f"image says it has {width}x{height} pixels; training decodes at most {MAX_PIXELS}.")
-    return width, height

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from dragonfly_lit.data.index import ShardEntry, index_path, read_dataset_file, read_rows, scan_shard, sidecar_path
 from dragonfly_lit.data.samples import BadSampleError, raw_sample, to_record
-from dragonfly_lit.processing.images import decode
+from dragonfly_lit.processing.images import decode, is_faint
 from dragonfly_lit.processing.prompts import render
 from dragonfly_lit.spec.records import Record
 from dragonfly_lit.spec.shard import DATASET_FILE
@@ -138,7 +138,9 @@ def _lint_sample(shard: str, key: str, data: bytes) -> Iterator[Finding]:
         return
     for number, image in enumerate(record.images):
         try:
-            decode(image)
+            if is_faint(decode(image)):
+                what = f"image {number}: its pixels use less than a tenth of black to white; pack --window can widen it"
+                yield Finding(shard=shard, key=key, what=what, wrong=False)
         except ValueError as error:
             yield Finding(shard=shard, key=key, what=f"image {number}: {error}")
     try:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from math import inf
 from pathlib import Path
+
+from dragonfly_lit.processing.images import Window
 
 from .arguments import command_parser
 from .packing import DUPLICATES_FILE, SKIPPED_FILE, Job, pack
@@ -28,6 +31,17 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--max-side", type=int, help="pixels; larger images are scaled down (default: copied as they are)"
     )
+    made.add_argument(
+        "--max-pixels", type=_pixels, help="of an image that is decoded; a JPEG is decoded small (default: 89 million)"
+    )
+    made.add_argument(
+        "--window",
+        type=float,
+        nargs=2,
+        metavar=("LOW", "HIGH"),
+        help="black and white of images of more than 8 bits, which are stored with 8 (default: they are kept, and read "
+        "from their smallest to their largest value)",
+    )
     made.add_argument("--workers", type=int, default=num_workers(), help="processes (default: %(default)s)")
     made.add_argument(
         "--on-error",
@@ -40,6 +54,21 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--language", choices=("en", "zh", "all"), default="en", help="of slake (default: en)")
     made.add_argument("--prompt", default=Options.prompt, help="captions: what the user says (default: %(default)s)")
     return made
+
+
+def _window(given: list[float] | None) -> Window | None:
+    if given is None:
+        return None
+    low, high = given
+    if not -inf < low < high < inf:
+        raise ValueError(f"--window {low:g} {high:g}: give two numbers, black below white.")
+    return low, high
+
+
+def _pixels(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of pixels, 1 or more")
+    return int(text)
 
 
 def main(argv: list[str]) -> int:
@@ -55,6 +84,8 @@ def main(argv: list[str]) -> int:
         images=given.images,
         shard_size=given.shard_size,
         max_side=given.max_side,
+        max_pixels=given.max_pixels,
+        window=_window(given.window),
         on_error=given.on_error,
         options=options,
     )

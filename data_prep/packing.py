@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from dragonfly_lit.data.index import ShardEntry, build_index, read_rows, write_dataset_file
 from dragonfly_lit.io import atomic
+from dragonfly_lit.processing.images import MAX_PIXELS, Window
 from dragonfly_lit.spec.records import Record
 from dragonfly_lit.spec.shard import DATASET_FILE, check_key
 
@@ -48,6 +49,8 @@ class Job:
         licence: of the data, as it is to be stated.
         shard_size: rows a shard.
         max_side: longest side of an image in pixels; None keeps every image as it is.
+        max_pixels: of an image that is decoded; None is the decoder's own limit.
+        window: the values that become black and white in images of more than 8 bits; None keeps such images.
         on_error: `raise` stops at a bad row; `skip` leaves it out and writes it down.
         options: what the format is asked for.
     """
@@ -60,6 +63,8 @@ class Job:
     images: Path | None = None
     shard_size: int = 1000
     max_side: int | None = None
+    max_pixels: int | None = None
+    window: Window | None = None
     on_error: Literal["raise", "skip"] = "raise"
     options: Options = field(default_factory=Options)
 
@@ -73,6 +78,8 @@ class Job:
             "licence": self.licence,
             "shard_size": self.shard_size,
             "max_side": self.max_side,
+            **({"max_pixels": self.max_pixels} if self.max_pixels is not None else {}),
+            **({"window": list(self.window)} if self.window is not None else {}),
             "options": asdict(self.options),
         }
 
@@ -214,7 +221,8 @@ def _record(job: Job, place: int, row: Any) -> Record:
         conversation = source(job.form).conversation(row, job.options)
     except (AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"a column has another type than in this format ({error})") from error
-    images = tuple(load_image(image, job.images, job.max_side) for image in conversation.images)
+    limits = {"max_pixels": job.max_pixels or MAX_PIXELS, "window": job.window}
+    images = tuple(load_image(image, job.images, job.max_side, **limits) for image in conversation.images)
     meta = {**conversation.meta, **({"id": conversation.name} if conversation.name else {})}
     return Record(
         key=f"{job.source}-{place:08d}",

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
@@ -13,66 +15,218 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 """Formats that are opened at all; the rest of Pillow's (EPS runs Ghostscript) stays shut."""
 
 MAX_PIXELS = 89_478_485
-"""Pillow's own limit, a quarter of a gigabyte of RGB."""
+"""Pillow's own limit. So many pixels are 0.36 GB in RGB (Pillow keeps 4 bytes a pixel), and at most 0.8 GB while they
+are decoded from transparent layers or from 16 bits."""
+
+BAND_PIXELS = 2**20
+"""So many pixels are converted at a time, so that what lies between the file and its RGB stays small."""
+
+FAINT = 0.1
+"""An image whose values span less than this share of black to white is noted by `lint`."""
+
+PHOTOMETRIC, WHITE_IS_ZERO = 262, 0
+"""The TIFF tag that says which end of the range is white."""
+
+_DARK_COLOUR = 64
+_OTHER_BYTE = {f"{mode};16{one}": f"{mode};16{other}" for mode in ("RGB", "RGBA") for one, other in ("BL", "LB", "NB")}
 
 
-def decode(data: bytes | Path, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """The image of a file or of its bytes, in RGB, upright, on white.
+Window = tuple[int | float, int | float]
+"""The values that become black and white."""
 
-    Of an animation the first frame is taken. The size is checked in the header, before a pixel is decoded.
+
+def decode(
+    data: bytes | Path,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    max_side: int | None = None,
+    window: Window | None = None,
+) -> Image.Image:
+    """The image of a file or of its bytes, in RGB, upright, on white; `to_rgb` says what becomes of its values.
+
+    Of an animation the first frame is taken. The size is checked in the header, before a pixel is decoded. Of 16 bits
+    a colour the upper 8 are taken, unless none of them is above a quarter of the range: then the smallest of its values
+    becomes 0 and the largest 255, as for an image in grey.
+
+    Args:
+        data: the file, or its bytes.
+        max_pixels: more are refused; of a JPEG that `max_side` lets be decoded smaller, the smaller ones count.
+        max_side: the longest side that is needed, in pixels: a JPEG is decoded at a half, a quarter or an eighth of its
+            size where that is at least twice as long. It is not scaled down to it.
+        window: black and white of an image of more than 8 bits, in its own values.
 
     Raises:
         ValueError: the file is not an image of a known format, is damaged, or has more than `max_pixels` pixels.
     """
     name = str(data) if isinstance(data, Path) else f"of {len(data)} bytes"
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the check below is the stricter one
-            image = Image.open(data if isinstance(data, Path) else BytesIO(data), formats=FORMATS)
-    except FileNotFoundError:
-        raise
-    except Exception as error:  # Pillow's plugins raise anything from struct.error to KeyError on damaged headers
-        raise ValueError(f"image {name} cannot be opened as {', '.join(FORMATS)}: {error}") from error
-    with image:
+    with _opened(data, name) as image:
+        said = image.size
+        # A progressive JPEG is held whole in memory while it is decoded, however small it is to become.
+        if max_side is not None and image.format in ("JPEG", "MPO") and "progressive" not in image.info:
+            ratio = 2 * max_side / max(said)
+            image.draft(None, (max(1, round(said[0] * ratio)), max(1, round(said[1] * ratio))))
         if image.width * image.height > max_pixels:
             raise ValueError(
-                f"image {name} says it has {image.width}x{image.height} pixels, more than max_pixels={max_pixels}. "
-                "Raise max_pixels if it is meant to."
+                f"image {name} says it has {said[0]}x{said[1]} pixels, more than max_pixels={max_pixels}. "
+                "Scale it down, or raise max_pixels if it is meant to be so large (data.max_pixels in training, "
+                "--max-pixels of pack)."
             )
         try:
+            deep_colour = _raw_mode(image) in _OTHER_BYTE
             image.load()
-            return to_rgb(image)
+            if deep_colour and _highest(image) < _DARK_COLOUR:
+                image = _whole_colours(image, data, name, window)
+            return to_rgb(image, window=window)
         except Exception as error:  # as above, from the decoders
             raise ValueError(f"image {name} is damaged or of an unknown kind: {error}") from error
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    """`image` in RGB, turned as its EXIF says, its transparent parts on white, its 16 bits a channel cut to 8.
+class Header(NamedTuple):
+    """What an encoded image says of itself: its size as it is stored, and whether it has more than 8 bits a channel."""
+
+    width: int
+    height: int
+    deep: bool
+
+
+def read_header(data: bytes) -> Header:
+    """Size and depth of an encoded image; no pixel is decoded.
 
     Raises:
-        ValueError: the image has no pixels, or its mode has no defined white (floating point, over 16 bits).
+        ValueError: the bytes are not an image of a known format.
+    """
+    with _opened(data, f"of {len(data)} bytes") as image:
+        return Header(*image.size, image.mode.startswith(("I", "F")) or _raw_mode(image) in _OTHER_BYTE)
+
+
+def to_rgb(image: Image.Image, *, window: Window | None = None) -> Image.Image:
+    """`image` in RGB, turned as its EXIF says, its transparent parts on white.
+
+    Up to 8 bits a channel stay as they are. Of more bits (`I;16`, `I`, `F`) the smallest value becomes black and the
+    largest white, whatever the range of the file: 12 bits in a file of 16 are not dark. A TIFF whose header says that
+    0 is white is turned round. An image of one value has no range: of 16 bits it is a share of them.
+
+    Args:
+        image: of any mode.
+        window: the values that become black and white, in place of the smallest and the largest.
+
+    Raises:
+        ValueError: the image has no pixels, or its values say nothing of black and white (not a number; one value of
+            floating point, or outside of 16 bits).
     """
     if not image.width or not image.height:
         raise ValueError(f"image of {image.width}x{image.height} pixels has nothing to look at.")
+    inverted = getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == WHITE_IS_ZERO
     if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:  # upright, it would be copied all the same
         image = ImageOps.exif_transpose(image)
     if image.mode == "RGB" and not image.has_transparency_data:
         return image
     if image.mode.startswith(("I", "F")):
-        image = _to_8_bits(image)
+        return _grey(image, window, inverted)
     if image.has_transparency_data:
-        layer = image.convert("RGBA")
-        paper = Image.new("RGBA", layer.size, "white")
-        return Image.alpha_composite(paper, layer).convert("RGB")
+        return _on_white(image)
     return image.convert("RGB")
 
 
-def _to_8_bits(image: Image.Image) -> Image.Image:
+def is_faint(image: Image.Image) -> bool:
+    """Whether all but a thousandth of the pixels span less than a tenth of black to white: hardly anything is seen."""
+    counts = np.cumsum(image.convert("L").histogram())
+    low, high = np.searchsorted(counts, [0.0005 * counts[-1], 0.9995 * counts[-1]])
+    return bool(high - low < FAINT * 255)
+
+
+def _opened(data: bytes | Path, name: str) -> Image.Image:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the check of the size is the stricter one
+            return Image.open(data if isinstance(data, Path) else BytesIO(data), formats=FORMATS)
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # Pillow's plugins raise anything from struct.error to KeyError on damaged headers
+        raise ValueError(f"image {name} cannot be opened as {', '.join(FORMATS)}: {error}") from error
+
+
+def _bands(image: Image.Image) -> Iterator[tuple[int, int]]:
+    rows = max(1, BAND_PIXELS // image.width)
+    for top in range(0, image.height, rows):
+        yield top, min(top + rows, image.height)
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    page = Image.new("RGB", image.size)
+    for top, bottom in _bands(image):
+        layer = image.crop((0, top, image.width, bottom)).convert("RGBA")
+        paper = Image.new("RGBA", layer.size, "white")
+        page.paste(Image.alpha_composite(paper, layer).convert("RGB"), (0, top))
+    return page
+
+
+def _grey(image: Image.Image, window: Window | None, inverted: bool) -> Image.Image:
     # Pillow's own conversion to 8 bits clips at 255, which makes a 16-bit X-ray white.
     values = np.asarray(image)
-    if image.mode == "F" or values.min() < 0 or values.max() > 0xFFFF:
-        raise ValueError(
-            f"image of mode {image.mode} has values from {values.min()} to {values.max()}; "
-            "which of them is white is unknown. Save it with 8 or 16 bits a channel."
-        )
-    return Image.fromarray(((values.astype(np.uint32) + 128) // 257).astype(np.uint8))
+    clear = image.info.get("transparency")  # the one value that stands for no paint
+    shown = values if clear is None or (values == clear).all() else values[values != clear]
+    low, high = window or _range(shown, image.mode)
+    grey = np.empty(values.shape, np.uint8)
+    for top, bottom in _bands(image):
+        grey[top:bottom] = _scaled(values[top:bottom], low, high)
+    if inverted:
+        np.subtract(255, grey, out=grey)
+    if clear is not None:
+        grey[values == clear] = 255
+    return Image.fromarray(grey).convert("RGB")
+
+
+def _scaled(values: np.ndarray, low: int | float, high: int | float) -> np.ndarray:
+    """`low` to 0, `high` to 255, the nearest whole number between, and nothing beyond."""
+    if not low < high:
+        raise ValueError(f"the window {low:g} to {high:g} is empty: black must be below white.")
+    part = (values.astype(np.float64) - low) * 255 / (high - low)
+    return np.floor(np.clip(part, 0, 255) + 0.5)
+
+
+def _range(values: np.ndarray, mode: str) -> Window:
+    low, high = values.min(), values.max()
+    if low < high and np.isfinite([low, high]).all():
+        return float(low), float(high)
+    if low == high and mode != "F" and low >= 0 and high <= 0xFFFF:
+        return 0, 0xFFFF
+    raise ValueError(
+        f"image of mode {mode} has values from {low} to {high}; which of them is white is unknown. "
+        "Save it with 8 or 16 bits a channel, or give a window."
+    )
+
+
+def _raw_mode(image: Image.Image) -> str:
+    """How the pixels lie in an opened file, in Pillow's words."""
+    args = image.tile[0][3] if getattr(image, "tile", None) else ""  # pyright: ignore[reportAttributeAccessIssue]
+    first = args[0] if isinstance(args, tuple) and args else args
+    return first if isinstance(first, str) else ""
+
+
+def _highest(image: Image.Image) -> int:
+    """The largest value of a colour."""
+    return max(high for _, high in image.getextrema()[:3])  # pyright: ignore[reportGeneralTypeIssues]
+
+
+def _whole_colours(upper: Image.Image, data: bytes | Path, name: str, window: Window | None) -> Image.Image:
+    """16 bits a colour, of which Pillow keeps the upper 8 only: read once more for the lower ones, and scaled."""
+    with _opened(data, name) as lower:
+        lower.tile = [  # pyright: ignore[reportAttributeAccessIssue] - of image files, which Pillow types as images
+            tile._replace(args=_with_mode(tile.args, _OTHER_BYTE[_raw_mode(lower)]))
+            for tile in lower.tile  # pyright: ignore[reportAttributeAccessIssue]
+        ]
+        lower.load()
+        values = np.asarray(upper).astype(np.uint16) * 256 + np.asarray(lower)
+    colours, alpha = values[..., :3], np.asarray(upper)[..., 3:]
+    low, high = window or (int(colours.min()), int(colours.max()))
+    if low == high or "transparency" in upper.info:
+        return upper
+    scaled = np.concatenate([_scaled(colours, low, high).astype(np.uint8), alpha], axis=-1)
+    whole = Image.fromarray(scaled)
+    whole.info = {key: value for key, value in upper.info.items() if key == "exif"}
+    return whole
+
+
+def _with_mode(args: object, mode: str) -> object:
+    return (mode, *args[1:]) if isinstance(args, tuple) else mode

@@ -158,3 +158,21 @@ def test_stats_counts_turns_images_and_sides(folder, capsys):
     assert histogram("turns", found["turns"]).row_count == 1
     assert main(["stats", str(folder), "--histogram"]) == 0
     assert "8 samples in 2 shards" in capsys.readouterr().out
+
+
+def test_an_image_that_hardly_shows_anything_is_a_note(folder):
+    out = BytesIO()
+    Image.fromarray(np.resize(np.arange(16, dtype=np.uint8), (12, 9))).save(out, "PNG")
+    write_shard(
+        folder / "noise-0.tar",
+        [
+            record(
+                0,
+                images=(png(0), out.getvalue()),
+                turns=(Turn(role="user", text="What?", num_images=2), Turn(role="assistant", text="Noise.")),
+            )
+        ],
+    )
+    index_folder(folder)
+    notes = [finding for finding in lint_folder(folder)[1] if finding.key == "n-0"]
+    assert [(note.wrong, note.what[:41]) for note in notes] == [(False, "image 1: its pixels use less than a tenth")]

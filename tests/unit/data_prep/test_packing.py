@@ -3,6 +3,8 @@
 import errno
 import json
 import os
+import subprocess
+import sys
 from io import BytesIO
 
 import numpy as np
@@ -80,6 +82,59 @@ def test_max_side_shrinks_only_what_is_larger():
     small = Image.open(BytesIO(load_image(jpeg, None, max_side=100)))
     assert (small.size, small.format) == ((100, 50), "JPEG")
     assert load_image(jpeg, None, max_side=400) is jpeg
+
+
+def deep(values: np.ndarray) -> bytes:
+    """An image of 16 bits."""
+    out = BytesIO()
+    Image.fromarray(values.astype(np.uint16)).save(out, "PNG")
+    return out.getvalue()
+
+
+def test_a_window_makes_8_bits_of_16_and_leaves_8():
+    values = np.array([[0, 1000, 1500, 2000, 4000]])
+    kept = load_image(deep(values), None, max_side=None)
+    assert kept == deep(values)
+    made = Image.open(BytesIO(load_image(kept, None, max_side=None, window=(1000, 2000))))
+    assert (made.mode, np.asarray(made)[0, :, 0].tolist()) == ("RGB", [0, 0, 128, 255, 255])
+    assert load_image(photo(0), None, max_side=None, window=(1000, 2000)) == photo(0)
+
+
+def test_a_turned_image_is_scaled_upright():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    out = BytesIO()
+    Image.open(BytesIO(photo(0, 400, 200))).save(out, "JPEG", exif=exif)
+    assert Image.open(BytesIO(load_image(out.getvalue(), None, max_side=100))).size == (50, 100)
+
+
+@pytest.mark.parametrize("max_side", [None, 50])
+def test_more_pixels_than_allowed_are_refused_with_the_way_out(max_side):
+    with pytest.raises(ValueError, match=r"400x200 pixels, more than .*79999.*--max-pixels"):
+        load_image(photo(0, 400, 200), None, max_side=max_side, max_pixels=79_999)
+    assert load_image(photo(0, 400, 200), None, max_side=max_side, max_pixels=80_000)
+
+
+PEAK = """
+import resource, sys
+from data_prep.images import load_image
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+small = load_image(open(sys.argv[1], "rb").read(), None, max_side=1344)
+print(before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+open(sys.argv[1] + ".small", "wb").write(small)
+"""
+
+
+def test_a_jpeg_of_12000_x_9000_is_scaled_down_in_little_memory(tmp_path):
+    gradient = Image.linear_gradient("L").resize((12_000, 9_000))
+    gradient.save(tmp_path / "large.jpg")
+    command = [sys.executable, "-c", PEAK, str(tmp_path / "large.jpg")]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=True, env=os.environ | {"MALLOC_ARENA_MAX": "1"}
+    )
+    before, peak = map(int, done.stdout.split())
+    assert Image.open(tmp_path / "large.jpg.small").size == (1344, 1008)
+    assert peak - before < 60_000, "kB; its pixels in full are 108,000 kB in grey and 432,000 kB in RGB"
 
 
 def test_an_image_of_another_format_becomes_png_without_loss():
