@@ -221,8 +221,11 @@ def _record(job: Job, place: int, row: Any) -> Record:
         conversation = source(job.form).conversation(row, job.options)
     except (AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"a column has another type than in this format ({error})") from error
-    limits = {"max_pixels": job.max_pixels or MAX_PIXELS, "window": job.window}
-    images = tuple(load_image(image, job.images, job.max_side, **limits) for image in conversation.images)
+    max_pixels = MAX_PIXELS if job.max_pixels is None else job.max_pixels
+    images = tuple(
+        load_image(image, job.images, job.max_side, max_pixels=max_pixels, window=job.window)
+        for image in conversation.images
+    )
     meta = {**conversation.meta, **({"id": conversation.name} if conversation.name else {})}
     return Record(
         key=f"{job.source}-{place:08d}",
