@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from dragonfly_lit.data.order import choose
 from dragonfly_lit.io.tar import MAX_MEMBER_BYTES, TarError, members
-from dragonfly_lit.processing.images import decode
+from dragonfly_lit.processing.images import MAX_PIXELS, decode
 from dragonfly_lit.spec.records import Record, Sample, Turn
 from dragonfly_lit.spec.shard import IMAGE_EXTENSIONS, MEMBER_EXTENSIONS, check_key, record_from_json
 
@@ -167,6 +167,5 @@ def one_question(record: Record, draw: tuple[int | str, ...]) -> Record:
 
 def to_sample(record: Record, turns: tuple[Turn, ...], *, source: str, max_pixels: int | None = None) -> Sample:
     """The sample with its images decoded to RGB; ValueError when an image is broken or has too many pixels."""
-    limit = {} if max_pixels is None else {"max_pixels": max_pixels}
-    images = tuple(decode(data, **limit) for data in record.images)
+    images = tuple(decode(data, max_pixels=max_pixels or MAX_PIXELS) for data in record.images)
     return Sample(key=record.key, source=source, turns=turns, images=images, share_image=record.share_image)
