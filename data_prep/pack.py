@@ -12,6 +12,7 @@ from .arguments import command_parser
 from .packing import DUPLICATES_FILE, SKIPPED_FILE, Job, pack
 from .parallel import num_workers
 from .progress import progress_bar
+from .report import column_table, sample_texts
 from .sources import SOURCES, source
 from .sources.conversations import Options
 from .sources.files import num_rows
@@ -52,6 +53,18 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--share-image", action="store_true", help="VQA: all questions about an image become one sample")
     made.add_argument("--split", choices=("train", "test", "all"), default="train", help="of vqa_rad (default: train)")
     made.add_argument("--language", choices=("en", "zh", "all"), default="en", help="of slake (default: en)")
+    made.add_argument(
+        "--image-column",
+        action="append",
+        default=[],
+        metavar="COLUMN",
+        help="a column with the row's image or images, in place of the format's own; may be given several times",
+    )
+    made.add_argument(
+        "--images-first",
+        action="store_true",
+        help="take rows with <image> inside a text: the image moves before it (default: such a row is refused)",
+    )
     made.add_argument("--prompt", default=Options.prompt, help="captions: what the user says (default: %(default)s)")
     return made
 
@@ -74,7 +87,14 @@ def _pixels(text: str) -> int:
 def main(argv: list[str]) -> int:
     """Pack, and say what came of it."""
     given = parser().parse_args(argv)
-    options = Options(split=given.split, language=given.language, share_image=given.share_image, prompt=given.prompt)
+    options = Options(
+        split=given.split,
+        language=given.language,
+        share_image=given.share_image,
+        prompt=given.prompt,
+        image_columns=tuple(given.image_column),
+        images_first=given.images_first,
+    )
     job = Job(
         form=given.form,
         path=given.path,
@@ -94,7 +114,8 @@ def main(argv: list[str]) -> int:
         report = pack(job, workers=given.workers, on_progress=lambda rows: progress.advance(task, rows))
     print(f"{given.out}: {report['samples']} samples.")
     if report["skipped"]:
-        print(f"{report['skipped']} rows were left out: {given.out / SKIPPED_FILE} says which and why.")
+        print(f"Rows left out: {report['skipped']}; {given.out / SKIPPED_FILE} says which and why.")
     if report["duplicates"]:
         print(f"{report['duplicates']} samples are exact copies of others: {given.out / DUPLICATES_FILE} lists them.")
+    print("\n".join(["", *column_table(report.get("columns", {})), "", *sample_texts(given.out)]))
     return 0

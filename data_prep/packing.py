@@ -1,14 +1,18 @@
 """Rows of a published format into a folder of shards, in parallel; a killed run goes on and ends byte-identical.
 
 Shard n holds rows n x shard_size and on, whatever the number of workers, less the rows that had to be skipped. A shard
-is done when its mark lies in `.pack/`; `dataset.json` is written last, and only then `.pack/` goes.
+is written in `.pack/`, is done when its mark lies there too, and then moves to its place; `dataset.json` is written
+last, and only then `.pack/` goes. So whatever else lies in the folder is never touched, and what is cleaned away after
+a kill is cleaned in `.pack/`, and by the names that are given here.
 """
 
 from __future__ import annotations
 
 import errno
 import json
-import shutil
+import os
+import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -18,15 +22,18 @@ from typing import Any, Literal
 
 from dragonfly_lit.data.index import ShardEntry, build_index, read_rows, write_dataset_file
 from dragonfly_lit.io import atomic
+from dragonfly_lit.io.lock import locked
 from dragonfly_lit.processing.images import MAX_PIXELS, Window
 from dragonfly_lit.spec.records import Record
-from dragonfly_lit.spec.shard import DATASET_FILE, check_key
+from dragonfly_lit.spec.rows import Place, Row, RowError, shown
+from dragonfly_lit.spec.shard import DATASET_FILE, INDEX_SUFFIX, SIDECAR_SUFFIX, check_key
 
 from .images import load_image
 from .parallel import in_order
-from .shards import alone, write_shard
+from .shards import write_shard
 from .sources import source
-from .sources.conversations import Options
+from .sources.conversations import Options, label
+from .sources.files import read_rows as row_reader
 from .sources.files import row_files
 
 STATE_FOLDER = ".pack"
@@ -34,6 +41,9 @@ PLAN_FILE = "plan.json"
 REPORT_FILE = "report.json"
 SKIPPED_FILE = "skipped.jsonl"
 DUPLICATES_FILE = "duplicates.jsonl"
+COLUMN_STATES = ("read", "unread", "empty")
+_OWN = re.compile(r"plan\.json|lock|\d{5}\.json|\..+\.\d+\.partial|.+-\d{5}\.tar(\.idx|\.meta\.jsonl)?")
+"""Names that files of a run have in `.pack/`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +90,7 @@ class Job:
             "max_side": self.max_side,
             **({"max_pixels": self.max_pixels} if self.max_pixels is not None else {}),
             **({"window": list(self.window)} if self.window is not None else {}),
-            "options": asdict(self.options),
+            "options": self.options.plan(),
         }
 
 
@@ -111,22 +121,34 @@ def pack(job: Job, *, workers: int, on_progress: Callable[[int], None] = lambda 
     state = job.out / STATE_FOLDER
     if (job.out / DATASET_FILE).is_file() and not state.exists():
         return _finished(job, plan)
-    state.mkdir(parents=True, exist_ok=True)
-    with alone(state / "lock"):
-        _check_plan(state / PLAN_FILE, plan, job.out)
-        for left_behind in [*job.out.glob(".?*.*"), *state.glob(".?*")]:  # of a run that was killed
-            left_behind.unlink()
-        try:
+    try:
+        with locked(job.out, way_out="Wait until it has ended, or choose another --out."):
+            if (job.out / DATASET_FILE).is_file() and not state.exists():  # made while this command waited
+                return _finished(job, plan)
+            _begin(job, state, plan)
             _run(job, state, workers, on_progress)
             report = _conclude(job, state, plan)
-        except OSError as error:
-            if error.errno != errno.ENOSPC:
-                raise
-            raise ValueError(
-                f"--out {job.out}: the disk is full. Make room and run the same command again; it goes on where it was."
-            ) from error
-    shutil.rmtree(state)
+            _clear(state)
+            with suppress(OSError):  # whatever else lies in it is somebody's
+                state.rmdir()
+    except OSError as error:
+        raise _cannot_write(job, error) from error
     return report
+
+
+def _cannot_write(job: Job, error: OSError) -> ValueError:
+    on = f"{error.filename or job.out}"
+    again = "run the same command again; it goes on where it was"
+    ways_out = {
+        errno.ENOSPC: f"the disk is full. Make room and {again}.",
+        errno.EDQUOT: f"your quota is used up. Make room and {again}.",
+        errno.EFBIG: f"a file reaches the limit of file sizes (ulimit -f). Raise it and {again}.",
+        errno.EROFS: "the file system is read-only. Choose another folder.",
+        errno.EACCES: "this folder cannot be written to. Choose another folder.",
+        errno.EPERM: "this folder cannot be written to. Choose another folder.",
+    }
+    told = ways_out.get(error.errno or 0, f"{error.strerror or error}. Mend it and {again}.")
+    return ValueError(f"--out {job.out}: {told}" + (f" (at {on})" if on != str(job.out) else ""))
 
 
 def _finished(job: Job, plan: dict[str, Any]) -> dict[str, Any]:
@@ -137,23 +159,58 @@ def _finished(job: Job, plan: dict[str, Any]) -> dict[str, Any]:
     raise ValueError(f"--out {job.out} already holds a data set packed otherwise. Choose another folder or delete it.")
 
 
-def _check_plan(path: Path, plan: dict[str, Any], out: Path) -> None:
-    if not path.exists():
-        if any(out.glob("*.tar")):
-            raise ValueError(f"--out {out} already holds shards that are not from this run. Choose another folder.")
+def _begin(job: Job, state: Path, plan: dict[str, Any]) -> None:
+    """Make `.pack/` with this run's plan, or go on in the one that a run with the same plan left behind."""
+    path = state / PLAN_FILE
+    if not path.is_file():
+        _check_folder(job, state)
+        state.mkdir(exist_ok=True)
         _write_plan(path, plan)
         return
+    if state.is_symlink():
+        raise ValueError(f"--out {job.out}: {STATE_FOLDER} is a link. Take it away or choose another folder.")
     before = json.loads(path.read_text())
     changed = [f"{key} was {before.get(key)}, is {plan[key]}" for key in plan if before.get(key) != plan[key]]
-    if changed and any(path.parent.glob("[0-9]*.json")):
+    if changed and any(mark["entry"] for mark in _marks(state)):
         raise ValueError(
-            f"--out {out} holds a run that was stopped, and it was not this one: {'; '.join(changed)}. "
+            f"--out {job.out} holds a run that was stopped, and it was not this one: {'; '.join(changed)}. "
             "Go on with the same arguments and files, or delete the folder."
         )
     if changed:  # nothing of it was done yet: a row was mended, or an option changed
-        for unmarked in out.glob("*.tar*"):
-            unmarked.unlink()
+        _check_names(job)
+        _clear(state)
         _write_plan(path, plan)
+    for left_behind in state.glob(".*.partial"):  # of a run that was killed
+        if _OWN.fullmatch(left_behind.name):
+            left_behind.unlink()
+
+
+def _check_folder(job: Job, state: Path) -> None:
+    """Raise where something lies in the folder that a new run would write over."""
+    _check_names(job)
+    if state.is_symlink() or (state.exists() and not state.is_dir()) or (state.is_dir() and any(state.iterdir())):
+        raise ValueError(
+            f"--out {job.out}: {STATE_FOLDER} in it is not from this command. Take it away or choose another folder."
+        )
+
+
+def _check_names(job: Job) -> None:
+    if any(job.out.glob("*.tar")):
+        raise ValueError(f"--out {job.out} already holds shards that are not from this run. Choose another folder.")
+    for name in (DATASET_FILE, REPORT_FILE, SKIPPED_FILE, DUPLICATES_FILE):
+        if os.path.lexists(job.out / name):
+            raise ValueError(f"--out {job.out} already holds a {name}, which would be lost. Choose another folder.")
+
+
+def _clear(state: Path) -> None:
+    """Take away what a run wrote into `.pack/`."""
+    for path in state.iterdir():
+        if _OWN.fullmatch(path.name) and not path.is_dir():
+            path.unlink()
+
+
+def _marks(state: Path) -> list[dict[str, Any]]:
+    return [json.loads(path.read_text()) for path in sorted(state.glob("[0-9]*.json"))]
 
 
 def _write_plan(path: Path, plan: dict[str, Any]) -> None:
@@ -178,6 +235,7 @@ def _run(job: Job, state: Path, workers: int, on_progress: Callable[[int], None]
     def to_do() -> Iterator[tuple[Job, int, list[Any]]]:
         for number, chunk in chunks:
             if _mark(state, number).exists():
+                _place_shard(job, number)
                 on_progress(len(chunk))
             else:
                 yield job, number, chunk
@@ -186,49 +244,72 @@ def _run(job: Job, state: Path, workers: int, on_progress: Callable[[int], None]
         on_progress(num_rows)
 
 
+def _shard_name(job: Job, number: int) -> str:
+    return f"{job.source.replace('/', '-')}-{number:05d}.tar"
+
+
 def pack_chunk(job: Job, number: int, rows: list[Any]) -> int:
-    """Write shard `number` with its index, then its mark; the number of rows it took.
+    """Write shard `number` with its index, then its mark, and move it to its place; the number of rows it took.
 
     A chunk without a good row leaves no shard.
     """
+    state = job.out / STATE_FOLDER
     skipped: list[dict[str, Any]] = []
-    path = job.out / f"{job.source.replace('/', '-')}-{number:05d}.tar"
-    if write_shard(path, _records(job, number * job.shard_size, rows, skipped)):
+    columns: dict[str, Counter[str]] = {}
+    path = state / _shard_name(job, number)
+    if write_shard(path, _records(job, number * job.shard_size, rows, skipped, columns)):
         entry = asdict(build_index(path))
     else:
         path.unlink()
         entry = None
-    atomic.write(_mark(job.out / STATE_FOLDER, number), json.dumps({"entry": entry, "skipped": skipped}))
+    atomic.write(_mark(state, number), json.dumps({"entry": entry, "skipped": skipped, "columns": columns}))
+    _place_shard(job, number)
     return len(rows)
 
 
-def _records(job: Job, start: int, rows: list[Any], skipped: list) -> Iterator[Record]:
-    for place, row in enumerate(rows, start):
+def _place_shard(job: Job, number: int) -> None:
+    """Move a shard and its index out of `.pack/`, unless they were moved already."""
+    for suffix in ("", INDEX_SUFFIX, SIDECAR_SUFFIX):
+        made = job.out / STATE_FOLDER / f"{_shard_name(job, number)}{suffix}"
+        if made.is_file():
+            if os.path.lexists(job.out / made.name):
+                raise ValueError(f"--out {job.out}: {made.name} is not from this run. Take it away and run this again.")
+            made.rename(job.out / made.name)
+
+
+def _records(
+    job: Job, start: int, rows: list[Any], skipped: list[dict[str, Any]], columns: dict[str, Counter[str]]
+) -> Iterator[Record]:
+    for number, row in enumerate(rows, start):
         try:
-            record = _record(job, place, row)
-        except (ValueError, OSError) as error:
+            record = _record(job, number, row)
+        except RowError as error:
+            name = _name(row)
             if job.on_error == "raise":
-                raise ValueError(
-                    f"{job.path}, row {place}{_name(row)}: {error} (--on-error skip leaves such rows out)"
-                ) from error
-            skipped.append({"row": place, "reason": f"{_name(row)}: {error}".lstrip(" :")})
+                about = f"id {name}; " if name else ""
+                raise ValueError(f"{error} ({about}--on-error skip leaves such rows out)") from error
+            line = {key: value for key, value in asdict(error.place).items() if value is not None}
+            skipped.append({**line, **({"id": name} if name else {}), "reason": error.reason})
             continue
+        _count(row, columns)
         yield record
 
 
-def _record(job: Job, place: int, row: Any) -> Record:
+def _record(job: Job, number: int, row: Row | list[Row] | RowError) -> Record:
+    if isinstance(row, RowError):
+        raise row
+    conversation = source(job.form).conversation(row, job.options)
     try:
-        conversation = source(job.form).conversation(row, job.options)
-    except (AttributeError, KeyError, TypeError) as error:
-        raise ValueError(f"a column has another type than in this format ({error})") from error
-    max_pixels = MAX_PIXELS if job.max_pixels is None else job.max_pixels
-    images = tuple(
-        load_image(image, job.images, job.max_side, max_pixels=max_pixels, window=job.window)
-        for image in conversation.images
-    )
+        max_pixels = MAX_PIXELS if job.max_pixels is None else job.max_pixels
+        images = tuple(
+            load_image(image, job.images, job.max_side, max_pixels=max_pixels, window=job.window)
+            for image in conversation.images
+        )
+    except (ValueError, OSError) as error:
+        raise RowError(_place(row), " ".join(str(error).split())) from error
     meta = {**conversation.meta, **({"id": conversation.name} if conversation.name else {})}
     return Record(
-        key=f"{job.source}-{place:08d}",
+        key=f"{job.source}-{number:08d}",
         source=job.source,
         licence=job.licence,
         turns=conversation.turns,
@@ -238,27 +319,69 @@ def _record(job: Job, place: int, row: Any) -> Record:
     )
 
 
-def _name(row: Any) -> str:
+def _place(row: Row | list[Row]) -> Place:
+    return row[0].place if isinstance(row, list) else row.place
+
+
+def _name(row: Row | list[Row] | RowError) -> str:
+    """What the row calls itself, for a person who looks for it."""
     first = row[0] if isinstance(row, list) else row
-    named = next((first[key] for key in ("id", "qid", "question_id") if first.get(key) is not None), None)
-    return "" if named is None else f" ({named!s:.60})"
+    if isinstance(first, RowError):
+        return ""
+    with suppress(RowError):
+        name = label(first, "id", "qid", "question_id")
+        return shown(name) if name else ""
+    return ""
+
+
+def _count(row: Row | list[Row], columns: dict[str, Counter[str]]) -> None:
+    """Add what became of each cell of a packed row."""
+    for each in row if isinstance(row, list) else [row]:
+        for name, state in each.columns():
+            columns.setdefault(name, Counter())[state] += 1
 
 
 def _conclude(job: Job, state: Path, plan: dict[str, Any]) -> dict[str, Any]:
-    marks = [json.loads(path.read_text()) for path in sorted(state.glob("[0-9]*.json"))]
+    marks = _marks(state)
     entries = [ShardEntry(**mark["entry"]) for mark in marks if mark["entry"]]
     skipped = [line for mark in marks for line in mark["skipped"]]
     if not entries:
-        raise ValueError(f"{job.path}: no row could be packed{f'; the first: {skipped[0]}' if skipped else ''}.")
+        raise ValueError(f"{job.path}: no row could be packed: {_why_nothing(job, skipped)}")
     duplicates = find_duplicates(job.out / entry.name for entry in entries)
     for name, lines in ((SKIPPED_FILE, skipped), (DUPLICATES_FILE, duplicates)):
         if lines:
-            (job.out / name).write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+            atomic.write(job.out / name, "".join(f"{json.dumps(line)}\n" for line in lines))
     num_samples = sum(entry.num_samples for entry in entries)
-    report = {"samples": num_samples, "skipped": len(skipped), "duplicates": len(duplicates), "plan": plan}
-    (job.out / REPORT_FILE).write_text(json.dumps(report, indent=1) + "\n")
+    report = {
+        "samples": num_samples,
+        "skipped": len(skipped),
+        "duplicates": len(duplicates),
+        "columns": _columns(marks),
+        "plan": plan,
+    }
+    atomic.write(job.out / REPORT_FILE, json.dumps(report, indent=1) + "\n")
     write_dataset_file(job.out, entries, licence=job.licence)
     return report
+
+
+def _why_nothing(job: Job, skipped: list[dict[str, Any]]) -> str:
+    if skipped:
+        first = skipped[0]
+        row = Place(first["file"], first["row"], first.get("line"))
+        return f"all {len(skipped)} were refused, the first of them for this: {row}: {first['reason']}"
+    selected_by = getattr(source(job.form), "SELECTED_BY", None)
+    if selected_by and any(True for _ in row_reader(job.path)):
+        return f"none is of --{selected_by} {getattr(job.options, selected_by)}."
+    return "the file has none."
+
+
+def _columns(marks: Iterable[dict[str, Any]]) -> dict[str, dict[str, int]]:
+    """By column: in how many packed rows it was read, held something that was not read, and was empty."""
+    total: dict[str, Counter[str]] = {}
+    for mark in marks:
+        for name, counts in mark.get("columns", {}).items():
+            total.setdefault(name, Counter()).update(counts)
+    return {name: {state: counts[state] for state in COLUMN_STATES} for name, counts in total.items()}
 
 
 def find_duplicates(shards: Iterable[Path]) -> list[dict[str, str]]:

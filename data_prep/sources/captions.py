@@ -4,22 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from .conversations import Options, RawConversation, finish, first_of, question_turns
+from dragonfly_lit.spec.rows import Row, RowError
+
+from .conversations import Options, RawConversation, caption_turns, finish, label
 from .files import read_rows
+from .images import images_of
 
 IMAGE_COLUMNS = ("image", "file_name", "filename", "image_path", "path")
 CAPTION_COLUMNS = ("caption", "text", "description")
 
 
-def rows(path: Path, options: Options) -> Iterator[dict[str, Any]]:
+def rows(path: Path, options: Options) -> Iterator[Row | RowError]:
     """The rows of the caption file."""
     return read_rows(path)
 
 
-def conversation(row: dict[str, Any], options: Options) -> RawConversation:
+def conversation(row: Row, options: Options) -> RawConversation:
     """One image and its caption as the answer to `options.prompt`."""
-    image = first_of(row, IMAGE_COLUMNS, "image name")
-    told = first_of(row, CAPTION_COLUMNS, "caption")
-    return finish(str(row.get("id") or image), question_turns([(options.prompt, told)]), [image])
+    row.pick(*(options.image_columns or IMAGE_COLUMNS))
+    images = images_of(row, options.image_columns, *IMAGE_COLUMNS)
+    name = label(row, "id") or (images[0] if isinstance(images[0], str) else "")
+    return finish(row, name, caption_turns(row, options, *CAPTION_COLUMNS), images)

@@ -1,19 +1,34 @@
-"""What a format's module gives: turns, and images that are still names in a folder or encoded bytes."""
+"""What a format's module gives: turns, and images that are still names in a folder or encoded bytes.
+
+The rules that all formats share are here: where an image tag may stand, what a row without its image looks like, how a
+question with choices is put.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import groupby
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from dragonfly_lit.spec.records import Role, Turn
+from dragonfly_lit.spec.rows import Row, RowError
 from dragonfly_lit.spec.tokens import STRUCTURAL
+
+from .images import check_images
 
 PLACEHOLDER = "<image>"
 ROLES: dict[str, Role] = {
     "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system",
 }  # fmt: skip
+NOT_IMAGES = ("videos", "video", "audios", "audio")
+"""Cells of chats that go with tags in their texts, and that a sample of images and text cannot hold."""
+
+_OTHER_TAG = re.compile(
+    r"<\|(?:image|img|vision)\w*\|>|<img>[^<]*</img>|<start_of_image>|<image_placeholder>|<ImageHere>|<image_soft_token>"
+)
+_LOST_TAG = re.compile(r"<(?:bbox|ref-object)>")
+_LOST_TAG_OF_USER = re.compile(r"<(?:video|audio)>")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,12 +40,21 @@ class Options:
         language: of the bilingual ones: `en`, `zh` or `all`.
         share_image: whether all questions about one image become one sample.
         prompt: the user's turn of a caption.
+        image_columns: where the images of a row are, in this order, in place of the format's own names.
+        images_first: whether images that stand inside a text may move before it.
     """
 
     split: str = "train"
     language: str = "en"
     share_image: bool = False
     prompt: str = "Describe the image."
+    image_columns: tuple[str, ...] = ()
+    images_first: bool = False
+
+    def plan(self) -> dict[str, Any]:
+        """The options as JSON keeps them; those that came later only where they are used."""
+        given = {**asdict(self), "image_columns": list(self.image_columns)}
+        return {key: value for key, value in given.items() if value or key not in ("image_columns", "images_first")}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,86 +69,132 @@ class RawConversation:
 
 
 def finish(
-    name: str, turns: Iterable[Turn], images: Sequence[str | bytes], *, share_image: bool = False, **meta: Any
+    row: Row,
+    name: str,
+    turns: Iterable[Turn],
+    images: Sequence[str | bytes],
+    *,
+    share_image: bool = False,
+    **meta: Any,
 ) -> RawConversation:
     """A conversation whose images belong to its turns: with the first user turn when no turn says where.
 
     Raises:
-        ValueError: nothing to learn from, special tokens in the text, or placeholders and images differ in number.
+        RowError: nothing to learn from, an empty turn, tokens or tags that are read as something else, or images that
+            the row mentions and does not have.
     """
     turns = list(turns)
-    if not any(turn.role == "assistant" and turn.text for turn in turns):
-        raise ValueError("no turn of the assistant has a text: nothing to learn from.")
-    for token in STRUCTURAL:
-        if any(token in turn.text for turn in turns):
-            raise ValueError(f"a turn contains the special token {token}, which would be read as structure.")
+    if not any(turn.role == "assistant" for turn in turns):
+        raise RowError(row.place, "no turn of the assistant has a text: nothing to learn from.")
+    for number, turn in enumerate(turns):
+        _check_turn(row, number, turn, is_first=all(before.role != "user" for before in turns[:number]))
+    check_images(row, [turn.text for turn in turns if turn.role != "assistant"], images)
     placeholders = sum(turn.num_images for turn in turns)
     if not placeholders and images:
         first = next((i for i, turn in enumerate(turns) if turn.role == "user"), 0)
         turns[first] = Turn(role=turns[first].role, text=turns[first].text, num_images=len(images))
     elif placeholders != len(images):
-        raise ValueError(f"{placeholders} image placeholders but {len(images)} images; they must be equal.")
+        raise RowError(row.place, f"{placeholders} image placeholders but {len(images)} images; they must be equal.")
     kept = {key: value for key, value in meta.items() if value not in (None, "", [])}
     return RawConversation(name=name, turns=tuple(turns), images=tuple(images), share_image=share_image, meta=kept)
 
 
-def turns_of(messages: Any) -> list[Turn]:
+def _check_turn(row: Row, number: int, turn: Turn, *, is_first: bool) -> None:
+    where = f"turn {number} ({turn.role})"
+    # The first question may be empty: a source's prompts fill it when it is trained on.
+    if not turn.text and (turn.role == "assistant" or (turn.role == "user" and not is_first and not turn.num_images)):
+        raise RowError(row.place, f"{where} is empty.")
+    for token in STRUCTURAL:
+        if token in turn.text:
+            raise RowError(row.place, f"{where} contains the special token {token}, which would be read as structure.")
+    if tag := _OTHER_TAG.search(turn.text):
+        raise RowError(row.place, f"{where} has {tag[0]!r:.60}; the tag of an image is {PLACEHOLDER} here.")
+    if tag := _LOST_TAG.search(turn.text) or (turn.role == "user" and _LOST_TAG_OF_USER.search(turn.text)):
+        raise RowError(row.place, f"{where} has {tag[0]}, and a sample here has images and text only.")
+
+
+def refuse_cells(row: Row, *names: str) -> None:
+    """Raise where one of these cells holds something: the texts speak of it, and it would be lost."""
+    for name in row.given(*names):
+        raise row.error(name, "is given, and a sample here has images and text only.")
+
+
+def label(row: Row, *names: str) -> str:
+    """A text or whole number that only labels the row, such as its id; empty where there is none."""
+    for name in row.given(*names):
+        if isinstance(row.values[name], str | int) and not isinstance(row.values[name], bool):
+            return row.text(name, numbers=True)
+    return ""
+
+
+def turns_of(row: Row, name: str, options: Options) -> list[Turn]:
     """Turns of ShareGPT's `from`/`value` or OpenAI's `role`/`content`; `<image>` in a text counts and is taken out."""
-    if not isinstance(messages, Sequence) or isinstance(messages, str) or not messages:
-        raise ValueError(f"the conversation must be a list of turns, not {messages!r:.60}.")
-    return [_turn(message) for message in messages]
+    return [_turn(message, options) for message in row.rows(name, "turns")]
 
 
-def _turn(message: Any) -> Turn:
-    if not isinstance(message, Mapping):
-        raise ValueError(f"a turn must have a role and a text, not {message!r:.60}.")
-    said = message.get("from", message.get("role"))
-    role = ROLES.get(str(said))
+def _turn(message: Row, options: Options) -> Turn:
+    said = message.text("from", "role")
+    role = ROLES.get(said)
     if role is None:
-        raise ValueError(f"turn of {said!r}: the roles are {', '.join(ROLES)}.")
-    content = message.get("value", message.get("content"))
-    parts = content if isinstance(content, list) else [{"type": "text", "text": content}]
-    texts, num_images = [], 0
-    for part in parts:
-        kind = part.get("type") if isinstance(part, Mapping) else None
-        if kind == "text" and isinstance(part.get("text"), str):
-            texts.append(part["text"])
-        elif kind in ("image", "image_url"):
-            num_images += 1
-        else:
-            raise ValueError(f"turn of {said!r}: a part is a text or an image, not {part!r:.60}.")
-    text = "".join(texts)
-    return Turn(role=role, text=text.replace(PLACEHOLDER, "").strip(), num_images=num_images + text.count(PLACEHOLDER))
+        raise message.error(message.pick("from", "role"), f"turn of {said!r:.60}: the roles are {', '.join(ROLES)}.")
+    name = next((name for name in ("value", "content") if message.has(name)), None)
+    if name is None:  # an empty text is a text, which `finish` may allow; null or nothing is not
+        name = next((name for name in ("value", "content") if isinstance(message.values.get(name), str)), None)
+        if name is None:
+            message.pick("value", "content")
+        return Turn(role=role, text="")
+    if isinstance(message.values[name], str):
+        text = message.text(name)
+    else:
+        text = _joined([_part(part, said) for part in message.rows(name, "parts")])
+    return make_turn(message, name, role, text, options)
 
 
-def question_turns(pairs: Iterable[tuple[Any, Any]]) -> list[Turn]:
-    """A user and an assistant turn for each pair of question and answer; numbers become their digits."""
-    turns = []
-    for question, answer in pairs:
-        for what, text in (("question", question), ("answer", answer)):
-            if text is None or not str(text).strip():
-                raise ValueError(f"the {what} is empty.")
-        turns.append(Turn(role="user", text=str(question).strip()))
-        turns.append(Turn(role="assistant", text=str(answer).strip()))
-    return turns
+def _part(part: Row, said: str) -> str:
+    kind = part.text_or("", "type")
+    if kind == "text" and isinstance(part.values.get("text"), str):
+        return part.text_or("", "text")
+    if kind in ("image", "image_url"):
+        return PLACEHOLDER
+    raise part.error("type", f"turn of {said!r}: a part is a text or an image, not {kind!r:.60}.")
 
 
-def by_image(rows: Iterable[Mapping[str, Any]], key: str, options: Options) -> Iterator[list[Mapping[str, Any]]]:
-    """Rows in lists: one each, or with `share_image` all that follow one another with the same `row[key]`."""
-    if not options.share_image:
-        yield from ([row] for row in rows)
-        return
-    for _, group in groupby(rows, lambda row: row.get(key)):
-        yield list(group)
+def _joined(pieces: Sequence[str]) -> str:
+    """Pieces of a text behind one another; words that would touch are kept apart by a space."""
+    text = ""
+    for piece in pieces:
+        touch = text and piece and not text[-1].isspace() and not piece[0].isspace()
+        text += f" {piece}" if touch else piece
+    return text
 
 
-def first_of(row: Mapping[str, Any], names: Sequence[str], what: str) -> Any:
-    """The value of the first column of `names` that the row has.
+def make_turn(row: Row, name: str, role: Role, text: str, options: Options) -> Turn:
+    """A turn whose `<image>` tags are counted and taken out of its text: images stand before the text of their turn.
+
+    Tags before the text, or behind it, go without a word, as in LLaVA. Tags inside it would say which words belong to
+    which image: they are refused unless `options.images_first`, and leave a new line where one was, else a space.
 
     Raises:
-        ValueError: it has none; the columns that are there are listed.
+        RowError: tags inside the text, or any in an answer.
     """
-    for name in names:
-        if name in row:
-            return row[name]
-    raise ValueError(f"no {what}: looked for {', '.join(names)}; the columns are {', '.join(map(str, row))}.")
+    pieces = text.split(PLACEHOLDER)
+    if role == "assistant" and len(pieces) > 1:
+        raise row.error(name, f"an answer has {PLACEHOLDER}, and only a question has images.")
+    is_before, is_behind = (not any(piece.strip() for piece in some) for some in (pieces[:-1], pieces[1:]))
+    if not (is_before or is_behind or options.images_first):
+        raise row.error(name, f"has {PLACEHOLDER} inside the text. --images-first moves such images before it.")
+    told = pieces[0]
+    for piece in pieces[1:]:
+        between = told[len(told.rstrip()) :] + piece[: len(piece) - len(piece.lstrip())]
+        told = told.rstrip() + ("\n" if "\n" in between else " ") + piece.lstrip()
+    return Turn(role=role, text=told.strip(), num_images=len(pieces) - 1)
+
+
+def caption_turns(row: Row, options: Options, *names: str) -> list[Turn]:
+    """The caption of a row, the first where it has several, as the answer to `options.prompt`."""
+    name = row.pick(*names)
+    told = row.texts(name)
+    return [
+        make_turn(row, "--prompt", "user", options.prompt, options),
+        make_turn(row, name, "assistant", told[0], options),
+    ]

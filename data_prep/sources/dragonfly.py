@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from dragonfly_lit.processing.prompts import find_turns
 from dragonfly_lit.spec.records import Turn
+from dragonfly_lit.spec.rows import Row, RowError
 from dragonfly_lit.spec.tokens import BEGIN_OF_TEXT, END_HEADER, END_OF_TEXT, START_HEADER
 
-from .conversations import ROLES, Options, RawConversation, finish, question_turns
+from .conversations import ROLES, Options, RawConversation, caption_turns, finish, label, make_turn
 from .files import read_rows
+from .images import images_of
 
 
 def parse_turns(text: str) -> list[Turn]:
@@ -39,20 +40,25 @@ def parse_turns(text: str) -> list[Turn]:
     return turns
 
 
-def rows(path: Path, options: Options) -> Iterator[dict[str, Any]]:
+def rows(path: Path, options: Options) -> Iterator[Row | RowError]:
     """The records of a Parquet, JSON or JSON-lines file, or of a folder of them."""
     return read_rows(path)
 
 
-def conversation(row: dict[str, Any], options: Options) -> RawConversation:
+def conversation(row: Row, options: Options) -> RawConversation:
     """One record; an empty `image_url` means text only."""
-    url = row.get("image_url") or []
-    names = [name for name in ([url] if isinstance(url, str) else list(url)) if name.strip()]
-    text = row.get("conversations")
-    if isinstance(text, str):
-        turns = parse_turns(text)
-    elif isinstance(row.get("text"), str):
-        turns = question_turns([(options.prompt, row["text"])])
+    images = images_of(row, options.image_columns, "image_url", "image", "images")
+    if row.has("conversations") or not row.has("text"):
+        turns = _turns(row, options)
     else:
-        raise ValueError(f"'conversations' must be a text with Llama-3's headers, not {text!r:.60}.")
-    return finish(str(row.get("id", "")), turns, names, origin=str(row.get("source") or ""))
+        turns = caption_turns(row, options, "text")
+    return finish(row, label(row, "id"), turns, images, origin=label(row, "source"))
+
+
+def _turns(row: Row, options: Options) -> list[Turn]:
+    text = row.text("conversations")
+    try:
+        turns = parse_turns(text)
+    except ValueError as error:
+        raise row.error("conversations", str(error)) from None
+    return [make_turn(row, "conversations", turn.role, turn.text, options) for turn in turns]

@@ -1,9 +1,13 @@
-"""Rows of JSON, JSON lines, CSV, Parquet and Arrow files, one after the other; nothing here can run code."""
+"""Rows of JSON, JSON lines, CSV, Parquet and Arrow files, one after the other; nothing here can run code.
+
+A row that cannot be read is a `RowError` in its place, so that the rows around it are.
+"""
 
 from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Iterator, Mapping
 from itertools import chain
 from pathlib import Path
@@ -12,9 +16,18 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet
 
+from dragonfly_lit.io.text import read_text, text_lines
+from dragonfly_lit.spec.rows import Place, Row, RowError, shown, shown_name
+
 ROWS_A_BATCH = 64
 PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".npy")
+MAX_LINES = 1000
+"""Lines of a CSV that a quoted text may take; more, and its quote was never closed."""
+_IMAGE_NAME = re.compile(r"\S\.(?:jpe?g|png|webp|gif|bmp|tiff?)\W*$", re.IGNORECASE)
 csv.field_size_limit(2**24)
+
+Cells = tuple[int | None, Any]
+"""Line of a file of text, counted from 1, and the cells of its row, or what is wrong with it as a text."""
 
 
 def row_files(path: Path) -> list[Path]:
@@ -40,56 +53,131 @@ def row_files(path: Path) -> list[Path]:
     return [path]
 
 
-def read_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """Rows of a file, or of all such files of a folder.
+def read_rows(path: Path) -> Iterator[Row | RowError]:
+    """Rows of a file, or of all such files of a folder; they are numbered from 0 in each.
 
     Raises:
-        ValueError: a file is broken or a row is not a mapping; it names the file and the place.
+        ValueError: a file is broken as a whole; it is named.
     """
     return chain.from_iterable(_checked(file) for file in row_files(path))
 
 
-def _checked(path: Path) -> Iterator[dict[str, Any]]:
+def _checked(path: Path) -> Iterator[Row | RowError]:
     try:
-        for number, row in enumerate(READERS[path.suffix](path)):
-            if not isinstance(row, Mapping):
-                raise ValueError(f"row {number} is not a mapping of columns, but {row!r:.60}.")
-            yield dict(row)
-    except (json.JSONDecodeError, pa.ArrowException, UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path}: cannot be read: {error}") from error
-    except ValueError as error:
-        raise ValueError(str(error) if str(path) in str(error) else f"{path}: {error}") from error
+        for number, (line, cells) in enumerate(READERS[path.suffix](path)):
+            place = Place(path.name, number, line)
+            if isinstance(cells, Mapping):
+                yield Row(values=cells, place=place)
+            elif isinstance(cells, ValueError):
+                yield RowError(place, str(cells))
+            else:
+                yield RowError(place, f"found {shown(cells)}, wanted a struct with named fields.")
+    except (ValueError, RecursionError, pa.ArrowException, csv.Error) as error:
+        raise ValueError(str(error) if str(path) in str(error) else f"{path}: cannot be read: {error}") from error
 
 
-def _json(path: Path) -> Iterator[Any]:
-    rows = json.loads(path.read_text(encoding="utf-8-sig"))
+def _json(path: Path) -> Iterator[Cells]:
+    try:
+        rows = json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        hint = " One object a line is called .jsonl here." if error.msg == "Extra data" else ""
+        raise ValueError(f"{path}: cannot be read: {error}.{hint}") from error
     if not isinstance(rows, list):
-        raise ValueError(f"holds no list of rows, but {rows!r:.60}.")
-    return iter(rows)
+        raise ValueError(f"holds no list of rows, but {shown(rows)}.")
+    return ((None, row) for row in rows)
 
 
-def _json_lines(path: Path) -> Iterator[Any]:
-    with path.open(encoding="utf-8-sig") as lines:
-        for number, line in enumerate(lines, 1):
-            if line.strip():
-                try:
-                    yield json.loads(line)
-                except json.JSONDecodeError as error:
-                    raise ValueError(f"line {number}: {error}") from error
+def _json_lines(path: Path) -> Iterator[Cells]:
+    for number, line in enumerate(text_lines(path), 1):
+        if line.strip():
+            try:
+                yield number, json.loads(line)
+            except (ValueError, RecursionError) as error:
+                yield number, ValueError(f"is not JSON: {error}.")
 
 
-def _csv(path: Path) -> Iterator[Any]:
-    with path.open(encoding="utf-8-sig", newline="") as lines:
-        yield from csv.DictReader(lines, delimiter="\t" if path.suffix == ".tsv" else ",")
+class _Lines:
+    """Lines that are counted, and can be given back to be read once more."""
+
+    def __init__(self, lines: Iterator[str]):
+        self.lines = lines
+        self.taken: list[str] = []
+        """Lines since `start`."""
+        self.first = 1
+        """Number of the first of them."""
+
+    def start(self) -> None:
+        """Forget the lines that were taken: a new row begins."""
+        self.first += len(self.taken)
+        self.taken = []
+
+    def give_back(self) -> None:
+        """Read again all lines since `start` but the first."""
+        self.lines = chain(self.taken[1:], self.lines)
+        self.taken = self.taken[:1]
+
+    def __iter__(self) -> _Lines:
+        return self
+
+    def __next__(self) -> str:
+        if len(self.taken) >= MAX_LINES:
+            raise csv.Error("its quoted text does not end")
+        line = next(self.lines)
+        self.taken.append(line)
+        return line
 
 
-def _parquet(path: Path) -> Iterator[Any]:
+def _csv(path: Path) -> Iterator[Cells]:
+    """Rows by the header's names. A TSV knows no quotes: they are letters like others."""
+    tabs = path.suffix == ".tsv"
+    rules = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if tabs else {}
+    lines = _Lines(text_lines(path, newline=""))
+    header = [name.strip() for name in next(csv.reader(lines, strict=True, **rules), [])]
+    if twice := next((name for name in header if header.count(name) > 1), None):
+        raise ValueError(f"{path}: two columns are called {shown_name(twice)}. Rename one.")
+    while True:
+        lines.start()
+        try:
+            fields = next(csv.reader(lines, strict=True, **rules), None)
+        except csv.Error as error:
+            lines.give_back()
+            yield lines.first, ValueError(f"is not CSV ({error}); a quote that opens a text must close it.")
+            continue
+        if fields is None:
+            return
+        if not fields:
+            continue
+        problem = _problem(fields, header, lines.taken, tabs)
+        if problem:
+            first = lines.first
+            lines.give_back()
+            yield first, ValueError(problem)
+        else:
+            yield lines.first, dict(zip(header, fields, strict=True))
+
+
+def _problem(fields: list[str], header: list[str], lines: list[str], tabs: bool) -> str:
+    """What shows that a row of a CSV or TSV is not what its writer meant."""
+    if len(fields) != len(header):
+        separator = "tab" if tabs else "comma"
+        hint = "" if tabs else f" A text with a {separator} in it needs quotes around it."
+        return f"has {len(fields)} fields where the header has {len(header)}.{hint}"
+    if tabs and any(len(text) > 2 and text[0] == text[-1] == '"' and '""' in text[1:-1] for text in fields):
+        return "has a text in quotes with doubled quotes inside. A TSV has no quoting; save the table as .csv."
+    for line in lines[1:]:  # of a text over several lines
+        inside = next(csv.reader([line]), [])
+        if len(inside) == len(header) and any(map(_IMAGE_NAME.search, inside)):
+            return f"opens a quote that closes only after what looks like another row: {line.strip()!r:.60}."
+    return ""
+
+
+def _parquet(path: Path) -> Iterator[Cells]:
     with pyarrow.parquet.ParquetFile(path) as file:
         for batch in file.iter_batches(batch_size=ROWS_A_BATCH):
-            yield from batch.to_pylist()
+            yield from _batch(batch)
 
 
-def _arrow(path: Path) -> Iterator[Any]:
+def _arrow(path: Path) -> Iterator[Cells]:
     """Arrow's stream format, in which Hugging Face's library keeps its cache, or its file format."""
     with pa.memory_map(str(path)) as file:
         if bytes(file.read(6)) == b"ARROW1":
@@ -100,7 +188,20 @@ def _arrow(path: Path) -> Iterator[Any]:
             batches = iter(pa.ipc.open_stream(file))
         for batch in batches:
             for start in range(0, batch.num_rows, ROWS_A_BATCH):
-                yield from batch.slice(start, ROWS_A_BATCH).to_pylist()
+                yield from _batch(batch.slice(start, ROWS_A_BATCH))
+
+
+def _batch(batch: pa.RecordBatch) -> Iterator[Cells]:
+    try:
+        rows = batch.to_pylist()
+    except (ValueError, pa.ArrowException):  # one cell, such as a text that is not UTF-8, spoils them all
+        for number in range(batch.num_rows):
+            try:
+                yield None, batch.slice(number, 1).to_pylist()[0]
+            except (ValueError, pa.ArrowException) as error:
+                yield None, ValueError(f"cannot be read: {error}.")
+    else:
+        yield from ((None, row) for row in rows)
 
 
 READERS = {

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from .conversations import Options, RawConversation, finish, turns_of
+from dragonfly_lit.spec.rows import Row, RowError
+
+from .conversations import NOT_IMAGES, Options, RawConversation, finish, label, refuse_cells, turns_of
 from .files import read_rows
+from .images import images_of
 
 
-def rows(path: Path, options: Options) -> Iterator[dict[str, Any]]:
+def rows(path: Path, options: Options) -> Iterator[Row | RowError]:
     """The samples of a LLaVA file, JSON or JSON lines."""
     return read_rows(path)
 
 
-def conversation(row: dict[str, Any], options: Options) -> RawConversation:
+def conversation(row: Row, options: Options) -> RawConversation:
     """One sample; one without an image is text only."""
-    image = row.get("image", row.get("images")) or []
-    names = [image] if isinstance(image, str) else list(image)
-    return finish(str(row.get("id", "")), turns_of(row.get("conversations")), names)
+    refuse_cells(row, *NOT_IMAGES)
+    images = images_of(row, options.image_columns, "image", "images")
+    return finish(row, label(row, "id"), turns_of(row, "conversations", options), images)

@@ -1,66 +1,64 @@
 """Parquet or Arrow as the Hugging Face hub serves it: `image` or `images` with bytes, and text in one of its layouts.
 
-Texts: `conversations` or `messages`; `texts` with `user` and `assistant`; `question` with `answer` or `answers`;
-`caption` or `text`.
+Texts: `conversations` or `messages`; `texts` with `user` and `assistant`; `question` with `answer` or `answers`, and
+`choices` or `options` where it has some; `caption` or `text`.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from dragonfly_lit.spec.records import Turn
+from dragonfly_lit.spec.rows import Row, RowError
 
-from .conversations import Options, RawConversation, finish, first_of, question_turns, turns_of
+from .conversations import (
+    NOT_IMAGES,
+    Options,
+    RawConversation,
+    caption_turns,
+    finish,
+    label,
+    make_turn,
+    refuse_cells,
+    turns_of,
+)
 from .files import read_rows
+from .images import images_of
+from .questions import question_turns
 
 META = ("answer_type", "question_type", "category", "source")
+IMAGES = ("images", "image")
 
 
-def rows(path: Path, options: Options) -> Iterator[dict[str, Any]]:
+def rows(path: Path, options: Options) -> Iterator[Row | RowError]:
     """The rows of a Parquet or Arrow file, or of a folder of them."""
     return read_rows(path)
 
 
-def conversation(row: dict[str, Any], options: Options) -> RawConversation:
+def conversation(row: Row, options: Options) -> RawConversation:
     """One row; images lie in it as bytes, or as names of files in the image folder."""
-    name = str(next((row[key] for key in ("id", "image_id", "question_id", "qid") if row.get(key) is not None), ""))
-    meta = {key: row[key] for key in META if isinstance(row.get(key), str)}
-    return finish(name, row_turns(row, options), row_images(row), origin=meta.pop("source", ""), **meta)
+    meta: dict[str, Any] = {key: row.text(key) for key in row.given(*META) if isinstance(row.values[key], str)}
+    name = label(row, "id", "image_id", "question_id", "qid")
+    images = images_of(row, options.image_columns, *IMAGES)
+    return finish(row, name, row_turns(row, options), images, origin=meta.pop("source", ""), **meta)
 
 
-def row_turns(row: Mapping[str, Any], options: Options) -> list[Turn]:
+def row_turns(row: Row, options: Options) -> list[Turn]:
     """The turns of a row, whichever of the layouts it has."""
-    for name in ("conversations", "messages"):
-        if isinstance(row.get(name), list):
-            return turns_of(row[name])
-    if isinstance(row.get("texts"), list):
-        return question_turns((pair.get("user"), pair.get("assistant")) for pair in row["texts"])
-    if "question" in row:
-        return question_turns([(row["question"], _answer(first_of(row, ("answer", "answers", "label"), "answer")))])
-    told = first_of(row, ("caption", "text"), "text (conversations, messages, texts, question)")
-    return question_turns([(options.prompt, told[0] if isinstance(told, list) and told else told)])
-
-
-def row_images(row: Mapping[str, Any]) -> list[str | bytes]:
-    """The images of a row: encoded bytes, or names."""
-    cell = next((row[name] for name in ("images", "image") if row.get(name) is not None), [])
-    return [_image(value) for value in (cell if isinstance(cell, list) else [cell])]
-
-
-def _image(value: Any) -> str | bytes:
-    if isinstance(value, Mapping):
-        value = value.get("bytes") or value.get("path")
-    if not isinstance(value, str | bytes):
-        raise ValueError(f"an image is bytes or a name, not {value!r:.60}.")
-    return value
-
-
-def _answer(value: Any) -> Any:
-    """The answer most annotators gave where a list has them all; the first of them on a tie."""
-    if not isinstance(value, list):
-        return value
-    answers = [answer.get("answer") if isinstance(answer, Mapping) else answer for answer in value]
-    return Counter(answers).most_common(1)[0][0] if answers else None
+    for name in row.given("conversations", "messages"):
+        refuse_cells(row, *NOT_IMAGES)
+        return turns_of(row, name, options)
+    if row.has("texts"):
+        return [
+            make_turn(pair, role, role, pair.text(role), options)
+            for pair in row.rows("texts")
+            for role in ("user", "assistant")
+        ]
+    if "question" in row.values:
+        return question_turns(row, options, ("question",), ("answer", "answers", "label"))
+    if row.has("caption", "text"):
+        return caption_turns(row, options, "caption", "text")
+    row.pick("conversations", "messages", "texts", "question", "caption", "text")
+    raise AssertionError("pick raises where nothing is given")

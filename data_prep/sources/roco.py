@@ -8,29 +8,31 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from .conversations import Options, RawConversation, finish, first_of, question_turns
+from dragonfly_lit.io.text import text_lines
+from dragonfly_lit.spec.rows import Place, Row, RowError
+
+from .conversations import Options, RawConversation, caption_turns, finish
 from .files import read_rows
-from .parquet import row_images
+from .images import images_of
+from .parquet import IMAGES
 
 
-def rows(path: Path, options: Options) -> Iterator[dict[str, Any]]:
+def rows(path: Path, options: Options) -> Iterator[Row | RowError]:
     """The captions of one file; all splits have files of their own."""
-    return _text_rows(path) if path.suffix == ".txt" else read_rows(path)
+    return _text_rows(path) if path.suffix == ".txt" and path.is_file() else read_rows(path)
 
 
-def _text_rows(path: Path) -> Iterator[dict[str, Any]]:
-    with path.open(encoding="utf-8") as lines:
-        for line in lines:
-            name, tab, told = line.partition("\t")
-            if line.strip():
-                yield {"id": name.strip(), "caption": told} if tab else {"id": line.strip()}
+def _text_rows(path: Path) -> Iterator[Row]:
+    lines = ((number, line) for number, line in enumerate(text_lines(path), 1) if line.strip())
+    for row, (number, line) in enumerate(lines):
+        name, tab, told = line.partition("\t")
+        values = {"id": name.strip(), "caption": told} if tab else {"id": line.strip()}
+        yield Row(values=values, place=Place(path.name, row, number))
 
 
-def conversation(row: dict[str, Any], options: Options) -> RawConversation:
+def conversation(row: Row, options: Options) -> RawConversation:
     """One image and its caption as the answer to `options.prompt`."""
-    name = str(first_of(row, ("id", "ID", "image_id"), "id")).strip()
-    told = first_of(row, ("caption", "Caption"), "caption")
-    images = row_images(row) or [str(row.get("name") or f"{name}.jpg").strip()]
-    return finish(name, question_turns([(options.prompt, told)]), images)
+    name = row.text("id", "ID", "image_id", numbers=True).strip()
+    images = images_of(row, options.image_columns, *IMAGES) or [row.text_or(f"{name}.jpg", "name").strip()]
+    return finish(row, name, caption_turns(row, options, "caption", "Caption"), images)

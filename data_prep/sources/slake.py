@@ -1,29 +1,34 @@
-"""SLAKE's JSON: one object a question, `img_name` (`xmlab1/source.jpg`), `question`, `answer`, `q_lang` (`en`|`zh`)."""
+"""SLAKE's JSON: one object a question, `img_name` (`xmlab1/source.jpg`), `question`, `answer`, `q_lang` (`en`|`zh`).
+
+A question without `q_lang`, as copies in one language have it, is taken whatever language is asked for.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from .conversations import Options, RawConversation, by_image, finish, question_turns
+from dragonfly_lit.spec.rows import Row, RowError
+
+from .conversations import Options, RawConversation, label
 from .files import read_rows
+from .questions import by_image, questions_about
+
+SELECTED_BY = "language"
 
 
-def rows(path: Path, options: Options) -> Iterator[list[Any]]:
+def rows(path: Path, options: Options) -> Iterator[list[Row] | RowError]:
     """Questions in `options.language`; each split of SLAKE is a file of its own."""
-    found = (row for row in read_rows(path) if options.language in ("all", row.get("q_lang")))
+    found = (row for row in read_rows(path) if isinstance(row, RowError) or _is_wanted(row, options.language))
     return by_image(found, "img_name", options)
 
 
-def conversation(row: list[dict[str, Any]], options: Options) -> RawConversation:
+def _is_wanted(row: Row, language: str) -> bool:
+    return language == "all" or not row.has("q_lang") or row.raw("q_lang") == language
+
+
+def conversation(row: list[Row], options: Options) -> RawConversation:
     """The questions of one image that follow one another, or one question."""
-    first = row[0]
-    return finish(
-        str(first.get("qid", "")),
-        question_turns((q.get("question"), q.get("answer")) for q in row),
-        [str(first.get("img_name") or "")],
-        share_image=options.share_image,
-        question_ids=[str(q.get("qid", "")) for q in row],
-        answer_types=[str(q.get("answer_type", "")).strip().upper() for q in row],
-    )
+    ids = [label(q, "qid") for q in row]
+    types = [label(q, "answer_type").strip().upper() for q in row]
+    return questions_about(row, options, "img_name", name=ids[0], question_ids=ids, answer_types=types)

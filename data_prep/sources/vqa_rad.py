@@ -4,31 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from dragonfly_lit.spec.medical_vqa import vqa_rad_split
+from dragonfly_lit.spec.rows import Row, RowError
 
-from .conversations import Options, RawConversation, by_image, finish, question_turns
+from .conversations import Options, RawConversation, label
 from .files import read_rows
+from .questions import by_image, questions_about
+
+SELECTED_BY = "split"
 
 
-def rows(path: Path, options: Options) -> Iterator[list[Any]]:
+def rows(path: Path, options: Options) -> Iterator[list[Row] | RowError]:
     """Questions of `options.split`; with `share_image` all of one image together."""
-    found = [row for row in read_rows(path) if options.split in ("all", vqa_rad_split(row))]
+    found = [row for row in read_rows(path) if isinstance(row, RowError) or _is_wanted(row, options.split)]
     if options.share_image:
-        order = {name: place for place, name in reversed(list(enumerate(row.get("image_name") for row in found)))}
-        found.sort(key=lambda row: order[row.get("image_name")])
+        order: dict[str, int] = {}
+        found.sort(key=lambda row: order.setdefault(_image(row), len(order)))
     return by_image(found, "image_name", options)
 
 
-def conversation(row: list[dict[str, Any]], options: Options) -> RawConversation:
+def _is_wanted(row: Row, split: str) -> bool:
+    return split in ("all", vqa_rad_split(row.values))
+
+
+def _image(row: Row | RowError) -> str:
+    """What rows of one image have in common; what is not a name, `conversation` refuses."""
+    name = None if isinstance(row, RowError) else row.values.get("image_name")
+    return name if isinstance(name, str) else f"\0{id(row)}"
+
+
+def conversation(row: list[Row], options: Options) -> RawConversation:
     """The questions of one image, or one question; answers that are numbers become their digits."""
-    first = row[0]
-    return finish(
-        str(first.get("qid", "")),
-        question_turns((q.get("question"), q.get("answer")) for q in row),
-        [str(first.get("image_name") or "")],
-        share_image=options.share_image,
-        question_ids=[str(q.get("qid", "")) for q in row],
-        answer_types=[str(q.get("answer_type", "")).strip().upper() for q in row],
-    )
+    ids = [label(q, "qid") for q in row]
+    types = [label(q, "answer_type").strip().upper() for q in row]
+    return questions_about(row, options, "image_name", name=ids[0], question_ids=ids, answer_types=types)

@@ -10,7 +10,7 @@ from pathlib import Path
 def text_lines(path: Path, newline: str | None = None) -> Iterator[str]:
     """The lines of a text file.
 
-    In a file of bytes that are not UTF-8 (Latin-1, a damaged download) such a byte becomes a lone surrogate, as Python's
+    A byte that is not UTF-8 (of Latin-1, of a damaged download) becomes a lone surrogate, as Python's
     `surrogateescape` has it: `spec.rows` refuses the row that holds it by name, and the other rows are read.
 
     Args:

@@ -121,8 +121,12 @@ class Row:
         self.read.add(name)
         return self.values.get(name)
 
-    def pick(self, *names: str) -> str:
+    def pick(self, *names: str, wanted: str = "something there") -> str:
         """The first of `names` whose cell holds something.
+
+        Args:
+            names: of the cell.
+            wanted: what it should hold, for the message.
 
         Raises:
             RowError: none does.
@@ -130,7 +134,7 @@ class Row:
         if found := self.given(*names):
             return found[0]
         if there := [name for name in names if name in self.values]:
-            raise self.wrong(there[0], self.values[there[0]], "something there")
+            raise self.wrong(there[0], self.values[there[0]], wanted)
         columns = ", ".join(shown_name(name) for name in list(self.values)[:20]) or "none"
         raise self.error(names[0], f"is missing: looked for {', '.join(names)}; the columns are {columns}.")
 
@@ -145,7 +149,7 @@ class Row:
         Raises:
             RowError: it is missing, empty, something else, or holds half a character.
         """
-        name = self.pick(*names)
+        name = self.pick(*names, wanted="a text")
         return self.check_text(name, self.raw(name), numbers=numbers)
 
     def text_or(self, default: str, *names: str, numbers: bool = False) -> str:
@@ -234,15 +238,19 @@ class Row:
             raise self.error(name, "an image's data: URL holds no base64.")
         return data
 
-    def rows(self, name: str) -> list[Row]:
+    def rows(self, name: str, what: str = "structs") -> list[Row]:
         """The structs of a list, such as the turns of a conversation, as rows that stand where this one does.
+
+        Args:
+            name: of the cell.
+            what: the structs are, for the message.
 
         Raises:
             RowError: it is not a list of structs, or an empty one.
         """
-        value = self.raw(self.pick(name))
+        value = self.raw(self.pick(name, wanted=f"a list of {what}"))
         if not isinstance(value, list | tuple):
-            raise self.wrong(name, value, "a list")
+            raise self.wrong(name, value, f"a list of {what}")
         made = self.inner[name] = []
         for number, each in enumerate(value):
             if not isinstance(each, Mapping):

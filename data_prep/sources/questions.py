@@ -1,0 +1,101 @@
+"""Questions and their answers, with choices or without, and all questions about one image."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import groupby
+from typing import Any
+
+from dragonfly_lit.evaluation.prompts import LETTER, Template
+from dragonfly_lit.evaluation.question import Question
+from dragonfly_lit.spec.records import Turn
+from dragonfly_lit.spec.rows import Row, RowError, shown_name
+
+from .conversations import Options, RawConversation, finish, make_turn
+from .images import check_images, images_of
+
+CHOICES = ("choices", "options")
+MULTIPLE_CHOICE = Template(text=f"{{context}}{{question}}\n{{options}}{LETTER}")
+"""How a question with choices is put: as ScienceQA is asked."""
+_CHOICE_COLUMN = re.compile(
+    r"(?:choices?|options?|candidates|answer[ _-]choices|mc[ _-]options)(?:[ _-]?(?:[a-z]|\d+))?", re.IGNORECASE
+)
+
+
+def question_turns(row: Row, options: Options, questions: Sequence[str], answers: Sequence[str]) -> list[Turn]:
+    """A question and its answer; with choices it is put as `MULTIPLE_CHOICE`, and the answer is a letter.
+
+    A number is an answer, but not under the name `label`, where it stands for a class. Of several answers the most
+    frequent is taken, the first of them on a tie.
+
+    Args:
+        row: that has them.
+        options: of the command line.
+        questions: names of the question's cell.
+        answers: names of the answer's cell.
+    """
+    asked, name = row.pick(*questions), row.pick(*answers)
+    question, choices = make_turn(row, asked, "user", row.text(asked), options), row.choices(*CHOICES)
+    value = row.raw(name)
+    if choices is None:
+        _check_no_choices(row)
+        answer = _most(row, name, numbers=name != "label")
+    else:
+        said = _most(row, name, numbers=True) if isinstance(value, list | tuple) else value
+        answer = row.letter(name, said, choices)
+        meta = {"hint": row.text_or("", "hint")}
+        put = MULTIPLE_CHOICE.render(Question(id="", task="", text=question.text, choices=choices, meta=meta))
+        question = replace(question, text=put)
+    return [question, make_turn(row, name, "assistant", answer, options)]
+
+
+def _most(row: Row, name: str, *, numbers: bool) -> str:
+    answers = row.texts(name, numbers=numbers)
+    return Counter(answers).most_common(1)[0][0]
+
+
+def _check_no_choices(row: Row) -> None:
+    for name in row.given(*map(str, row.values)):
+        if name not in row.read and _CHOICE_COLUMN.fullmatch(name):
+            raise row.error(
+                shown_name(name),
+                f"looks like choices of the question; they are read from {', '.join(CHOICES)} or A, B, ... Rename it.",
+            )
+
+
+def questions_about(
+    rows: Sequence[Row], options: Options, *images: str, name: str = "", **meta: Any
+) -> RawConversation:
+    """All questions of `rows` about the image of the first.
+
+    Args:
+        rows: with `question` and `answer`, and `choices` where they have some.
+        options: of the command line.
+        images: names of the cell of the image, which is not empty.
+        name: of the conversation.
+        meta: what is kept beside it.
+    """
+    first = rows[0]
+    first.pick(*(options.image_columns or images))
+    found = images_of(first, options.image_columns, *images)
+    for other in rows[1:]:
+        other.read |= first.read
+        check_images(other, (), found)
+    turns = [turn for row in rows for turn in question_turns(row, options, ("question",), ("answer",))]
+    return finish(first, name, turns, found, share_image=options.share_image, **meta)
+
+
+def by_image(rows: Iterable[Row | RowError], key: str, options: Options) -> Iterator[list[Row] | RowError]:
+    """Rows in lists: one each, or with `share_image` all that follow one another with the same cell `key`."""
+    if not options.share_image:
+        yield from (row if isinstance(row, RowError) else [row] for row in rows)
+        return
+    for _, group in groupby(rows, lambda row: row if isinstance(row, RowError) else (row.values.get(key),)):
+        found = list(group)
+        if isinstance(found[0], RowError):
+            yield found[0]
+        else:
+            yield [row for row in found if isinstance(row, Row)]
