@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from string import Formatter, ascii_uppercase
 from typing import Any
 
@@ -13,6 +14,8 @@ FIELDS = ("context", "question", "options", "ocr")
 SHORT = "Answer the question using a single word or phrase."
 LETTER = "Answer with the option's letter from the given choices directly."
 """LLaVA-1.5's instructions for short answers and for multiple choice."""
+CHOICES = f"{{context}}{{question}}\n{{options}}{LETTER}"
+"""The form of a question with choices where a set's default shows none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,14 +49,18 @@ class Template:
             ("context", ("hint",)),
             ("ocr", ("tokens",)),
         ):
-            unknown = [f for _, f, _, _ in Formatter().parse(getattr(self, name) or "") if f not in (None, *allowed)]
+            unknown = [found for found in _fields(getattr(self, name) or "") if found not in allowed]
             if unknown:
                 raise ValueError(
                     f"prompt: {name} has the field {{{unknown[0]}}}; use {', '.join(f'{{{f}}}' for f in allowed)}."
                 )
 
     def render(self, question: Question) -> str:
-        """The prompt of `question`, without role headers and image placeholders."""
+        """The prompt of `question`, without role headers and image placeholders.
+
+        Raises:
+            ValueError: the question has choices, or words of an OCR system were asked for, and the template shows none.
+        """
         words = question.text
         for piece in self.remove:
             words = words.replace(piece, "")
@@ -65,12 +72,30 @@ class Template:
             for letter, choice in zip(ascii_uppercase, choices, strict=False)
         ]
         template = self.text if choices or self.open is None else self.open
-        return template.format(
+        if tokens and "ocr" not in _fields(template):
+            raise ValueError(
+                f"prompt: the template of {question.task} has no {{ocr}}, and ocr=true asks for its words. Put it in."
+            )
+        prompt = template.format(
             question=words.capitalize() if self.capitalize else words,
             options="".join(f"{option}\n" for option in options),
             context=self.context.format(hint=hint) + "\n" if hint else "",
             ocr=self.ocr.format(tokens=", ".join(tokens)) + "\n" if tokens else "",
         )
+        if choices and "options" not in _fields(template) and not all(_shows(prompt, each) for each in choices):
+            raise ValueError(
+                f"prompt: the template of {question.task} has no {{options}}, so the model would not see the choices "
+                f"of question {question.id}. Put it in."
+            )
+        return prompt
+
+
+def _shows(prompt: str, choice: str) -> bool:
+    return re.search(rf"(?<!\w){re.escape(choice.strip())}(?!\w)", prompt) is not None
+
+
+def _fields(template: str) -> list[str]:
+    return [name for _, name, _, _ in Formatter().parse(template) if name is not None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,13 +104,19 @@ class PromptBook:
 
     Attributes:
         name: of the set: a benchmark's class may have a template under it.
-        default: for benchmarks that have none.
+        default: for benchmarks that have none. One without `{options}` is for questions without choices; those with
+            choices then have the form `CHOICES`.
         templates: by benchmark, in place of the benchmark's own.
     """
 
     name: str
     default: Template
     templates: Mapping[str, Template] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if "options" not in _fields(self.default.text):
+            shown = replace(self.default, text=CHOICES, open=self.default.open or self.default.text)
+            object.__setattr__(self, "default", shown)
 
 
 def prompt_book(

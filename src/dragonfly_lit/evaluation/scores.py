@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from dragonfly_lit.evaluation.answers import Answer
 from dragonfly_lit.evaluation.benchmarks.base import Benchmark, Question
 from dragonfly_lit.evaluation.intervals import Resamples, intervals
 from dragonfly_lit.evaluation.metrics.base import QuestionMetric, Score, mean
+from dragonfly_lit.evaluation.prompts import Template
 from dragonfly_lit.evaluation.settings import Settings
 
 
@@ -96,7 +97,7 @@ def score(
         "scale": metric.scale,
         "metric": None if scorer.metric is None else type(scorer.metric).__name__,
         "parser": benchmark.parser,
-        "prompt": {"set": settings.prompts.name, **asdict(benchmark.template(settings.prompts))},
+        "prompt": {"set": settings.prompts.name, **asdict(_asked(benchmark.template(settings.prompts), questions))},
         "max_new_tokens": settings.max_new_tokens or benchmark.max_new_tokens,
         "data": store.digest(data),
         "answers": f"answers/{benchmark.name}.jsonl",
@@ -109,6 +110,13 @@ def score(
     else:
         entry |= _summary(scorer.metric, scorer.scores, answers, settings)
     return Scored(questions=tuple(questions), answers=tuple(answers), entry=entry)
+
+
+def _asked(template: Template, questions: Sequence[Question]) -> Template:
+    """The template as it was used: of one with a form for each, that of questions without choices if none has any."""
+    if template.open is None or any(question.choices for question in questions):
+        return template
+    return replace(template, text=template.open, open=None)
 
 
 def _summary(

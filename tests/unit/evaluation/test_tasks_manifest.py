@@ -1,6 +1,7 @@
 """A set of one's own, prompts, origins and published rows."""
 
 import json
+import re
 from pathlib import Path
 
 import pyarrow as pa
@@ -142,6 +143,60 @@ def test_every_benchmark_has_a_prompt_in_every_book_and_a_config():
             assert ("A. x" in prompt or "(A) x" in prompt) == (choices is not None)
     for name, task in BENCHMARKS.items():
         assert isinstance(instantiate(composed(f"benchmark={name}").benchmark, _convert_="all"), task)
+
+
+LETTER = "Answer with the option's letter from the given choices directly."
+BOOKS = ("llava", "lmms_eval", "released", "mine")
+
+
+def book_of(name):
+    """A set of prompts of `conf/prompt`, or one of a user that says nothing of choices."""
+    if name == "mine":
+        return prompt_book("mine", {"text": "Look. {question}"})
+    return instantiate(composed(f"prompt={name}").prompt, _convert_="all")
+
+
+@pytest.mark.parametrize("name", BOOKS)
+@pytest.mark.parametrize("task", [*BENCHMARKS, "my_set"])
+def test_choices_are_shown_under_every_set_of_prompts_or_refused(name, task):
+    made = manifest("my_set", "q.jsonl", "multiple_choice") if task == "my_set" else BENCHMARKS[task]()
+    question = Question(id="1", task=task, text="Who?", choices=("Ann", "Bob"), meta={"hint": "A girl."})
+    try:
+        prompt = made.template(book_of(name)).render(question)
+    except ValueError as error:  # benchmarks whose questions never have choices
+        assert "has no {options}" in str(error)
+        assert task not in ("ai2d", "scienceqa", "mmmu", "my_set")
+        return
+    assert "Who?" in prompt
+    assert re.search(r"\(?A[).] Ann\n\(?B[).] Bob\n", prompt)
+    if task == "my_set":
+        assert prompt == f"Context: A girl.\nWho?\nA. Ann\nB. Bob\n{LETTER}"
+
+
+@pytest.mark.parametrize("name", BOOKS)
+def test_a_question_without_choices_is_asked_as_before(name):
+    prompt = (
+        manifest("my_set", "q.jsonl", "exact_match")
+        .template(book_of(name))
+        .render(Question(id="1", task="my_set", text="Who?"))
+    )
+    short = "Who?\nAnswer the question using a single word or phrase."
+    assert prompt == {"released": "Who?", "mine": "Look. Who?"}.get(name, short)
+
+
+@pytest.mark.parametrize("name", ["llava", "lmms_eval", "released"])
+def test_the_words_of_the_ocr_system_are_shown_under_every_set_of_prompts(name):
+    question = Question(id="1", task="textvqa", text="Brand?", meta={"ocr_tokens": ("NOKIA", "2310")})
+    assert "NOKIA, 2310" in BENCHMARKS["textvqa"](ocr=True).template(book_of(name)).render(question)
+
+
+def test_a_template_that_would_hide_what_is_scored_is_named():
+    question = Question(id="7", task="mine", text="Who?", choices=("Ann", "a"))
+    with pytest.raises(ValueError, match=r"template of mine has no {options}.*choices of question 7"):
+        Template(text="{question} What a day.").render(question)
+    assert Template(text="{question} Ann or a?").render(question) == "Who? Ann or a?", "the template shows them itself"
+    with pytest.raises(ValueError, match=r"has no \{ocr\}"):
+        Template(text="{question}").render(Question(id="1", task="textvqa", text="?", meta={"ocr_tokens": ("x",)}))
 
 
 def test_suites_hold_their_members():

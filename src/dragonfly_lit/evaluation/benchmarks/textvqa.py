@@ -32,7 +32,11 @@ class TextVQA(Benchmark):
     counts: ClassVar = {"validation": (5000,), "train": (34602,)}
     metric_type = VQAAccuracy
     parser = "VQA accuracy on the output as it is"
-    prompts: ClassVar = {"llava": Template(text=TEXT), "lmms_eval": Template(text=TEXT, capitalize=True)}
+    prompts: ClassVar = {
+        "llava": Template(text=TEXT),
+        "lmms_eval": Template(text=TEXT, capitalize=True),
+        "released": Template(text="{ocr}{question}"),
+    }
 
     split: str = "validation"
     ocr: bool = False
