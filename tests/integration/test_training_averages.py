@@ -6,8 +6,9 @@ from training_job import PROJECTOR, largest_difference, run, run_ranks
 
 from dragonfly_lit.models.tiny import tiny_model
 from dragonfly_lit.training.averaging import EMAWeightAveraging
-from dragonfly_lit.training.checkpoint.format import read_tensors, saved_tensors
+from dragonfly_lit.training.checkpoint.format import saved_tensors
 from dragonfly_lit.training.checkpoint.locate import load_weights, step_folder
+from dragonfly_lit.training.checkpoint.storage import read_tensors
 
 NAME = "projector.weight"
 DECAY = 0.5

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from dragonfly_lit.io import disk
+
 PARTIAL = ".partial"
 """End of the hidden name under which something is written."""
 
@@ -16,14 +18,18 @@ def replacing(path: Path) -> Iterator[Path]:
     """A hidden name beside `path` to write a file to; it becomes `path`, on the disk, when the block ends well.
 
     The name is this process's own, so that two processes never write into one another's file: the last one wins.
+
+    Raises:
+        OSError: the disk refuses it; names `path`, which is as it was before.
     """
     partial = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
-    try:
-        yield partial
-        sync(partial)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with disk.naming(path):
+        try:
+            yield partial
+            sync(partial)
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
 
 
 def write(path: Path, data: str | bytes) -> None:
@@ -42,6 +48,7 @@ def sync(path: Path) -> None:
 
 
 def publish(partial: Path, folder: Path) -> None:
-    """Give a finished folder its name, for good: the names it lies among are on the disk when this returns."""
+    """Give a finished folder its name, for good: the names in it and beside it are on the disk when this returns."""
+    sync(partial)
     partial.rename(folder)
     sync(folder.parent)

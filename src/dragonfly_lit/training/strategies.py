@@ -12,14 +12,9 @@ from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, Sin
 from lightning.pytorch.utilities import rank_zero_warn
 from torch.optim import Optimizer
 
-from dragonfly_lit.training.checkpoint.format import (
-    CheckpointWriter,
-    described_tensors,
-    read_info,
-    read_state,
-    read_tensors,
-)
+from dragonfly_lit.training.checkpoint.format import CheckpointWriter, read_state, verify_together
 from dragonfly_lit.training.checkpoint.locate import AVERAGES, OPTIMIZER
+from dragonfly_lit.training.checkpoint.storage import described_tensors, read_tensors
 from dragonfly_lit.training.network import TrainingNetwork
 from dragonfly_lit.training.optimizer import load_plain_state, make_room, plain_state
 from dragonfly_lit.training.precision import sharding_policy
@@ -91,11 +86,11 @@ class NamedCheckpoints:
         """Weights and optimizer state into the live tensors; the rest is returned for Lightning.
 
         Raises:
-            ValueError: the checkpoint is of another stage, model or set of weights.
+            ValueError: the checkpoint is damaged, or of another stage, model or set of weights.
         """
         folder = Path(checkpoint_path)
         module: Any = self.lightning_module  # type: ignore[attr-defined]
-        info = read_info(folder)
+        info = verify_together(folder)
         module.check_resume(info, folder)
         module.init_from = module.init_from or info.init_from  # for the checkpoints of this run
         saved = described_tensors(folder)

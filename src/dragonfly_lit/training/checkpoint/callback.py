@@ -6,6 +6,7 @@ import io
 import pickle
 import random
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -55,12 +56,15 @@ class Checkpoints(Checkpoint):
         self._randomness: dict[str, Any] | None = None
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        trainer.strategy.writer.on_complete = lambda _folder: prune(self.run, self.keep_last, self.keep_every)  # type: ignore[attr-defined]
+        trainer.strategy.writer.on_complete = self._prune  # type: ignore[attr-defined]
         check_plain(trainer.callbacks)  # type: ignore[attr-defined]
         if trainer.is_global_zero:
             clear_unfinished(self.run)
             tensors = pl_module.checkpoint_tensors(self.options["trainable_only"])
             check_space(self.run, sum(t.numel() * t.element_size() for t in tensors.values()), self.keep_last)
+
+    def _prune(self, folder: Path) -> None:
+        prune(self.run, self.keep_last, self.keep_every, newest=folder)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         self._saved_step = trainer.global_step
@@ -185,18 +189,30 @@ def set_randomness(state: dict[str, Any]) -> None:
     random.setstate(state["python"])
 
 
-def prune(run: Path, keep_last: int, keep_every: int | None) -> None:
-    """Deletes checkpoints of a run that are neither among the last ones nor at a step to keep."""
-    for folder, info in list_checkpoints(run)[:-keep_last]:
+def prune(run: Path, keep_last: int, keep_every: int | None, *, newest: Path) -> None:
+    """Deletes checkpoints of a run that are neither among the last ones nor at a step to keep.
+
+    Args:
+        run: folder of the run.
+        keep_last: how many of the last ones up to `newest` stay.
+        keep_every: steps that it divides stay too.
+        newest: the checkpoint that was just written. Those of later steps stay: they are of an earlier attempt, from
+            which this one went back, and are replaced when it comes there.
+    """
+    for folder, info in [entry for entry in list_checkpoints(run) if entry[0].name <= newest.name][:-keep_last]:
         if keep_every is None or info.step % keep_every:
             shutil.rmtree(folder)
 
 
 def clear_unfinished(run: Path) -> None:
-    """Deletes what a killed run left half written."""
-    for suffix in (PARTIAL, REPLACED):
-        for folder in (run / CHECKPOINTS).glob(f"*{suffix}"):
-            shutil.rmtree(folder)
+    """Deletes what a killed run left half written, and puts back what it was about to replace."""
+    for replaced in (run / CHECKPOINTS).glob(f"step-*{REPLACED}/"):
+        if not (folder := replaced.with_name(replaced.name.removesuffix(REPLACED))).exists():
+            replaced.rename(folder)
+        else:
+            shutil.rmtree(replaced)
+    for partial in (run / CHECKPOINTS).glob(f"step-*{PARTIAL}/"):
+        shutil.rmtree(partial)
 
 
 def check_space(run: Path, num_bytes: int, keep_last: int) -> None:
@@ -208,9 +224,8 @@ def check_space(run: Path, num_bytes: int, keep_last: int) -> None:
     folder = run / CHECKPOINTS
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / "writable"
-        probe.write_bytes(b"")
-        probe.unlink()
+        with tempfile.TemporaryFile(dir=folder):
+            pass
     except OSError as error:
         raise ValueError(f"runs_root: cannot write {folder} ({error.strerror}). Choose another runs_root.") from error
     free, needed = shutil.disk_usage(folder).free, num_bytes * (keep_last + 1)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -10,12 +12,24 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.optim import Optimizer
 
+from dragonfly_lit.io.atomic import PARTIAL
 from dragonfly_lit.models.weights import stored_in, stored_tensors
-from dragonfly_lit.training.checkpoint.format import INFO_FILE, CheckpointInfo, read_info, read_tensors, saved_tensors
+from dragonfly_lit.training.checkpoint.format import (
+    INFO_FILE,
+    REPLACED,
+    CheckpointInfo,
+    read_info,
+    saved_tensors,
+    verify,
+    verify_together,
+)
+from dragonfly_lit.training.checkpoint.storage import DamagedCheckpointError, read_tensors
 from dragonfly_lit.training.lora import merge_adapters
 from dragonfly_lit.training.network import named_weights, plain_name
 from dragonfly_lit.training.optimizer import check_same_groups, check_same_optimizer
 from dragonfly_lit.training.stages import Stage
+
+log = logging.getLogger(__name__)
 
 CHECKPOINTS = "checkpoints"
 WEIGHTS, OPTIMIZER, AVERAGES = "weights/", "optimizer/", "averages/"
@@ -27,31 +41,61 @@ def step_folder(run: Path, step: int) -> Path:
 
 
 def list_checkpoints(run: Path) -> list[tuple[Path, CheckpointInfo]]:
-    """The complete checkpoints of a run, oldest step first."""
+    """The complete checkpoints of a run, oldest step first, as their `checkpoint.json` says; no other file is read."""
     found = []
-    for path in sorted((run / CHECKPOINTS).glob(f"step-*/{INFO_FILE}")):
+    for folder in _step_folders(run):
         try:
-            found.append((path.parent, read_info(path.parent)))
-        except (ValueError, FileNotFoundError):
-            continue  # unfinished, of another version, or just deleted by the run that trains there
+            found.append((folder, read_info(folder)))
+        except (ValueError, OSError):
+            continue  # unfinished, damaged, of another version, or just deleted by the run that trains there
     return found
 
 
+def _step_folders(run: Path) -> list[Path]:
+    folders = sorted((run / CHECKPOINTS).glob("step-*/"))
+    return [folder for folder in folders if not folder.name.endswith((PARTIAL, REPLACED))]
+
+
 def find_newest(runs: Path, *, stage: str | None = None, model: str | None = None) -> Path | None:
-    """The checkpoint that was written last among all runs, of that stage and model where given."""
-    found = [entry for run in runs.glob("*/") for entry in list_checkpoints(run)]
-    matching = [
-        (info.saved_at, info.step, path)
-        for path, info in found
-        if stage in (None, info.stage) and model in (None, info.model)
-    ]
-    return max(matching)[2] if matching else None
+    """The whole checkpoint that was written last among all runs, of that stage and model where given.
+
+    A warning names newer ones that are damaged.
+    """
+    matching = []
+    for folder in [folder for run in runs.glob("*/") for folder in _step_folders(run)]:
+        try:
+            info = read_info(folder)
+        except (ValueError, OSError):
+            with suppress(FileNotFoundError):  # named below if it is newer than what is taken
+                matching.append((folder.stat().st_mtime, 0, folder))
+            continue
+        if stage in (None, info.stage) and model in (None, info.model):
+            matching.append((info.saved_at, info.step, folder))
+    return _first_whole([folder for _, _, folder in sorted(matching, reverse=True)], "auto")
 
 
 def find_resume(run: Path) -> Path | None:
-    """The last complete checkpoint of a run."""
-    checkpoints = list_checkpoints(run)
-    return checkpoints[-1][0] if checkpoints else None
+    """The last whole checkpoint of a run; a warning names later ones that are damaged."""
+    return _first_whole(_step_folders(run)[::-1], "resume=auto")
+
+
+def _first_whole(folders: list[Path], key: str) -> Path | None:
+    damaged: list[str] = []
+    for folder in folders:
+        try:
+            verify(folder)
+        except (ValueError, OSError) as error:
+            if not folder.is_dir():  # just deleted by the run that trains there
+                continue
+            reason = error.reason if isinstance(error, DamagedCheckpointError) else str(error).rstrip(".")
+            damaged.append(f"{folder} is damaged ({reason})")
+            continue
+        if damaged:
+            log.warning("%s: %s; %s is taken instead.", key, "; ".join(damaged), folder)
+        return folder
+    if damaged:
+        log.warning("%s: %s; there is no whole one before.", key, "; ".join(damaged))
+    return None
 
 
 def resolve(path: Path) -> Path:
@@ -61,10 +105,10 @@ def resolve(path: Path) -> Path:
         ValueError: there is nothing to load.
     """
     if (path / CHECKPOINTS).is_dir():
-        newest = find_resume(path)
-        if newest is None:
+        folders = _step_folders(path)
+        if not folders:
             raise ValueError(f"{path} has no complete checkpoint yet. Train longer, or name another run.")
-        return newest
+        return folders[-1]
     if not path.exists():
         raise ValueError(
             f"{path} does not exist. Give a run, a checkpoint runs/NAME/checkpoints/step-N or a model folder."
@@ -95,9 +139,9 @@ def check_init_from(path: Path, stage: Stage, model_name: str) -> None:
         ValueError: the checkpoint is of another model, or of this stage and not at its end.
     """
     path = resolve(path)
-    if not (path / INFO_FILE).is_file():
+    if not _is_checkpoint(path):
         return
-    info = read_info(path)
+    info = verify_together(path)
     if info.model != model_name:
         raise ValueError(
             f"init_from={path} is of model={info.model}, this run has model={model_name}. "
@@ -143,10 +187,10 @@ def load_weights(model: nn.Module, path: Path) -> None:
         path: a run, a checkpoint, a folder in transformers' layout, or one safetensors file.
 
     Raises:
-        ValueError: a weight is missing, left over or of another shape.
+        ValueError: a weight is missing, left over or of another shape, or the checkpoint is damaged.
     """
     path = resolve(path)
-    if (path / INFO_FILE).is_file():
+    if _is_checkpoint(path):
         _load_checkpoint(model, path)
         return
     stored = stored_in(path) if path.suffix == ".safetensors" else stored_tensors(path)
@@ -156,8 +200,13 @@ def load_weights(model: nn.Module, path: Path) -> None:
         tensor.read_into(live[name])
 
 
+def _is_checkpoint(path: Path) -> bool:
+    """By its name too: one that has lost a file is not a folder of another layout."""
+    return (path / INFO_FILE).is_file() or (path.parent.name == CHECKPOINTS and path.name.startswith("step-"))
+
+
 def _load_checkpoint(model: nn.Module, folder: Path) -> None:
-    info = read_info(folder)
+    info = verify(folder)
     behind = weights_behind(folder)
     if behind is not None:
         load_weights(model, behind)
