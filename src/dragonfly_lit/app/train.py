@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,11 @@ from omegaconf import DictConfig, OmegaConf
 from dragonfly_lit.app.build import Config, make, plain
 from dragonfly_lit.app.check import DEVICES, check_multirun, check_objective, check_recipe_overrides, check_train
 from dragonfly_lit.app.data import build_data, prepare_data
-from dragonfly_lit.app.factories import build_components, look_up_parts, model_factory
+from dragonfly_lit.app.factories import Components, build_components, look_up_parts, model_factory
 from dragonfly_lit.app.known_warnings import silence_known_warnings
 from dragonfly_lit.app.loggers import build_loggers
 from dragonfly_lit.app.overrides import search_path_of_job
-from dragonfly_lit.app.runs import open_run
+from dragonfly_lit.app.runs import held_run, open_run
 from dragonfly_lit.app.sample_answers import SampleAnswers
 from dragonfly_lit.app.score import score
 from dragonfly_lit.app.stage import build_stage
@@ -33,6 +34,7 @@ from dragonfly_lit.training.callbacks import OWN, build_callbacks, check_own
 from dragonfly_lit.training.checkpoint.locate import find_newest, find_resume, resolve, weights_behind
 from dragonfly_lit.training.module import TrainingModule
 from dragonfly_lit.training.ranks import global_rank
+from dragonfly_lit.training.stages import Stage
 from dragonfly_lit.training.survival import REQUEUE_STATUS, Preemption
 from dragonfly_lit.training.telemetry import Telemetry
 
@@ -65,12 +67,18 @@ def fit(config: Config) -> float | None:
     import_trusted(config["trust"])
     look_up_parts(config, file=None)
     components, stage = build_components(config, device), build_stage(config["stage"])
+    with held_run(Path(config["runs_root"]), config["name"]) as held:
+        return _fit(config, components, stage, held)
+
+
+def _fit(config: Config, components: Components, stage: Stage, held: ExitStack) -> float | None:
+    """What `fit` does while no other process trains a run of this name."""
     own = build_own_callbacks(config)
     resume = find_start(config, "resume")
     init_from = weights_behind(resume) if resume else find_start(config, "init_from")
     data = build_data(config, components.builder)
     prepare_data(data)
-    run = open_run(Path(config["runs_root"]), config["name"], config, resume=config["resume"] is not None)
+    run = open_run(Path(config["runs_root"]), config["name"], config, resume=config["resume"] is not None, held=held)
     announce(run, resume, init_from, components.attention)
     pl.seed_everything(config["seed"], workers=True, verbose=False)
     module = TrainingModule(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -53,6 +54,22 @@ class Ranks:
         values: list[Any] | None = [None] * self.world if self.first else None
         dist.gather_object(value, values, dst=0, group=self._group)
         return values or []
+
+    def first_does(self, step: Callable[[], Any]) -> None:
+        """`step` on the first process; where it fails there, every process raises its error.
+
+        Args:
+            step: without a word to the other processes.
+        """
+        error: Exception | None = None
+        if self.first:
+            try:
+                step()
+            except Exception as raised:
+                error = raised
+        error = self.broadcast(error)
+        if error is not None:
+            raise error
 
     def broadcast(self, value: Any) -> Any:
         """What the first process gave, on every process."""

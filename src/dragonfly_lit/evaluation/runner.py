@@ -11,6 +11,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from dragonfly_lit.evaluation.ranks import Ranks
 from dragonfly_lit.evaluation.requests import GenerationRequest, RequestBatch
 from dragonfly_lit.evaluation.scores import Scorer, score
 from dragonfly_lit.evaluation.settings import Settings
+from dragonfly_lit.io.lock import locked
 
 log = logging.getLogger(__name__)
 
@@ -57,9 +59,29 @@ def run(
         fingerprint: what identifies the model, plain values; taken from the weights unless given.
 
     Raises:
-        ValueError: what a benchmark, a prompt, an image or a setting has wrong, by name.
+        ValueError: what a benchmark, a prompt, an image or a setting has wrong, by name; or another process evaluates
+            into `out`.
     """
     ranks, out, benchmarks = Ranks.join(), Path(out), _limited(benchmarks, settings)
+    with ExitStack() as held:
+        ranks.first_does(lambda: held.enter_context(_locked(out)))
+        return _run(benchmarks, model, processor, out, settings, fingerprint, ranks)
+
+
+def _locked(out: Path) -> AbstractContextManager[None]:
+    return locked(out, way_out="Wait until it has ended or end it, or give another out=.")
+
+
+def _run(
+    benchmarks: Sequence[Benchmark],
+    model: Any,
+    processor: Any,
+    out: Path,
+    settings: Settings,
+    fingerprint: Mapping[str, Any] | None,
+    ranks: Ranks,
+) -> dict[str, Any]:
+    """What `run` does while no other process writes into `out`."""
     model.eval()
     identity = dict(fingerprint) if fingerprint is not None else weights_fingerprint(model)
     generator = BatchGenerator(
@@ -111,10 +133,11 @@ def score_predictions(
     identity = {"predictions": hashlib.sha256(path.read_bytes()).hexdigest()[:16]}
     unanswered = _unanswered(benchmark, questions, settings, generation={}, model=identity)
     answers = [replace(one, output=outputs[one.id], zoom=zooms.get(one.id)) for one in unanswered]
-    (out / "answers").mkdir(parents=True, exist_ok=True)
-    scored = score(benchmark, questions, answers, settings=settings, out=out)
-    results = report.results([scored], settings=settings, model=identity, times={})
-    report.write(out, results, [scored], settings)
+    with _locked(out):
+        (out / "answers").mkdir(parents=True, exist_ok=True)
+        scored = score(benchmark, questions, answers, settings=settings, out=out)
+        results = report.results([scored], settings=settings, model=identity, times={})
+        report.write(out, results, [scored], settings)
     return results
 
 

@@ -13,9 +13,9 @@ import fcntl
 import json
 import logging
 import os
-import shlex
 import socket
 import sys
+import textwrap
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -40,7 +40,7 @@ class FolderInUseError(ValueError):
 
 @contextmanager
 def locked(folder: Path, *, way_out: str, patience: float = PATIENCE_SECONDS) -> Iterator[None]:
-    """Nobody else has `folder` locked within the block, nor its other names; it is made where it is missing.
+    """Nobody else has `folder` locked within the block; it is made where it is missing, and goes again if it is empty.
 
     Processes that this one starts or forks do not keep the lock when it has died. Folders in it are locked on their
     own: whoever moves `folder` asks `in_use_below` first.
@@ -54,6 +54,7 @@ def locked(folder: Path, *, way_out: str, patience: float = PATIENCE_SECONDS) ->
         FolderInUseError: another process has it locked; names its pid, host, command and since when.
         OSError: the folder cannot be written.
     """
+    made = [one for one in (folder, *folder.parents) if not one.exists()]
     descriptor = _take(folder, way_out, patience)
     _held.add(descriptor)
     try:
@@ -65,6 +66,8 @@ def locked(folder: Path, *, way_out: str, patience: float = PATIENCE_SECONDS) ->
             with suppress(OSError):
                 if _has_name(descriptor, folder / LOCK_FILE):
                     os.unlink(folder / LOCK_FILE)
+                    for one in made:
+                        one.rmdir()
             os.close(descriptor)
 
 
@@ -132,7 +135,7 @@ def _describe(descriptor: int) -> None:
     fields = {
         "pid": os.getpid(),
         "host": socket.gethostname(),
-        "command": shlex.join(sys.argv)[:500],
+        "command": textwrap.shorten(" ".join(sys.argv), 160, placeholder=" ..."),
         "since": time.strftime("%Y-%m-%d %H:%M:%S"),
     }
     with suppress(OSError):  # the lock holds without words: a full disk is told by what is written next

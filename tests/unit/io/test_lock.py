@@ -68,6 +68,15 @@ def test_a_lock_that_is_given_back_leaves_no_file(tmp_path):
         assert list(tmp_path.iterdir()) == []
 
 
+def test_a_folder_that_was_made_for_the_lock_goes_if_nothing_is_in_it(tmp_path):
+    with locked(tmp_path / "a/b", way_out="-"):
+        pass
+    assert list(tmp_path.iterdir()) == []
+    with locked(tmp_path / "a/b", way_out="-"):
+        (tmp_path / "a/b/file").write_text("mine")
+    assert (tmp_path / "a/b/file").is_file()
+
+
 @pytest.mark.parametrize("more", [(), ("fork",), ("start",)], ids=["alone", "forked child", "started child"])
 def test_a_killed_process_gives_it_back_at_once(tmp_path, more):
     with holding(tmp_path, *more) as (process, children):

@@ -16,6 +16,7 @@ from dragonfly_lit.evaluation.study.plots import draw_curves
 from dragonfly_lit.evaluation.study.questions import chance, questions_of
 from dragonfly_lit.evaluation.study.tables import markdown
 from dragonfly_lit.io import atomic
+from dragonfly_lit.io.lock import locked
 
 SMALL = 0.09
 """Details up to this share of the side count as small unless --small says otherwise."""
@@ -34,7 +35,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not args.folder.is_dir():
         raise ValueError(f"{args.folder} is not a folder. Give that of a sweep, such as runs/zoom_ablation.")
     out = args.out or args.folder
-    out.mkdir(parents=True, exist_ok=True)
+    with locked(out, way_out="Wait until it has ended or end it, or give another --out."):
+        _write(args, out)
+    return 0
+
+
+def _write(args: argparse.Namespace, out: Path) -> None:
     study = read_study(args.folder)
     questions = questions_of(study)
     by_chance = chance(questions)
@@ -47,4 +53,3 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     Console().print(Markdown(text))
     print(f"study.md, study.html and {sum(map(len, curves.values()))} curves are in {out}")
-    return 0
