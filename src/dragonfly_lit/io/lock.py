@@ -98,12 +98,14 @@ def _take(folder: Path, way_out: str, patience: float) -> int:
     """The descriptor that holds the lock."""
     until = time.monotonic() + patience
     while True:
-        folder.mkdir(parents=True, exist_ok=True)
         path = folder / LOCK_FILE
         try:
+            folder.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        except FileNotFoundError:
-            continue  # the folder was moved away this moment
+        except (FileNotFoundError, FileExistsError):
+            if (os.path.lexists(folder) and not folder.is_dir()) or time.monotonic() > until + PATIENCE_SECONDS:
+                raise
+            continue  # the folder was moved or taken away this moment
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
