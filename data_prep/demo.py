@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -10,13 +10,13 @@ from itertools import chain, islice
 from pathlib import Path
 
 from dragonfly_lit.data.index import index_folder
-from dragonfly_lit.io.atomic import publish
+from dragonfly_lit.io.lock import locked
 from dragonfly_lit.spec.records import Record, Turn
 from dragonfly_lit.spec.shard import DATASET_FILE
 
 from .arguments import command_parser
 from .progress import progress_bar
-from .shards import alone, write_shard
+from .shards import new_folder, shard_name, write_shard
 
 NAME = "easy_vqa"
 LICENCE = "MIT"
@@ -113,24 +113,20 @@ def make_demo(root: str | Path) -> Path:
     if is_made(Path(root)):
         return home
     home.mkdir(parents=True, exist_ok=True)
-    with alone(home / ".lock"), progress_bar() as progress:
+    with locked(home, way_out="Wait until it has ended.", patience=math.inf), progress_bar() as progress:
         missing = [split for split in SPLITS if not (home / split / DATASET_FILE).is_file()]
         images = {split: read_split(split) for split in missing}
         task = progress.add_task("packing easy-VQA", total=sum(map(len, images.values())))
         for split in missing:
-            partial = home / f".{split}.partial"
-            for left_behind in (partial, home / split):
-                shutil.rmtree(left_behind, ignore_errors=True)
-            partial.mkdir()
-            _write_split(partial, split, progress.track(images[split], task_id=task))
-            publish(partial, home / split)
+            with new_folder(home / split, f"{NAME}-{split}") as partial:
+                _write_split(partial, split, progress.track(images[split], task_id=task))
     return home
 
 
 def _write_split(folder: Path, split: str, images: Iterable[ImageQuestions]) -> None:
     records = (to_record(image, split) for image in images)
     for number, first in enumerate(records):
-        write_shard(folder / f"{NAME}-{split}-{number:05d}.tar", chain([first], islice(records, SHARD_SIZE - 1)))
+        write_shard(folder / shard_name(f"{NAME}-{split}", number), chain([first], islice(records, SHARD_SIZE - 1)))
     index_folder(folder, licence=LICENCE)
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from dragonfly_lit.data.index import build_index, write_dataset_file
 from dragonfly_lit.spec.shard import DATASET_FILE
@@ -22,10 +24,20 @@ def main(argv: list[str]) -> int:
         shards = sorted(folder.glob("*.tar"))
         if not shards:
             raise ValueError(f"{folder}: no shard (*.tar) is in this folder.")
+        _check_own(folder / DATASET_FILE)
         entries = [build_index(shard) for shard in follow(shards, f"indexing {folder}")]
         write_dataset_file(folder, entries, licence=_licence(folder) if given.licence is None else given.licence)
         print(f"{folder}: {len(entries)} shards, {sum(entry.num_samples for entry in entries)} samples.")
     return 0
+
+
+def _check_own(path: Path) -> None:
+    """Raise where `path` is a file of another meaning that would be lost; a broken one of ours is written anew."""
+    fields: Any = {}
+    with suppress(OSError, ValueError):
+        fields = json.loads(path.read_text())
+    if not isinstance(fields, dict) or (fields and not {"schema_version", "shards"} & set(fields)):
+        raise ValueError(f"{path} is not a list of shards, and would be lost. Move it away.")
 
 
 def _licence(folder: Path) -> str:

@@ -30,7 +30,7 @@ from dragonfly_lit.spec.shard import DATASET_FILE, INDEX_SUFFIX, SIDECAR_SUFFIX,
 
 from .images import load_image
 from .parallel import in_order
-from .shards import write_shard
+from .shards import shard_name, write_shard
 from .sources import source
 from .sources.conversations import Options, label
 from .sources.files import read_rows as row_reader
@@ -42,7 +42,12 @@ REPORT_FILE = "report.json"
 SKIPPED_FILE = "skipped.jsonl"
 DUPLICATES_FILE = "duplicates.jsonl"
 COLUMN_STATES = ("read", "unread", "empty")
-_OWN = re.compile(r"plan\.json|lock|\d{5}\.json|\..+\.\d+\.partial|.+-\d{5}\.tar(\.idx|\.meta\.jsonl)?")
+LISTS = (SKIPPED_FILE, DUPLICATES_FILE, REPORT_FILE, DATASET_FILE)
+"""Files of a finished run beside the shards, in the order in which they appear."""
+_OWN = re.compile(
+    r"plan\.json|lock|\d{5}\.json|\..+\.\d+\.partial|.+-\d{5}\.tar(\.idx|\.meta\.jsonl)?|"
+    + "|".join(map(re.escape, LISTS))
+)
 """Names that files of a run have in `.pack/`."""
 
 
@@ -123,14 +128,13 @@ def pack(job: Job, *, workers: int, on_progress: Callable[[int], None] = lambda 
         return _finished(job, plan)
     try:
         with locked(job.out, way_out="Wait until it has ended, or choose another --out."):
-            if (job.out / DATASET_FILE).is_file() and not state.exists():  # made while this command waited
-                return _finished(job, plan)
-            _begin(job, state, plan)
-            _run(job, state, workers, on_progress)
-            report = _conclude(job, state, plan)
+            if (job.out / DATASET_FILE).is_file():  # a run was killed as it ended, or has just ended
+                report = _finished(job, plan)
+            else:
+                _begin(job, state, plan)
+                _run(job, state, workers, on_progress)
+                report = _conclude(job, state, plan)
             _clear(state)
-            with suppress(OSError):  # whatever else lies in it is somebody's
-                state.rmdir()
     except OSError as error:
         raise _cannot_write(job, error) from error
     return report
@@ -161,60 +165,61 @@ def _finished(job: Job, plan: dict[str, Any]) -> dict[str, Any]:
 
 def _begin(job: Job, state: Path, plan: dict[str, Any]) -> None:
     """Make `.pack/` with this run's plan, or go on in the one that a run with the same plan left behind."""
+    if state.is_symlink() or (state.exists() and not (state.is_dir() and all(map(_is_own, state.iterdir())))):
+        raise ValueError(
+            f"--out {job.out}: {STATE_FOLDER} in it is not from this command. Take it away or choose another folder."
+        )
     path = state / PLAN_FILE
-    if not path.is_file():
-        _check_folder(job, state)
-        state.mkdir(exist_ok=True)
-        _write_plan(path, plan)
-        return
-    if state.is_symlink():
-        raise ValueError(f"--out {job.out}: {STATE_FOLDER} is a link. Take it away or choose another folder.")
-    before = json.loads(path.read_text())
+    before = _read_plan(path)
     changed = [f"{key} was {before.get(key)}, is {plan[key]}" for key in plan if before.get(key) != plan[key]]
-    if changed and any(mark["entry"] for mark in _marks(state)):
+    if before and changed and any(mark["entry"] for mark in _marks(state)):
         raise ValueError(
             f"--out {job.out} holds a run that was stopped, and it was not this one: {'; '.join(changed)}. "
             "Go on with the same arguments and files, or delete the folder."
         )
-    if changed:  # nothing of it was done yet: a row was mended, or an option changed
+    if changed:  # nothing lies here yet; or nothing was done yet, and a row was mended or an option changed
         _check_names(job)
         _clear(state)
-        _write_plan(path, plan)
+        state.mkdir()
+        atomic.write(path, json.dumps(plan))
     for left_behind in state.glob(".*.partial"):  # of a run that was killed
-        if _OWN.fullmatch(left_behind.name):
-            left_behind.unlink()
+        left_behind.unlink()
 
 
-def _check_folder(job: Job, state: Path) -> None:
-    """Raise where something lies in the folder that a new run would write over."""
-    _check_names(job)
-    if state.is_symlink() or (state.exists() and not state.is_dir()) or (state.is_dir() and any(state.iterdir())):
-        raise ValueError(
-            f"--out {job.out}: {STATE_FOLDER} in it is not from this command. Take it away or choose another folder."
-        )
+def _is_own(path: Path) -> bool:
+    return bool(_OWN.fullmatch(path.name)) and path.is_file() and not path.is_symlink()
+
+
+def _read_plan(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    with suppress(ValueError):
+        plan = json.loads(path.read_text())
+        if isinstance(plan, dict) and "inputs" in plan:
+            return plan
+    raise ValueError(f"{path} is not the plan of a run. Take its folder away or choose another --out.")
 
 
 def _check_names(job: Job) -> None:
+    """Raise where something lies in the folder that a new run would write over."""
     if any(job.out.glob("*.tar")):
         raise ValueError(f"--out {job.out} already holds shards that are not from this run. Choose another folder.")
-    for name in (DATASET_FILE, REPORT_FILE, SKIPPED_FILE, DUPLICATES_FILE):
+    for name in LISTS:
         if os.path.lexists(job.out / name):
             raise ValueError(f"--out {job.out} already holds a {name}, which would be lost. Choose another folder.")
 
 
 def _clear(state: Path) -> None:
-    """Take away what a run wrote into `.pack/`."""
-    for path in state.iterdir():
-        if _OWN.fullmatch(path.name) and not path.is_dir():
+    """Take `.pack/` away, but for what no run of this command wrote into it; the plan goes last."""
+    if state.is_dir() and not state.is_symlink():
+        for path in sorted(filter(_is_own, state.iterdir()), key=lambda path: path.name == PLAN_FILE):
             path.unlink()
+        with suppress(OSError):
+            state.rmdir()
 
 
 def _marks(state: Path) -> list[dict[str, Any]]:
     return [json.loads(path.read_text()) for path in sorted(state.glob("[0-9]*.json"))]
-
-
-def _write_plan(path: Path, plan: dict[str, Any]) -> None:
-    atomic.write(path, json.dumps(plan))
 
 
 def _chunks(rows: Iterable[Any], size: int) -> Iterator[tuple[int, list[Any]]]:
@@ -245,7 +250,7 @@ def _run(job: Job, state: Path, workers: int, on_progress: Callable[[int], None]
 
 
 def _shard_name(job: Job, number: int) -> str:
-    return f"{job.source.replace('/', '-')}-{number:05d}.tar"
+    return shard_name(job.source.replace("/", "-"), number)
 
 
 def pack_chunk(job: Job, number: int, rows: list[Any]) -> int:
@@ -306,7 +311,7 @@ def _record(job: Job, number: int, row: Row | list[Row] | RowError) -> Record:
             for image in conversation.images
         )
     except (ValueError, OSError) as error:
-        raise RowError(_place(row), " ".join(str(error).split())) from error
+        raise RowError(_place(row), _short(str(error))) from error
     meta = {**conversation.meta, **({"id": conversation.name} if conversation.name else {})}
     return Record(
         key=f"{job.source}-{number:08d}",
@@ -317,6 +322,12 @@ def _record(job: Job, number: int, row: Row | list[Row] | RowError) -> Record:
         share_image=conversation.share_image,
         meta=meta,
     )
+
+
+def _short(text: str) -> str:
+    """A reason on one line, however long the name of an image in it is."""
+    text = " ".join(text.split())
+    return text if len(text) < 500 else f"{text[:200]} ... {text[-200:]}"
 
 
 def _place(row: Row | list[Row]) -> Place:
@@ -350,7 +361,7 @@ def _conclude(job: Job, state: Path, plan: dict[str, Any]) -> dict[str, Any]:
     duplicates = find_duplicates(job.out / entry.name for entry in entries)
     for name, lines in ((SKIPPED_FILE, skipped), (DUPLICATES_FILE, duplicates)):
         if lines:
-            atomic.write(job.out / name, "".join(f"{json.dumps(line)}\n" for line in lines))
+            _publish(job, name, "".join(f"{json.dumps(line)}\n" for line in lines))
     num_samples = sum(entry.num_samples for entry in entries)
     report = {
         "samples": num_samples,
@@ -359,9 +370,17 @@ def _conclude(job: Job, state: Path, plan: dict[str, Any]) -> dict[str, Any]:
         "columns": _columns(marks),
         "plan": plan,
     }
-    atomic.write(job.out / REPORT_FILE, json.dumps(report, indent=1) + "\n")
-    write_dataset_file(job.out, entries, licence=job.licence)
+    _publish(job, REPORT_FILE, json.dumps(report, indent=1) + "\n")
+    write_dataset_file(state, entries, licence=job.licence)
+    (state / DATASET_FILE).rename(job.out / DATASET_FILE)
+    atomic.sync(job.out)
     return report
+
+
+def _publish(job: Job, name: str, text: str) -> None:
+    made = job.out / STATE_FOLDER / name
+    atomic.write(made, text)
+    made.rename(job.out / name)
 
 
 def _why_nothing(job: Job, skipped: list[dict[str, Any]]) -> str:

@@ -8,6 +8,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import connection, get_context, parent_process
 from typing import TypeVar
 
@@ -27,6 +28,9 @@ def in_order(function: Callable[..., Result], arguments: Iterable[tuple], worker
         function: of a module, so that another process can import it.
         arguments: read lazily: at most two a worker wait.
         workers: processes; 1 works in this one.
+
+    Raises:
+        ValueError: a process was killed, most often because memory ran out.
     """
     if workers <= 1:
         yield from (function(*args) for args in arguments)
@@ -42,6 +46,10 @@ def in_order(function: Callable[..., Result], arguments: Iterable[tuple], worker
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
+        except BrokenProcessPool as error:
+            raise ValueError(
+                f"one of {workers} worker processes was killed; memory may have run out. Use fewer --workers."
+            ) from error
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import io
 import json
-import shutil
+import math
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator
+from contextlib import suppress
 from functools import cache
 from itertools import chain, islice
 from pathlib import Path
@@ -21,13 +22,13 @@ import numpy as np
 from rich.progress import track
 
 from dragonfly_lit.data.index import index_folder
-from dragonfly_lit.io.atomic import publish
+from dragonfly_lit.io import atomic
+from dragonfly_lit.io.lock import locked
 from dragonfly_lit.spec.records import Record, Turn
-from dragonfly_lit.spec.shard import DATASET_FILE
 
 from .arguments import command_parser
 from .probe_images import COLOURS, SHAPES, Detail, background, digits, draw
-from .shards import alone, write_shard
+from .shards import new_folder, shard_name, write_shard
 
 NAME = "probes"
 LICENCE = "details: BSD-3-Clause (scikit-learn digits); backgrounds: public domain and CC0 (scikit-image)"
@@ -215,30 +216,31 @@ def make_probes(
         "side": side,
         "kinds": [kind for kind in KINDS if kind in kinds],
     }
-    with alone(home / ".lock"):
+    with locked(home, way_out="Wait until it has ended.", patience=math.inf):
         card = home / "probes.json"
         if card.is_file():
-            made = json.loads(card.read_text())["settings"]
+            made = _settings(card)
             if made != settings:
                 raise ValueError(
                     f"{home} was made with {made}, not with {settings}. Remove it, or give another --root."
                 )
             return home
-        chances = {split: _write_split(home, split, settings) for split in SPLITS}
-        card.write_text(
-            json.dumps(
-                {"settings": settings, "sizes": SIZES, "train_sizes": TRAIN_SIZES, "chance": chances["test"]}, indent=1
-            )
-            + "\n"
-        )
+        chances = {}
+        for split in SPLITS:
+            with new_folder(home / split, f"{NAME}-{split}") as partial:
+                chances[split] = _write_split(partial, split, settings)
+        told = {"settings": settings, "sizes": SIZES, "train_sizes": TRAIN_SIZES, "chance": chances["test"]}
+        atomic.write(card, json.dumps(told, indent=1) + "\n")
     return home
 
 
-def _write_split(home: Path, split: str, settings: dict[str, Any]) -> dict[str, float]:
-    partial, final = home / f".{split}.partial", home / split
-    for left_behind in (partial, final):
-        shutil.rmtree(left_behind, ignore_errors=True)
-    partial.mkdir()
+def _settings(card: Path) -> dict[str, Any]:
+    with suppress(ValueError, KeyError, TypeError):
+        return json.loads(card.read_text())["settings"]
+    raise ValueError(f"{card} is not from this command. Move it away, or give another --root.")
+
+
+def _write_split(folder: Path, split: str, settings: dict[str, Any]) -> dict[str, float]:
     total, seen = settings[f"num_{split}"], []
 
     def records() -> Iterator[Record]:
@@ -249,10 +251,8 @@ def _write_split(home: Path, split: str, settings: dict[str, Any]) -> dict[str, 
 
     stream = records()
     for number, first in enumerate(stream):
-        write_shard(partial / f"{NAME}-{split}-{number:05d}.tar", chain([first], islice(stream, SHARD_SIZE - 1)))
-    index_folder(partial, licence=LICENCE)
-    publish(partial, final)
-    assert (final / DATASET_FILE).is_file()
+        write_shard(folder / shard_name(f"{NAME}-{split}", number), chain([first], islice(stream, SHARD_SIZE - 1)))
+    index_folder(folder, licence=LICENCE)
     return chance(seen)
 
 

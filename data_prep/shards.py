@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
+import os
+import re
+import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,9 +13,9 @@ from typing import BinaryIO
 
 from webdataset.writer import TarWriter
 
-from dragonfly_lit.io.atomic import replacing
+from dragonfly_lit.io.atomic import PARTIAL, publish, replacing
 from dragonfly_lit.spec.records import Record
-from dragonfly_lit.spec.shard import IMAGE_EXTENSIONS, check_key, record_to_json
+from dragonfly_lit.spec.shard import DATASET_FILE, IMAGE_EXTENSIONS, check_key, record_to_json
 
 MAGIC = ((b"\xff\xd8\xff", "jpg"), (b"\x89PNG\r\n\x1a\n", "png"))
 
@@ -41,12 +43,29 @@ def sample_members(record: Record) -> dict[str, str | bytes]:
     return members
 
 
+def shard_name(name: str, number: int) -> str:
+    """The file of shard `number` of a data set."""
+    return f"{name}-{number:05d}.tar"
+
+
 @contextmanager
-def alone(lock: Path) -> Iterator[None]:
-    """Wait until no other process of this machine is inside with the same lock; a killed one is no longer inside."""
-    with lock.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+def new_folder(folder: Path, name: str) -> Iterator[Path]:
+    """A hidden folder beside `folder` for the shards of `name`; it becomes `folder` when the block ends well.
+
+    Raises:
+        ValueError: something lies at `folder` that is not a file of such shards, and would be lost.
+    """
+    own = re.compile(rf"{re.escape(name)}-\d{{5}}\.tar(\.idx|\.meta\.jsonl)?|{re.escape(DATASET_FILE)}")
+    there = list(folder.iterdir()) if folder.is_dir() else [folder] if os.path.lexists(folder) else []
+    if folder.is_symlink() or not all(own.fullmatch(path.name) and path.is_file() for path in there):
+        raise ValueError(f"{folder} holds something that this command did not make. Move it away.")
+    partial = folder.with_name(f".dragonfly-{folder.name}{PARTIAL}")
+    shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
+    partial.mkdir()
+    yield partial
+    for path in there:  # without a list that says that they are whole
+        path.unlink()
+    publish(partial, folder)
 
 
 def _writer(file: BinaryIO) -> TarWriter:

@@ -72,6 +72,8 @@ def _checked(path: Path) -> Iterator[Row | RowError]:
                 yield RowError(place, str(cells))
             else:
                 yield RowError(place, f"found {shown(cells)}, wanted a struct with named fields.")
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read: {error.strerror or error}.") from error
     except (ValueError, RecursionError, pa.ArrowException, csv.Error) as error:
         raise ValueError(str(error) if str(path) in str(error) else f"{path}: cannot be read: {error}") from error
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import re
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
@@ -255,7 +256,8 @@ def _file(folder: Path, benchmark: str, rank: int) -> Path:
 
 
 def _parts(folder: Path, benchmark: str) -> list[Path]:
-    return sorted(folder.glob(f"{benchmark}.rank*.jsonl"))
+    own = re.compile(re.escape(benchmark) + r"\.rank\d+\.jsonl")
+    return sorted(path for path in folder.glob("*.jsonl") if own.fullmatch(path.name))
 
 
 def _known(folder: Path, benchmark: str) -> dict[str, Answer]:

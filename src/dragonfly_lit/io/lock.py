@@ -21,8 +21,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-LOCK_FILE = ".lock"
-"""In the locked folder, so that it moves with it. Whoever ends well takes it away; after a kill it stays, free."""
+LOCK_FILE = ".dragonfly.lock"
+"""In the locked folder, so that it moves with it; a name that nobody else uses. Whoever ends well takes it away; after
+a kill it stays, free."""
 PATIENCE_SECONDS = 2.0
 """How long a lock that is held is tried again: its process may just be ending, or another one only looks."""
 POLL_SECONDS = 0.05
