@@ -5,6 +5,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from dragonfly_lit.registration import register
+
 if TYPE_CHECKING:
     from dragonfly_lit.models.config import DragonflyConfig
     from dragonfly_lit.models.dragonfly import DragonflyForConditionalGeneration
@@ -23,16 +25,8 @@ _HOMES = {
 def __getattr__(name: str):
     # Lazy, so that `data_prep` and the scorers start without loading transformers.
     if name in _HOMES:
-        _register_processor()
         return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-def _register_processor() -> None:
-    # Here, because AutoProcessor wants config and processor together, and their rooms do not know each other.
-    from transformers import AutoProcessor
-
-    from dragonfly_lit.models.config import DragonflyConfig
-    from dragonfly_lit.processing.processor import DragonflyProcessor
-
-    AutoProcessor.register(DragonflyConfig, DragonflyProcessor, exist_ok=True)
+register()

@@ -41,6 +41,16 @@ class DragonflyConfig(PreTrainedConfig):
     # transformers types it as a property and has its own configs set it just so.
     sub_configs = {"vision_config": AutoConfig, "text_config": AutoConfig}  # noqa: RUF012  # pyright: ignore
 
+    # What Trainer does not hand to compute_metrics beside the logits.
+    keys_to_ignore_at_inference = [  # noqa: RUF012
+        "past_key_values",
+        "hidden_states",
+        "attentions",
+        "last_hidden_state",
+        "selected_crops",
+        "crop_scores",
+    ]
+
     def __init__(
         self,
         vision_config: PreTrainedConfig | Mapping[str, Any] | None = None,
@@ -110,3 +120,6 @@ def _config(field: str, config: PreTrainedConfig | Mapping[str, Any] | None, def
     built = AutoConfig.for_model(fields.pop("model_type", default), **fields)
     refuse_kernels(built, field)
     return built
+
+
+AutoConfig.register(DragonflyConfig.model_type, DragonflyConfig, exist_ok=True)

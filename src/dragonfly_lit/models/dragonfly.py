@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -13,50 +12,30 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from transformers import (
-    AutoConfig,
+    AutoModelForCausalLM,
     AutoModelForImageTextToText,
-    GenerationMixin,
+    AutoModelForMultimodalLM,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 from transformers.cache_utils import Cache
-from transformers.utils.generic import ModelOutput
+from transformers.modeling_outputs import BaseModelOutputWithPast
+from transformers.utils.generic import can_return_tuple
 
 from dragonfly_lit.models import io
 from dragonfly_lit.models.attention import attention_arguments
 from dragonfly_lit.models.build import build_projector, build_tower, build_zoom_rule
 from dragonfly_lit.models.config import DragonflyConfig
 from dragonfly_lit.models.fusion import fill_slots, question_means, slots_of_images
+from dragonfly_lit.models.generation import DragonflyGenerationMixin
 from dragonfly_lit.models.language import build_language
 from dragonfly_lit.models.loss import LossSums, loss_sums
-from dragonfly_lit.models.pretrained import DragonflyPreTrainedModel
+from dragonfly_lit.models.output import DragonflyOutput
 from dragonfly_lit.models.zoom import Ranking, pool_patches
 from dragonfly_lit.spec.layout import Zoom
 
-_OF_IMAGES = ("pixel_values", "image_grids")
-_FIRST_STEP_ONLY = (*_OF_IMAGES, "question_mask", "sample_ids", "branch_ids")
 
-
-@dataclass
-class DragonflyOutput(ModelOutput):
-    """What a forward gives.
-
-    Attributes:
-        loss: weighted mean over the supervised tokens; None without labels.
-        logits: (rows, tokens or `logits_to_keep`, words).
-        past_key_values: the cache, where one is used.
-        selected_crops: (images, kept) indices within the high crops, ascending; None where nothing is selected.
-        crop_scores: (images, high) score of every high crop; None likewise.
-    """
-
-    loss: Tensor | None = None
-    logits: Tensor | None = None
-    past_key_values: Cache | None = None
-    selected_crops: Tensor | None = None
-    crop_scores: Tensor | None = None
-
-
-class DragonflyForConditionalGeneration(DragonflyPreTrainedModel, GenerationMixin):
+class DragonflyForConditionalGeneration(DragonflyGenerationMixin):
     """The five parts of a Dragonfly, and one forward through them."""
 
     def __init__(self, config: DragonflyConfig, language: PreTrainedModel | None = None) -> None:
@@ -71,9 +50,10 @@ class DragonflyForConditionalGeneration(DragonflyPreTrainedModel, GenerationMixi
         # A generated image token would be a slot without an image.
         self.generation_config.suppress_tokens = [config.image_token_id]
 
+    @can_return_tuple
     def forward(
         self,
-        input_ids: Int[Tensor, "rows tokens"],
+        input_ids: Int[Tensor, "rows tokens"] | None = None,
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
         sample_ids: Tensor | None = None,
@@ -82,10 +62,10 @@ class DragonflyForConditionalGeneration(DragonflyPreTrainedModel, GenerationMixi
         pixel_values: UInt8[Tensor, "images crops 3 side side"] | None = None,
         image_grids: Int[Tensor, "images 2 2"] | None = None,
         labels: Int[Tensor, "rows tokens"] | None = None,
-        label_weights: Tensor | None = None,
         past_key_values: Cache | None = None,
+        inputs_embeds: Float[Tensor, "rows tokens width"] | None = None,
         use_cache: bool | None = None,
-        logits_to_keep: int = 0,
+        logits_to_keep: int | Tensor = 0,
         num_items_in_batch: Tensor | int | None = None,
         sums_only: bool = False,
         **kwargs: Any,
@@ -93,7 +73,7 @@ class DragonflyForConditionalGeneration(DragonflyPreTrainedModel, GenerationMixi
         """Crops and ids to logits, and to a loss where labels are given.
 
         Args:
-            input_ids: token ids with the slots of the images in place.
+            input_ids: token ids with the slots of the images in place; or `inputs_embeds`.
             attention_mask: 1 where a token is seen, in transformers' manner; not with `sample_ids`.
             position_ids: as in Batch; counted from the mask or the cache where missing.
             sample_ids: as in Batch.
@@ -102,42 +82,53 @@ class DragonflyForConditionalGeneration(DragonflyPreTrainedModel, GenerationMixi
             pixel_values: uint8 crops of all images, in the order of their slots.
             image_grids: as in Batch; needed by `zoom.regions=spatial`.
             labels: token ids, IGNORE where nothing is supervised; not shifted.
-            label_weights: weight of each label in the loss.
             past_key_values: the cache of the tokens before.
+            inputs_embeds: word embeddings in place of `input_ids`; a slot has the embedding of `image_token_id`.
             use_cache: whether to keep one.
-            logits_to_keep: number of last positions whose logits are computed; 0 for all.
+            logits_to_keep: number of last positions whose logits are computed, or which; 0 for all.
             num_items_in_batch: what the loss is divided by instead of the weights' sum (transformers' Trainer).
             sums_only: return LossSums and no logits; see `loss_sums`.
-            kwargs: for the language model.
+            kwargs: `label_weights`, the weight of each label in the loss; the rest is for the language model
+                (`output_hidden_states`, `output_attentions`). `return_dict=False` gives a tuple.
 
         Raises:
             ValueError: slots and images differ in number, or the zoom needs an input that is not given.
         """
-        embeddings = self.get_input_embeddings()(input_ids)
+        # Not a parameter by name: transformers' Trainer takes every one with `label` in it for labels.
+        label_weights = kwargs.pop("label_weights", None)
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("a forward takes input_ids or inputs_embeds: give one of them, and not both.")
+        embeddings = self.get_input_embeddings()(input_ids) if inputs_embeds is None else inputs_embeds
+        ids = self.slots_in(embeddings) if input_ids is None else input_ids
         ranking = None
         if pixel_values is not None:
-            slots = slots_of_images(input_ids, self.config.image_token_id, len(pixel_values), self.layout.num_slots)
+            slots = slots_of_images(ids, self.config.image_token_id, len(pixel_values), self.layout.num_slots)
             question = None
             if question_mask is not None and self.layout.zoom.score == "question":
                 question = question_means(embeddings, slots, question_mask, sample_ids)
             image_tokens, ranking = self.encode_images(pixel_values, image_grids, question)
             embeddings = fill_slots(embeddings, slots, image_tokens)
         else:
-            slots_of_images(input_ids, self.config.image_token_id, 0, self.layout.num_slots)
+            slots_of_images(ids, self.config.image_token_id, 0, self.layout.num_slots)
             embeddings = self._add_dummy_image(embeddings)
-        hidden, cache = self._decode(
+        decoded = self._decode(
             embeddings, attention_mask, position_ids, sample_ids, branch_ids, past_key_values, use_cache, kwargs
         )
-        head = self.get_output_embeddings()
+        hidden, head = decoded.last_hidden_state, self.get_output_embeddings()
+        assert hidden is not None
         sums = None
         if labels is not None:
             sums = loss_sums(hidden, head, labels, label_weights, sample_ids, branch_ids)
             if sums_only:
                 return sums
+        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         return DragonflyOutput(
             loss=None if sums is None else sums.mean if num_items_in_batch is None else sums.loss / num_items_in_batch,
-            logits=head(hidden[:, -logits_to_keep:] if logits_to_keep else hidden),
-            past_key_values=cache,
+            logits=head(hidden[:, kept]),
+            past_key_values=decoded.past_key_values,
+            hidden_states=decoded.hidden_states,
+            attentions=decoded.attentions,
+            last_hidden_state=hidden,
             selected_crops=None if ranking is None else ranking.selected,
             crop_scores=None if ranking is None else ranking.scores,
         )
@@ -262,8 +253,8 @@ class DragonflyForConditionalGeneration(DragonflyPreTrainedModel, GenerationMixi
         past_key_values: Cache | None,
         use_cache: bool | None,
         kwargs: dict[str, Any],
-    ) -> tuple[Tensor, Cache | None]:
-        """Embeddings to last hidden states, each sample and branch by itself."""
+    ) -> BaseModelOutputWithPast:
+        """Embeddings to hidden states, each sample and branch by itself."""
         decoder = self.get_decoder()
         if sample_ids is not None:
             if attention_mask is not None or past_key_values is not None:
@@ -278,7 +269,7 @@ class DragonflyForConditionalGeneration(DragonflyPreTrainedModel, GenerationMixi
                 position_ids = torch.arange(embeddings.shape[1], device=embeddings.device)[None]
             attention_mask = arguments.pop("attention_mask", None)
             kwargs = {**kwargs, **arguments}
-        output = decoder(
+        return decoder(
             inputs_embeds=embeddings,
             attention_mask=attention_mask,
             position_ids=position_ids,
@@ -286,36 +277,6 @@ class DragonflyForConditionalGeneration(DragonflyPreTrainedModel, GenerationMixi
             use_cache=use_cache,
             **kwargs,
         )
-        return output.last_hidden_state, output.past_key_values
-
-    def prepare_inputs_for_generation(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Transformers' own; after the first step the cache knows the image."""
-        parent: Any = super()  # transformers types the self of its mixin as a protocol that no model of its own fits
-        inputs = parent.prepare_inputs_for_generation(*args, **kwargs)
-        cache = inputs.get("past_key_values")
-        if cache is not None and cache.get_seq_length() > 0:
-            inputs.update(dict.fromkeys(_FIRST_STEP_ONLY))
-        return inputs
-
-    def _expand_inputs_for_generation(
-        self,
-        expand_size: int = 1,
-        is_encoder_decoder: bool = False,
-        input_ids: torch.LongTensor | None = None,
-        **model_kwargs: Any,
-    ) -> tuple[torch.LongTensor, dict[str, Any]]:
-        """Rows once for every beam or answer, and the images of each row with it."""
-        images = {name: value for name in _OF_IMAGES if (value := model_kwargs.pop(name, None)) is not None}
-        if images and expand_size > 1 and input_ids is not None:
-            counts = (input_ids == self.config.image_token_id).sum(1) // self.layout.num_slots
-            of_rows = torch.arange(int(counts.sum()), device=input_ids.device).split(counts.tolist())
-            order = torch.cat([row for row in of_rows for _ in range(expand_size)])
-            images = {name: value[order.to(value.device)] for name, value in images.items()}
-        parent: Any = super()
-        expanded, model_kwargs = parent._expand_inputs_for_generation(
-            expand_size, is_encoder_decoder, input_ids, **model_kwargs
-        )
-        return expanded, model_kwargs | images
 
     @classmethod
     def from_released(
@@ -414,5 +375,5 @@ class DragonflyForConditionalGeneration(DragonflyPreTrainedModel, GenerationMixi
         return loaded
 
 
-AutoConfig.register(DragonflyConfig.model_type, DragonflyConfig)
-AutoModelForImageTextToText.register(DragonflyConfig, DragonflyForConditionalGeneration)
+for auto in (AutoModelForImageTextToText, AutoModelForMultimodalLM, AutoModelForCausalLM):
+    auto.register(DragonflyConfig, DragonflyForConditionalGeneration, exist_ok=True)

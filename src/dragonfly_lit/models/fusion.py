@@ -26,6 +26,13 @@ def slots_of_images(
     return slots.view(num_images, slots_per_image)
 
 
+def ids_of_slots(
+    embeddings: Float[Tensor, "rows tokens width"], slot: Float[Tensor, " width"], image_token_id: int
+) -> Int[Tensor, "rows tokens"]:
+    """`image_token_id` where a word embedding is that of a slot, -1 elsewhere."""
+    return torch.where((embeddings == slot.to(embeddings)).all(-1), image_token_id, -1)
+
+
 def fill_slots(
     embeddings: Float[Tensor, "rows tokens width"],
     slots: Int[Tensor, "images slots"],

@@ -65,5 +65,8 @@ class DragonflyPreTrainedModel(ExactBuffers, PreTrainedModel):
     def get_output_embeddings(self) -> nn.Module:
         return head_of(self.language)
 
+    def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
+        self.language.set_output_embeddings(new_embeddings)
+
     def get_decoder(self) -> PreTrainedModel:
         return decoder_of(self.language)

@@ -120,7 +120,7 @@ def _in_safetensors(file: Path) -> dict[str, Stored]:
                 key=key,
                 file=file,
                 offset=8 + size + int(facts["data_offsets"][0]),
-                shape=torch.Size(facts["shape"]),
+                shape=tuple(map(int, facts["shape"])),
                 dtype=_DTYPES[facts["dtype"]],
                 stamp=stamp,
             )

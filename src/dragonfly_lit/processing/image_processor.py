@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL.Image import Image
 from transformers import BatchFeature
-from transformers.image_processing_base import ImageProcessingMixin
+from transformers.image_processing_utils import BaseImageProcessor
 from transformers.processing_utils import ImagesKwargs
 
 from dragonfly_lit.processing.batches import stack_crops
@@ -21,7 +21,7 @@ ImageInput = Image | bytes | str | Path
 """An image, or the bytes or the path of an encoded one."""
 
 
-class DragonflyImageProcessor(ImageProcessingMixin):
+class DragonflyImageProcessor(BaseImageProcessor):
     """Cuts images into crops; normalisation is the model's.
 
     Args:
