@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
+from dragonfly_lit.io import disk
 from dragonfly_lit.io.commands import as_typed, put_current_folder_on_path
 
 COMMANDS = {
@@ -46,7 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout = None
         return 0
     except (ValueError, OSError) as error:
-        return _fail(f" {name}: {' '.join(str(error).split())}")
+        told = disk.explain(error) if isinstance(error, OSError) else None
+        return _fail(f" {name}: {told or ' '.join(str(error).split())}")
     except KeyboardInterrupt:
         return _fail(f" {name}: stopped.", status=130)
 
