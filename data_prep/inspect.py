@@ -67,6 +67,12 @@ def facts(sample: Sample, sequence: Sequence, builder: SequenceBuilder) -> str:
     )
 
 
+def file_name(key: str) -> str:
+    """A name for the files of a sample: its key, which may have folders and any character, as one path component."""
+    plain = "".join(c if c.isprintable() and c != "/" else "-" for c in key).lstrip(".-") or "sample"
+    return plain.encode("utf-8", "replace")[:200].decode("utf-8", "ignore")
+
+
 def main(argv: list[str]) -> int:
     """Show one sample on the terminal, and write DIR/KEY.png and DIR/KEY.html."""
     parser = command_parser("inspect", __doc__, epilog=EXAMPLE)
@@ -82,15 +88,15 @@ def main(argv: list[str]) -> int:
     sample = find_sample(source, given.sample)
     sequence, found, picture = draw_sample(sample, builder)
     told = facts(sample, sequence, builder)
-    console = Console()
+    console = Console(markup=False)
     console.print(f"{sample.key} of {source.name}: {told}", highlight=False)
     console.print(terminal_text(found))
     given.out.mkdir(parents=True, exist_ok=True)
-    stem = given.out / sample.key.replace("/", "-")
-    written = [stem.with_suffix(".html")]
+    name = file_name(sample.key)
+    written = [given.out / f"{name}.html"]
     written[0].write_text(page(f"{sample.key} of {source.name}", told, found, picture))
     if picture is not None:
-        written.append(stem.with_suffix(".png"))
+        written.append(given.out / f"{name}.png")
         picture.save(written[1])
     print(f"wrote {' and '.join(map(str, written))}")
     return 0

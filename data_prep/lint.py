@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from hashlib import file_digest
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from dragonfly_lit.data.index import ShardEntry, index_path, read_dataset_file, read_rows, scan_shard, sidecar_path
-from dragonfly_lit.data.samples import BadSampleError, raw_sample, to_record
+from dragonfly_lit.data.index import (
+    Scan,
+    ShardEntry,
+    index_path,
+    read_dataset_file,
+    read_rows,
+    scan_shard,
+    sidecar_path,
+)
+from dragonfly_lit.data.samples import BadSampleError, check_record, printable, raw_sample, to_record
+from dragonfly_lit.io.tar import MAX_MEMBER_BYTES
 from dragonfly_lit.processing.images import decode, is_faint
 from dragonfly_lit.processing.prompts import render
 from dragonfly_lit.spec.records import Record
@@ -86,9 +97,9 @@ def _listing(folder: Path, shards: list[Path]) -> tuple[list[Finding], dict[str,
 def _repeated(found: Linted, seen: dict[str, str], first: dict[str, str]) -> Iterator[Finding]:
     for key, checksum in found.samples:
         if seen.setdefault(key, found.shard) != found.shard:
-            yield Finding(shard=found.shard, key=key, what=f"key is also in {seen[key]}")
+            yield Finding(shard=found.shard, key=printable(key), what=f"key is also in {seen[key]}")
         elif checksum and (same := first.setdefault(checksum, key)) != key:
-            yield Finding(shard=found.shard, key=key, what=f"exact copy of {same}", wrong=False)
+            yield Finding(shard=found.shard, key=printable(key), what=f"exact copy of {printable(same)}", wrong=False)
 
 
 def lint_shard(shard: Path, entry: ShardEntry | None) -> Linted:
@@ -97,18 +108,38 @@ def lint_shard(shard: Path, entry: ShardEntry | None) -> Linted:
         scan = scan_shard(shard)
     except ValueError as error:
         return Linted(shard=shard.name, findings=[Finding(shard=shard.name, key="", what=str(error))], samples=[])
-    whole = [scan.cut] if scan.cut else []
-    findings = [Finding(shard=shard.name, key="", what=what) for what in [*whole, *_disagreements(shard, scan, entry)]]
+    told = [*_losses(scan), *_disagreements(shard, scan, entry)]
+    findings = [Finding(shard=shard.name, key="", what=what) for what in told]
+    for what, n in sorted(scan.num_unread.items()):
+        findings.append(Finding(shard=shard.name, key="", what=f"{n} {what} members are not read", wrong=False))
     keys = Counter(row.key for row in scan.rows)
-    findings += [Finding(shard=shard.name, key=key, what=f"key is there {n} times") for key, n in keys.items() if n > 1]
+    twice = {printable(key): n for key, n in keys.items() if n > 1}
+    findings += [Finding(shard=shard.name, key=key, what=f"key is there {n} times") for key, n in twice.items()]
     with shard.open("rb") as file:
-        for row, start, end in zip(scan.rows, scan.offsets[:-1], scan.offsets[1:], strict=True):
-            file.seek(int(start))
-            findings += _lint_sample(shard.name, row.key, file.read(int(end - start)))
+        for place, (row, start, end) in enumerate(zip(scan.rows, scan.starts, scan.ends, strict=True)):
+            if place in scan.torn or end - start > 2 * MAX_MEMBER_BYTES:
+                findings.append(Finding(shard=shard.name, key=printable(row.key), what=row.error))
+                continue
+            file.seek(start)
+            findings += _lint_sample(shard.name, printable(row.key), file.read(end - start))
     return Linted(shard=shard.name, findings=findings, samples=[(row.key, row.checksum) for row in scan.rows])
 
 
-def _disagreements(shard: Path, scan, entry: ShardEntry | None) -> Iterator[str]:
+def _losses(scan: Scan) -> Iterator[str]:
+    """What cannot be read between the samples, and how many of them it may have been."""
+    if not scan.gaps:
+        return
+    mean = sum(end - start for start, end in zip(scan.starts, scan.ends, strict=True)) / max(1, len(scan.rows))
+    for gap in scan.gaps:
+        before = bisect_left(scan.starts, gap.start)
+        behind = printable(scan.rows[before - 1].key) if before else "the start"
+        num_lost = round((gap.end - gap.start) / mean) if mean else 0
+        lost = f"; lost: {num_lost} samples, by their mean size" if num_lost else ""
+        yield f"{gap}, behind {behind}{lost}"
+    yield f"not whole: {scan.cut.rpartition('; ')[2]} the damage"
+
+
+def _disagreements(shard: Path, scan: Scan, entry: ShardEntry | None) -> Iterator[str]:
     if entry is not None:
         num_bytes = shard.stat().st_size
         if (entry.num_samples, entry.num_bytes) != (len(scan.rows), num_bytes):
@@ -136,29 +167,41 @@ def _lint_sample(shard: str, key: str, data: bytes) -> Iterator[Finding]:
     except BadSampleError as error:
         yield Finding(shard=shard, key=key, what=error.reason)
         return
-    for number, image in enumerate(record.images):
+    checks = [lambda: check_record(record), lambda: render(record.turns)]
+    checks += [partial(_check_image, number, image) for number, image in enumerate(record.images)]
+    for check in checks:
         try:
-            if is_faint(decode(image)):
-                what = f"image {number}: its pixels use less than a tenth of black to white; pack --window can widen it"
-                yield Finding(shard=shard, key=key, what=what, wrong=False)
+            note = check()
         except ValueError as error:
-            yield Finding(shard=shard, key=key, what=f"image {number}: {error}")
-    try:
-        render(record.turns)
-    except ValueError as error:
-        yield Finding(shard=shard, key=key, what=str(error))
+            yield Finding(shard=shard, key=key, what=str(error))
+        except Exception as error:  # training skips for these too
+            yield Finding(shard=shard, key=key, what=f"{type(error).__name__}: {error}")
+        else:
+            if note:
+                yield Finding(shard=shard, key=key, what=note, wrong=False)
     yield from (Finding(shard=shard, key=key, what=what, wrong=wrong) for what, wrong in _conversation(record))
 
 
+def _check_image(number: int, image: bytes) -> str | None:
+    """What is to know of an image that can be decoded."""
+    try:
+        faint = is_faint(decode(image))
+    except ValueError as error:
+        raise ValueError(f"image {number}: {error}") from error
+    told = f"image {number}: its pixels use less than a tenth of black to white; pack --window can widen it"
+    return told if faint else None
+
+
 def _conversation(record: Record) -> Iterator[tuple[str, bool]]:
-    if not any(turn.role == "assistant" and turn.text.strip() for turn in record.turns):
-        yield "no turn of the assistant has a text: nothing to learn from", True
+    empty = [n for n, turn in enumerate(record.turns, 1) if turn.role == "assistant" and not turn.text.strip()]
+    if empty:
+        yield f"turn {empty[0]}, an answer, is empty: its end alone is learnt", False
     roles = [turn.role for turn in record.turns]
     asked = roles[roles.count("system") :]
     if record.share_image and asked != ["user", "assistant"] * (len(asked) // 2):
         yield f"share_image=true needs pairs of a user's and an assistant's turn, not {', '.join(roles)}", True
     first = next((turn for turn in record.turns if turn.role == "user"), None)
-    if first is not None and not first.text.strip():
+    if first is not None and not first.text.strip() and not record.is_caption:
         yield "the question is empty: give the source a prompt set", False
 
 
@@ -187,9 +230,10 @@ def main(argv: list[str]) -> int:
         num_wrong = sum(finding.wrong for finding in findings)
         if findings and given.all:
             for finding in findings:
-                print("wrong" if finding.wrong else "note", finding.shard, finding.key or "-", finding.what, sep="\t")
+                kind = "wrong" if finding.wrong else "note"
+                print(kind, finding.shard, finding.key or "-", printable(finding.what), sep="\t")
         elif findings:
-            Console().print(table(findings))
+            Console(markup=False).print(table(findings))
         notes = len(findings) - num_wrong
         print(f"{folder}: {num_samples} samples read, {num_wrong} wrong, {notes} notes.")
         any_wrong |= num_wrong > 0

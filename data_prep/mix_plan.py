@@ -111,7 +111,7 @@ def main(argv: list[str]) -> int:
     micro_batches = stage["steps"] * stage["accumulate"] * trainer["devices"] * trainer["num_nodes"]
     draws = float(given.samples or micro_batches * size)
     plans = with_missing(plan_mix(mix, builder, draws), data["train"], draws)
-    Console().print(plan_table(plans))
+    Console(markup=False).print(plan_table(plans))
     tokens = sum(plan.draws * plan.tokens_per_sample for plan in plans)
     a_step = f"{micro_batches / stage['steps']:.0f} x {size:.1f} samples"
     why = "" if given.samples else f", {stage['steps']:,} steps of {a_step}"

@@ -14,7 +14,7 @@ Item = TypeVar("Item")
 
 def progress_bar() -> Progress:
     """What is done of what there is, and the time it took."""
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    columns = TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     # Whether a person looks on is asked of the stream itself: Rich also takes some environments for terminals.
     return Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty())
 

@@ -29,7 +29,7 @@ def _lines(path: Path) -> list[dict[str, Any]]:
     """The lines of a log; the last one of a killed run may be cut."""
     if not path.is_file():
         return []
-    return [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+    return [json.loads(line) for line in path.read_text().split("\n")[:-1]]
 
 
 def last_step(path: Path) -> int:

@@ -21,7 +21,7 @@ BAR_WIDTH = 30
 
 
 def text_tokens(shards: Shards, folder: Path) -> list[int]:
-    """Tokens of each sample's turns with their headers, images not counted.
+    """Tokens of each readable sample's turns with their headers, images not counted.
 
     Args:
         shards: the samples.
@@ -32,8 +32,14 @@ def text_tokens(shards: Shards, folder: Path) -> list[int]:
     if not folder.is_dir():
         raise ValueError(f"--tokenizer {folder}: no such folder.")
     tokenizer = read_tokenizer(folder, where=f"--tokenizer {folder}")
-    numbers = follow(range(len(shards)), "counting tokens", len(shards))
-    return [len(tokenizer(render(shards[i].turns), add_special_tokens=False)["input_ids"]) for i in numbers]
+    found = []
+    for index in follow(range(len(shards)), "counting tokens", len(shards)):
+        try:
+            text = render(shards[index].turns)
+        except ValueError:  # a bad sample; training leaves it out too, and `lint` says why
+            continue
+        found.append(len(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]))
+    return found
 
 
 def measures(rows: Sequence[Row], num_tokens: Sequence[int] | None = None) -> dict[str, np.ndarray]:
@@ -82,7 +88,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--tokenizer", type=Path, help="a tokenizer's folder: count tokens too (reads every sample)")
     parser.add_argument("--histogram", action="store_true", help="show how each number is spread")
     given = parser.parse_args(argv)
-    console = Console()
+    console = Console(markup=False)
     for folder in given.folders:
         shards = open_dataset(folder)
         rows = [row for number in range(len(shards.entries)) for row in shards.rows(number)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -15,6 +16,8 @@ from dragonfly_lit.app.factories import build_components
 from dragonfly_lit.data.datamodule import DragonflyDataModule
 from dragonfly_lit.data.mix import Mix
 from dragonfly_lit.processing.sequences import SequenceBuilder
+
+log = logging.getLogger(__name__)
 
 
 def configure(overrides: list[str]) -> tuple[Config, SequenceBuilder]:
@@ -71,9 +74,11 @@ def train_mix(config: Config, mix: Mapping[str, Any] | None = None) -> Mix:
     return Mix(
         make(mix or data["train"], where="data.train"),
         seed=data["seed"],
+        report=lambda bad: log.warning("%s", bad),
         max_pixels=data["max_pixels"],
         cache_dir=data["cache_dir"],
         cache_bytes=int(data["cache_gb"] * 10**9),
+        max_member_bytes=int(data["max_member_mb"] * 2**20),
     )
 
 

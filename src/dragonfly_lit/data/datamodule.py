@@ -46,6 +46,7 @@ class DragonflyDataModule(LightningDataModule):
         window: samples of a stream that are shuffled together.
         weighting: of labels: `token`, `sample` or `sqrt`.
         max_pixels: of an image; None is the decoder's own limit.
+        max_member_mb: of a file in a shard, in MiB; a sample with a larger one is bad.
         max_skip_rate: share of a source's samples that `on_error: skip` may skip.
         max_skip_run: samples of a source that it may skip in a row.
         quarantine: file for skipped samples; None only logs them.
@@ -74,6 +75,7 @@ class DragonflyDataModule(LightningDataModule):
         window: int = 4096,
         weighting: Weighting = "token",
         max_pixels: int | None = None,
+        max_member_mb: float = 256.0,
         max_skip_rate: float = 0.01,
         max_skip_run: int = 10,
         quarantine: str | Path | None = None,
@@ -89,6 +91,8 @@ class DragonflyDataModule(LightningDataModule):
                 f"model.max_tokens={builder.max_tokens} lets a sample be longer than data.batch.max_tokens="
                 f"{self.shape.max_tokens} lets a pack. Set data.batch.max_tokens to at least {builder.max_tokens}."
             )
+        if not 0 < max_member_mb < float("inf"):
+            raise ValueError(f"data.max_member_mb={max_member_mb} must be above 0, and is in MiB.")
         for name, value in (("num_streams", num_streams), ("block", block), ("window", window)):
             if value < 1:
                 raise ValueError(f"data.{name}={value} must be at least 1.")
@@ -108,6 +112,7 @@ class DragonflyDataModule(LightningDataModule):
             "max_pixels": max_pixels,
             "cache_dir": cache_dir,
             "cache_bytes": int(cache_gb * 10**9),
+            "max_member_bytes": int(max_member_mb * 2**20),
         }
 
     @cached_property

@@ -2,7 +2,8 @@
 
 `NAME.tar.idx` has n+1 little-endian uint64 offsets (megatron-energon's format), `NAME.tar.meta.jsonl` one row a sample
 (`Row`), `dataset.json` the shards of the folder with their counts, sizes and checksums. Whatever is missing is built on
-first use by walking the tar's headers once, and written atomically.
+first use by walking the tar's headers once, and written atomically: beside the shards, or where that cannot be, in a
+folder of the cache.
 """
 
 from __future__ import annotations
@@ -11,19 +12,26 @@ import hashlib
 import json
 import os
 import warnings
+from bisect import bisect_left
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from dragonfly_lit.data.samples import BadSampleError, raw_sample, split_name, to_record
+from dragonfly_lit.data.samples import BadSampleError, is_read, raw_sample, split_name, to_record
 from dragonfly_lit.io import atomic
-from dragonfly_lit.io.tar import BLOCK, Member, TarError, members
+from dragonfly_lit.io.tar import MAX_MEMBER_BYTES, Gap, Member, ReadAt, read_from, walk
 from dragonfly_lit.processing.images import FORMATS
+from dragonfly_lit.spec.records import Record
 from dragonfly_lit.spec.shard import DATASET_FILE, INDEX_SUFFIX, SCHEMA_VERSION, SIDECAR_SUFFIX
+
+READER_VERSION = 2
+"""Raised when shards of which an index exists are read in another way: an older index is then looked at once more."""
+TORN = "a part of the shard beside it cannot be read, and may have held the conversation that its text belongs to."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,21 +78,39 @@ class Scan:
     """What one walk over a shard found.
 
     Attributes:
-        offsets: n+1 byte offsets: where each sample's first header lies, and where the last sample ends.
+        starts: where each sample's first header lies.
+        ends: where each sample's last member ends.
         rows: a row a sample.
-        cut: why the tar is not whole; empty when it is. The samples before the cut are all there.
+        gaps: stretches that cannot be read; none in a whole shard. Every sample that lies beside them is there.
+        torn: places of samples beside a gap that look whole, but may have lost the JSON that tells what they are.
+        num_unread: members that belong to no sample or are not read, by what they are.
     """
 
-    offsets: np.ndarray
+    starts: list[int] = field(repr=False)
+    ends: list[int] = field(repr=False)
     rows: list[Row] = field(repr=False)
-    cut: str = ""
+    gaps: tuple[Gap, ...] = ()
+    torn: frozenset[int] = frozenset()
+    num_unread: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def offsets(self) -> np.ndarray:
+        """n+1 byte offsets of a whole shard: each sample goes up to the next one."""
+        return np.array([*self.starts, self.ends[-1] if self.ends else 0], dtype="<u8")
+
+    @property
+    def cut(self) -> str:
+        """Why the tar is not whole, and how many samples lie where; empty when it is."""
+        if not self.gaps:
+            return ""
+        before = bisect_left(self.starts, self.gaps[0].start)
+        told = "; ".join(map(str, self.gaps[:3])) + ("; ..." if len(self.gaps) > 3 else "")
+        return f"{told}; {before} samples lie before, {len(self.rows) - before} behind"
 
 
-def _row(shard: str, key: str, data: bytes) -> Row:
-    try:
-        record = to_record(raw_sample(shard, data))
-    except BadSampleError as bad:
-        return Row(key=key, error=bad.reason)
+def _row(key: str, record: Record | BadSampleError) -> Row:
+    if isinstance(record, BadSampleError):
+        return Row(key=key, error=record.reason)
     width, height, error = 0, 0, ""
     images = hashlib.sha256()
     for number, image in enumerate(record.images):
@@ -111,57 +137,93 @@ def _row(shard: str, key: str, data: bytes) -> Row:
     )
 
 
-def _samples(found: Iterator[Member]) -> Iterator[tuple[str, int, int]]:
-    """Key, start and end of each run of members with one key."""
-    key, start, end = "", -1, -1
-    for member in found:
-        name, _ = split_name(member.name)
-        if start < 0:
-            key, start = name, member.header
-        elif name != key:
-            yield key, start, end
-            key, start = name, member.header
-        end = member.end
-    if start >= 0:
-        yield key, start, end
+@dataclass(kw_only=True)
+class _Run:
+    """Neighbouring members with one key: a sample.
+
+    Attributes:
+        key: of the sample.
+        start: of its first header.
+        end: of its last member.
+        torn: whether a stretch that cannot be read borders on it.
+    """
+
+    key: str
+    start: int
+    end: int
+    torn: bool = False
 
 
-def _is_whole(fd: int, end: int, num_bytes: int) -> str:
-    mark = os.pread(fd, 2 * BLOCK, end)
-    if len(mark) < 2 * BLOCK or mark.strip(b"\0"):
-        return f"no end-of-archive mark at byte {end} of {num_bytes}; the file was cut or is still being written"
-    return ""
+def _runs(found: Iterator[Member | Gap], gaps: list[Gap], num_unread: Counter[str]) -> Iterator[_Run]:
+    """The samples of a walk; stretches that cannot be read go to `gaps`, what is not read is counted."""
+    run: _Run | None = None
+    behind_gap = False
+    for item in found:
+        if isinstance(item, Gap):
+            if item.why:
+                gaps.append(item)
+                behind_gap = True
+            if run is not None:
+                run.torn = run.torn or behind_gap
+                yield run
+                run = None
+            continue
+        split = split_name(item.name)
+        if split is None or not (is_read(split[1]) or item.other):
+            num_unread[f".{split[1]}" if split else "files without a sample's name"] += 1
+        if split is None:
+            continue
+        if run is not None and run.key != split[0]:
+            yield run
+            run = None
+        if run is None:
+            run = _Run(key=split[0], start=item.header, end=item.end, torn=behind_gap)
+            behind_gap = False
+        run.end = item.end
+    if run is not None:
+        yield run
 
 
-def scan_shard(shard: Path) -> Scan:
-    """Walk over the headers of a tar; a broken one ends the walk and is said in `cut`.
+def scan_shard(shard: Path, max_member_bytes: int = MAX_MEMBER_BYTES) -> Scan:
+    """Walk over the headers of a tar; where they are broken the walk goes on behind, and `gaps` says so.
+
+    Args:
+        shard: the tar.
+        max_member_bytes: of a member; a larger one costs its sample, and is not read into memory.
 
     Raises:
         ValueError: the file is compressed.
     """
-    offsets: list[int] = []
-    rows: list[Row] = []
-    end, cut = 0, ""
+    scan = Scan(starts=[], ends=[], rows=[])
+    gaps: list[Gap] = []
+    torn: set[int] = set()
     with shard.open("rb") as file:
-        fd, num_bytes = file.fileno(), os.fstat(file.fileno()).st_size
-        if os.pread(fd, 4, 0)[:2] in (b"\x1f\x8b", b"BZ", b"\xfd7", b"\x28\xb5"):
+        read, num_bytes = read_from(file.fileno()), os.fstat(file.fileno()).st_size
+        if read(0, 4)[:2] in (b"\x1f\x8b", b"BZ", b"\xfd7", b"\x28\xb5"):
             raise ValueError(
                 f"shard {shard}: it is compressed, so no sample can be fetched by itself. Unpack it to .tar."
             )
-        found = members(lambda at, size: os.pread(fd, size, at), 0, num_bytes)
-        walk = _samples(_until_broken(found, problems := []))
-        for key, start, end in walk:
-            offsets.append(start)
-            rows.append(_row(shard.name, key, os.pread(fd, end - start, start)))
-        cut = problems[0] if problems else _is_whole(fd, end, num_bytes)
-    return Scan(offsets=np.array([*offsets, end], dtype="<u8"), rows=rows, cut=cut)
+        for run in _runs(walk(read, num_bytes), gaps, scan.num_unread):
+            record = _record(shard.name, read, run, max_member_bytes)
+            if run.torn and isinstance(record, Record) and record.is_caption and not record.meta:
+                torn.add(len(scan.rows))
+                record = BadSampleError(shard.name, run.key, TORN)
+            scan.starts.append(run.start)
+            scan.ends.append(run.end)
+            scan.rows.append(_row(run.key, record))
+    if not num_bytes:
+        gaps.append(Gap(0, 0, "the file is empty; it is not written yet, or was cut"))
+    return replace(scan, gaps=tuple(gaps), torn=frozenset(torn))
 
 
-def _until_broken(found: Iterator[Member], problems: list[str]) -> Iterator[Member]:
+def _record(shard: str, read: ReadAt, run: _Run, max_member_bytes: int) -> Record | BadSampleError:
+    size = run.end - run.start
+    if size > 2 * max_member_bytes:
+        return BadSampleError(shard, run.key, f"it has {size} bytes; at most {2 * max_member_bytes} a sample.")
     try:
-        yield from found
-    except TarError as error:
-        problems.append(str(error))
+        return to_record(raw_sample(shard, read(run.start, size), max_member_bytes))
+    except BadSampleError as bad:
+        return bad
 
 
 def _sha256(shard: Path) -> str:
@@ -169,13 +231,19 @@ def _sha256(shard: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def write_index(shard: Path, scan: Scan) -> ShardEntry:
-    """Write the shard's index and sidecar, and say how `dataset.json` lists it."""
+def write_index(shard: Path, scan: Scan, folder: Path | None = None) -> ShardEntry:
+    """Write the shard's index and sidecar, and say how `dataset.json` lists it.
+
+    Args:
+        shard: the tar.
+        scan: of the shard.
+        folder: where to; None is beside the shard.
+    """
     header = {"schema_version": SCHEMA_VERSION, "shard": shard.name, "num_bytes": shard.stat().st_size}
     lines = [json.dumps(header), *(json.dumps(_compact(row), ensure_ascii=False) for row in scan.rows)]
     text = "\n".join(lines) + "\n"
-    atomic.write(sidecar_path(shard), text.encode("utf-8", "backslashreplace"))
-    atomic.write(index_path(shard), scan.offsets.tobytes())
+    atomic.write(sidecar_path(shard, folder), text.encode("utf-8", "backslashreplace"))
+    atomic.write(index_path(shard, folder), scan.offsets.tobytes())
     return ShardEntry(
         name=shard.name, num_samples=len(scan.rows), num_bytes=shard.stat().st_size, sha256=_sha256(shard)
     )
@@ -186,49 +254,85 @@ def _compact(row: Row) -> dict[str, object]:
     return {k: v for k, v in fields.items() if k not in ("share_image", "error") or v}
 
 
-def build_index(shard: Path) -> ShardEntry:
-    """Index one shard: writes `SHARD.idx` and `SHARD.meta.jsonl` beside it.
+def build_index(shard: Path, folder: Path | None = None, max_member_bytes: int = MAX_MEMBER_BYTES) -> ShardEntry:
+    """Index one shard: writes `SHARD.idx` and `SHARD.meta.jsonl`.
+
+    Args:
+        shard: the tar.
+        folder: where to; None is beside the shard.
+        max_member_bytes: of a member.
 
     Raises:
         ValueError: the tar is cut, broken or compressed; the message names it and the byte.
     """
-    scan = scan_shard(shard)
+    scan = scan_shard(shard, max_member_bytes)
     if scan.cut:
-        raise ValueError(
-            f"shard {shard}: {scan.cut}; {len(scan.rows)} samples lie before. "
-            "Fetch or write it again, or set on_error: skip to read what is whole."
-        )
-    return write_index(shard, scan)
+        raise ValueError(damaged(shard, scan))
+    return write_index(shard, scan, folder)
 
 
-def index_path(shard: Path) -> Path:
-    return shard.with_name(shard.name + INDEX_SUFFIX)
+def damaged(shard: Path, scan: Scan) -> str:
+    """What a shard that is not whole is refused with."""
+    return (
+        f"shard {shard}: {scan.cut}. Fetch or write it again, or set on_error: skip to read what is whole: "
+        f"{sum(not row.error for row in scan.rows)} samples."
+    )
 
 
-def sidecar_path(shard: Path) -> Path:
-    return shard.with_name(shard.name + SIDECAR_SUFFIX)
+def index_path(shard: Path, folder: Path | None = None) -> Path:
+    """Where the offsets of a shard's samples lie: beside it, or in another folder."""
+    return (folder or shard.parent) / (shard.name + INDEX_SUFFIX)
 
 
-def read_rows(shard: Path) -> list[Row]:
+def sidecar_path(shard: Path, folder: Path | None = None) -> Path:
+    """Where the rows of a shard's samples lie: beside it, or in another folder."""
+    return (folder or shard.parent) / (shard.name + SIDECAR_SUFFIX)
+
+
+def read_rows(shard: Path, folder: Path | None = None) -> list[Row]:
     """The sidecar's rows, in the shard's order.
 
+    Args:
+        shard: the tar.
+        folder: of the sidecar; None is beside the shard.
+
     Raises:
-        ValueError: the sidecar is another shard's or another version's.
+        ValueError: the sidecar is another shard's or another version's, or is damaged.
     """
-    lines = sidecar_path(shard).read_text().splitlines()
-    header = json.loads(lines[0]) if lines else {}
-    if header.get("schema_version") != SCHEMA_VERSION:
-        raise ValueError(
-            f"{sidecar_path(shard)}: schema version {header.get('schema_version')}, this reader has {SCHEMA_VERSION}. "
-            f"Write it anew: python -m data_prep index {shard.parent}"
-        )
-    return [Row(**json.loads(line)) for line in lines[1:]]
+    path = sidecar_path(shard, folder)
+    way_out = f"Write it anew: python -m data_prep index {shard.parent}"
+    try:
+        # Not splitlines: a key may hold any of the other characters that Unicode ends a line with.
+        lines = path.read_bytes().decode().removesuffix("\n").split("\n")
+        version = json.loads(lines[0]).get("schema_version")
+        if version == SCHEMA_VERSION:
+            return [Row(**json.loads(line)) for line in lines[1:]]
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is damaged ({error}). {way_out}") from None
+    raise ValueError(f"{path}: schema version {version}, this reader has {SCHEMA_VERSION}. {way_out}")
+
+
+def is_outdated(shard: Path) -> bool:
+    """Whether an index of an earlier version misses samples of its shard: joined archives, or names it did not read."""
+    with index_path(shard).open("rb") as index, shard.open("rb") as file:
+        index.seek(-8, os.SEEK_END)
+        covered = int.from_bytes(index.read(8), "little")
+        if not is_covered(file.fileno(), covered):
+            return True
+    return sidecar_path(shard).is_file() and b'"error": ' in sidecar_path(shard).read_bytes()
+
+
+def is_covered(fd: int, covered: int) -> bool:
+    """Whether no sample, and nothing that cannot be read, lies behind the first `covered` bytes of an open shard."""
+    behind = walk(read_from(fd), os.fstat(fd).st_size, covered)
+    return not any(item.why if isinstance(item, Gap) else split_name(item.name) for item in behind)
 
 
 def write_dataset_file(folder: Path, entries: list[ShardEntry], *, licence: str = "") -> None:
     """Write `dataset.json`: schema version, licence, number of samples, and the shards in order."""
     content = {
         "schema_version": SCHEMA_VERSION,
+        "reader_version": READER_VERSION,
         "licence": licence,
         "num_samples": sum(e.num_samples for e in entries),
         "shards": [asdict(entry) for entry in entries],
@@ -246,8 +350,8 @@ def read_dataset_file(content: bytes | str, path: str) -> list[ShardEntry]:
     try:
         fields = json.loads(content)
         version = fields["schema_version"]
-        entries = [ShardEntry(**entry) for entry in fields["shards"]] if version == SCHEMA_VERSION else []
-    except (ValueError, KeyError, TypeError) as error:
+        entries = [_entry(entry) for entry in fields["shards"]] if version == SCHEMA_VERSION else []
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{path} is not a list of shards ({error}). {way_out}") from None
     if version != SCHEMA_VERSION:
         raise ValueError(f"{path}: schema version {version}, but this reader has {SCHEMA_VERSION}. {way_out}")
@@ -255,6 +359,22 @@ def read_dataset_file(content: bytes | str, path: str) -> list[ShardEntry]:
     if strays:
         raise ValueError(f"{path} lists {strays[0]!r}: a shard is a .tar in the same folder. {way_out}")
     return entries
+
+
+def _entry(fields: dict[str, object]) -> ShardEntry:
+    entry = ShardEntry(**fields)  # type: ignore[arg-type]  # whatever the file says, which is checked here
+    for name, kind in (("name", str), ("sha256", str), ("num_samples", int), ("num_bytes", int)):
+        value = getattr(entry, name)
+        if not isinstance(value, kind) or isinstance(value, bool) or (isinstance(value, int) and value < 0):
+            raise ValueError(f"{name} is {value!r:.60}")
+    return entry
+
+
+def read_dataset_facts(content: bytes | str) -> tuple[int, str]:
+    """Version of the reader that made a `dataset.json`, which `read_dataset_file` took, and the licence it names."""
+    fields = json.loads(content)
+    version = fields.get("reader_version")
+    return version if isinstance(version, int) else 1, str(fields.get("licence", ""))
 
 
 def index_folder(folder: Path, *, licence: str = "") -> list[ShardEntry]:

@@ -18,7 +18,7 @@ from dragonfly_lit.data.quarantine import Quarantine
 from dragonfly_lit.data.samples import BadSampleError
 from dragonfly_lit.data.stream import Stream
 from dragonfly_lit.processing.batches import collate
-from dragonfly_lit.processing.sequences import SequenceBuilder, TooLongError
+from dragonfly_lit.processing.sequences import SequenceBuilder
 from dragonfly_lit.spec.records import Batch, Sequence
 from dragonfly_lit.spec.tokens import IGNORE
 
@@ -43,10 +43,10 @@ def check_streams(num_streams: int, ranks: int, num_workers: int) -> None:
 class Failure:
     """What a worker gives in place of a batch: torch would bury the message in a traceback, or lose its type."""
 
-    error: ValueError
+    error: ValueError | OSError
 
 
-def _failure(error: ValueError) -> Failure:
+def _failure(error: ValueError | OSError) -> Failure:
     if get_worker_info() is None:
         raise error
     return Failure(error)
@@ -100,7 +100,7 @@ class Streams(IterableDataset):
     def __iter__(self) -> Iterator[Batch | Failure]:
         try:
             yield from self._batches()
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             yield _failure(error)
 
     def _batches(self) -> Iterator[Batch]:
@@ -200,7 +200,7 @@ class ValidationBatches(Dataset):
     def __getitem__(self, number: int) -> Batch | Failure:
         try:
             return self._batch(number)
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             return _failure(error)
 
     def _batch(self, number: int) -> Batch:
@@ -223,12 +223,10 @@ class ValidationBatches(Dataset):
     def _build(self, which: int, index: int) -> Sequence | None:
         source = self.mix.sources[which]
         try:
-            return self.builder.build(source.sample(index, source.record(index, 0)))
-        except ValueError as error:
-            shard, place = source.reader.describe(index)
-            bad = error if isinstance(error, BadSampleError) else BadSampleError(shard, place, str(error))
-            if source.spec.on_error == "raise" and not isinstance(error, TooLongError):
-                raise bad from None  # it says all that `error` does, and where
+            return source.sequence(index, 0, self.builder)
+        except BadSampleError as bad:
+            if source.spec.on_error == "raise" and not bad.too_long:
+                raise
             self.quarantine.write(source.name, bad)
             return None
 

@@ -10,6 +10,7 @@ from typing import Any
 from dragonfly_lit.data.order import uniform
 from dragonfly_lit.data.shards import Report
 from dragonfly_lit.data.source import SOURCE_KEYS, Source, SourceSpec, check_keys, open_source, spec_of
+from dragonfly_lit.io.tar import MAX_MEMBER_BYTES
 
 _MIX_KEYS = ("sources", "weight", "temperature")
 
@@ -84,6 +85,7 @@ class Mix:
         max_pixels: of an image; None is the decoder's own limit.
         cache_dir: of remote shards.
         cache_bytes: likewise.
+        max_member_bytes: of a member of a shard.
     """
 
     def __init__(
@@ -96,11 +98,12 @@ class Mix:
         max_pixels: int | None = None,
         cache_dir: str | None = None,
         cache_bytes: int = 50 * 10**9,
+        max_member_bytes: int = MAX_MEMBER_BYTES,
     ):
         self.sources: list[Source] = []
         for spec in specs_of(mix, where):
             key = f"{where}.sources.{spec.name.replace('/', '.sources.')}"
-            reader = open_source(spec, key, report, cache_dir, cache_bytes)
+            reader = open_source(spec, key, report, cache_dir, cache_bytes, max_member_bytes)
             self.sources.append(Source(spec=spec, reader=reader, seed=seed, max_pixels=max_pixels))
         found = shares(mix, {source.name: len(source) for source in self.sources}, where)
         self.shares = [found[source.name] for source in self.sources]

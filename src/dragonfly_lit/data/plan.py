@@ -47,8 +47,8 @@ def probe(source: Source, builder: SequenceBuilder) -> tuple[float, float]:
     for index in range(0, len(source), step)[:PROBED]:
         try:
             record = source.record(index, 0)
-            tokens += builder.num_tokens(record.turns, len(record.images), share_image=record.share_image)
-        except (BadSampleError, ValueError):
+            tokens += source.length(index, record, builder)
+        except BadSampleError:
             continue
         images += len(record.images)
         used += 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,7 +18,9 @@ log = logging.getLogger(__name__)
 
 @dataclass(kw_only=True)
 class Quarantine:
-    """Skipped samples, one JSON a line: source, shard, key, reason; several processes may append.
+    """Skipped samples, one JSON a line: source, shard, key, place, reason; several processes may append.
+
+    An error that nobody foresaw is a fault of ours: its type stands in the line, its traceback in the log, once.
 
     Attributes:
         path: the file; None only logs.
@@ -28,18 +31,23 @@ class Quarantine:
     path: Path | None = None
     max_rate: float = 0.01
     max_run: int = 10
-    _seen: set[tuple[str, str, str]] = field(default_factory=set, repr=False)
+    _seen: set[tuple[str, str, str, str]] = field(default_factory=set, repr=False)
+    _unforeseen: Counter[str] = field(default_factory=Counter, repr=False)
     _too_long: dict[str, int] = field(default_factory=dict, repr=False)
     _runs: dict[str, int] = field(default_factory=dict, repr=False)
 
     def write(self, source: str, error: BadSampleError) -> None:
         """Write a bad sample down, once a process."""
-        place = (source, error.shard, error.key)
+        place = (source, error.shard, error.key, error.place)
         if place in self._seen:
             return
         self._seen.add(place)
-        line = json.dumps({"source": source, "shard": error.shard, "key": error.key, "reason": error.reason})
+        fields = {"source": source, "shard": error.shard, "key": error.key, "place": error.place}
+        kind = {"type": error.kind} if error.kind else {}
+        line = json.dumps({**fields, **kind, "reason": error.reason})
         log.warning("skipped: %s", line)
+        if error.kind:
+            self._count(error)
         if self.path is not None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
@@ -47,6 +55,13 @@ class Quarantine:
                 os.write(file, (line + "\n").encode())  # one write: lines of several workers stay whole
             finally:
                 os.close(file)
+
+    def _count(self, error: BadSampleError) -> None:
+        self._unforeseen[error.kind] += 1
+        if self._unforeseen[error.kind] == 1:
+            log.error("a %s was not foreseen; please report it with this traceback.", error.kind, exc_info=error)
+        else:
+            log.error("samples skipped for errors that were not foreseen: %s", dict(self._unforeseen))
 
     def too_long(self, source: str, error: BadSampleError) -> None:
         """Write a sample down that does not fit; it is left out whatever `on_error` says.

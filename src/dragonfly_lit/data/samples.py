@@ -6,74 +6,126 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from dragonfly_lit.data.order import choose
 from dragonfly_lit.io.tar import MAX_MEMBER_BYTES, TarError, members
 from dragonfly_lit.processing.images import MAX_PIXELS, decode
 from dragonfly_lit.spec.records import Record, Sample, Turn
-from dragonfly_lit.spec.shard import IMAGE_EXTENSIONS, MEMBER_EXTENSIONS, check_key, record_from_json
+from dragonfly_lit.spec.shard import (
+    CAPTION_PROMPT,
+    CODE_EXTENSIONS,
+    READ_IMAGE_EXTENSIONS,
+    TURNS,
+    has_turns,
+    record_from_json,
+)
 
 MAX_JSON_BYTES = 16 * 2**20
 _NAME = re.compile(r"((?:.*/|)[^./]+)[.]([^/]*)", re.DOTALL)
-_EXTENSION = re.compile(rf"(?:(\d{{1,4}})\.)?({'|'.join(MEMBER_EXTENSIONS)})")
+_META = re.compile(r"__[^/]*__($|/)")
+_IMAGE = re.compile(rf"(?:(\d{{1,4}})\.)?({'|'.join(READ_IMAGE_EXTENSIONS)})")
 
 
 class BadSampleError(ValueError):
-    """A sample that cannot be used: shard, key and reason."""
+    """A sample that cannot be used: shard, key and reason, on one line whatever the key is.
 
-    def __init__(self, shard: str, key: str, reason: str):
-        super().__init__(f"shard {shard}, sample {key}: {reason}")
-        self.shard, self.key, self.reason = shard, key, reason
+    Attributes:
+        shard: or whatever the sample lies in.
+        key: of the sample, or its place where there is none.
+        reason: why.
+        place: of the sample within the shard, `#17`, where it is known: keys may be there twice.
+        kind: type of the error that stands behind it where nobody foresaw one, such as `IndexError`.
+        too_long: whether it does not fit and nothing else is wrong.
+    """
+
+    def __init__(self, shard: str, key: str, reason: str, *, place: str = "", kind: str = "", too_long: bool = False):
+        self.shard, self.key, self.reason = printable(shard), printable(key), printable(reason)
+        super().__init__(f"shard {self.shard}, sample {self.key}: {self.reason}")
+        self.place, self.kind, self.too_long = place, kind, too_long
 
     def __reduce__(self):
-        return BadSampleError, (self.shard, self.key, self.reason)
+        return BadSampleError, (self.shard, self.key, self.reason), self.__dict__
 
 
 @dataclass(frozen=True, kw_only=True)
 class RawSample:
-    """The members of one sample by extension (`json`, `jpg`, `0.jpg`), still bytes."""
+    """The members of one sample that are read, by extension (`json`, `jpg`, `0.jpg`), still bytes."""
 
     shard: str
     key: str
     members: Mapping[str, bytes]
 
 
-def split_name(name: str) -> tuple[str, str]:
-    """Key and extension of a member's name: WebDataset splits at the first dot of the last path component."""
+def printable(text: str) -> str:
+    """`text` itself where it has a line's characters only; others, line separators among them, as escapes."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def split_name(name: str) -> tuple[str, str] | None:
+    """Key and extension of a member's name: WebDataset splits at the first dot of the last path component.
+
+    None for what belongs to no sample: a name without a dot, a hidden file (macOS writes a `._` file beside each), and
+    WebDataset's own `__...__` members.
+    """
     match = _NAME.fullmatch(name)
-    return (match[1], match[2].lower()) if match else (name, "")
+    return (match[1], match[2].lower()) if match and not (name[:2] == "__" and _META.match(name)) else None
 
 
-def raw_sample(shard: str, data: bytes) -> RawSample:
+def is_read(extension: str) -> bool:
+    """Whether a member of this extension is part of what is trained on."""
+    return extension in ("json", "txt") or _IMAGE.fullmatch(extension) is not None
+
+
+def raw_sample(shard: str, data: bytes, max_member_bytes: int = MAX_MEMBER_BYTES) -> RawSample:
     """The sample that `data`, a slice of a tar from header to header, holds.
 
+    Args:
+        shard: its name, for messages.
+        data: the slice.
+        max_member_bytes: of a member; JSON and text may have 16 MB at most anyhow.
+
     Raises:
-        BadSampleError: not one sample, a key or an extension that is not allowed, a member too many or too large.
+        BadSampleError: not one sample, or a member that is a link, that other tools unpickle, twice there or too large.
     """
     found: dict[str, bytes] = {}
-    key = "?"
+    key = ""
     try:
-        for position, member in enumerate(members(lambda at, size: data[at : at + size], 0, len(data))):
-            name, extension = split_name(member.name)
-            if not position:
-                key = check_key(name)
-            elif name != key:
+        for member in members(lambda at, size: data[at : at + size], 0, len(data)):
+            split = split_name(member.name)
+            if split is None:
+                continue
+            if not key:
+                key = split[0]
+                _check_place(key)
+            elif split[0] != key:
                 raise ValueError(f"the index is wrong here: member {member.name!r} belongs to another sample.")
-            if not _EXTENSION.fullmatch(extension):
+            extension = split[1]
+            if member.other:
                 raise ValueError(
-                    f"member {member.name!r} is not allowed; a sample has {', '.join(MEMBER_EXTENSIONS)} only."
+                    f"member {member.name!r} is not a regular file but {member.other}: only what lies in "
+                    "the shard itself is read. Write the file in its place."
                 )
+            if not is_read(extension):
+                if extension.rpartition(".")[2] in CODE_EXTENSIONS:
+                    raise ValueError(f"member {member.name!r} is not allowed: other readers would run it.")
+                continue
             if extension in found:
-                raise ValueError(f"member {member.name!r} appears twice.")
-            cap = MAX_MEMBER_BYTES if extension.endswith(IMAGE_EXTENSIONS) else MAX_JSON_BYTES
+                raise ValueError(f"member {member.name!r} appears twice: each sample needs a key of its own.")
+            cap = max_member_bytes if extension not in ("json", "txt") else min(MAX_JSON_BYTES, max_member_bytes)
             if member.size > cap:
                 raise ValueError(f"member {member.name!r} has {member.size} bytes; at most {cap}.")
             found[extension] = data[member.start : member.start + member.size]
     except (TarError, ValueError) as error:
-        raise BadSampleError(shard, key, str(error)) from None
+        raise BadSampleError(shard, key or "?", str(error)) from None
     if not found:
-        raise BadSampleError(shard, key, "no member lies where the index points.")
+        raise BadSampleError(shard, key or "?", "no image, JSON or caption lies where the index points.")
     return RawSample(shard=shard, key=key, members=found)
+
+
+def _check_place(key: str) -> None:
+    if key.startswith("/") or ".." in key.split("/"):
+        raise ValueError("a sample key is a place inside the shard, without a leading / and without `..`.")
 
 
 def _images(raw: RawSample) -> tuple[bytes, ...]:
@@ -81,9 +133,10 @@ def _images(raw: RawSample) -> tuple[bytes, ...]:
     numbered: dict[int, bytes] = {}
     single: list[bytes] = []
     for extension, data in raw.members.items():
-        number, kind = _EXTENSION.fullmatch(extension).groups()  # type: ignore[union-attr]
-        if kind not in IMAGE_EXTENSIONS:
+        match = _IMAGE.fullmatch(extension)
+        if match is None:
             continue
+        number = match[1]
         if number is None:
             single.append(data)
         elif int(number) in numbered:
@@ -99,28 +152,58 @@ def _images(raw: RawSample) -> tuple[bytes, ...]:
 
 
 def to_record(raw: RawSample) -> Record:
-    """The record of a sample's members; `KEY.txt` without a JSON is a caption with an empty question.
+    """The record of a sample's members: a conversation, or an image and its caption with an empty question.
 
     Raises:
         BadSampleError: no JSON and no caption, bad JSON, a missing image, placeholders that differ from images.
     """
     images = _images(raw)
+    fields: dict[str, Any] = {}
     if "json" in raw.members:
         try:
-            fields = json.loads(raw.members["json"])
-            if not isinstance(fields, dict):
-                raise ValueError(f"the JSON must be an object, not {type(fields).__name__}.")
-            return record_from_json(raw.key, fields, images)
+            given = json.loads(raw.members["json"])
+            if not isinstance(given, dict | list):
+                raise ValueError(f"the JSON must be an object, or a list of turns, not {type(given).__name__}.")
+            fields = given if isinstance(given, dict) else {TURNS[0]: given}
+            if has_turns(fields) or not ("txt" in raw.members or "caption" in fields):
+                return record_from_json(raw.key, fields, images)
         except (ValueError, RecursionError) as error:
-            raise BadSampleError(raw.shard, raw.key, f"{raw.key}.json: {error}") from None
-    if "txt" not in raw.members:
-        raise BadSampleError(raw.shard, raw.key, f"there is no {raw.key}.json and no {raw.key}.txt.")
-    try:
-        caption = raw.members["txt"].decode()
-    except UnicodeDecodeError as error:
-        raise BadSampleError(raw.shard, raw.key, f"{raw.key}.txt: {error}") from None
-    turns = (Turn(role="user", text="", num_images=len(images)), Turn(role="assistant", text=caption.strip()))
-    return Record(key=raw.key, source="", turns=turns, images=images)
+            raise BadSampleError(raw.shard, raw.key, f"{_file(raw, 'json')}: {error}") from None
+    return _caption(raw, fields, images)
+
+
+def _caption(raw: RawSample, fields: dict[str, Any], images: tuple[bytes, ...]) -> Record:
+    name, text = _file(raw, "json"), fields.get("caption")
+    if "txt" in raw.members:
+        name = _file(raw, "txt")
+        try:
+            text = raw.members["txt"].decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise BadSampleError(raw.shard, raw.key, f"{name}: {error}") from None
+    elif "json" not in raw.members:
+        raise BadSampleError(raw.shard, raw.key, f"there is no {name} and no {_file(raw, 'txt')}.")
+    if not isinstance(text, str) or not text.strip():
+        raise BadSampleError(raw.shard, raw.key, f"{name}: the caption is empty, there is nothing to learn from.")
+    if not images:
+        raise BadSampleError(raw.shard, raw.key, f"{name} is a caption, but there is no image beside it.")
+    turns = (Turn(role="user", text="", num_images=len(images)), Turn(role="assistant", text=text.strip()))
+    return Record(key=raw.key, source="", turns=turns, images=images, is_caption=True, meta=fields)
+
+
+def _file(raw: RawSample, extension: str) -> str:
+    return f"{printable(raw.key)}.{extension}"
+
+
+def check_record(record: Record) -> None:
+    """ValueError for what no training can use, whatever its tokenizer: the same for shards, readers and `lint`."""
+    placeholders = sum(turn.num_images for turn in record.turns)
+    if placeholders != len(record.images):
+        raise ValueError(
+            f"record {record.key}: its turns have {placeholders} images (num_images), but it brings "
+            f"{len(record.images)}; they must be equal."
+        )
+    if not any(turn.role == "assistant" and turn.text.strip() for turn in record.turns):
+        raise ValueError("no turn of the assistant has a text: there is nothing to learn from. Leave the sample out.")
 
 
 def ask(record: Record, prompts: Sequence[str], draw: tuple[int | str, ...]) -> tuple[Turn, ...]:
@@ -139,9 +222,12 @@ def ask(record: Record, prompts: Sequence[str], draw: tuple[int | str, ...]) -> 
         return record.turns
     first = record.turns[users[0]]
     if not prompts:
-        if not first.text.strip():
+        if record.is_caption:
+            prompts = (CAPTION_PROMPT,)
+        elif not first.text.strip():
             raise ValueError("the question is empty. Give the source a prompt set (prompts: caption).")
-        return record.turns
+        else:
+            return record.turns
     if first.text.strip() and len(users) > 1:
         return record.turns
     text = prompts[choose(len(prompts), "prompt", *draw)]
@@ -165,7 +251,25 @@ def one_question(record: Record, draw: tuple[int | str, ...]) -> Record:
     return replace(record, turns=(*system, user, *asked[start + 1 : start + 2]), share_image=False)
 
 
-def to_sample(record: Record, turns: tuple[Turn, ...], *, source: str, max_pixels: int | None = None) -> Sample:
-    """The sample with its images decoded to RGB; ValueError when an image is broken or has too many pixels."""
-    images = tuple(decode(data, max_pixels=max_pixels or MAX_PIXELS) for data in record.images)
+def to_sample(
+    record: Record,
+    turns: tuple[Turn, ...],
+    *,
+    source: str,
+    max_pixels: int | None = None,
+    num_images: int | None = None,
+) -> Sample:
+    """The sample with its images decoded to RGB.
+
+    Args:
+        record: with its images encoded.
+        turns: as they are asked.
+        source: name of the source.
+        max_pixels: of an image; None is the decoder's own limit.
+        num_images: how many of its images to decode, from the first on; None decodes all.
+
+    Raises:
+        ValueError: an image is broken or has too many pixels.
+    """
+    images = tuple(decode(data, max_pixels=max_pixels or MAX_PIXELS) for data in record.images[:num_images])
     return Sample(key=record.key, source=source, turns=turns, images=images, share_image=record.share_image)

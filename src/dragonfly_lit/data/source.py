@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from collections.abc import Sequence as Seq
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 from dragonfly_lit.data.remote import is_remote
-from dragonfly_lit.data.samples import BadSampleError, ask, one_question, to_sample
+from dragonfly_lit.data.samples import BadSampleError, ask, check_record, one_question, to_sample
 from dragonfly_lit.data.shards import Report, Shards
-from dragonfly_lit.spec.records import Record, Sample
+from dragonfly_lit.io.tar import MAX_MEMBER_BYTES
+from dragonfly_lit.processing.sequences import SequenceBuilder, TooLongError
+from dragonfly_lit.spec.records import Record, Sample, Sequence
+from dragonfly_lit.spec.tokens import IGNORE
 
 OnError = Literal["raise", "skip"]
 Questions = Literal["all", "one"]
@@ -115,44 +119,83 @@ class Source:
         Raises:
             BadSampleError: the sample cannot be used.
         """
+        record = None
         try:
             record = self.reader.record(index, epoch)
-            _check_images(record)
-        except BadSampleError:
-            raise
-        except ValueError as error:
-            raise BadSampleError(*self.reader.describe(index), str(error)) from None
-        try:
+            check_record(record)
             turns = ask(record, self.spec.prompts, (self.seed, self.name, record.key, epoch))
-        except ValueError as error:
-            raise self._bad(index, record, error) from None
-        record = record if turns is record.turns else replace(record, turns=turns)
-        if self.spec.questions == "one":
-            return one_question(record, (self.seed, self.name, record.key, epoch))
-        return record
+            record = record if turns is record.turns else replace(record, turns=turns)
+            if self.spec.questions == "one":
+                return one_question(record, (self.seed, self.name, record.key, epoch))
+            return record
+        except Exception as error:
+            raise self.bad(index, error, record) from _unforeseen(error)
 
-    def sample(self, index: int, record: Record) -> Sample:
-        """The sample of a record that `record(index, epoch)` gave, decoded."""
+    def sample(self, index: int, record: Record, num_images: int | None = None) -> Sample:
+        """The sample of a record that `record(index, epoch)` gave, its images, or the first of them, decoded."""
         try:
-            return to_sample(record, record.turns, source=self.name, max_pixels=self.max_pixels)
-        except ValueError as error:
-            raise self._bad(index, record, error) from None
+            return to_sample(record, record.turns, source=self.name, max_pixels=self.max_pixels, num_images=num_images)
+        except Exception as error:
+            raise self.bad(index, error, record) from _unforeseen(error)
 
-    def _bad(self, index: int, record: Record, error: ValueError) -> BadSampleError:
-        return BadSampleError(self.reader.describe(index)[0], record.key, str(error))
+    def length(self, index: int, record: Record, builder: SequenceBuilder) -> int:
+        """How many tokens the sequence of a record has; no image is decoded.
 
+        Raises:
+            BadSampleError: the sample cannot be used, or is too long.
+        """
+        try:
+            return builder.num_tokens(record.turns, len(record.images), share_image=record.share_image)
+        except Exception as error:
+            raise self.bad(index, error, record) from _unforeseen(error)
 
-def _check_images(record: Record) -> None:
-    """Shards are checked as they are parsed; a reader of the user's own is checked here."""
-    placeholders = sum(turn.num_images for turn in record.turns)
-    if placeholders != len(record.images):
-        raise ValueError(
-            f"record {record.key}: its turns have {placeholders} images (num_images), but it brings "
-            f"{len(record.images)}; they must be equal."
+    def sequence(self, index: int, epoch: int, builder: SequenceBuilder) -> Sequence:
+        """The sequence of the sample at `index`: read, tokenised, and only if it fits decoded and cut into crops.
+
+        Whatever a sample makes go wrong on this way, foreseen or not, is a `BadSampleError` with its name.
+
+        Raises:
+            BadSampleError: the sample cannot be used, or is too long.
+        """
+        record = self.record(index, epoch)
+        try:
+            text = builder.tokenize(record.turns, len(record.images), share_image=record.share_image)
+            sequence = builder.build(self.sample(index, record, text.num_images), text)
+            if not bool((sequence.labels[1:] != IGNORE).any()):
+                raise ValueError("no token of it is supervised.")
+            return sequence
+        except Exception as error:
+            raise self.bad(index, error, record) from _unforeseen(error)
+
+    def bad(self, index: int, error: Exception, record: Record | None = None) -> BadSampleError:
+        """An error that the sample at `index` made, with its name and place.
+
+        Args:
+            index: of the sample.
+            error: which may be a fault of ours: its type is then kept.
+            record: of the sample, as far as it could be read.
+        """
+        shard, place = self.reader.describe(index)
+        if isinstance(error, BadSampleError):
+            error.place = place
+            return error
+        foreseen = isinstance(error, ValueError)
+        return BadSampleError(
+            shard,
+            place if record is None else record.key,
+            str(error) if foreseen else f"{type(error).__name__}: {error}",
+            place=place,
+            kind="" if foreseen else type(error).__name__,
+            too_long=isinstance(error, TooLongError),
         )
 
 
-def check_keys(node: Mapping[str, Any], allowed: Sequence[str], where: str) -> None:
+def _unforeseen(error: Exception) -> Exception | None:
+    """`error` where its traceback tells more than its message; a `ValueError` says all there is to say."""
+    return None if isinstance(error, ValueError) else error
+
+
+def check_keys(node: Mapping[str, Any], allowed: Seq[str], where: str) -> None:
     """ValueError for a key of a configuration node that means nothing there."""
     unknown = [key for key in node if key not in allowed]
     if unknown:
@@ -203,6 +246,7 @@ def open_source(
     report: Report | None = None,
     cache_dir: str | None = None,
     cache_bytes: int = 50 * 10**9,
+    max_member_bytes: int = MAX_MEMBER_BYTES,
 ) -> Reader:
     """What reads a source.
 
@@ -212,6 +256,7 @@ def open_source(
         report: where damaged shards of a source with `on_error: skip` are reported.
         cache_dir: of remote shards.
         cache_bytes: how much they may take.
+        max_member_bytes: of a member of a shard.
 
     Raises:
         ValueError: the shards are missing or damaged, or the reader lacks something; the message names the way out.
@@ -223,7 +268,13 @@ def open_source(
         if not is_remote(spec.path) and not Path(spec.path).is_dir():
             command = "python -m data_prep demo" if "easy_vqa" in spec.path else "python -m data_prep pack --help"
             raise ValueError(f"no such folder. Make it with: {command}")
-        shards = Shards(spec.path, report=report, cache_dir=cache_dir, cache_bytes=cache_bytes)
+        shards = Shards(
+            spec.path,
+            report=report,
+            cache_dir=cache_dir,
+            cache_bytes=cache_bytes,
+            max_member_bytes=max_member_bytes,
+        )
     except ValueError as error:
         raise ValueError(f"{key}.path={spec.path}: {error}") from error
     if not len(shards):

@@ -13,7 +13,6 @@ from dragonfly_lit.data.samples import BadSampleError
 from dragonfly_lit.processing.batches import pack
 from dragonfly_lit.processing.sequences import SequenceBuilder, TooLongError
 from dragonfly_lit.spec.records import Sequence
-from dragonfly_lit.spec.tokens import IGNORE
 
 READ, SKIPPED, TOO_LONG, CUT = range(4)
 """Places in a source's counts."""
@@ -135,14 +134,16 @@ class Stream:
 
     def _plan(self, drawn: Drawn) -> Planned | None:
         """Length of a sample, its images still encoded; None where it cannot be used."""
+        source = self.mix.sources[drawn.source]
         try:
-            record = self.mix.sources[drawn.source].record(drawn.index, drawn.epoch)
-            num_tokens = self.builder.num_tokens(record.turns, len(record.images), share_image=record.share_image)
+            record = source.record(drawn.index, drawn.epoch)
+            num_tokens = source.length(drawn.index, record, self.builder)
             num_crops = len(record.images) * self.builder.layout.zoom.num_crops
             limit = self.shape.max_crops
             if self.shape.mode == "packed" and limit is not None and num_crops > limit:
-                raise TooLongError(f"{num_crops} crops are more than data.batch.max_crops={limit}")
-        except ValueError as error:
+                many = TooLongError(f"{num_crops} crops are more than data.batch.max_crops={limit}")
+                raise source.bad(drawn.index, many, record)
+        except BadSampleError as error:
             self._refuse(drawn, error)
             return None
         return Planned(num_tokens=num_tokens, num_crops=num_crops)
@@ -152,30 +153,22 @@ class Stream:
         source = self.mix.sources[drawn.source]
         num_cut = self.builder.counts.samples_cut
         try:
-            record = source.record(drawn.index, drawn.epoch)
-            sequence = self.builder.build(source.sample(drawn.index, record))
-            if not bool((sequence.labels[1:] != IGNORE).any()):
-                raise ValueError("no token of it is supervised.")
-        except ValueError as error:
+            sequence = source.sequence(drawn.index, drawn.epoch, self.builder)
+        except BadSampleError as error:
             self._refuse(drawn, error)
             return None
         self.counts[drawn.source][CUT] += self.builder.counts.samples_cut - num_cut
         self.quarantine.good(source.name)
         return sequence
 
-    def _refuse(self, drawn: Drawn, error: ValueError) -> None:
+    def _refuse(self, drawn: Drawn, error: BadSampleError) -> None:
         """Raise, or write down and count, what cannot be used. What is only too long is never raised at once."""
         source, counts = self.mix.sources[drawn.source], self.counts[drawn.source]
-        if not isinstance(error, BadSampleError):
-            shard, place = source.reader.describe(drawn.index)
-            reason = BadSampleError(shard, place, str(error))
-        else:
-            reason = error
-        if isinstance(error, TooLongError):
+        if error.too_long:
             counts[TOO_LONG] += 1
-            self.quarantine.too_long(source.name, reason)
+            self.quarantine.too_long(source.name, error)
             return
         if source.spec.on_error == "raise":
-            raise reason from None  # it says all that `error` does, and where
+            raise error
         counts[SKIPPED] += 1
-        self.quarantine.skip(source.name, reason, num_read=counts[READ], num_skipped=counts[SKIPPED])
+        self.quarantine.skip(source.name, error, num_read=counts[READ], num_skipped=counts[SKIPPED])

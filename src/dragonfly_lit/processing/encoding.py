@@ -39,6 +39,10 @@ class TokenizedText:
         self.answer.extend([answer] * added)
         self.question.extend([question] * added)
 
+    def first(self, count: int) -> TokenizedText:
+        """The first `count` tokens."""
+        return TokenizedText(ids=self.ids[:count], answer=self.answer[:count], question=self.question[:count])
+
     def append(self, other: TokenizedText) -> None:
         self.ids.extend(other.ids)
         self.answer.extend(other.answer)
@@ -60,7 +64,7 @@ def tokenize(tokenizer: PreTrainedTokenizerBase, text: str) -> TokenizedText:
     An answer is the text of an assistant's turn with its `<|eot_id|>`. The question is the text of the user's turns
     before the first answer; text without any header is a question as a whole.
     """
-    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     spans = find_turns(text)
     answers = [Span(s.role, s.start, s.close, s.close) for s in spans if s.role == "assistant"]
     first_answer = answers[0].start if answers else len(text)

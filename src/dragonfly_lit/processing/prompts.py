@@ -18,6 +18,8 @@ _TURN = re.compile(
     re.DOTALL,
 )
 
+_HALF = re.compile("[\ud800-\udfff]")
+
 
 class Span(NamedTuple):
     """One turn inside a text, as character offsets.
@@ -48,9 +50,15 @@ def render(turns: Sequence[Turn], *, answer_next: bool = False) -> str:
         answer_next: whether the text ends with the open header of the assistant.
 
     Raises:
-        ValueError: a turn's text holds a structural token, which a tokenizer would take for one.
+        ValueError: a turn's text holds a structural token, which a tokenizer would take for one, or half of a
+            surrogate pair, which a tokenizer cannot take.
     """
     for turn in turns:
+        if not turn.text.isascii() and (half := _HALF.search(turn.text)):
+            raise ValueError(
+                f"the text of a turn of role {turn.role} holds half a character, {half[0]!r} at place {half.start()}. "
+                "Write the text anew in UTF-8."
+            )
         if found := next((token for token in STRUCTURAL if token in turn.text), None):
             raise ValueError(f"the text of a turn of role {turn.role} holds the structural token {found}. Take it out.")
     text = "".join(f"{header(turn.role)}{turn.text.strip()}{END_OF_TURN}" for turn in turns)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Literal, get_args
 
 import torch
@@ -38,8 +39,15 @@ class LengthCounts:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _TokenizedSample:
-    """A sample's tokens, still as lists: the trunk, then its branches."""
+class TokenizedSample:
+    """A sample's tokens, still as lists: the trunk, then its branches; no image of it was looked at.
+
+    Attributes:
+        trunk: images, `<|begin_of_text|>` and the turns, or those that all branches share.
+        branches: a question and its answer each.
+        num_images: how many of the sample's images are in it, from the first on.
+        num_turns_cut: from the end, so that it fits.
+    """
 
     trunk: TokenizedText
     branches: tuple[TokenizedText, ...] = ()
@@ -91,8 +99,12 @@ class SequenceBuilder:
         self.counts = LengthCounts()
         self._image = layout.image_ids(self.ids.image, self.ids.newline)
 
-    def build(self, sample: Sample) -> Sequence:
+    def build(self, sample: Sample, tokenized: TokenizedSample | None = None) -> Sequence:
         """The sequence of a sample.
+
+        Args:
+            sample: its images decoded; with `tokenized` those that are kept are enough.
+            tokenized: what `tokenize` gave for the sample, where it was called before the images were decoded.
 
         Raises:
             TooLongError: it does not fit and is not to be, or cannot be, cut.
@@ -100,9 +112,9 @@ class SequenceBuilder:
                 cannot share an image, or a turn holds a structural token.
         """
         try:
-            tokenized = self._fit(sample.turns, len(sample.images), share_image=sample.share_image)
+            if tokenized is None:
+                tokenized = self.tokenize(sample.turns, len(sample.images), share_image=sample.share_image)
         except TooLongError as error:
-            self.counts.samples_refused += 1
             raise TooLongError(f"sample {sample.key}: {error}") from error
         except ValueError as error:
             raise ValueError(f"sample {sample.key}: {error}") from error
@@ -115,7 +127,21 @@ class SequenceBuilder:
         """Length of the sequence that `build` would give, without looking at an image; it raises what `build` would."""
         return len(self._fit(turns, num_images, share_image=share_image))
 
-    def _fit(self, turns: Seq[Turn], num_images: int, *, share_image: bool) -> _TokenizedSample:
+    def tokenize(self, turns: Seq[Turn], num_images: int, *, share_image: bool = False) -> TokenizedSample:
+        """The tokens of a sample, cut so that they fit, before an image of it is decoded; it raises what `build` does.
+
+        Args:
+            turns: of the conversation.
+            num_images: that came with them.
+            share_image: whether each question with its answer is a branch.
+        """
+        try:
+            return self._fit(turns, num_images, share_image=share_image)
+        except TooLongError:
+            self.counts.samples_refused += 1
+            raise
+
+    def _fit(self, turns: Seq[Turn], num_images: int, *, share_image: bool) -> TokenizedSample:
         _check_turns(turns, num_images, share_image=share_image)
         zoom = self.layout.zoom
         if share_image and zoom.score == "question" and zoom.selects and sum(t.role == "user" for t in turns) > 1:
@@ -123,50 +149,68 @@ class SequenceBuilder:
                 "several questions share an image, but zoom.score=question selects crops for one question. Set "
                 "questions: one for the source (data.train.sources.NAME), or use zoom.score=pooled."
             )
+        num_system = sum(turn.role == "system" for turn in turns) if share_image else len(turns)
+        trunk = self._text(turns[:num_system], closed=not share_image)
+        branches = [self._text(turns[at : at + 2]) for at in range(num_system, len(turns), 2)]
+        images = _images_so_far(turns, num_images)
         kept = len(turns)
-        while True:
-            tokenized = self._tokenize(
-                turns[:kept], _images_of(turns, kept, num_images), len(turns) - kept, share_image
-            )
-            if len(tokenized) <= self.max_tokens:
-                break
-            shorter = _last_answer(turns[: kept - 1])
-            if self.too_long == "refuse" or not shorter:
-                raise TooLongError(
-                    f"{len(tokenized)} tokens ({tokenized.num_images} images) are more than "
-                    f"max_tokens={self.max_tokens}"
-                    + ("" if shorter else ", and there is no earlier exchange to cut to")
-                    + ". Raise max_tokens, or use a zoom with fewer tokens an image."
-                )
-            kept = shorter
-        if not any(any(part.answer) for part in (tokenized.trunk, *tokenized.branches)):
+        num_tokens = images[-1] * len(self._image) + 1 + len(trunk) + sum(map(len, branches))
+        if num_tokens > self.max_tokens:
+            sizes = self._sizes(trunk, branches, num_system)
+            kept = self._num_turns_that_fit(turns, num_tokens, sizes, images)
+            branches = branches[: (kept - num_system) // 2] if share_image else []
+            trunk = trunk if share_image else self._closed(trunk.first(sizes[kept] - (self.supervise == "all")))
+        if not any(any(part.answer) for part in (trunk, *branches)):
             raise ValueError("no turn of the assistant: there is nothing to learn. Leave the sample out.")
-        return tokenized
+        before = TokenizedText()
+        for _ in range(images[kept]):
+            before.extend(self._image)
+        before.extend([self.ids.begin])
+        before.append(trunk)
+        return TokenizedSample(
+            trunk=before, branches=tuple(branches), num_images=images[kept], num_turns_cut=len(turns) - kept
+        )
 
-    def _tokenize(self, turns: Seq[Turn], num_images: int, num_turns_cut: int, share_image: bool) -> _TokenizedSample:
-        trunk = TokenizedText()
-        for _ in range(num_images):
-            trunk.extend(self._image)
-        trunk.extend([self.ids.begin])
-        if share_image:
-            system = [turn for turn in turns if turn.role == "system"]
-            trunk.append(self._text(system, closed=False))
-            asked = turns[len(system) :]
-            branches = tuple(self._text(asked[i : i + 2]) for i in range(0, len(asked), 2))
-        else:
-            trunk.append(self._text(turns))
-            branches = ()
-        return _TokenizedSample(trunk=trunk, branches=branches, num_images=num_images, num_turns_cut=num_turns_cut)
+    def _sizes(self, trunk: TokenizedText, branches: Seq[TokenizedText], num_system: int) -> list[int]:
+        """Tokens of the first n turns, by n; of branches the second turn has all, since they are kept whole."""
+        # A text holds no structural token of its own, so each turn ends at its `<|eot_id|>` and nowhere else.
+        closing = self.supervise == "all" and not branches
+        ends = [place + 1 + closing for place, token in enumerate(trunk.ids) if token == self.ids.end_of_turn]
+        sizes = [0, *ends][: num_system + 1]
+        for branch in branches:
+            sizes += [sizes[-1], sizes[-1] + len(branch)]
+        return sizes
+
+    def _num_turns_that_fit(self, turns: Seq[Turn], num_tokens: int, sizes: Seq[int], images: Seq[int]) -> int:
+        """How many turns, up to an answer, fit in place of all of them, which take `num_tokens`."""
+        answers = [kept for kept in range(len(turns) - 1, 0, -1) if turns[kept - 1].role == "assistant"]
+        if self.too_long == "refuse" or not answers:
+            raise self._too_long(num_tokens, images[-1], can_cut=bool(answers))
+        for kept in answers:
+            num_tokens = images[kept] * len(self._image) + 1 + sizes[kept]
+            if num_tokens <= self.max_tokens:
+                return kept
+        raise self._too_long(num_tokens, images[answers[-1]], can_cut=False)
+
+    def _too_long(self, num_tokens: int, num_images: int, *, can_cut: bool) -> TooLongError:
+        return TooLongError(
+            f"{num_tokens} tokens ({num_images} images) are more than max_tokens={self.max_tokens}"
+            + ("" if can_cut else ", and there is no earlier exchange to cut to")
+            + ". Raise max_tokens, or use a zoom with fewer tokens an image."
+        )
 
     def _text(self, turns: Seq[Turn], *, closed: bool = True) -> TokenizedText:
         tokenized = tokenize(self.tokenizer, render(turns))
         if self.supervise == "all":
             tokenized.answer = [True] * len(tokenized)
-            if closed:
-                tokenized.extend([self.ids.end], answer=True)
+        return self._closed(tokenized) if closed else tokenized
+
+    def _closed(self, tokenized: TokenizedText) -> TokenizedText:
+        if self.supervise == "all":
+            tokenized.extend([self.ids.end], answer=True)
         return tokenized
 
-    def _assemble(self, sample: Sample, tokenized: _TokenizedSample, crops: tuple) -> Sequence:
+    def _assemble(self, sample: Sample, tokenized: TokenizedSample, crops: tuple) -> Sequence:
         whole, positions, branch_ids = TokenizedText(), [], []
         for branch, part in enumerate((tokenized.trunk, *tokenized.branches)):
             start = 0 if branch == 0 else len(tokenized.trunk)
@@ -205,13 +249,8 @@ def _check_turns(turns: Seq[Turn], num_images: int, *, share_image: bool) -> Non
         )
 
 
-def _images_of(turns: Seq[Turn], kept: int, num_images: int) -> int:
-    """Images that came with the first `kept` turns; all of them when no turn says which are its own."""
+def _images_so_far(turns: Seq[Turn], num_images: int) -> list[int]:
+    """Images that came with the first n turns, by n; all of them when no turn says which are its own."""
     if not any(turn.num_images for turn in turns):
-        return num_images
-    return sum(turn.num_images for turn in turns[:kept])
-
-
-def _last_answer(turns: Seq[Turn]) -> int:
-    """How many turns there are up to the last one of the assistant."""
-    return max((i + 1 for i, turn in enumerate(turns) if turn.role == "assistant"), default=0)
+        return [num_images] * (len(turns) + 1)
+    return [0, *accumulate(turn.num_images for turn in turns)]

@@ -36,6 +36,8 @@ class Record:
     licence: str = ""
     share_image: bool = False
     """Whether each user-assistant pair is a question of its own about the same image."""
+    is_caption: bool = False
+    """Whether it came as an image and a caption, without a question; one is chosen when it is read."""
     meta: Mapping[str, Any] = field(default_factory=dict)
     """Whatever else the shard carries for this sample (answer type, category, boxes): never read by training."""
 

@@ -1,26 +1,45 @@
 """Fields of a shard record: `data_prep` writes them, `data/samples.py` reads them, nobody else spells them out.
 
-A sample is `KEY.json` and its images: `KEY.jpg|jpeg|png|webp`, or `KEY.0.jpg`, `KEY.1.jpg` for several.
-`KEY.txt` is read as a caption by readers of foreign shards. The JSON is
+A sample is `KEY.json` and its images: `KEY.jpg|jpeg|png|webp`, or `KEY.0.jpg`, `KEY.1.jpg` for several. The JSON is
 `{"id", "conversations": [{"role", "content": [{"type": "text", "text"} | {"type": "image"}]}], "source", "licence"}`
 and may have `"share_image": true` and `"meta": {...}`.
+
+Of other tools these are read too: turns of `from` and `value` or a text as `content` (LLaVA, Energon), the list of
+turns without an object around it, `messages` in place of `conversations`; `<image>` before or behind a text stands for
+an image. A JSON without turns is metadata, and `KEY.txt`, or else its `caption`, the caption of the image.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, get_args
+from dataclasses import replace
+from typing import Any
 
 from dragonfly_lit.spec.records import Record, Role, Turn
 
 SCHEMA_VERSION = 1
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
 MEMBER_EXTENSIONS = (*IMAGE_EXTENSIONS, "json", "txt")
+READ_IMAGE_EXTENSIONS = (*IMAGE_EXTENSIONS, "gif", "bmp", "tif", "tiff")
+"""Of images in shards that other tools wrote."""
+CODE_EXTENSIONS = ("pyd", "pickle", "pkl", "pth", "pt")
+"""Members that other readers unpickle, so that opening the shard there runs code: their sample is refused."""
+TURNS = ("conversations", "messages")
+PLACEHOLDER = "<image>"
+ROLES: dict[str, Role] = {
+    "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system",
+}  # fmt: skip
+CAPTION_PROMPT = "Describe the image."
+"""What a caption answers where its source has no `prompts`."""
 KEY_PATTERN = re.compile(r"[A-Za-z0-9_/-]+")
 DATASET_FILE = "dataset.json"
 INDEX_SUFFIX = ".idx"
 SIDECAR_SUFFIX = ".meta.jsonl"
+_INTERLEAVED = (
+    "an image stands between two texts; images come before a turn's text here, so its sense would change. Give each "
+    "image a turn of its own."
+)
 
 
 def check_key(key: str) -> str:
@@ -51,46 +70,90 @@ def record_to_json(record: Record) -> dict[str, Any]:
     return fields
 
 
+def has_turns(fields: Mapping[str, Any]) -> bool:
+    """Whether a JSON member holds a conversation; otherwise it is what another tool says about its image."""
+    return any(fields.get(name) is not None for name in TURNS)
+
+
 def record_from_json(key: str, fields: Mapping[str, Any], images: tuple[bytes, ...]) -> Record:
     """The record of a JSON member and its images.
 
     Raises:
         ValueError: a field is missing or of the wrong type, or placeholders and images differ in number.
     """
-    conversations = fields.get("conversations")
+    name = next((name for name in TURNS if fields.get(name) is not None), TURNS[0])
+    conversations = fields.get(name)
     if not isinstance(conversations, list) or not conversations:
-        raise ValueError(f"record {key}: 'conversations' must be a list of turns, not {conversations!r:.60}.")
-    record = Record(
-        key=key,
-        source=str(fields.get("source", "")),
-        licence=str(fields.get("licence", "")),
-        turns=tuple(_turn(key, turn) for turn in conversations),
-        images=images,
-        share_image=bool(fields.get("share_image", False)),
-        meta=fields.get("meta") or {},
-    )
-    placeholders = sum(turn.num_images for turn in record.turns)
-    if placeholders != len(images):
+        raise ValueError(f"record {key}: {name!r} must be a list of turns, not {conversations!r:.60}.")
+    share_image, meta = fields.get("share_image") or False, fields.get("meta") or {}
+    if not isinstance(share_image, bool):
+        raise ValueError(f"record {key}: 'share_image' is true or false, not {share_image!r:.60}.")
+    turns = tuple(_turn(key, turn) for turn in conversations)
+    placeholders = sum(turn.num_images for turn in turns)
+    if not placeholders and images and any("from" in turn for turn in conversations):
+        turns = _with_first_question(key, turns, len(images))
+    elif placeholders != len(images):
         raise ValueError(
             f"record {key}: {placeholders} image placeholders but {len(images)} images; they must be equal."
         )
-    return record
+    if not images and (named := next((name for name in ("image", "images") if fields.get(name)), None)):
+        raise ValueError(f"record {key}: {named!r} names {fields[named]!r:.60}, but there is no image beside the JSON.")
+    return Record(
+        key=key,
+        source=str(fields.get("source", "")),
+        licence=str(fields.get("licence", "")),
+        turns=turns,
+        images=images,
+        share_image=share_image,
+        meta=meta if isinstance(meta, Mapping) else {"meta": meta},
+    )
+
+
+def _with_first_question(key: str, turns: tuple[Turn, ...], num_images: int) -> tuple[Turn, ...]:
+    """LLaVA's turns without any tag: the images come with the first question."""
+    first = next((place for place, turn in enumerate(turns) if turn.role == "user"), None)
+    if first is None:
+        raise ValueError(f"record {key}: {num_images} images, but no turn of a user that they could come with.")
+    return tuple(replace(turn, num_images=num_images) if n == first else turn for n, turn in enumerate(turns))
 
 
 def _turn(key: str, turn: Any) -> Turn:
-    if not isinstance(turn, Mapping) or turn.get("role") not in get_args(Role):
-        raise ValueError(f"record {key}: turn {turn!r:.60} needs a role among {', '.join(get_args(Role))}.")
-    content = turn.get("content")
-    parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
-    if not isinstance(parts, list):
+    if not isinstance(turn, Mapping):
+        raise ValueError(f"record {key}: a turn must be an object with a role and a content, not {turn!r:.60}.")
+    said = turn.get("role", turn.get("from"))
+    role = ROLES.get(said) if isinstance(said, str) else None
+    if role is None:
+        raise ValueError(f"record {key}: turn {turn!r:.60} needs a role among {', '.join(ROLES)}.")
+    content = turn.get("content", turn.get("value"))
+    if isinstance(content, str):
+        return _tagged(key, role, content)
+    if not isinstance(content, list):
         raise ValueError(f"record {key}: a turn's content is text or a list of parts, not {content!r:.60}.")
-    texts, num_images = [], 0
-    for part in parts:
+    texts: list[str] = []
+    before, between, num_images = True, False, 0
+    for part in content:
         kind = part.get("type") if isinstance(part, Mapping) else None
         if kind == "text" and isinstance(part.get("text"), str):
+            if between and part["text"].strip():
+                raise ValueError(f"record {key}: {_INTERLEAVED}")
             texts.append(part["text"])
+            before = before and not part["text"].strip()
         elif kind == "image":
             num_images += 1
+            between = not before
         else:
             raise ValueError(f"record {key}: a part is text or image, not {part!r:.60}.")
-    return Turn(role=turn["role"], text="".join(texts), num_images=num_images)
+    return Turn(role=role, text="".join(texts), num_images=num_images)
+
+
+def _tagged(key: str, role: Role, text: str) -> Turn:
+    """A turn whose images are tags at the start or at the end of its text."""
+    if PLACEHOLDER not in text:
+        return Turn(role=role, text=text)
+    if role == "assistant":
+        raise ValueError(f"record {key}: {PLACEHOLDER} stands in an answer: {text!r:.60}.")
+    pieces = [piece.strip() for piece in text.split(PLACEHOLDER)]
+    said = [piece for piece in pieces if piece]
+    if len(said) > 1 or (said and not (pieces[0] or pieces[-1])):
+        raise ValueError(f"record {key}: {_INTERLEAVED}")
+    return Turn(role=role, text="".join(said), num_images=len(pieces) - 1)

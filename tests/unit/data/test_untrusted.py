@@ -49,6 +49,13 @@ def flat(samples: list[list[tuple[str, bytes]]]) -> list[tuple[str, bytes]]:
     return [file for sample in samples for file in sample]
 
 
+def conversation(question: str, answer: str) -> bytes:
+    asked = [{"type": "image"}, {"type": "text", "text": question}]
+    return json.dumps(
+        {"conversations": [{"role": "user", "content": asked}, {"role": "assistant", "content": answer}]}
+    ).encode()
+
+
 class Bomb:
     """Leaves a file behind when it is unpickled."""
 
@@ -79,10 +86,7 @@ FAULTS = {
     "pickle": ([*sample_files(50), ("bad-00050.pyd", b"cos\nsystem\n.")], "is not allowed"),
     "key with ..": ([("../../" + name, data) for name, data in sample_files(50)], "sample key"),
     "absolute key": ([("/" + name, data) for name, data in sample_files(50)], "sample key"),
-    "no question": (
-        [("bad-00050.txt", b"A caption."), ("bad-00050.jpg", picture(50))],
-        "Give the source a prompt set",
-    ),
+    "no question": (sample_files(50, json=conversation("", "A caption.")), "Give the source a prompt set"),
 }
 
 
@@ -233,8 +237,8 @@ def test_links_devices_and_compressed_tars_are_refused(tmp_path):
         link = tarfile.TarInfo("a.jpg")
         link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
         tar.addfile(link)
-    with pytest.raises(ValueError, match="is not a regular file"):
-        open_dataset(folder_of(tmp_path / "link", out.getvalue()))
+    with pytest.raises(BadSampleError, match=r"sample a: .*is not a regular file but a symbolic link to '/etc/passwd'"):
+        open_dataset(folder_of(tmp_path / "link", out.getvalue()))[0]
     with pytest.raises(ValueError, match="compressed"):
         open_dataset(folder_of(tmp_path / "gz", gzip.compress(tar_of(GOOD[0]))))
 
