@@ -78,7 +78,7 @@ def train_mix(config: Config, mix: Mapping[str, Any] | None = None) -> Mix:
         max_pixels=data["max_pixels"],
         cache_dir=data["cache_dir"],
         cache_bytes=int(data["cache_gb"] * 10**9),
-        max_member_bytes=int(data["max_member_mb"] * 2**20),
+        max_member_bytes=int((data.get("max_member_mb") or 256) * 2**20),
     )
 
 
