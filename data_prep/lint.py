@@ -167,7 +167,7 @@ def _lint_sample(shard: str, key: str, data: bytes) -> Iterator[Finding]:
     except BadSampleError as error:
         yield Finding(shard=shard, key=key, what=error.reason)
         return
-    checks = [lambda: check_record(record), lambda: render(record.turns)]
+    checks = [lambda: check_record(record), lambda: _check_text(record)]
     checks += [partial(_check_image, number, image) for number, image in enumerate(record.images)]
     for check in checks:
         try:
@@ -180,6 +180,11 @@ def _lint_sample(shard: str, key: str, data: bytes) -> Iterator[Finding]:
             if note:
                 yield Finding(shard=shard, key=key, what=note, wrong=False)
     yield from (Finding(shard=shard, key=key, what=what, wrong=wrong) for what, wrong in _conversation(record))
+
+
+def _check_text(record: Record) -> None:
+    """What every tokenizer is given."""
+    render(record.turns)
 
 
 def _check_image(number: int, image: bytes) -> str | None:
