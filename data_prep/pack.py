@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from math import inf
 from pathlib import Path
 
@@ -113,9 +114,13 @@ def main(argv: list[str]) -> int:
         task = progress.add_task(f"packing {given.source}", total=num_rows(given.path))
         report = pack(job, workers=given.workers, on_progress=lambda rows: progress.advance(task, rows))
     print(f"{given.out}: {report['samples']} samples.")
+    if report.get("without_image"):
+        print(f"{report['without_image']} of them have no image: they are text only.")
     if report["skipped"]:
         print(f"Rows left out: {report['skipped']}; {given.out / SKIPPED_FILE} says which and why.")
     if report["duplicates"]:
         print(f"{report['duplicates']} samples are exact copies of others: {given.out / DUPLICATES_FILE} lists them.")
-    print("\n".join(["", *column_table(report.get("columns", {})), "", *sample_texts(given.out)]))
+    told = "\n".join(["", *column_table(report.get("columns", {})), "", *sample_texts(given.out)])
+    encoding = sys.stdout.encoding or "utf-8"
+    print(told.encode(encoding, "backslashreplace").decode(encoding))  # whatever the terminal can show
     return 0

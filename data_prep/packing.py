@@ -365,6 +365,7 @@ def _conclude(job: Job, state: Path, plan: dict[str, Any]) -> dict[str, Any]:
     num_samples = sum(entry.num_samples for entry in entries)
     report = {
         "samples": num_samples,
+        "without_image": sum(not row.num_images for entry in entries for row in read_rows(job.out / entry.name)),
         "skipped": len(skipped),
         "duplicates": len(duplicates),
         "columns": _columns(marks),

@@ -192,7 +192,7 @@ def make_turn(row: Row, name: str, role: Role, text: str, options: Options) -> T
 
 def caption_turns(row: Row, options: Options, *names: str) -> list[Turn]:
     """The caption of a row, the first where it has several, as the answer to `options.prompt`."""
-    name = row.pick(*names)
+    name = row.pick(*names, wanted="a text")
     told = row.texts(name)
     return [
         make_turn(row, "--prompt", "user", options.prompt, options),

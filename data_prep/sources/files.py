@@ -23,6 +23,8 @@ ROWS_A_BATCH = 64
 PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".npy")
 MAX_LINES = 1000
 """Lines of a CSV that a quoted text may take; more, and its quote was never closed."""
+MISSING = ("nan", "NaN", "<NA>", "null", "NULL")
+"""Cells of a CSV or TSV that hold nothing."""
 _IMAGE_NAME = re.compile(r"\S\.(?:jpe?g|png|webp|gif|bmp|tiff?)\W*$", re.IGNORECASE)
 csv.field_size_limit(2**24)
 
@@ -155,7 +157,12 @@ def _csv(path: Path) -> Iterator[Cells]:
             lines.give_back()
             yield first, ValueError(problem)
         else:
-            yield lines.first, dict(zip(header, fields, strict=True))
+            yield lines.first, {name: _cell(text) for name, text in zip(header, fields, strict=True)}
+
+
+def _cell(text: str) -> str | None:
+    """A cell of a table of texts; what pandas writes for a missing one is missing."""
+    return None if text.strip() in MISSING else text
 
 
 def _problem(fields: list[str], header: list[str], lines: list[str], tabs: bool) -> str:

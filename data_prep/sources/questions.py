@@ -37,7 +37,7 @@ def question_turns(row: Row, options: Options, questions: Sequence[str], answers
         questions: names of the question's cell.
         answers: names of the answer's cell.
     """
-    asked, name = row.pick(*questions), row.pick(*answers)
+    asked, name = row.pick(*questions, wanted="a text"), row.pick(*answers, wanted="a text or a whole number")
     question, choices = make_turn(row, asked, "user", row.text(asked), options), row.choices(*CHOICES)
     value = row.raw(name)
     if choices is None:

@@ -332,6 +332,12 @@ def test_slake_without_a_language_and_roco_with_a_mark(folder):
     assert (record.meta["id"], record.images) == ("a", (A,))
 
 
+@pytest.mark.parametrize("empty", ["", " ", "nan", "NaN", "null"])
+def test_an_empty_cell_of_a_table_is_not_a_caption(folder, empty):
+    path = write(folder / "c.csv", f"image,caption\na.jpg,{empty}\n")
+    assert "caption: found" in refused(folder, "captions", path)
+
+
 def test_no_row_says_why(folder):
     rows = [{"image_name": "a.jpg", "question": "What?", "answer": "MRI", "phrase_type": "test_para"}]
     with pytest.raises(ValueError, match=r"r.jsonl: no row could be packed: none is of --split train\."):
