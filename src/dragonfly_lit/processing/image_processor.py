@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
-from PIL.Image import Image
 from transformers import BatchFeature
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.processing_utils import ImagesKwargs
 
 from dragonfly_lit.processing.batches import stack_crops
 from dragonfly_lit.processing.crops import Resize, cut
-from dragonfly_lit.processing.images import decode, to_rgb
+from dragonfly_lit.processing.image_inputs import flat, open_image
 from dragonfly_lit.spec.layout import Layout, Zoom
-
-ImageInput = Image | bytes | str | Path
-"""An image, or the bytes or the path of an encoded one."""
 
 
 class DragonflyImageProcessor(BaseImageProcessor):
@@ -63,20 +58,23 @@ class DragonflyImageProcessor(BaseImageProcessor):
             zoom=Zoom(**self.zoom),
         )
 
-    def __call__(self, images: Sequence[ImageInput], **_: Any) -> BatchFeature:
+    def preprocess(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, images: Any, *, return_tensors: str | None = "pt", fetch: bool = False, **_: Any
+    ) -> BatchFeature:
         """`pixel_values` (images, crops, 3, side, side) uint8 and `image_grids` (images, 2, 2); nothing without images.
+
+        Calling the image processor does the same.
+
+        Args:
+            images: one image, a list of them however nested, or an array of several; each in any form of ImageInput.
+            return_tensors: `pt` or `np`; None is `pt`.
+            fetch: whether http URLs are fetched.
 
         Raises:
             ValueError: an image cannot be decoded or has no pixels.
         """
         layout = self.layout
-        pixel_values, image_grids = stack_crops([cut(_open(image), layout, self.resize) for image in images])
-        return BatchFeature({} if pixel_values is None else {"pixel_values": pixel_values, "image_grids": image_grids})
-
-
-def _open(image: ImageInput) -> Image:
-    if isinstance(image, Image):
-        return to_rgb(image)
-    if isinstance(image, str) and "://" in image:
-        raise ValueError(f"image {image!r} is a URL; nothing is fetched here. Give the file, its bytes or a PIL image.")
-    return decode(Path(image) if isinstance(image, str) else image)
+        crops = [cut(open_image(image, fetch=fetch), layout, self.resize) for image in flat(images)]
+        pixel_values, image_grids = stack_crops(crops)
+        data = {} if pixel_values is None else {"pixel_values": pixel_values, "image_grids": image_grids}
+        return BatchFeature({k: v.numpy() for k, v in data.items()} if return_tensors == "np" else data)

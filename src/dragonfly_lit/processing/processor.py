@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from transformers import (
     AutoTokenizer,
     BatchFeature,
@@ -17,9 +16,11 @@ from transformers import (
 
 from dragonfly_lit.io.foreign import foreign, read_json, read_model_config
 from dragonfly_lit.processing.batches import Side, pad_rows
+from dragonfly_lit.processing.chat import Conversation, is_batch, normalise
 from dragonfly_lit.processing.crops import Resize
 from dragonfly_lit.processing.encoding import TokenizedText, expand_images, to_row, tokenize
-from dragonfly_lit.processing.image_processor import DragonflyImageProcessor, ImageInput
+from dragonfly_lit.processing.image_inputs import ImageInput, flat, is_image
+from dragonfly_lit.processing.image_processor import DragonflyImageProcessor
 from dragonfly_lit.processing.sequences import Supervise
 from dragonfly_lit.spec.layout import Layout
 from dragonfly_lit.spec.released import LAYOUTS, released_zoom
@@ -38,6 +39,22 @@ CHAT_TEMPLATE = (
 """Images first, then `<|begin_of_text|>`, then the turns: what `prompts.render` writes, in Jinja."""
 
 Images = ImageInput | Sequence[ImageInput] | None
+
+_OWN_WAY = (
+    "add_special_tokens",
+    "return_attention_mask",
+    "return_token_type_ids",
+    "return_mm_token_type_ids",
+    "return_offsets_mapping",
+    "common_kwargs",
+    "text_kwargs",
+    "images_kwargs",
+    "truncation",
+    "videos",
+    "audio",
+)
+"""Arguments that transformers gives to every processor; here they may only say what is done anyway."""
+_OF_CALL = ("padding", "padding_side", "max_length", "supervise", "return_tensors", "fetch", *_OWN_WAY)
 
 
 class DragonflyProcessor(ProcessorMixin):
@@ -114,18 +131,23 @@ class DragonflyProcessor(ProcessorMixin):
         """How many tokens an image takes."""
         return self.image_processor.layout
 
+    @property
+    def model_input_names(self) -> list[str]:
+        return ["input_ids", "attention_mask", "question_mask", *self.image_processor.model_input_names]
+
     # Texts come first here, as in most of transformers' processors; the mixin's own order is another.
     def __call__(  # pyright: ignore[reportIncompatibleMethodOverride]
         self,
-        text: str | Sequence[str],
+        text: str | Sequence[str] | None = None,
         images: Images | Sequence[Images] = None,
         *,
-        padding: bool | Literal["longest", "max_length"] = True,
+        padding: bool | Literal["longest", "max_length", "do_not_pad"] = True,
         padding_side: Side = "left",
         max_length: int | None = None,
         supervise: Supervise | None = None,
-        return_tensors: str = "pt",
-        **_: Any,
+        return_tensors: Literal["pt", "np"] | None = "pt",
+        fetch: bool = False,
+        **others: Any,
     ) -> BatchFeature:
         """Token ids and crops of a batch of samples, each with any number of images.
 
@@ -135,34 +157,46 @@ class DragonflyProcessor(ProcessorMixin):
 
         Args:
             text: one text or a list; one text gives a batch of one.
-            images: for each text an image, a list of images, or None; for a single text also directly.
-            padding: True or `longest` pads to the longest text, `max_length` to that many tokens.
+            images: for each text an image, a list of images, or None; for a single text also directly. A flat list goes
+                to the texts by their placeholders, or one to each. Every image in any form of ImageInput.
+            padding: True or `longest` pads to the longest text, `max_length` to that many tokens; False needs
+                `return_tensors=None`.
             padding_side: `left` for generation, `right` for training.
             max_length: tokens at most; None takes the processor's own, the context of its language model.
             supervise: adds `labels`: `assistant` on the assistant's texts and their `<|eot_id|>`; `all` is the released
                 training encoding, which closes the text with `<|end_of_text|>` and has a label after every
                 `<|begin_of_text|>`. Padding has none. None, for generation, adds nothing.
-            return_tensors: `pt`; there is no other.
+            return_tensors: `pt` or `np`; None gives lists of the tokens and tensors of the images.
+            fetch: whether http URLs of images are fetched; otherwise nothing comes over the network.
+            others: what transformers gives to every processor, where it says what is done anyway.
 
         Returns:
             `input_ids`, `attention_mask`, `question_mask` (texts, tokens), `labels` likewise if asked for; with an
             image in the batch `pixel_values` (images, crops, 3, side, side) uint8 and `image_grids` (images, 2, 2).
 
         Raises:
-            ValueError: images and texts or placeholders differ in number, a text is too long, an image is damaged.
+            ValueError: images and texts or placeholders differ in number, a text is too long, an image is damaged, or
+                an argument is unknown.
         """
-        if return_tensors != "pt" or padding is False:
-            raise ValueError("a DragonflyProcessor makes padded torch tensors: use return_tensors='pt', padding=True.")
-        texts = [text] if isinstance(text, str) else list(text)
-        nested = _nest(images, len(texts), single=isinstance(text, str))
+        _check_others(others, return_tensors, padding)
+        swapped = not _is_text(text) and _is_text(images)  # transformers' own order
+        given: Any = images if swapped else text
+        if not _is_text(given):
+            raise ValueError("a DragonflyProcessor needs text=, one or a list; a question about an image alone too.")
+        texts = [given] if isinstance(given, str) else list(given)
+        nested = _nest(text if swapped else images, texts, single=isinstance(given, str))
         limit = max_length or self.max_length
         encoded = [self._encode(t, len(i), supervise, limit) for t, i in zip(texts, nested, strict=True)]
         if padding == "max_length" and limit is None:
             raise ValueError("padding='max_length' needs max_length=.")
         length = limit if padding == "max_length" and limit else max(map(len, encoded))
+        ragged = padding in (False, "do_not_pad")
 
-        def rows(values: list[list[int]] | list[list[bool]], fill: int | bool) -> torch.Tensor:
-            return pad_rows([to_row(v) for v in values], length=length, fill=fill, side=padding_side)
+        def rows(values: list[list[int]] | list[list[bool]], fill: int | bool) -> Any:
+            if ragged:
+                return values
+            padded = pad_rows([to_row(v) for v in values], length=length, fill=fill, side=padding_side)
+            return padded if return_tensors == "pt" else padded.numpy() if return_tensors == "np" else padded.tolist()
 
         data = {
             "input_ids": rows([e.ids for e in encoded], self.ids.end),
@@ -170,10 +204,65 @@ class DragonflyProcessor(ProcessorMixin):
             "question_mask": rows([e.question for e in encoded], False),
         }
         if supervise is not None:
-            answers = rows([e.answer for e in encoded], False)
-            data["labels"] = data["input_ids"].masked_fill(~answers, IGNORE)
-        data |= self.image_processor([image for group in nested for image in group])
+            labels = [[i if a else IGNORE for i, a in zip(e.ids, e.answer, strict=True)] for e in encoded]
+            data["labels"] = rows(labels, IGNORE)
+        if others.get("return_assistant_tokens_mask"):
+            data["assistant_masks"] = rows([[int(a) for a in e.answer] for e in encoded], 0)
+        data |= self.image_processor([i for group in nested for i in group], return_tensors=return_tensors, fetch=fetch)
         return BatchFeature(data)
+
+    def apply_chat_template(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self,
+        conversation: Conversation | Sequence[Conversation],
+        chat_template: str | None = None,
+        *,
+        tokenize: bool = False,
+        return_dict: bool = False,
+        return_tensors: Literal["pt", "np", "auto"] | None = "pt",
+        return_assistant_tokens_mask: bool = False,
+        processor_kwargs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Transformers' own: conversations as text, or as the model's inputs with `tokenize=True, return_dict=True`.
+
+        Args:
+            conversation: messages of a text or of parts (`text`, `image`, and OpenAI's `image_url`), or several lists
+                of them. An image is a file, a URL, base64, an array: any form of ImageInput.
+            chat_template: Jinja in place of the processor's own; it runs in a sandbox.
+            tokenize: whether to give token ids.
+            return_dict: whether to give all inputs, not `input_ids` alone.
+            return_tensors: as in a call.
+            return_assistant_tokens_mask: adds `assistant_masks`: 1 on the assistant's texts and their `<|eot_id|>`.
+            processor_kwargs: arguments of a call.
+            kwargs: `add_generation_prompt`, `continue_final_message`, variables of the template; also arguments of a
+                call.
+
+        Raises:
+            ValueError: the conversation is none, or the template does what its sandbox forbids, or fails.
+        """
+        batched = is_batch(conversation)
+        chats: Sequence[Any] = conversation if batched else [conversation]
+        pairs = [normalise(chat) for chat in chats]
+        of_call = {name: kwargs.pop(name) for name in ("images", *_OF_CALL) if name in kwargs} | (
+            processor_kwargs or {}
+        )
+        with foreign("the chat template"):
+            texts = super().apply_chat_template(
+                [messages for messages, _ in pairs], chat_template=chat_template, tokenize=False, **kwargs
+            )
+        if not tokenize:
+            return texts if batched else texts[0]
+        given = of_call.pop("images", None)
+        images = [found for _, found in pairs] if given is None else given
+        # One text beside a list of its own images, as a call has it.
+        inputs = self(
+            text=list(texts),
+            images=images if batched or given is None else [flat(images)],
+            return_tensors="pt" if return_tensors == "auto" else return_tensors,
+            return_assistant_tokens_mask=return_assistant_tokens_mask,
+            **of_call,
+        )
+        return inputs if return_dict else inputs["input_ids"]
 
     def _encode(self, text: str, num_images: int, supervise: Supervise | None, limit: int | None) -> TokenizedText:
         placeholders = text.count(IMAGE)
@@ -202,19 +291,55 @@ class DragonflyProcessor(ProcessorMixin):
         return tokenized
 
 
-def _nest(images: Any, num_texts: int, *, single: bool) -> list[list[ImageInput]]:
+def _is_text(text: Any) -> bool:
+    return isinstance(text, str) or (
+        isinstance(text, list | tuple) and bool(text) and all(isinstance(part, str) for part in text)
+    )
+
+
+def _check_others(others: dict[str, Any], return_tensors: str | None, padding: bool | str) -> None:
+    """ValueError for an argument that is unknown or asks for what is not done here."""
+    if return_tensors not in ("pt", "np", None) or (return_tensors and padding in (False, "do_not_pad")):
+        raise ValueError(
+            f"return_tensors={return_tensors!r}, padding={padding!r}: a DragonflyProcessor makes padded torch tensors "
+            "(return_tensors='pt', padding=True), numpy arrays ('np'), or lists (None)."
+        )
+    for name, value in others.items():
+        if name == "return_assistant_tokens_mask":
+            continue
+        if name not in _OWN_WAY:
+            raise ValueError(
+                f"a DragonflyProcessor does not know {name}={value!r:.60}. It knows {', '.join(_OF_CALL)}."
+            )
+        if name.endswith("_kwargs") and value:
+            raise ValueError(f"{name}={value!r:.60}: give its keys as arguments of their own.")
+        if name in ("videos", "audio") and value is not None:
+            raise ValueError(f"a DragonflyProcessor reads text and images; {name}= is neither.")
+        if name == "truncation" and value:
+            raise ValueError(
+                f"truncation={value!r} would cut the tokens of an image in two. Shorten the text, or raise max_length."
+            )
+
+
+def _nest(images: Any, texts: list[str], *, single: bool) -> list[list[ImageInput]]:
     """Images as one list a text."""
     if images is None:
-        return [[] for _ in range(num_texts)]
-    if not isinstance(images, Sequence) or isinstance(images, str | bytes):
-        images = [images]
-    if single and not (len(images) == 1 and isinstance(images[0], list | tuple)):
-        images = [images]
-    if len(images) != num_texts:
+        return [[] for _ in texts]
+    if is_image(images) or single:
+        images = [flat(images)]
+    images = list(images)
+    if images and all(image is not None and is_image(image) for image in images):
+        counts = [text.count(IMAGE) for text in texts]
+        if sum(counts) == len(images):
+            found = iter(images)
+            return [[next(found) for _ in range(count)] for count in counts]
+        if len(texts) == 1:
+            return [images]
+    if len(images) != len(texts):
         raise ValueError(
-            f"images has {len(images)} entries for {num_texts} texts. Give each an image, a list of images or None."
+            f"images has {len(images)} entries for {len(texts)} texts. Give each an image, a list of images or None."
         )
-    return [[] if i is None else list(i) if isinstance(i, list | tuple) else [i] for i in images]
+    return [flat(image) for image in images]
 
 
 def _with_tower(layout: Layout, vision: str | Path) -> Layout:
