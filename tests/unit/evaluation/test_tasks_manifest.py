@@ -81,13 +81,16 @@ def test_every_metric_scores_a_manifest(tmp_path):
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([{"image": "a.png", "answer": "x"}], "row 1 has no question; it has image, answer"),
-        ([{"question": "q", "answr": "x"}], "row 1 has the field 'answr'; use id,"),
+        ([{"image": "a.png", "answer": "x"}], r"row 1: question: is missing.*the columns are image, answer"),
+        ([{"question": "q", "answr": "x"}], "row 1: answr: is not a field of a manifest; use id,"),
         ([{"question": "q"}], "question row-000001 has no answer"),
-        ([{"question": "q", "answer": "x", "image": "gone.png"}], r"question row-000001: there is no image .*gone.png"),
+        ([{"question": "q", "answer": "x", "image": "gone.png"}], r"row 1: image: there is no image .*gone.png"),
         ([{"id": 1, "question": "q", "answer": "x"}] * 2, "1 question ids appear more than once, e.g. '1'"),
-        ([{"question": "q", "answer": "z", "choices": ["x", "y"]}], "the answer 'z' is neither a letter"),
-        ([["q"]], "row 1 is"),
+        (
+            [{"question": "q", "answer": "z", "choices": ["x", "y"]}],
+            "row 1: answer: found 'z', wanted a choice, its letter or its number from 0 to 1",
+        ),
+        ([["q"]], r"row 1: found \['q'\] .*wanted an object with a question"),
         ([], "no question was found"),
     ],
 )
@@ -249,5 +252,5 @@ def test_parquet_without_a_struct_holds_images_too(tmp_path):
 
 def test_a_column_that_no_field_stands_for_is_named(tmp_path):
     parquet(tmp_path / "q.parquet", [{"question": "q", "answer": "x", "image_path": "a.png"}])
-    with pytest.raises(ValueError, match="row 1 has the field 'image_path'; use id, question_id"):
+    with pytest.raises(ValueError, match="row 1: image_path: is not a field of a manifest; use id, question_id"):
         manifest("mine", tmp_path / "q.parquet", "exact_match").questions(tmp_path)

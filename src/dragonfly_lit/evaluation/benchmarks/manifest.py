@@ -8,11 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from dragonfly_lit.evaluation.benchmarks.base import Benchmark, Question
-from dragonfly_lit.evaluation.benchmarks.tables import has_images, image_of, parquet_columns
+from dragonfly_lit.evaluation.benchmarks.rows import IMAGES, ImageCell, question_rows, with_numbers
 from dragonfly_lit.evaluation.images import StoredImage
 from dragonfly_lit.evaluation.metrics.base import QuestionMetric
 from dragonfly_lit.evaluation.metrics.caption import Captions
@@ -23,7 +20,9 @@ from dragonfly_lit.evaluation.metrics.vqa import VQAAccuracy
 from dragonfly_lit.evaluation.metrics.yes_no import POPE
 from dragonfly_lit.evaluation.parsers import LETTERS
 from dragonfly_lit.io.imports import locate
+from dragonfly_lit.io.inside import OutsideError, inside
 from dragonfly_lit.spec.medical_vqa import answer_type
+from dragonfly_lit.spec.rows import Row, shown_name
 
 MetricFactory = Callable[[Sequence[Question]], QuestionMetric]
 METRICS: Mapping[str, type[QuestionMetric]] = {
@@ -37,6 +36,10 @@ METRICS: Mapping[str, type[QuestionMetric]] = {
     "captions": Captions,
 }
 NUM_ANNOTATORS = 10
+TAG = "<image>"
+"""What other formats put where an image stands."""
+ANSWERS = ("answers", "answer")
+CHOICES = ("choices", "options")
 FIELDS = (
     "id", "question_id", "question", "image", "images", "answer", "answers", "choices", "options", "category", "split",
     "hint", "answer_type",
@@ -45,16 +48,17 @@ FIELDS = (
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest(Benchmark):
-    """Questions of a JSONL, JSON or parquet file.
+    """Questions of a JSONL, JSON or parquet file; docs/evaluation.md has the table of what it may look like.
 
-    A row has `question`; `image` or `images` (paths beside the file; in parquet the images themselves will do);
-    `answer` or `answers`; and may have `id`, `choices`, `category`, `split`, `hint` and `answer_type` (open or closed).
-    The answer of a multiple-choice question is a letter, a number from 0, or the choice itself. For `vqa_accuracy` one
-    answer counts as ten people who agree.
+    A row has `question`; `image` or `images` (names of files beside the manifest, or the images themselves); `answer`
+    or `answers`; and may have `id`, `choices`, `category`, `split`, `hint` and `answer_type` (open or closed). The
+    answer of a multiple-choice question is the choice itself, its letter, or its number from 0. For `vqa_accuracy` one
+    answer counts as ten people who agree. Every row goes through `spec.rows`: a field of another form is refused.
 
     Attributes:
         name: of the set, in the results.
         manifest: the file.
+        images: a folder that images may lie in too; without it they lie in the manifest's.
         metric_name: how it is called in the results.
         make_metric: a class of metric, or one with some arguments given.
     """
@@ -64,6 +68,7 @@ class Manifest(Benchmark):
 
     name: str = "my_set"  # pyright: ignore[reportIncompatibleVariableOverride] - of the class elsewhere
     manifest: str | Path = ""
+    images: str | Path | None = None
     metric_name: str = "exact_match"
     make_metric: MetricFactory = ExactMatch
     split: str = ""
@@ -72,6 +77,8 @@ class Manifest(Benchmark):
         super().__post_init__()
         if not self.manifest:
             raise ValueError("benchmark.manifest is empty: give a file of questions (.jsonl, .json or .parquet).")
+        if self.images is not None and not Path(self.images).is_dir():
+            raise ValueError(f"benchmark.images={self.images}: there is no such folder.")
 
     @property
     def metric_type(self) -> type[QuestionMetric]:  # pyright: ignore[reportIncompatibleVariableOverride] - likewise
@@ -93,50 +100,65 @@ class Manifest(Benchmark):
 
     def read(self, folder: Path) -> Iterable[Question]:
         """The questions of the file `folder`, in its order."""
-        rows = self._parquet(folder) if folder.suffix == ".parquet" else self._lines(folder)
-        for number, (row, images) in enumerate(rows, start=1):
-            unknown = [key for key in row if key not in FIELDS and not key.startswith("_")]
-            if "question" not in row:
-                raise ValueError(f"{folder}: row {number} has no question; it has {', '.join(row) or 'nothing'}.")
-            if unknown:
-                raise ValueError(f"{folder}: row {number} has the field {unknown[0]!r}; use {', '.join(FIELDS)}.")
-            yield self._question(row, number, images)
+        for number, (row, images) in enumerate(question_rows(folder), start=1):
+            choices_apart = row.has("A") and row.has("B")
+            for name in row.values:
+                known = name in FIELDS or (choices_apart and name in tuple(LETTERS))
+                if not known and not str(name).startswith("_"):
+                    raise row.error(shown_name(name), f"is not a field of a manifest; use {', '.join(FIELDS)}.")
+            yield self._question(row, number, images, folder.parent)
 
-    def _lines(self, path: Path) -> Iterable[tuple[dict[str, Any], tuple[Path, ...]]]:
-        rows = self.read_json(path.parent, path.name)
-        for number, row in enumerate([rows] if isinstance(rows, dict) else rows, start=1):
-            if not isinstance(row, dict):
-                raise ValueError(f"{path}: row {number} is {row!r:.40}; each is an object with a question.")
-            yield row, tuple(path.parent / name for name in _listed(row, "images", "image"))
+    def _place(self, row: Row, image: ImageCell, beside: Path) -> Path | bytes | StoredImage:
+        """Where an image is: a name means a file beside the manifest, or in the folder of `images`."""
+        if not isinstance(image, str):
+            return image
+        name = row.given(*IMAGES)[0]
+        allowed = None if self.images is None else Path(self.images)
+        try:
+            places = [inside(beside, image, allowed=allowed)] if allowed is None else _either(allowed, beside, image)
+        except OutsideError as error:
+            raise row.error(
+                name, f"{error} The folder that it may lie in is given by benchmark.images=FOLDER."
+            ) from error
+        except ValueError as error:
+            raise row.error(name, str(error)) from error
+        found = next((place for place in places if place.is_file()), None)
+        if found is None:
+            raise row.error(name, f"there is no image {' and no '.join(map(str, places))}.")
+        return found
 
-    def _parquet(self, path: Path) -> Iterable[tuple[dict[str, Any], tuple[Path | StoredImage, ...]]]:
-        columns = parquet_columns(path)
-        stored = "image" in columns and not _is_text(path, "image")
-        filled = has_images(path) if stored else []
-        wanted = [name for name in columns if not (stored and name == "image")]
-        for number, row in enumerate(self.parquet_rows([path], (), wanted)):
-            row = {key: value for key, value in row.items() if value is not None}
-            paths = tuple(path.parent / name for name in _listed(row, "images", "image"))
-            yield row, (image_of(row),) if stored and filled[number] else paths
-
-    def _question(self, row: Mapping[str, Any], number: int, images: Sequence[Path | StoredImage]) -> Question:
-        key = str(row.get("id", row.get("question_id", f"row-{number:06d}")))
-        choices = row.get("choices", row.get("options"))
-        answers = [str(answer) for answer in _listed(row, "answers", "answer")]
-        if choices is not None:
-            answers = [_letter(key, answer, choices) for answer in answers]
-        elif self.metric_name == "vqa_accuracy" and len(answers) == 1:
-            answers *= NUM_ANNOTATORS
-        kind = str(row.get("answer_type") or answer_type(answers[0] if answers else ""))
+    def _question(self, row: Row, number: int, images: Sequence[ImageCell], beside: Path) -> Question:
+        key = row.text_or(f"row-{number:06d}", "id", "question_id", numbers=True)
+        text = _without_tags(row, bool(images))
+        places = [self._place(row, image, beside) for image in images]
+        row = with_numbers(row, (*ANSWERS, *CHOICES, *LETTERS), whole=self.metric_name == "relaxed_accuracy")
+        choices = row.choices(*CHOICES)
+        if choices is None and (empty := next((name for name in CHOICES if row.values.get(name) is not None), None)):
+            raise row.wrong(empty, row.values[empty], "choices, or null where a question has none")
+        if not row.has(*ANSWERS):
+            raise row.error("answer", f"question {key} has no answer. Give it, or leave the row out.")
+        answers = self._answers(row) if choices is None else _letters(row, choices)
+        kind = row.text_or(answer_type(answers[0]), "answer_type")
         return self.question(
             key,
-            str(row["question"]),
-            images=images,
+            text,
+            images=places,
             references=answers,
-            choices=tuple(map(str, choices)) if choices is not None else None,
-            category=str(row.get("category", "")),
-            split=str(row.get("split", "")),
-            meta={"hint": row.get("hint", ""), "answer_type": kind.lower()},
+            choices=choices,
+            category=row.text_or("", "category", numbers=True),
+            split=row.text_or("", "split", numbers=True),
+            meta={"hint": row.text_or("", "hint"), "answer_type": kind.lower()},
+        )
+
+    def _answers(self, row: Row) -> list[str]:
+        """The accepted answers; of people who were asked, a blank one is an answer too."""
+        answers = row.texts(*ANSWERS, numbers=True)
+        if self.metric_name != "vqa_accuracy":
+            return answers
+        value = row.raw(row.pick(*ANSWERS))
+        num_given = len(value) if isinstance(value, list | tuple) else len(answers)
+        return (
+            answers * NUM_ANNOTATORS if len(answers) == num_given == 1 else answers + [""] * (num_given - len(answers))
         )
 
     def metric(self, questions: Sequence[Question], judged: Mapping[str, int | float] | None = None) -> QuestionMetric:
@@ -151,7 +173,7 @@ def manifest(name: str, manifest: str | Path, metric: str | MetricFactory, **opt
         name: of the set.
         manifest: its file.
         metric: one of `METRICS`, or a class of your own as `module.Class`, or such a class with arguments given.
-        options: `limit` and `max_new_tokens`.
+        options: `images`, `limit`, `show` and `max_new_tokens`.
 
     Raises:
         ValueError: there is no such metric.
@@ -176,25 +198,33 @@ def _class_of(make: MetricFactory) -> type[QuestionMetric]:
     return found
 
 
-def _listed(row: Mapping[str, Any], several: str, one: str) -> list[Any]:
-    value = row.get(several, row.get(one))
-    if value is None:
-        return []
-    return list(value) if isinstance(value, list | tuple) else [value]
+def _without_tags(row: Row, has_images: bool) -> str:
+    """The question without the tags of its images: they come first. One inside of a sentence is refused."""
+    text = row.text("question")
+    if TAG not in text:
+        return text
+    if not has_images:
+        raise row.error("question", f"says {TAG}, and the row has no image.")
+    words = text.strip()
+    while words.startswith(TAG) or words.endswith(TAG):
+        words = words.removeprefix(TAG).removesuffix(TAG).strip()
+    if TAG in words or not words:
+        raise row.error("question", f"has {TAG} inside of its text; images come first. Call them `the first image`.")
+    return words
 
 
-def _letter(key: str, answer: str, choices: Sequence[Any]) -> str:
-    texts = list(map(str, choices))
-    letters = LETTERS[: len(texts)]
-    if answer in texts:
-        return letters[texts.index(answer)]
-    if answer.isdecimal() and int(answer) < len(texts):
-        return letters[int(answer)]
-    if len(answer) == 1 and answer.upper() in letters:
-        return answer.upper()
-    raise ValueError(f"question {key}: the answer {answer!r} is neither a letter, a number nor one of {texts}.")
+def _either(images: Path, beside: Path, name: str) -> list[Path]:
+    """The places of a name in the folder of images, or else beside the manifest; each lies in one of the two."""
+    try:
+        first = [inside(images, name)]
+    except OutsideError:
+        return [inside(beside, name, allowed=images)]
+    return [*first, *(place for place in [beside / name] if place.is_file() and inside(beside, name, allowed=images))]
 
 
-def _is_text(path: Path, column: str) -> bool:
-    kind = pq.ParquetFile(path).schema_arrow.field(column).type
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
+def _letters(row: Row, choices: Sequence[str]) -> list[str]:
+    name = row.pick(*ANSWERS)
+    value = row.raw(name)
+    several = value if isinstance(value, list | tuple) else [value]
+    answers = [each["answer"] if isinstance(each, Mapping) and "answer" in each else each for each in several]
+    return [row.letter(name, answer, choices) for answer in answers]
