@@ -14,10 +14,11 @@ from dragonfly_lit.app.known_warnings import silence_known_warnings
 from dragonfly_lit.evaluation.report import table
 from dragonfly_lit.evaluation.runner import run, score_predictions
 from dragonfly_lit.evaluation.settings import Settings
+from dragonfly_lit.evaluation.show import show
 
 
 def evaluate(cfg: DictConfig) -> dict[str, Any]:
-    """The results that were also written to `out`."""
+    """The results that were also written to `out`; none where questions are only shown."""
     silence_known_warnings()
     config = plain(cfg)
     benchmark = make(config["benchmark"])
@@ -29,7 +30,16 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
             for key in ("data_root", "batch_tokens", "max_new_tokens", "temperature", "seed", "resamples", "gallery")
         },
     )
+    if any(one.show for one in benchmark.benchmarks):
+        return _show(benchmark, settings)
     return _score(config, benchmark, settings) if config["predictions"] else _generate(config, benchmark, settings)
+
+
+def _show(benchmark: Any, settings: Settings) -> dict[str, Any]:
+    if os.environ.get("RANK", "0") == "0":
+        for line in show(benchmark.benchmarks, settings):
+            print(line)
+    return {}
 
 
 def _generate(config: Config, benchmark: Any, settings: Settings) -> dict[str, Any]:

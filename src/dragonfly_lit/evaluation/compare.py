@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from rich.box import SIMPLE
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from dragonfly_lit.evaluation import answers as store
@@ -109,10 +110,11 @@ def scores_table(compared: dict[str, Any]) -> Table:
     table.add_column("benchmark")
     table.add_column("metric")
     for label in [*compared["runs"], *published]:
-        table.add_column(label, justify="right")
+        table.add_column(escape(label), justify="right")
     for row in compared["scores"]:
         mine = ["\n".join(filter(None, row["scores"].get(label, ("",)))) for label in compared["runs"]]
-        table.add_row(row["benchmark"], row["metric"], *mine, *(row["published"].get(model, "") for model in published))
+        cells = [row["benchmark"], row["metric"], *mine, *(row["published"].get(model, "") for model in published)]
+        table.add_row(*map(escape, cells))
     return table
 
 
@@ -127,9 +129,9 @@ def differences_table(compared: dict[str, Any]) -> Table:
         low, high = (100 * bound for bound in row["interval"])
         clear = "" if low <= 0 <= high else " *"
         table.add_row(
-            row["benchmark"],
-            row["to"],
-            row["from"],
+            escape(row["benchmark"]),
+            escape(row["to"]),
+            escape(row["from"]),
             f"{100 * row['difference']:+.2f}{clear}",
             f"{low:+.2f} to {high:+.2f}",
             *(f"{row[name]:,}" for name in ("num_better", "num_worse", "num_shared")),

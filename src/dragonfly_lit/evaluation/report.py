@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE
+from rich.markup import escape
 from rich.table import Table
 
 from dragonfly_lit.evaluation import html
 from dragonfly_lit.evaluation.intervals import LEVEL, SUMMARIES
+from dragonfly_lit.evaluation.markdown import plain
 from dragonfly_lit.evaluation.scores import Scored
 from dragonfly_lit.evaluation.settings import Settings
 from dragonfly_lit.io import atomic
@@ -63,15 +65,19 @@ def markdown(results: Mapping[str, Any]) -> str:
     entries: dict[str, Any] = results["benchmarks"]
     models = list(dict.fromkeys(row["model"] for e in entries.values() for row in headline_rows(e)))
     head = ["benchmark", "metric", "this model", f"{results['bootstrap']['level']:.0%} interval", *models]
-    lines = [_row(head), _row(["---"] * len(head))]
+    lines = [_row(head), _rule(len(head))]
     for entry in entries.values():
         published = {row["model"]: f"{row['value']:g}" for row in headline_rows(entry)}
         mine = shown(entry, entry["headline"]) if entry["scores"] else "waits for a judge"
         cells = [entry["benchmark"], entry["headline"], mine, interval_text(entry, entry["headline"])]
         lines.append(_row([*cells, *(published.get(model, "") for model in models)]))
     parts = ["# Results", "\n".join(lines)]
-    notes = [f"- {entry['benchmark']}: {entry['note']}" for entry in entries.values() if entry.get("note")]
-    notes += [f"- {entry['benchmark']}: {entry['waiting']}" for entry in entries.values() if entry.get("waiting")]
+    notes = [
+        f"- {plain(entry['benchmark'])}: {plain(entry[kind])}"
+        for kind in ("note", "waiting")
+        for entry in entries.values()
+        if entry.get(kind)
+    ]
     parts += ["\n".join(notes)] if notes else []
     parts += [_details(entry) for entry in entries.values()]
     return "\n\n".join(parts) + "\n"
@@ -86,7 +92,8 @@ def table(results: Mapping[str, Any]) -> Table:
         shape.add_column(name, justify="right")
     for entry in results["benchmarks"].values():
         score = shown(entry, entry["headline"]) if entry["scores"] else "waits for a judge"
-        shape.add_row(entry["benchmark"], entry["headline"], score, interval_text(entry, entry["headline"]))
+        names = escape(entry["benchmark"]), escape(entry["headline"])
+        shape.add_row(*names, score, interval_text(entry, entry["headline"]))
     return shape
 
 
@@ -112,15 +119,15 @@ def interval_text(entry: Mapping[str, Any], name: str) -> str:
 
 
 def _details(entry: Mapping[str, Any]) -> str:
-    title = f"## {entry['benchmark']} ({entry['split']}, {entry['num_questions']:,} questions)"
+    title = f"## {plain(entry['benchmark'])} ({plain(entry['split'])}, {entry['num_questions']:,} questions)"
     if not entry["scores"]:
         return title
     unparsed = entry["unparsed"]
     facts = (
-        f"Prompt set {entry['prompt']['set']}, parser {entry['parser']}; no answer found in {unparsed['official']} "
-        f"outputs (leniently {unparsed['lenient']}), {entry['num_empty']} outputs empty."
+        f"Prompt set {plain(entry['prompt']['set'])}, parser {plain(entry['parser'])}; no answer found in "
+        f"{unparsed['official']} outputs (leniently {unparsed['lenient']}), {entry['num_empty']} outputs empty."
     )
-    lines = [_row(["score", "value", "interval"]), _row(["---"] * 3)]
+    lines = [_row(["score", "value", "interval"]), _rule(3)]
     lines += [_row([name, shown(entry, name), interval_text(entry, name)]) for name in entry["scores"]]
     sources = dict.fromkeys(
         f"- {row['model']}, {row['metric']} {row['value']:g}: {row['source']}{'; ' if row['note'] else ''}{row['note']}"
@@ -131,7 +138,11 @@ def _details(entry: Mapping[str, Any]) -> str:
 
 
 def _row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+    return "| " + " | ".join(map(plain, cells)) + " |"
+
+
+def _rule(num: int) -> str:
+    return "|" + " --- |" * num
 
 
 def _versions() -> dict[str, str]:

@@ -31,6 +31,7 @@ class Benchmark(Reader, ABC):
     Attributes:
         split: the split to read, one of `splits`.
         limit: only the first so many questions.
+        show: so many questions are printed as the model would get them, and no model is asked.
         folder: where the data lies; `data_root/name` unless set.
         max_new_tokens: generation stops there.
     """
@@ -59,6 +60,7 @@ class Benchmark(Reader, ABC):
 
     split: str = "test"
     limit: int | None = None
+    show: int | None = None
     folder: str | Path | None = None
     max_new_tokens: int = 16
 
@@ -67,6 +69,7 @@ class Benchmark(Reader, ABC):
             raise ValueError(f"benchmark.split={self.split!r}: {self.name} has {', '.join(self.splits)}.")
         if self.limit is not None and self.limit < 1:
             raise ValueError(f"benchmark.limit={self.limit}: give at least 1 question, or null for all of them.")
+        check_shown(self.show)
 
     @property
     def headline(self) -> str:
@@ -134,12 +137,23 @@ class Suite:
     name: str
     members: Mapping[str, Benchmark]
     limit: int | None = None
+    show: int | None = None
+
+    def __post_init__(self) -> None:
+        check_shown(self.show)
 
     @property
     def benchmarks(self) -> tuple[Benchmark, ...]:
-        """The members; the suite's limit, where one is given, replaces their own."""
-        members = tuple(self.members.values())
-        return members if self.limit is None else tuple(replace(one, limit=self.limit) for one in members)
+        """The members; what the suite gives of `limit` and `show` replaces their own."""
+        given = {"limit": self.limit, "show": self.show}
+        changed = {key: value for key, value in given.items() if value is not None}
+        return tuple(replace(one, **changed) for one in self.members.values())
+
+
+def check_shown(number: object) -> None:
+    """A ValueError unless `show` is null or a whole number from 0 on."""
+    if number is not None and (not isinstance(number, int) or isinstance(number, bool) or number < 0):
+        raise ValueError(f"benchmark.show={number}: give how many questions to print, such as 3, or null.")
 
 
 def check_questions(name: str, questions: Sequence[Question]) -> None:

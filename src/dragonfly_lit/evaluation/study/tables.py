@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
+from dragonfly_lit.evaluation.markdown import plain
 from dragonfly_lit.evaluation.study.cells import Cell, Estimate, Study
 
 NONE = "-"
@@ -120,4 +121,5 @@ def findings(study: Study, cells: Sequence[Cell], small_at_most: float) -> list[
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     align = ["---", *["---:"] * (len(heads) - 1)]
-    return ["| " + " | ".join(cells) + " |" for cells in (heads, align, *rows)]
+    words = [[*map(plain, heads)], align, *([*map(plain, cells)] for cells in rows)]
+    return ["| " + " | ".join(cells) + " |" for cells in words]
