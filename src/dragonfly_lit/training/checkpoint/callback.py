@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import pickle
 import random
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -20,6 +21,9 @@ from lightning.pytorch.trainer.states import TrainerFn
 from dragonfly_lit.io.atomic import PARTIAL
 from dragonfly_lit.training.checkpoint.format import REPLACED
 from dragonfly_lit.training.checkpoint.locate import CHECKPOINTS, list_checkpoints, step_folder
+
+_OWN = re.compile(r"step-\d{8,}")
+"""Names of checkpoints; `step-00000250-best`, which a person has kept, is not touched."""
 
 
 class Checkpoints(Checkpoint):
@@ -199,20 +203,28 @@ def prune(run: Path, keep_last: int, keep_every: int | None, *, newest: Path) ->
         newest: the checkpoint that was just written. Those of later steps stay: they are of an earlier attempt, from
             which this one went back, and are replaced when it comes there.
     """
-    for folder, info in [entry for entry in list_checkpoints(run) if entry[0].name <= newest.name][:-keep_last]:
+    own = [entry for entry in list_checkpoints(run) if _OWN.fullmatch(entry[0].name) and not entry[0].is_symlink()]
+    for folder, info in [entry for entry in own if entry[0].name <= newest.name][:-keep_last]:
         if keep_every is None or info.step % keep_every:
             shutil.rmtree(folder)
 
 
 def clear_unfinished(run: Path) -> None:
     """Deletes what a killed run left half written, and puts back what it was about to replace."""
-    for replaced in (run / CHECKPOINTS).glob(f"step-*{REPLACED}/"):
+    for replaced in _left_behind(run, REPLACED):
         if not (folder := replaced.with_name(replaced.name.removesuffix(REPLACED))).exists():
             replaced.rename(folder)
         else:
             shutil.rmtree(replaced)
-    for partial in (run / CHECKPOINTS).glob(f"step-*{PARTIAL}/"):
+    for partial in _left_behind(run, PARTIAL):
         shutil.rmtree(partial)
+
+
+def _left_behind(run: Path, suffix: str) -> list[Path]:
+    """Folders of a run by the names that only this module gives; a copy that somebody keeps there is not one."""
+    found = (run / CHECKPOINTS).glob(f"step-*{suffix}")
+    own = (path for path in found if _OWN.fullmatch(path.name.removesuffix(suffix)))
+    return [path for path in own if path.is_dir() and not path.is_symlink()]
 
 
 def check_space(run: Path, num_bytes: int, keep_last: int) -> None:
