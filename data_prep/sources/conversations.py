@@ -104,6 +104,8 @@ def _check_turn(row: Row, number: int, turn: Turn, *, is_first: bool) -> None:
     # The first question may be empty: a source's prompts fill it when it is trained on.
     if not turn.text and (turn.role == "assistant" or (turn.role == "user" and not is_first and not turn.num_images)):
         raise RowError(row.place, f"{where} is empty.")
+    if PLACEHOLDER in turn.text:  # of a choice or a hint: what `make_turn` saw has none any more
+        raise RowError(row.place, f"{where} has {PLACEHOLDER} in a choice or a hint, where no image can be.")
     for token in STRUCTURAL:
         if token in turn.text:
             raise RowError(row.place, f"{where} contains the special token {token}, which would be read as structure.")
