@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
+from dragonfly_lit.io import disk
 from dragonfly_lit.io.commands import as_typed, put_current_folder_on_path
 
 COMMANDS = {
@@ -31,7 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return import_module(COMMANDS[name][0]).main(rest) or 0
     except (ValueError, OSError) as error:
-        print(f"{me} {name}: {as_typed(' '.join(str(error).split()))}", file=sys.stderr)
+        line = (disk.explain(error) if isinstance(error, OSError) else None) or str(error)
+        print(f"{me} {name}: {as_typed(' '.join(line.split()))}", file=sys.stderr)
         return 1
 
 

@@ -17,6 +17,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from dragonfly_lit.app.overrides import CONF, choices, groups
+from dragonfly_lit.io import disk
 from dragonfly_lit.io.commands import as_typed
 
 EXIT_USER_ERROR = 1
@@ -28,6 +29,8 @@ OPEN = {
     "stage.schedule": "A schedule of your own is given as a whole: 'stage.schedule={_target_: my_parts.schedule.f}'.",
 }
 """Where parts of the user's own come in, and how."""
+GO_ON = {"train": " Then resume=auto goes on.", "evaluate": " Then the same command goes on."}
+"""After an error of the disk is mended, by configuration."""
 WANTS_TRACEBACK = os.environ.get("HYDRA_FULL_ERROR") == "1"
 
 
@@ -63,6 +66,8 @@ def describe(error: BaseException, config: str, arguments: Sequence[str] = ()) -
     wrappers = (HydraException, OmegaConfBaseException)
     while error.__cause__ and isinstance(error, wrappers) and not isinstance(error, MissingConfigException):
         error = error.__cause__
+    if isinstance(error, OSError) and (line := disk.explain(error, go_on=GO_ON.get(config, ""))) is not None:
+        return " ".join(line.split())
     text = str(error)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, choice = str(error.missing_cfg_file).rpartition("/")

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from dragonfly_lit.app.load import TRUST_HELP, load_for_inference
+from dragonfly_lit.io import disk
 from dragonfly_lit.io.commands import as_typed
 
 LAYOUTS = ("transformers", "released")
@@ -35,11 +36,12 @@ def main(argv: list[str]) -> None:
         )
     dtype = getattr(torch, arguments.dtype) if arguments.dtype else None
     model, processor = load_for_inference(arguments.run, dtype=dtype, trust=arguments.trust)
-    folder.mkdir(parents=True, exist_ok=True)
-    if arguments.layout == "released":
-        model.save_released(folder)
-        processor.tokenizer.save_pretrained(folder)  # type: ignore[attr-defined]
-    else:
-        model.save_pretrained(folder)
-        processor.save_pretrained(folder)
+    with disk.naming(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        if arguments.layout == "released":
+            model.save_released(folder)
+            processor.tokenizer.save_pretrained(folder)  # type: ignore[attr-defined]
+        else:
+            model.save_pretrained(folder)
+            processor.save_pretrained(folder)
     print(f"{arguments.run} is now in {folder}, {arguments.layout} layout.")

@@ -28,6 +28,7 @@ from dragonfly_lit.app.score import score
 from dragonfly_lit.app.stage import build_stage
 from dragonfly_lit.app.sweep import run_job, write_result
 from dragonfly_lit.app.trainer import build_trainer, check_flags
+from dragonfly_lit.io import disk
 from dragonfly_lit.io.commands import as_typed
 from dragonfly_lit.io.imports import import_trusted
 from dragonfly_lit.training.callbacks import OWN, build_callbacks, check_own
@@ -67,7 +68,9 @@ def fit(config: Config) -> float | None:
     import_trusted(config["trust"])
     look_up_parts(config, file=None)
     components, stage = build_components(config, device), build_stage(config["stage"])
-    with held_run(Path(config["runs_root"]), config["name"]) as held:
+    root = Path(config["runs_root"])
+    # Loggers and callbacks of others write there too: an error of the disk that names no file is of this folder.
+    with held_run(root, config["name"]) as held, disk.naming(root / config["name"]):
         return _fit(config, components, stage, held)
 
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from multiprocessing.process import BaseProcess
+from multiprocessing.util import Finalize
 from typing import Any
+from weakref import WeakSet
 
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
@@ -166,9 +169,34 @@ def _leave_signals_to_training(_worker: int) -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
+class _Loader(DataLoader):
+    """Its readers end with the process, whatever ended it.
+
+    Where an error leaves an epoch half read, the interpreter would ask the readers by SIGTERM to end and wait for them
+    without end, since they leave that signal to training.
+    """
+
+    def _get_iterator(self) -> Any:
+        iterator = super()._get_iterator()
+        _readers.update(getattr(iterator, "_workers", ()))
+        return iterator
+
+
+_readers: WeakSet[BaseProcess] = WeakSet()
+
+
+def _end_readers() -> None:
+    for reader in list(_readers):
+        if reader.is_alive():
+            reader.kill()
+
+
+Finalize(None, _end_readers, exitpriority=0)  # before multiprocessing waits for them
+
+
 def make_loader(dataset: Dataset, num_workers: int, pin_memory: bool, **kwargs: Any) -> DataLoader:
     """A DataLoader over ready batches."""
-    return DataLoader(
+    return _Loader(
         dataset,
         batch_size=None,
         num_workers=num_workers,

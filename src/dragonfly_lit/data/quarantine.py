@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dragonfly_lit.data.samples import BadSampleError
+from dragonfly_lit.io import disk
 
 MAX_TOO_LONG = 100
 
@@ -49,12 +50,16 @@ class Quarantine:
         if error.kind:
             self._count(error)
         if self.path is not None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-            try:
-                os.write(file, (line + "\n").encode())  # one write: lines of several workers stay whole
-            finally:
-                os.close(file)
+            with disk.naming(self.path):
+                self._append(self.path, (line + "\n").encode())
+
+    def _append(self, path: Path, line: bytes) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        try:
+            os.write(file, line)  # one write: lines of several workers stay whole
+        finally:
+            os.close(file)
 
     def _count(self, error: BadSampleError) -> None:
         self._unforeseen[error.kind] += 1

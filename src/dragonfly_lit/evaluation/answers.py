@@ -18,7 +18,7 @@ from typing import Any
 
 from dragonfly_lit.evaluation.metrics.base import Score
 from dragonfly_lit.evaluation.question import Question
-from dragonfly_lit.io import atomic
+from dragonfly_lit.io import atomic, disk
 
 log = logging.getLogger(__name__)
 
@@ -102,7 +102,7 @@ class ImageDigests:
 def append(path: Path, answers: Iterable[Answer]) -> None:
     """Adds lines to `path` and returns when they are on the disk; a line torn by a kill is cut off first."""
     lines = "".join(_line(answer) for answer in answers).encode()
-    with open(path, "ab+") as file:
+    with disk.naming(path), open(path, "ab+") as file:
         end = file.seek(0, os.SEEK_END)
         if end:
             file.seek(end - 1)

@@ -31,6 +31,7 @@ from dragonfly_lit.evaluation.ranks import Ranks
 from dragonfly_lit.evaluation.requests import GenerationRequest, RequestBatch
 from dragonfly_lit.evaluation.scores import Scorer, score
 from dragonfly_lit.evaluation.settings import Settings
+from dragonfly_lit.io import disk
 from dragonfly_lit.io.lock import locked
 
 log = logging.getLogger(__name__)
@@ -64,7 +65,7 @@ def run(
             into `out`.
     """
     ranks, out, benchmarks = Ranks.join(), Path(out), _limited(benchmarks, settings)
-    with ExitStack() as held:
+    with ExitStack() as held, disk.naming(out):
         ranks.first_does(lambda: held.enter_context(_locked(out)))
         return _run(benchmarks, model, processor, out, settings, fingerprint, ranks)
 
@@ -134,7 +135,7 @@ def score_predictions(
     identity = {"predictions": hashlib.sha256(path.read_bytes()).hexdigest()[:16]}
     unanswered = _unanswered(benchmark, questions, settings, generation={}, model=identity)
     answers = [replace(one, output=outputs[one.id], zoom=zooms.get(one.id)) for one in unanswered]
-    with _locked(out):
+    with _locked(out), disk.naming(out):
         (out / "answers").mkdir(parents=True, exist_ok=True)
         scored = score(benchmark, questions, answers, settings=settings, out=out)
         results = report.results([scored], settings=settings, model=identity, times={})

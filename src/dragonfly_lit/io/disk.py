@@ -21,6 +21,8 @@ REASONS = {
     errno.EMFILE: ("this process has too many open files", "Raise the limit (ulimit -n), or use fewer workers"),
 }
 """By error number: why, and the way out."""
+FEW_FILES = 100
+"""A disk with room for fewer is full of files (of inodes), whatever the bytes."""
 OF_WRITING = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 """What the kernel says of a write without saying of which file."""
 
@@ -90,9 +92,9 @@ def explain(error: OSError, *, go_on: str = "") -> str | None:
 
 
 def _fullness(path: Path, reason: str, way_out: str) -> tuple[str, str]:
-    """A disk can be full of bytes or of files."""
+    """A disk can be full of bytes or of files; what was half written has been taken away by now."""
     folder = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
-    found = os.statvfs(folder)
-    if found.f_files and not found.f_favail:
-        return "its disk holds as many files as it can (no inodes are left)", "Delete files there"
-    return f"{reason} ({shutil.disk_usage(folder).free / 1e9:.2f} GB are free now)", way_out
+    found, megabytes = os.statvfs(folder), shutil.disk_usage(folder).free / 1e6
+    if found.f_files and found.f_favail < FEW_FILES:
+        return f"{reason} ({megabytes:,.1f} MB and {found.f_favail} files are free now)", "Delete files there"
+    return f"{reason} ({megabytes:,.1f} MB are free now)", way_out

@@ -11,6 +11,8 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback
 
+from dragonfly_lit.io import disk
+
 Answer = Callable[[Any, Path, int], None]
 """`answer(model, folder, count)`: asks the model `count` questions and leaves answers and pictures in `folder`."""
 
@@ -35,7 +37,7 @@ class SampleLog(Callback):
             "keys": [key for row in batch.keys for key in row],
             "loss": float(outputs["step_loss"].loss),
         }
-        with path.open("a") as file:
+        with disk.naming(path), path.open("a") as file:
             file.write(json.dumps(line) + "\n")
 
 

@@ -17,6 +17,8 @@ import torch.distributed as dist
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
+from dragonfly_lit.io import disk
+
 REQUEUE_STATUS = getattr(os, "EX_TEMPFAIL", 75)
 """Exit status after a pre-emption: the run is saved and wants to be started again with `resume=auto`."""
 
@@ -122,7 +124,7 @@ class BadSteps(Callback):
                 key for rank in everyone for key in rank["all"]
             ]
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a") as file:
+            with disk.naming(self.path), self.path.open("a") as file:
                 file.write(json.dumps({"step": step, "reason": reason, "keys": keys}) + "\n")
 
 

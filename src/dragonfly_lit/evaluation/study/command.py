@@ -15,7 +15,7 @@ from dragonfly_lit.evaluation.study.page import page
 from dragonfly_lit.evaluation.study.plots import draw_curves
 from dragonfly_lit.evaluation.study.questions import chance, questions_of
 from dragonfly_lit.evaluation.study.tables import markdown
-from dragonfly_lit.io import atomic
+from dragonfly_lit.io import atomic, disk
 from dragonfly_lit.io.lock import locked
 
 SMALL = 0.09
@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not args.folder.is_dir():
         raise ValueError(f"{args.folder} is not a folder. Give that of a sweep, such as runs/zoom_ablation.")
     out = args.out or args.folder
-    with locked(out, way_out="Wait until it has ended or end it, or give another --out."):
+    with locked(out, way_out="Wait until it has ended or end it, or give another --out."), disk.naming(out):
         _write(args, out)
     return 0
 
