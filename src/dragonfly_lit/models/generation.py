@@ -40,8 +40,9 @@ class DragonflyGenerationMixin(DragonflyPreTrainedModel, GenerationMixin):
             **kwargs,
         )
         cache = inputs.get("past_key_values")
-        if cache is not None and cache.get_seq_length() > 0:
-            inputs.update(dict.fromkeys(_FIRST_STEP_ONLY))
+        known = cache is not None and cache.get_seq_length() > 0
+        # Only the cache says whether an image was seen: transformers never counts a step of an assistant as the first.
+        inputs.update({name: None if known else kwargs.get(name) for name in _FIRST_STEP_ONLY})
         return inputs
 
     def _expand_inputs_for_generation(
