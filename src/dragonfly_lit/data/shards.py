@@ -184,7 +184,7 @@ class Shards:
         if self.remote or shard in self._salvaged:
             return scan_shard(path, self._max_member_bytes).rows
         folder = self._index_folder(path, sidecar_path)
-        if not sidecar_path(path, folder).exists():
+        if not sidecar_path(path, folder).is_file():
             self._build(path)
             folder = self._index_folder(path, sidecar_path)
         return read_rows(path, folder)
@@ -233,7 +233,7 @@ class Shards:
         if self.remote:
             content = read_bytes(f"{self.path}/{entry.name}{INDEX_SUFFIX}", size)
         else:
-            if not index_path(path, self._index_folder(path)).exists():
+            if not index_path(path, self._index_folder(path)).is_file():
                 self._build(path)
             content = index_path(path, self._index_folder(path)).read_bytes()
         if len(content) != size:
@@ -258,14 +258,14 @@ class Shards:
 
     def _index_folder(self, path: Path, which: Callable[[Path, Path | None], Path] = index_path) -> Path | None:
         """Where the index of a shard lies: None beside it."""
-        return None if self._spare is None or which(path, None).exists() else self._spare
+        return None if self._spare is None or which(path, None).is_file() else self._spare
 
     def _build(self, path: Path, scan: Scan | None = None) -> ShardEntry:
         """Index a shard: beside it or, where that cannot be, in the cache."""
         scan = scan or scan_shard(path, self._max_member_bytes)
         if scan.cut:
             raise ValueError(damaged(path, scan))
-        if self._spare is None or index_path(path).exists():
+        if self._spare is None or index_path(path).is_file():
             try:
                 return write_index(path, scan)
             except OSError as error:

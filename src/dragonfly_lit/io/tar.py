@@ -244,16 +244,14 @@ def _next_header(read: ReadAt, offset: int, end: int) -> tuple[bool, int]:
 def _is_padding(origin: int, start: int, following: int, end: int) -> bool:
     """Whether zeros are as many as a writer leaves behind an archive that began at `origin`.
 
-    Two blocks at least, then up to a full record: of 10,240 bytes as nearly all write them, or of a larger power of two
-    at the end of a file (`tar -b`). More, or fewer than a record needs, is a hole where members were.
+    Two blocks at least, then up to a full record: of 10,240 bytes as nearly all write them, or at the end of a file of
+    a power of two (`tar -b`, or none at all). Other numbers are a hole where members were.
     """
     size, zeros = following - origin, following - start
-    if zeros < 2 * BLOCK:
-        return False
-    if following == end:
-        record = max(RECORD, size & -size) if start > origin else RECORD
-        return zeros < 2 * BLOCK + record
-    return zeros == 2 * BLOCK or (size % RECORD == 0 and zeros < 2 * BLOCK + RECORD)
+    record = RECORD if size % RECORD == 0 else 0
+    if following == end and start > origin:
+        record = max(record, size & -size)
+    return 2 * BLOCK <= zeros < 2 * BLOCK + record
 
 
 def _what_is_wrong(start: int, following: int, end: int, blank: bool) -> str:
