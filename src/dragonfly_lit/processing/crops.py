@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
+import numpy as np
 import pyarrow
 import torch
 from jaxtyping import UInt8
@@ -20,6 +21,8 @@ from dragonfly_lit.spec.layout import Grid, Layout
 from dragonfly_lit.spec.records import Crops
 
 Resize = Literal["fast", "pillow"]
+BAND_BYTES = 8 * 2**20
+"""So much of a large image is copied at a time."""
 
 
 def cut(image: Image, layout: Layout, resize: Resize = "fast") -> Crops:
@@ -52,9 +55,18 @@ def _pixels(image: Image) -> UInt8[Tensor, "height width 4"]:
     try:
         values = pyarrow.array(image).values  # the image's own memory, which is only read here
     except (TypeError, ValueError):  # Pillow before 11.2, or an image over 16 MB, which lies in several blocks
-        data = image.tobytes("raw", "RGBX")
-        values = pyarrow.UInt8Array.from_buffers(pyarrow.uint8(), len(data), [None, pyarrow.py_buffer(data)])
+        return _copied(image)
     return torch.from_dlpack(values).view(image.height, image.width, 4)
+
+
+def _copied(image: Image) -> UInt8[Tensor, "height width 4"]:
+    """The same in memory of its own, band by band: at once it would be there three times."""
+    pixels = np.empty((image.height, image.width, 4), np.uint8)
+    rows = max(1, BAND_BYTES // (4 * image.width))
+    for top in range(0, image.height, rows):
+        band = image.crop((0, top, image.width, min(top + rows, image.height)))
+        pixels[top : top + rows] = np.frombuffer(band.tobytes("raw", "RGBX"), np.uint8).reshape(-1, image.width, 4)
+    return torch.from_numpy(pixels)
 
 
 def _stretch(source: Image | Tensor, size: tuple[int, int], target: tuple[int, int]) -> UInt8[Tensor, "height width 4"]:

@@ -17,6 +17,7 @@ import webdataset.tariterators
 from conftest import LAYOUT, PAD, make_record, members, picture
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from data_prep.lint import lint_folder
 from dragonfly_lit.data.datamodule import DragonflyDataModule
@@ -428,6 +429,16 @@ def test_a_member_of_gigabytes_takes_no_memory_and_costs_its_sample_alone(tmp_pa
     shards = Shards(tmp_path, report=lambda bad: None, max_member_bytes=2**20)
     with pytest.raises(BadSampleError, match="at most 2097152 a sample"):
         shards[0]
+
+
+def test_the_largest_image_takes_what_its_pixels_take_and_no_multiple_of_it(tmp_path):
+    Image.new("RGBA", (9400, 9400), (10, 20, 30, 40)).save(tmp_path / "k.png")
+    code = (
+        "from dragonfly_lit.processing.images import decode; from dragonfly_lit.processing.crops import cut\n"
+        "from dragonfly_lit.spec.released import LAYOUTS\n"
+        f"cut(decode(Path({str(tmp_path / 'k.png')!r})), LAYOUTS['v1'])"
+    )
+    assert peak_mib(code) < 900  # 337 MiB are its pixels in RGB; it was 1,700
 
 
 def test_a_remote_file_is_never_read_beyond_what_it_may_have(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import PIL
 import pyarrow
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from dragonfly_lit.processing.crops import cut
+from dragonfly_lit.processing.crops import _pixels, cut
 from dragonfly_lit.spec.layout import Layout, Zoom
 from dragonfly_lit.spec.released import LAYOUTS
 
@@ -111,3 +112,8 @@ def test_an_image_in_several_blocks_of_memory_is_cut_like_one_in_a_single_block(
     with pytest.raises((TypeError, ValueError)):
         pyarrow.array(blocks)
     assert torch.equal(cut(blocks, small).pixels, cut(whole, small).pixels)
+
+
+def test_an_image_in_several_blocks_of_memory_is_copied_pixel_for_pixel():
+    noise = np.random.default_rng(0).integers(0, 256, (1700, 3001, 3), np.uint8)
+    assert (_pixels(Image.fromarray(noise))[..., :3].numpy() == noise).all()
