@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from dragonfly_lit.evaluation.benchmarks.base import Benchmark, Question
-from dragonfly_lit.evaluation.benchmarks.tables import image_of, letter_of, parquet_files
+from dragonfly_lit.evaluation.benchmarks.tables import image_in, image_of, letter_of, parquet_files, words
 from dragonfly_lit.evaluation.metrics.choice import MultipleChoice
 from dragonfly_lit.evaluation.prompts import LETTER, Template
 from dragonfly_lit.evaluation.published import published_rows
@@ -44,18 +44,18 @@ class AI2D(Benchmark):
         if not (folder / "questions").is_dir():
             raise self.missing(folder, "data/test-*.parquet or questions/")
         test_ids = folder / "ai2d_test_ids.csv"
-        wanted = set(test_ids.read_text(encoding="utf-8").split()) if test_ids.is_file() else None
+        wanted = set(self.read_text(test_ids).split()) if test_ids.is_file() else None
         for path in sorted((folder / "questions").glob("*.json")):
             diagram = self.read_json(folder, f"questions/{path.name}")
             name = diagram["imageName"]
             if wanted is not None and not {name, Path(name).stem} & wanted:
                 continue
             for text, fields in diagram["questions"].items():
-                with_letters = fields.get("abcLabel") and (folder / "abc_images" / name).is_file()
-                image = folder / ("abc_images" if with_letters else "images") / name
+                image = image_in(folder, name, *(("abc_images", "images") if fields.get("abcLabel") else ("images",)))
+                image = image if image.is_file() else image_in(folder, name, "images")
                 options, answer = fields["answerTexts"], fields["correctAnswer"]
-                yield self._question(str(fields["questionId"]), text, options, answer, image)
+                yield self._question(fields["questionId"], text, options, answer, image)
 
     def _question(self, key: str, text: str, options: Sequence[Any], answer: Any, image: Any) -> Question:
-        choices, letter = tuple(map(str, options)), letter_of(self.name, key, int(answer), options)
+        choices, letter = words(options, f"question {key}: choice"), letter_of(self.name, key, int(answer), options)
         return self.question(key, text, images=[image], choices=choices, references=[letter])

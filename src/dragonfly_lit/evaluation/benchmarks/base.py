@@ -11,13 +11,15 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
 
-from dragonfly_lit.evaluation.benchmarks.tables import Reader, has_images
+from dragonfly_lit.evaluation.benchmarks.tables import Reader, has_images, word
 from dragonfly_lit.evaluation.images import StoredImage
 from dragonfly_lit.evaluation.metrics.base import QuestionMetric
 from dragonfly_lit.evaluation.metrics.short import ExactMatch
 from dragonfly_lit.evaluation.prompts import PromptBook, Template
 from dragonfly_lit.evaluation.published import PublishedRow
 from dragonfly_lit.evaluation.question import Question
+from dragonfly_lit.spec.rows import shown
+from dragonfly_lit.spec.tokens import STRUCTURAL
 
 __all__ = ["Benchmark", "Question", "Suite", "check_questions"]
 
@@ -85,10 +87,26 @@ class Benchmark(Reader, ABC):
         return self.metric_type(questions)
 
     def question(self, key: object, text: str, *, images: Iterable[Any], references: Iterable[str], **more) -> Question:
-        """A question of this benchmark; `more` are further attributes of `Question`."""
-        return Question(
-            id=str(key), task=self.name, text=text, images=tuple(images), references=tuple(references), **more
+        """A question of this benchmark; `more` are further attributes of `Question`.
+
+        Raises:
+            ValueError: the id, the text, an answer or a choice is not a text, or holds half a character.
+        """
+        name = word(key, "the id of a question")
+        made = Question(
+            id=name,
+            task=self.name,
+            text=text,
+            images=tuple(images),
+            references=tuple(word(each, f"answer of question {name}") for each in references),
+            **more,
         )
+        if not isinstance(text, str):
+            raise ValueError(f"question {name}: found {shown(text)} in place of its text.")
+        for said in (text, *made.references, *(made.choices or ()), made.category, made.split):
+            if not isinstance(said, str) or not _encodes(said):
+                raise ValueError(f"question {name}: {shown(said)} is not a text that can be written as UTF-8.")
+        return made
 
     def template(self, book: PromptBook) -> Template:
         """The prompt of this benchmark in a set of prompts: the user's for it, else its own, else the set's default."""
@@ -110,7 +128,19 @@ class Benchmark(Reader, ABC):
         Raises:
             ValueError: a file is missing (names what was expected), an id appears twice, an image or answer is missing.
         """
-        questions = list(islice(self.read(self.locate(data_root)), self.limit))
+        folder = self.locate(data_root)
+        questions: list[Question] = []
+        try:
+            for question in islice(self.read(folder), self.limit):
+                questions.append(question)
+        except (ValueError, KeyError, IndexError, TypeError, AttributeError, OSError) as error:
+            said = str(error)
+            if isinstance(error, ValueError | OSError) and (self.name in said or str(folder) in said):
+                raise
+            kind = "" if isinstance(error, ValueError | OSError) else " has another form than the layout"
+            raise ValueError(
+                f"{self.name}: {folder}: question {len(questions) + 1}{kind}: {said}. Expected {self.expects}."
+            ) from error
         check_questions(self.name, questions)
         if note := self.count_note(len(questions)):
             log.warning(note)
@@ -156,6 +186,14 @@ def check_shown(number: object) -> None:
         raise ValueError(f"benchmark.show={number}: give how many questions to print, such as 3, or null.")
 
 
+def _encodes(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def check_questions(name: str, questions: Sequence[Question]) -> None:
     """A ValueError for an empty set, an id that appears twice, or a question without text or answer."""
     if not questions:
@@ -170,6 +208,9 @@ def check_questions(name: str, questions: Sequence[Question]) -> None:
     for question in questions:
         if not question.text.strip():
             raise ValueError(f"{name}: question {question.id} has no text.")
+        said = (question.text, *(question.choices or ()), str(question.meta.get("hint", "")))
+        if token := next((token for token in STRUCTURAL for text in said if token in text), None):
+            raise ValueError(f"{name}: question {question.id} holds the structural token {token}. Take it out.")
         if not question.references:
             raise ValueError(
                 f"{name}: question {question.id} has no answer. Remove it, or read a split with public answers."

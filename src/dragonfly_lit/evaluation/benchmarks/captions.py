@@ -5,11 +5,20 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import Any, ClassVar
 
 from dragonfly_lit.evaluation.benchmarks.base import Benchmark, Question
-from dragonfly_lit.evaluation.benchmarks.tables import first_existing, image_of, one, parquet_columns, parquet_files
+from dragonfly_lit.evaluation.benchmarks.tables import (
+    first_existing,
+    image_in,
+    image_of,
+    one,
+    parquet_columns,
+    parquet_files,
+    word,
+)
 from dragonfly_lit.evaluation.metrics.caption import Captions
 from dragonfly_lit.evaluation.prompts import Template
 from dragonfly_lit.evaluation.published import BLOG, PublishedRow
@@ -41,7 +50,7 @@ class CaptionBenchmark(Benchmark):
     max_new_tokens: int = 128
 
     def _question(self, key: object, caption: Any, images: Sequence[Any]) -> Question:
-        text = " ".join(str(caption or "").split())
+        text = " ".join(word("" if caption is None else caption, f"caption of {key}").split())
         return self.question(key, self.instruction, images=images, references=one(text))
 
     def _parquet(self, folder: Path) -> Iterable[Question]:
@@ -56,18 +65,16 @@ class CaptionBenchmark(Benchmark):
     def _annotation(self, folder: Path) -> Iterable[Question]:
         for row in self.read_json(folder, "annotation.json")[self.split]:
             paths = row["image_path"] if isinstance(row["image_path"], list) else [row["image_path"]]
-            images = [first_existing(folder, f"images/{path}", f"files/{path}", path) for path in paths]
-            yield self._question(str(row["id"]), row["report"], images)
+            images = [image_in(folder, path, "images", "files", "") for path in paths]
+            yield self._question(row["id"], row["report"], images)
 
     def _table(self, table: Path, places: Sequence[str]) -> Iterable[Question]:
-        for number, line in enumerate(table.read_text(encoding="utf-8-sig").split("\n"), start=1):
+        for number, line in enumerate(self.read_text(table).split("\n"), start=1):
             names, tab, caption = line.partition("\t")
             if line.strip() and not tab:
                 raise ValueError(f"{self.name}: {table}: line {number} has no tab between image and caption.")
             if tab:
-                images = [
-                    first_existing(table.parent, *(f"{place}{name}" for place in places)) for name in names.split(";")
-                ]
+                images = [image_in(table.parent, name, *places) for name in names.split(";")]
                 yield self._question(names, caption, images)
 
     def _table_or_parquet(self, folder: Path, *places: str) -> Iterable[Question]:
@@ -136,11 +143,14 @@ class ROCO(CaptionBenchmark):
         return self._csv(table) if table.is_file() else self._parquet(folder)
 
     def _csv(self, table: Path) -> Iterable[Question]:
-        with table.open(newline="", encoding="utf-8-sig") as lines:
-            for row in csv.DictReader(lines):
-                if absent := {"id", "name", "caption"} - set(row):
-                    raise ValueError(f"{self.name}: {table} has no column {min(absent)!r}. Expected {self.expects}.")
-                yield self._question(row["id"], row["caption"], [table.parent / "images" / row["name"]])
+        for number, row in enumerate(csv.DictReader(StringIO(self.read_text(table), newline="")), start=1):
+            if absent := {"id", "name", "caption"} - set(row):
+                raise ValueError(f"{self.name}: {table} has no column {min(absent)!r}. Expected {self.expects}.")
+            if None in row:
+                raise ValueError(
+                    f"{self.name}: {table}: row {number} has more fields than columns: is a quote missing?"
+                )
+            yield self._question(row["id"], row["caption"], [image_in(table.parent, row["name"], "images")])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from dragonfly_lit.evaluation.benchmarks.base import Benchmark, Question
-from dragonfly_lit.evaluation.benchmarks.tables import image_of, parquet_columns, parquet_files
+from dragonfly_lit.evaluation.benchmarks.tables import image_in, image_of, parquet_columns, parquet_files
 from dragonfly_lit.evaluation.metrics.short import RelaxedAccuracy
 from dragonfly_lit.evaluation.prompts import Template
 
@@ -39,7 +39,7 @@ class ChartQA(Benchmark):
         numbers: Counter[str] = Counter()
         for part, text, answers, image in self._parquet(files) if files else self._original(folder):
             key = f"{part}-{numbers[part]:05d}"
-            yield self.question(key, text, images=[image], references=map(str, answers), split=part)
+            yield self.question(key, text, images=[image], references=answers, split=part)
             numbers[part] += 1
 
     def _parquet(self, files: Sequence[Path]) -> Iterator[tuple[str, str, Sequence[Any], Any]]:
@@ -56,4 +56,4 @@ class ChartQA(Benchmark):
             place = folder / self.split if (folder / self.split / name).is_file() else folder
             for row in self.read_json(folder, f"{self.split}/{name}", name):
                 label = row["label"] if isinstance(row["label"], list) else [row["label"]]
-                yield part, row["query"], label, place / "png" / row["imgname"]
+                yield part, row["query"], label, image_in(place, row["imgname"], "png")

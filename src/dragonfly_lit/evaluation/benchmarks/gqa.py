@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from dragonfly_lit.evaluation.benchmarks.base import Benchmark, Question
-from dragonfly_lit.evaluation.benchmarks.tables import image_of, one, parquet_files
+from dragonfly_lit.evaluation.benchmarks.tables import image_in, image_of, one, parquet_files
 from dragonfly_lit.evaluation.metrics.short import ExactMatch
 
 
@@ -36,7 +36,7 @@ class GQA(Benchmark):
         """Parquet of lmms-lab/GQA, whose images are a table of their own, else the original release."""
         if (folder / "testdev_balanced_questions.json").is_file():
             for key, row in self.read_json(folder, "testdev_balanced_questions.json").items():
-                yield self._question(key, row, folder / "images" / f"{row['imageId']}.jpg")
+                yield self._question(key, row, image_in(folder, f"{row['imageId']}.jpg", "images"))
             return
         files = parquet_files(folder / "testdev_balanced_instructions", self.split)
         pictures = parquet_files(folder / "testdev_balanced_images", self.split)

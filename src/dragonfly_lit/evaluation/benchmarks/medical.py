@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from dragonfly_lit.evaluation.benchmarks.base import Benchmark, Question
-from dragonfly_lit.evaluation.benchmarks.tables import first_existing, image_of, one, parquet_files
+from dragonfly_lit.evaluation.benchmarks.tables import image_in, image_of, one, parquet_files, word
 from dragonfly_lit.evaluation.metrics.base import QuestionMetric
 from dragonfly_lit.evaluation.metrics.medical import MedicalVQA
 from dragonfly_lit.evaluation.published import ABSTRACT, BLOG, PublishedRow, published_rows
@@ -35,7 +35,7 @@ class MedicalBenchmark(Benchmark):
     parser = "closed: LLaVA-Med, yes or no in the output and the answer in it; open: words"
 
     def _question(self, key: str, row: Mapping[str, Any], image: Any, category: str = "") -> Question:
-        answer = "" if row["answer"] is None else str(row["answer"]).strip()
+        answer = "" if row["answer"] is None else word(row["answer"], f"answer of question {key}").strip()
         kind = answer_type(answer, row.get("answer_type"))
         return self.question(
             key,
@@ -78,8 +78,8 @@ class VQARAD(MedicalBenchmark):
         for row in self.read_json(folder, f"{self.split}set.json", "VQA_RAD Dataset Public.json"):
             if (folder / f"{self.split}set.json").is_file() or vqa_rad_split(row) == self.split:
                 name = row["image_name"]
-                image = first_existing(folder, f"VQA_RAD Image Folder/{name}", f"images/{name}", name)
-                yield self._question(str(row["qid"]), row, image, str(row.get("question_type") or ""))
+                image = image_in(folder, name, "VQA_RAD Image Folder", "images", "")
+                yield self._question(row["qid"], row, image, str(row.get("question_type") or ""))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,9 +120,10 @@ class SLAKE(MedicalBenchmark):
             yield from self._parquet(files)
             return
         for row in self.read_json(folder, f"{self.split}.json", f"{self.split[:5]}.json"):
-            if self.language in ("all", row["q_lang"]):
-                image = first_existing(folder, f"imgs/{row['img_name']}", row["img_name"])
-                yield self._question(str(row["qid"]), row, image, row.get("content_type") or "")
+            # Copies in one language do not say which: all of it is read.
+            if self.language in ("all", row.get("q_lang") or self.language):
+                image = image_in(folder, row["img_name"], "imgs", "")
+                yield self._question(row["qid"], row, image, row.get("content_type") or "")
 
     def metric(self, questions: Sequence[Question], judged: Mapping[str, int | float] | None = None) -> QuestionMetric:
         """Closed accuracy, open token scores, and lmms-eval's exact match."""
@@ -166,5 +167,5 @@ class PathVQA(MedicalBenchmark):
             raise self.missing(folder, f"{self.split}-*.parquet or {names[0]}")
         for number, row in enumerate(self.read_json(folder, *names)):
             image = row["image"] if Path(row["image"]).suffix else f"{row['image']}.jpg"
-            path = first_existing(folder, f"images/{part}/{image}", f"images/{image}")
+            path = image_in(folder, image, f"images/{part}", "images")
             yield self._question(f"{self.split}-{number:05d}", row, path)

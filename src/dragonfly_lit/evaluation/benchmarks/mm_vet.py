@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from dragonfly_lit.evaluation.benchmarks.base import Benchmark, Question
-from dragonfly_lit.evaluation.benchmarks.tables import image_of, one, parquet_files
+from dragonfly_lit.evaluation.benchmarks.tables import image_in, image_of, one, parquet_files
 from dragonfly_lit.evaluation.metrics.base import QuestionMetric
 from dragonfly_lit.evaluation.metrics.judged import JudgeScore
 from dragonfly_lit.evaluation.prompts import Template
@@ -50,7 +50,7 @@ class MMVet(Benchmark):
             return
         base = folder / "mm-vet" if (folder / "mm-vet" / "mm-vet.json").is_file() else folder
         for key, row in self.read_json(base, "mm-vet.json").items():
-            yield self._question(key, row, row["capability"], base / "images" / row["imagename"])
+            yield self._question(key, row, row["capability"], image_in(base, row["imagename"], "images"))
 
     def _question(self, key: str, row: Mapping[str, Any], needs: Sequence[str], image: Any) -> Question:
         kind = "+".join(sorted(need.strip() for need in needs))

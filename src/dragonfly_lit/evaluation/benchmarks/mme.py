@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from dragonfly_lit.evaluation.benchmarks.base import Benchmark, Question
-from dragonfly_lit.evaluation.benchmarks.tables import first_existing, image_of, one, parquet_files
+from dragonfly_lit.evaluation.benchmarks.tables import first_existing, image_in, image_of, one, parquet_files
 from dragonfly_lit.evaluation.metrics import yes_no
 from dragonfly_lit.evaluation.metrics.yes_no import COGNITION, PERCEPTION, mme_pairs
 from dragonfly_lit.evaluation.prompts import SHORT, Template
@@ -82,12 +82,12 @@ class MME(Benchmark):
             for path in () if texts else sorted(folder.glob(f"eval_tool/*/{subtask}.txt"))[:1]:
                 for name, text, answer in self._lines(path, 3):
                     found = True
-                    yield subtask, name, text, answer, first_existing(place, name, f"images/{name}")
+                    yield subtask, name, text, answer, image_in(place, name, "", "images")
         if not found:
             raise self.missing(folder, "subtask with questions")
 
     def _lines(self, path: Path, columns: int) -> Iterator[list[str]]:
-        for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), start=1):
+        for number, line in enumerate(self.read_text(path).split("\n"), start=1):
             fields = line.rstrip("\n").split("\t")
             if len(fields) >= columns:
                 yield [field.strip() for field in fields[:columns]]

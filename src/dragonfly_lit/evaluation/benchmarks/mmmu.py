@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from dragonfly_lit.evaluation.benchmarks.base import Benchmark, Question
-from dragonfly_lit.evaluation.benchmarks.tables import check_images, image_of, parquet_files
+from dragonfly_lit.evaluation.benchmarks.tables import check_images, image_of, parquet_files, words
 from dragonfly_lit.evaluation.metrics import choice
 from dragonfly_lit.evaluation.parsers import LETTERS
 from dragonfly_lit.evaluation.prompts import LETTER, SHORT, Template
@@ -122,7 +122,7 @@ def parse_options(task: str, key: str, options: str | Sequence[str]) -> tuple[st
             raise ValueError(f"{task}: question {key}: options {options!r:.60} are not the text of a list.") from error
     if not isinstance(options, list | tuple):
         raise ValueError(f"{task}: question {key}: options {options!r:.60} are not the text of a list.")
-    return tuple(map(str, options))
+    return words(options, f"{task}: question {key}: option")
 
 
 def parse_answers(answer: str) -> tuple[str, ...]:

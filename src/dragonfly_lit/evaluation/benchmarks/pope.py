@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from dragonfly_lit.evaluation.benchmarks.base import Benchmark, Question
-from dragonfly_lit.evaluation.benchmarks.tables import first_existing, image_of, one, parquet_files
+from dragonfly_lit.evaluation.benchmarks.tables import image_in, image_of, one, parquet_files
 from dragonfly_lit.evaluation.metrics import yes_no
 from dragonfly_lit.evaluation.published import published_rows
 
@@ -55,7 +55,7 @@ class POPE(Benchmark):
             name = f"coco_pope_{part}.json"
             rows = self.read_json(folder, name, f"coco/{name}", f"output/coco/{name}")
             for row in [rows] if isinstance(rows, dict) else rows:
-                image = first_existing(folder, *(f"{place}{row['image']}" for place in ("val2014/", "images/", "")))
+                image = image_in(folder, row["image"], "val2014", "images", "")
                 yield self._question(part, row["question_id"], row["text"], row["label"], image)
 
     def _question(self, part: str, number: Any, text: str, answer: str | None, image: Any) -> Question:

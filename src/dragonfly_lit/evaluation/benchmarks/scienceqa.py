@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from dragonfly_lit.evaluation.benchmarks.base import Benchmark, Question
-from dragonfly_lit.evaluation.benchmarks.tables import check_images, image_of, letter_of, parquet_files
+from dragonfly_lit.evaluation.benchmarks.tables import check_images, image_in, image_of, letter_of, parquet_files, words
 from dragonfly_lit.evaluation.metrics import choice
 from dragonfly_lit.evaluation.prompts import LETTER, Template
 from dragonfly_lit.evaluation.published import published_rows
@@ -58,7 +58,7 @@ class ScienceQA(Benchmark):
             if fields is None:
                 raise ValueError(f"{self.name}: pid_splits.json lists {key}, which problems.json does not have.")
             place = {"minival": "val", "minitest": "test"}.get(self.split, self.split)
-            images = (folder / "images" / place / key / fields["image"],) if fields.get("image") else ()
+            images = (image_in(folder / "images", f"{key}/{fields['image']}", place),) if fields.get("image") else ()
             yield self._question(key, fields, images)
 
     def _parquet(self, folder: Path) -> Iterable[Question]:
@@ -77,7 +77,7 @@ class ScienceQA(Benchmark):
             key,
             fields["question"],
             images=images,
-            choices=tuple(map(str, fields["choices"])),
+            choices=words(fields["choices"], f"question {key}: choice"),
             references=[letter_of(self.name, key, int(fields["answer"]), fields["choices"])],
             category=fields.get("subject") or "",
             split="image" if images else "text",

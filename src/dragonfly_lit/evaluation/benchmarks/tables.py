@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from math import isfinite
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,6 +13,19 @@ import pyarrow.parquet as pq
 
 from dragonfly_lit.evaluation.images import StoredImage
 from dragonfly_lit.evaluation.parsers import LETTERS
+from dragonfly_lit.io.inside import inside
+from dragonfly_lit.io.text import read_text
+from dragonfly_lit.spec.rows import shown
+
+
+class Fields(dict[str, Any]):
+    """A row or an object of a data set's file, which knows where it stands: a missing key is an error that says so."""
+
+    place: str = "an object of the file"
+
+    def __missing__(self, key: str) -> Any:
+        there = ", ".join(map(str, list(self)[:20])) or "nothing"
+        raise ValueError(f"{self.place} has no {key!r}; it has {there}.")
 
 
 class Reader:
@@ -35,19 +49,30 @@ class Reader:
         """The first of `names` that exists below `folder`, parsed; JSON lines, whatever the suffix, as a list.
 
         Raises:
-            ValueError: none of them exists, or it is not JSON.
+            ValueError: none of them exists, or it is not JSON, or not UTF-8 or UTF-16. An object that is read for a
+                key that it lacks raises one too, with its place.
         """
         path = next((folder / name for name in names if (folder / name).is_file()), None)
         if path is None:
             raise self.missing(folder, " or ".join(names))
-        text = path.read_text(encoding="utf-8-sig")
+        text = self.read_text(path)
         try:
-            return json.loads(text) if path.suffix != ".jsonl" else json_lines(text)
-        except json.JSONDecodeError as error:
+            return _placed(_parsed(text) if path.suffix != ".jsonl" else json_lines(text), path)
+        except (ValueError, RecursionError) as error:
             try:
-                return json_lines(text)
-            except json.JSONDecodeError:
+                return _placed(json_lines(text), path)
+            except (ValueError, RecursionError):
                 raise ValueError(f"{self.name}: {path} is not JSON: {error}") from error
+
+    def read_text(self, path: Path) -> str:
+        """A text file in UTF-8, or in UTF-16 with its mark; a ValueError names the line that is neither."""
+        text = read_text(path)
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            line = text.count("\n", 0, error.start) + 1
+            raise ValueError(f"{self.name}: {path}: line {line} is not UTF-8. Save the file as UTF-8.") from error
+        return text
 
     def parquet_rows(
         self, files: Sequence[Path], columns: Sequence[str], optional: Sequence[str] = ()
@@ -58,7 +83,7 @@ class Reader:
             ValueError: a column of `columns` is missing.
         """
         for file in files:
-            table = pq.ParquetFile(file)
+            table = _table(file)
             names = table.schema_arrow.names
             absent = [column for column in columns if column not in names]
             if absent:
@@ -70,13 +95,43 @@ class Reader:
             row = 0
             for batch in table.iter_batches(columns=wanted):
                 for fields in batch.to_pylist():
-                    yield {**fields, "_file": file, "_row": row}
+                    made = Fields(fields, _file=file, _row=row)
+                    made.place = f"{file}: row {row + 1}"
+                    yield made
                     row += 1
 
 
 def json_lines(text: str) -> list[Any]:
     """One JSON value a line."""
-    return [json.loads(line) for line in text.split("\n") if line.strip()]
+    return [_parsed(line) for line in text.split("\n") if line.strip()]
+
+
+def _parsed(text: str) -> Any:
+    return json.loads(text, object_hook=Fields)
+
+
+def _placed(value: Any, path: Path) -> Any:
+    """The same, whose objects know the file, and those of its list or table where they stand in it."""
+    entries = (
+        enumerate(value, start=1) if isinstance(value, list) else [*value.items()] if isinstance(value, Fields) else ()
+    )
+    for name, entry in entries:
+        if isinstance(entry, Fields):
+            entry.place = f"{path}: {'row' if isinstance(value, list) else 'entry'} {name}"
+        if isinstance(entry, list) and isinstance(value, Fields):
+            for number, each in enumerate(entry, start=1):
+                if isinstance(each, Fields):
+                    each.place = f"{path}: {name}, row {number}"
+    if isinstance(value, Fields):
+        value.place = str(path)
+    return value
+
+
+def _table(file: Path) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(file)
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"{file} cannot be read as parquet: {error}") from error
 
 
 def parquet_files(folder: Path, split: str, *configs: str) -> list[Path]:
@@ -90,12 +145,12 @@ def parquet_files(folder: Path, split: str, *configs: str) -> list[Path]:
 
 def parquet_columns(file: Path) -> list[str]:
     """Names of the columns of a parquet file."""
-    return list(pq.ParquetFile(file).schema_arrow.names)
+    return list(_table(file).schema_arrow.names)
 
 
 def has_images(file: Path, column: str = "image") -> list[bool]:
     """Whether each row of an image column is filled, without reading the images."""
-    table = pq.ParquetFile(file)
+    table = _table(file)
     field = table.schema_arrow.field(column) if column in table.schema_arrow.names else None
     if field is None:
         return [False] * table.metadata.num_rows
@@ -119,7 +174,35 @@ def first_existing(folder: Path, *names: str) -> Path:
     return next((folder / name for name in names if (folder / name).is_file()), folder / names[0])
 
 
-def one(answer: str | None) -> tuple[str, ...]:
+def image_in(folder: Path, name: str, *places: str) -> Path:
+    """The image that a name from the data means, in the first of `places` below `folder` that has it.
+
+    It need not exist. A place may be a link that the user made; the name may not lead out of it.
+
+    Raises:
+        ValueError: it does, or it cannot be a file's name.
+    """
+    found = [inside(folder / place, name) for place in places]
+    return next((path for path in found if path.is_file()), found[0])
+
+
+def word(value: Any, what: str) -> str:
+    """A text, or a number as a text; a ValueError for anything else: nothing, a list, a struct, true or false."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value):
+        return str(value)
+    raise ValueError(f"{what}: found {shown(value)}, wanted a text.")
+
+
+def words(values: Any, what: str) -> tuple[str, ...]:
+    """A list of those."""
+    if not isinstance(values, list | tuple):
+        raise ValueError(f"{what}: found {shown(values)}, wanted a list of texts.")
+    return tuple(word(value, f"{what} {number}") for number, value in enumerate(values))
+
+
+def one(answer: Any) -> tuple[Any, ...]:
     """The references of a question with one answer; none where it is empty, which the check of questions then names."""
     return (answer,) if answer else ()
 
@@ -128,4 +211,6 @@ def letter_of(name: str, key: str, index: int, options: Sequence[Any]) -> str:
     """The letter of choice `index` of a question; ValueError when there is no such choice."""
     if not 0 <= index < len(options):
         raise ValueError(f"{name}: question {key} has {len(options)} choices, and the answer is number {index} from 0.")
+    if index >= len(LETTERS):
+        raise ValueError(f"{name}: question {key} has {len(options)} choices; there are {len(LETTERS)} letters.")
     return LETTERS[index]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from dragonfly_lit.evaluation.benchmarks.base import Benchmark, Question
-from dragonfly_lit.evaluation.benchmarks.tables import first_existing, image_of, parquet_files
+from dragonfly_lit.evaluation.benchmarks.tables import image_in, image_of, parquet_files
 from dragonfly_lit.evaluation.metrics.vqa import VQAAccuracy
 from dragonfly_lit.evaluation.prompts import SHORT, Template
 
@@ -56,7 +56,7 @@ class TextVQA(Benchmark):
             words = self.read_json(folder, f"TextVQA_Rosetta_OCR_v0.2_{short}.json")["data"]
             tokens = {entry["image_id"]: entry["ocr_tokens"] for entry in words}
         for row in rows:
-            image = first_existing(folder, f"train_images/{row['image_id']}.jpg", f"images/{row['image_id']}.jpg")
+            image = image_in(folder, f"{row['image_id']}.jpg", "train_images", "images")
             yield self._question(row, image, tokens.get(row["image_id"]))
 
     def _question(self, row: Mapping[str, Any], image: Any, tokens: Sequence[str] | None) -> Question:

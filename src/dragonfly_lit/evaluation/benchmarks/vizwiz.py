@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from dragonfly_lit.evaluation.benchmarks.base import Benchmark, Question
-from dragonfly_lit.evaluation.benchmarks.tables import first_existing, image_of, parquet_files
+from dragonfly_lit.evaluation.benchmarks.tables import image_in, image_of, parquet_files
 from dragonfly_lit.evaluation.metrics.vqa import VQAAccuracy
 from dragonfly_lit.evaluation.prompts import SHORT, Template
 
@@ -48,6 +48,6 @@ class VizWiz(Benchmark):
             return
         for row in self.read_json(folder, f"{self.split}.json", f"Annotations/{self.split}.json"):
             name, kind = row["image"], row.get("answer_type") or ""
-            image = first_existing(folder, f"{self.split}/{name}", f"images/{name}", name)
+            image = image_in(folder, name, self.split, "images", "")
             answers = [entry["answer"] for entry in row.get("answers") or ()]
             yield self.question(Path(name).stem, row["question"], images=[image], references=answers, category=kind)
