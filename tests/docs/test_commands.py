@@ -74,6 +74,7 @@ def prepare(folder: Path) -> None:
          "--source", "mine", "--licence", "own"],
         ["train.py", "stage=1", *SHORTER["train"], "callbacks.progress=false"],
         ["evaluate.py", "checkpoint=runs/tiny-stage1", *SHORTER["evaluate"]],
+        ["-m", "dragonfly_lit", "export", "runs/tiny-stage1", "my-vlm"],
     ):  # fmt: skip
         status, output = run_python(words, folder)
         assert status == 0, output
