@@ -37,7 +37,7 @@ def is_image(value: object) -> bool:
 
 
 def flat(images: Any) -> list[Any]:
-    """The images of a nested list, of an array of several, or of one, in their order; None is no image."""
+    """The images of a nested list, of an array of several, or of one, in their order; None gives none."""
     if images is None:
         return []
     if is_image(images):
