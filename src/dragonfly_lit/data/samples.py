@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 from dragonfly_lit.data.order import choose
@@ -72,6 +73,7 @@ def split_name(name: str) -> tuple[str, str] | None:
     return (match[1], match[2].lower()) if match and not (name[:2] == "__" and _META.match(name)) else None
 
 
+@lru_cache(4096)
 def is_read(extension: str) -> bool:
     """Whether a member of this extension is part of what is trained on."""
     return extension in ("json", "txt") or _IMAGE.fullmatch(extension) is not None
@@ -133,10 +135,9 @@ def _images(raw: RawSample) -> tuple[bytes, ...]:
     numbered: dict[int, bytes] = {}
     single: list[bytes] = []
     for extension, data in raw.members.items():
-        match = _IMAGE.fullmatch(extension)
-        if match is None:
+        if extension in ("json", "txt"):
             continue
-        number = match[1]
+        number = extension.partition(".")[0] if "." in extension else None
         if number is None:
             single.append(data)
         elif int(number) in numbered:
