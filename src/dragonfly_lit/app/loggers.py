@@ -11,24 +11,26 @@ from typing import Any
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 
 from dragonfly_lit.app.build import make
+from dragonfly_lit.training.beside import Beside
 from dragonfly_lit.training.ranks import global_rank
 
 EXTRAS = ("wandb", "tensorboard")
 """Loggers whose package is an extra of this project's."""
 
 
-def build_loggers(nodes: Mapping[str, Any], run: Path) -> list[Logger]:
+def build_loggers(nodes: Mapping[str, Any], run: Path, beside: Beside) -> list[Logger]:
     """The loggers that `conf/logger` and the command line name.
 
     Args:
         nodes: by name; null leaves one out.
         run: the run's folder, whose metrics.csv of an earlier start is kept.
+        beside: catches what a logger does once the run goes on; one that cannot be built ends it before.
 
     Raises:
         ValueError: a logger cannot be built, or its package is not installed.
     """
     _keep_earlier_metrics(run)
-    return [_build(name, node) for name, node in nodes.items() if node is not None]
+    return [beside.guard(_build(name, node), name) for name, node in nodes.items() if node is not None]
 
 
 def wandb_logger(**fields: Any) -> WandbLogger:

@@ -16,6 +16,7 @@ from dragonfly_lit.processing.images import decode
 from dragonfly_lit.processing.processor import DragonflyProcessor
 from dragonfly_lit.spec.layout import Grid, Grids
 from dragonfly_lit.spec.records import Record
+from dragonfly_lit.training.beside import Beside
 
 MAX_NEW_TOKENS = 32
 TRIED = 10
@@ -29,42 +30,51 @@ class SampleAnswers:
         processor: of the model that trains.
         mix: opens the sources, once the data are there; the questions are of the first samples with one image, the
             next question of each in turn.
+        beside: catches what a single sample does; the others are answered all the same.
     """
 
-    def __init__(self, processor: DragonflyProcessor, mix: Callable[[], Mix]) -> None:
-        self.processor, self.mix = processor, mix
+    def __init__(self, processor: DragonflyProcessor, mix: Callable[[], Mix], beside: Beside) -> None:
+        self.processor, self.mix, self.beside = processor, mix, beside
 
     def __call__(self, model: Any, folder: Path, count: int) -> None:
         """Writes `answers.jsonl` and a picture a question into `folder`."""
-        records = self._records(count)
-        exchanges = [_exchange(record, number) for number, record in enumerate(records)]
-        requests = [
-            GenerationRequest(
-                id=record.key,
-                prompt=question,
-                image_keys=(record.key,),
-                max_new_tokens=MAX_NEW_TOKENS,
-                read_images=partial(tuple, record.images),
-            )
-            for record, (question, _) in zip(records, exchanges, strict=True)
-        ]
         generator = BatchGenerator(model, self.processor)
-        outputs = {output.id: output for batch in generator.answer(generator.plan(requests)) for output in batch}
+        asked = self._asked(generator, count)
+        batches = generator.plan([request for _, request, _ in asked])
+        outputs = {output.id: output for batch in generator.answer(batches) for output in batch}
         folder.mkdir(parents=True, exist_ok=True)
-        with (folder / "answers.jsonl").open("w") as file:
-            for record, (question, expected) in zip(records, exchanges, strict=True):
+        with (folder / "answers.jsonl").open("w", encoding="utf-8") as file:
+            for record, request, expected in asked:
                 output = outputs[record.key]
-                line = {"id": record.key, "question": question, "answer": output.text, "expected": expected}
+                line = {"id": record.key, "question": request.prompt, "answer": output.text, "expected": expected}
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
-                self._draw(record, output, folder)
+        for record, _, _ in asked:
+            with self.beside(f"the picture of {record.key}"):
+                self._draw(record, outputs[record.key], folder)
 
-    def _records(self, count: int) -> list[Record]:
-        found: list[Record] = []
+    def _asked(self, generator: BatchGenerator, count: int) -> list[tuple[Record, GenerationRequest, str]]:
+        """Records, questions and expected answers; a sample that cannot be asked makes room for the next one."""
+        found: list[tuple[Record, GenerationRequest, str]] = []
         for source in self.mix().sources:
             for index in range(min(len(source), TRIED * count)):
-                record = source.record(index, 0)
-                if len(found) < count and len(record.images) == 1 and record.turns[0].role == "user":
-                    found.append(record)
+                if len(found) == count:
+                    return found
+                with self.beside(f"a sample answer of {source.name}"):
+                    record = source.record(index, 0)
+                    if record.key in {other.key for other, _, _ in found}:  # of another source: one picture a key
+                        continue
+                    if len(record.images) == 1 and [turn.role for turn in record.turns[:2]] == ["user", "assistant"]:
+                        question, expected = _exchange(record, len(found))
+                        request = GenerationRequest(
+                            id=record.key,
+                            prompt=question,
+                            image_keys=(record.key,),
+                            max_new_tokens=MAX_NEW_TOKENS,
+                            read_images=partial(tuple, record.images),
+                        )
+                        decode(record.images[0])
+                        generator.plan([request])
+                        found.append((record, request, expected))
         return found
 
     def _draw(self, record: Record, output: GenerationOutput, folder: Path) -> None:

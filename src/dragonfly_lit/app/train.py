@@ -31,6 +31,7 @@ from dragonfly_lit.app.trainer import build_trainer, check_flags
 from dragonfly_lit.io import disk
 from dragonfly_lit.io.commands import as_typed
 from dragonfly_lit.io.imports import import_trusted
+from dragonfly_lit.training.beside import Beside
 from dragonfly_lit.training.callbacks import OWN, build_callbacks, check_own
 from dragonfly_lit.training.checkpoint.locate import find_newest, find_resume, resolve, weights_behind
 from dragonfly_lit.training.module import TrainingModule
@@ -92,11 +93,12 @@ def _fit(config: Config, components: Components, stage: Stage, held: ExitStack) 
         compile=config["trainer"]["compile"],
         init_from=init_from,
     )
-    asker = SampleAnswers(components.processor, lambda: data.val_mix or data.mix)
+    beside = Beside()
+    asker = SampleAnswers(components.processor, lambda: data.val_mix or data.mix, beside)
     ours = {key: value for key, value in config["callbacks"].items() if key in OWN}
-    callbacks = build_callbacks(run, answer=asker, own=own, **ours)
+    callbacks = build_callbacks(run, answer=asker, beside=beside, own=own, **ours)
     strategy = make({key: value for key, value in config["strategy"].items() if key != "name"}, where="strategy")
-    trainer = build_trainer(config, run, callbacks, build_loggers(config["logger"], run), strategy)
+    trainer = build_trainer(config, run, callbacks, build_loggers(config["logger"], run, beside), strategy)
     started = time.monotonic()
     try:
         trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
@@ -106,6 +108,9 @@ def _fit(config: Config, components: Components, stage: Stage, held: ExitStack) 
         if "conditioned on metric" not in str(error):
             raise
         raise ValueError(f"callbacks: {error}") from error  # a key that EarlyStopping waits for in vain
+    finally:
+        if failed := beside.summary():
+            print(failed)
     if any(isinstance(callback, Preemption) and callback.received for callback in callbacks):
         sys.exit(REQUEUE_STATUS)
     telemetry = next(callback for callback in callbacks if isinstance(callback, Telemetry))

@@ -10,6 +10,7 @@ from lightning.pytorch import callbacks as lightning
 from lightning.pytorch.callbacks import Callback
 
 from dragonfly_lit.training.averaging import EMAWeightAveraging
+from dragonfly_lit.training.beside import Beside
 from dragonfly_lit.training.checkpoint.callback import Checkpoints
 from dragonfly_lit.training.logs import Answer, AnswerLog, SampleLog
 from dragonfly_lit.training.progress import Bar, StartTable
@@ -43,12 +44,14 @@ def build_callbacks(
     sample_log: str | Path | None = None,
     answers: Mapping[str, Any] | None = None,
     answer: Answer | None = None,
+    beside: Beside | None = None,
     own: Sequence[Callback] = (),
 ) -> list[Callback]:
     """Everything beside the training itself; the fields are those of `conf/callbacks`.
 
     A callback that marks batches as consumed goes before these. The user's own come behind what they may read, and
-    checkpoints last, so that what a checkpoint holds is what the others have made of the step.
+    checkpoints last, so that what a checkpoint holds is what the others have made of the step. What is only logged
+    cannot end the run.
 
     Args:
         run: folder of the run.
@@ -59,16 +62,18 @@ def build_callbacks(
         sample_log: file of SampleLog; None writes none.
         answers: fields of AnswerLog; None asks nothing.
         answer: asks the questions; None asks nothing.
+        beside: catches what goes wrong in logs and answers, and counts it.
         own: the user's; a progress bar among them takes the place of this project's.
     """
-    callbacks: list[Callback] = [BadSteps(run, **bad_steps), Telemetry(**telemetry)]
+    beside = beside or Beside()
+    callbacks: list[Callback] = [BadSteps(run, **bad_steps, beside=beside), Telemetry(**telemetry)]
     if progress:
         callbacks.append(StartTable())
         callbacks += [] if any(isinstance(callback, lightning.ProgressBar) for callback in own) else [Bar()]
     if sample_log is not None:
-        callbacks.append(SampleLog(sample_log))
+        callbacks.append(SampleLog(sample_log, beside))
     if answers is not None and answer is not None:
-        callbacks.append(AnswerLog(run / "answers", answer, **answers))
+        callbacks.append(AnswerLog(run / "answers", answer, **answers, beside=beside))
     return [*callbacks, *own, Preemption(), Checkpoints(run, **checkpoints)]
 
 

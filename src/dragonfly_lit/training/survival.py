@@ -18,6 +18,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from dragonfly_lit.io import disk
+from dragonfly_lit.training.beside import Beside
 
 REQUEUE_STATUS = getattr(os, "EX_TEMPFAIL", 75)
 """Exit status after a pre-emption: the run is saved and wants to be started again with `resume=auto`."""
@@ -60,15 +61,24 @@ class BadSteps(Callback):
         spike: a step whose loss exceeds this many times the median of the last `window` steps is skipped; None takes
             every finite step.
         window: steps that the median is taken over; no step is skipped as a spike before as many are known.
+        beside: catches a line that cannot be written.
     """
 
-    def __init__(self, run: str | Path, *, stop_after: int = 5, spike: float | None = None, window: int = 64) -> None:
+    def __init__(
+        self,
+        run: str | Path,
+        *,
+        stop_after: int = 5,
+        spike: float | None = None,
+        window: int = 64,
+        beside: Beside | None = None,
+    ) -> None:
         if spike is not None and spike <= 1:
             raise ValueError(
                 f"callbacks.bad_steps.spike={spike} would skip ordinary steps. Use a factor above 1, or null."
             )
         self.path = Path(run) / "bad_steps.jsonl"
-        self.stop_after, self.spike = stop_after, spike
+        self.stop_after, self.spike, self.beside = stop_after, spike, beside or Beside()
         self.total = self.consecutive = 0
         self._losses: deque[float] = deque(maxlen=window)
         self._batches: list[tuple[list[str], Tensor]] = []
@@ -123,9 +133,10 @@ class BadSteps(Callback):
             keys = [key for rank in everyone for key in rank["keys"]] or [
                 key for rank in everyone for key in rank["all"]
             ]
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with disk.naming(self.path), self.path.open("a") as file:
-                file.write(json.dumps({"step": step, "reason": reason, "keys": keys}) + "\n")
+            with self.beside(self.path.name):
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                with disk.naming(self.path), self.path.open("a") as file:
+                    file.write(json.dumps({"step": step, "reason": reason, "keys": keys}) + "\n")
 
 
 def device_memory(device: torch.device) -> float:
