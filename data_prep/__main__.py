@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from dragonfly_lit.io import disk
-from dragonfly_lit.io.commands import as_typed, put_current_folder_on_path
+from dragonfly_lit.io.commands import INTERRUPT_STATUS, as_typed, put_current_folder_on_path
 
 COMMANDS = {
     "demo": "pack the easy-VQA package into the shards that training reads by default",
@@ -21,8 +21,10 @@ COMMANDS = {
     "probes": "draw the questions about small details that tell the zoom variants apart",
     "benchmark": "origin, licence and layout of a benchmark that evaluate.py can score",
 }
-
-
+RESUMES = {
+    "pack": " What is packed is kept, and the same command goes on from there.",
+}
+"""What Ctrl-C leaves behind, where there is something to say."""
 ME = "python -m data_prep"
 
 
@@ -50,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         told = disk.explain(error) if isinstance(error, OSError) else None
         return _fail(f" {name}: {told or ' '.join(str(error).split())}")
     except KeyboardInterrupt:
-        return _fail(f" {name}: stopped.", status=130)
+        return _fail(f" {name}: stopped.{RESUMES.get(name, '')}", status=INTERRUPT_STATUS)
 
 
 def _fail(message: str, status: int = 1) -> int:

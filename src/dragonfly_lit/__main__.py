@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from dragonfly_lit.io import disk
-from dragonfly_lit.io.commands import as_typed, put_current_folder_on_path
+from dragonfly_lit.io.commands import INTERRUPT_STATUS, as_typed, put_current_folder_on_path
 
 COMMANDS = {
     "ask": ("dragonfly_lit.app.ask", "ask a model about an image, and draw where it looks"),
@@ -31,6 +31,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     try:
         return import_module(COMMANDS[name][0]).main(rest) or 0
+    except BrokenPipeError:  # whoever read the output has seen enough
+        sys.stdout = None
+        return 0
+    except KeyboardInterrupt:
+        print(f"{me} {name}: stopped.", file=sys.stderr)
+        return INTERRUPT_STATUS
     except (ValueError, OSError) as error:
         line = (disk.explain(error) if isinstance(error, OSError) else None) or str(error)
         print(f"{me} {name}: {as_typed(' '.join(line.split()))}", file=sys.stderr)

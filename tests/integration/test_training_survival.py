@@ -14,7 +14,7 @@ from training_job import ALL, PROJECTOR, largest_difference, micro_batches, run
 from dragonfly_lit.models.tiny import tiny_model
 from dragonfly_lit.training.checkpoint.locate import find_resume, list_checkpoints, load_weights
 from dragonfly_lit.training.network import TrainingNetwork
-from dragonfly_lit.training.survival import BadSteps, Preemption
+from dragonfly_lit.training.survival import REQUEUE_STATUS, BadSteps, Preemption
 
 
 class Signals(pl.Callback):
@@ -37,11 +37,12 @@ def whole(tmp_path_factory):
     return run(tmp_path_factory.mktemp("whole"), **CUT)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
 def test_a_signal_within_an_accumulation_saves_at_its_end_and_resumes_exactly(whole, tmp_path, number):
     preemption = Preemption()
     run(tmp_path / "cut", callbacks=(preemption, Signals(number, 4)), **CUT)
     assert preemption.received
+    assert preemption.status == (130 if number == signal.SIGINT else REQUEUE_STATUS)
     assert [info.step for _, info in list_checkpoints(tmp_path / "cut")] == [3]
     resumed = run(tmp_path / "on", resume=find_resume(tmp_path / "cut"), **CUT)
     assert largest_difference(whole, resumed) == 0.0

@@ -18,9 +18,15 @@ from omegaconf.errors import OmegaConfBaseException
 
 from dragonfly_lit.app.overrides import CONF, choices, groups
 from dragonfly_lit.io import disk
-from dragonfly_lit.io.commands import as_typed
+from dragonfly_lit.io.commands import INTERRUPT_STATUS, as_typed
 
 EXIT_USER_ERROR = 1
+INTERRUPTED = {
+    "train": "no step was being trained. The same command with resume=auto goes on from the newest checkpoint, if any.",
+    "sweep": "the job that ran is saved. The same command goes on with it, and with those that are missing.",
+    "evaluate": "the answers so far are kept. The same command goes on with those that are missing.",
+}
+"""What Ctrl-C leaves behind, by command; within training the run is saved first (`training.survival.Preemption`)."""
 OPEN = {
     "callbacks": "A callback of your own is added by +callbacks.NAME._target_=CLASS.",
     "logger": "A logger of your own is added by +logger.NAME._target_=CLASS.",
@@ -47,6 +53,12 @@ def report_user_errors(config: str, *, job: bool = False) -> Iterator[None]:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # or Hydra prints errors itself, over several lines
     try:
         yield
+    except KeyboardInterrupt:
+        if job:
+            raise  # Hydra's own, and a sweep's, are ended as well
+        left = "sweep" if {"-m", "--multirun"} & set(sys.argv) else config
+        print(as_typed(f"\ninterrupted: {INTERRUPTED[left]}"), file=sys.stderr)
+        sys.exit(INTERRUPT_STATUS)
     except (ValueError, OSError, HydraException, OmegaConfBaseException) as error:
         if WANTS_TRACEBACK or (job and HydraConfig.get().mode == RunMode.MULTIRUN):
             raise

@@ -33,11 +33,11 @@ from dragonfly_lit.io.commands import as_typed
 from dragonfly_lit.io.imports import import_trusted
 from dragonfly_lit.training.beside import Beside
 from dragonfly_lit.training.callbacks import OWN, build_callbacks, check_own
-from dragonfly_lit.training.checkpoint.locate import find_newest, find_resume, resolve, weights_behind
+from dragonfly_lit.training.checkpoint.locate import find_newest, find_resume, resolve, step_folder, weights_behind
 from dragonfly_lit.training.module import TrainingModule
 from dragonfly_lit.training.ranks import global_rank
 from dragonfly_lit.training.stages import Stage
-from dragonfly_lit.training.survival import REQUEUE_STATUS, Preemption
+from dragonfly_lit.training.survival import Preemption
 from dragonfly_lit.training.telemetry import Telemetry
 
 STAGE_BEFORE = {"2": "1", "biomed": "2"}
@@ -104,6 +104,10 @@ def _fit(config: Config, components: Components, stage: Stage, held: ExitStack) 
         trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
     except MisconfigurationException as error:  # how Lightning says that parts of a configuration do not fit
         raise ValueError(" ".join(str(error).split())) from error
+    except SystemExit as stop:  # how Lightning ends at Ctrl-C outside of training itself
+        if isinstance(stop.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from stop
+        raise
     except RuntimeError as error:
         if "conditioned on metric" not in str(error):
             raise
@@ -111,8 +115,10 @@ def _fit(config: Config, components: Components, stage: Stage, held: ExitStack) 
     finally:
         if failed := beside.summary():
             print(failed)
-    if any(isinstance(callback, Preemption) and callback.received for callback in callbacks):
-        sys.exit(REQUEUE_STATUS)
+    preemption = next(callback for callback in callbacks if isinstance(callback, Preemption))
+    if preemption.received:
+        say_saved(run, trainer.global_step, config["stage"]["steps"])
+        sys.exit(preemption.status)
     telemetry = next(callback for callback in callbacks if isinstance(callback, Telemetry))
     if config["data"]["val"] is not None and not telemetry.validated:
         # Killed after its last step, or stopped early, before it said how it went.
@@ -173,6 +179,15 @@ def announce(run: Path, resume: Path | None, init_from: Path | None, attention: 
     """Where the run lies, what it starts from, and which attention it computes."""
     start = f"goes on from {resume}" if resume else f"starts from {init_from}" if init_from else "starts afresh"
     print(f"{run} {start}.\nAttention: {attention[1]}.")
+
+
+@rank_zero_only
+def say_saved(run: Path, step: int, steps: int) -> None:
+    """Where a run that was told to stop stands, and how it goes on."""
+    print(
+        f"Stopped after step {step} of {steps}; saved in {step_folder(run, step)}. The same command with resume=auto "
+        "goes on from there."
+    )
 
 
 def conclude(

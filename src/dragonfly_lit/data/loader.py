@@ -163,9 +163,9 @@ class TrainLoader:
 
 
 def _leave_signals_to_training(_worker: int) -> None:
-    # A scheduler signals every process of a job. A reader that died of it would take the training process down with an
-    # error before it has saved; readers end when the training process does.
-    for number in (signal.SIGTERM, signal.SIGUSR1):
+    # A scheduler signals every process of a job, and a terminal does at Ctrl-C. A reader that died of it would take the
+    # training process down with an error before it has saved; readers end when the training process does.
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
 
 

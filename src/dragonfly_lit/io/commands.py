@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from importlib.resources import files
 from pathlib import Path
@@ -13,6 +14,8 @@ ENTRY_POINTS = {
     "python -m dragonfly_lit": "dragonfly",
 }
 """By the spelling of a clone, which is how messages and help texts are written."""
+INTERRUPT_STATUS = 128 + signal.SIGINT
+"""Exit status of a command that Ctrl-C ended, as shells have it."""
 
 
 def as_typed(text: str) -> str:

@@ -6,6 +6,8 @@ import json
 import math
 import os
 import signal
+import sys
+import time
 from collections import deque
 from pathlib import Path
 from statistics import median
@@ -18,22 +20,33 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from dragonfly_lit.io import disk
+from dragonfly_lit.io.commands import INTERRUPT_STATUS
 from dragonfly_lit.training.beside import Beside
 
 REQUEUE_STATUS = getattr(os, "EX_TEMPFAIL", 75)
 """Exit status after a pre-emption: the run is saved and wants to be started again with `resume=auto`."""
+ONE_PRESS_SECONDS = 1.0
+"""Signals this close together are one press of Ctrl-C: the terminal sends it to every process, and torchrun passes it
+on to its own."""
 
 
 class Preemption(Callback):
-    """SIGTERM or SIGUSR1 to any rank: every rank ends its optimizer step, the run is saved and ends.
+    """SIGTERM, SIGUSR1 or Ctrl-C to any rank: every rank ends its optimizer step, the run is saved and ends.
 
-    `received` then says so, and the process should exit with `REQUEUE_STATUS`. A second signal is ignored.
+    `received` then says so, and the process should exit with `status`. A second SIGTERM or SIGUSR1 is ignored, a second
+    Ctrl-C ends the process at once.
     """
 
     signals = (signal.SIGTERM, signal.SIGUSR1)
 
     def __init__(self) -> None:
         self.received = False
+        self._pressed_at: float | None = None
+
+    @property
+    def status(self) -> int:
+        """The exit status of the process once the run is saved."""
+        return REQUEUE_STATUS if self._pressed_at is None else INTERRUPT_STATUS
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         # Later than Lightning's own handlers, which raise out of the step or requeue by themselves; `Trainer` puts
@@ -41,8 +54,20 @@ class Preemption(Callback):
         def note(number: int, _frame: Any) -> None:
             pl_module.stop_after_step = True
 
+        def interrupt(number: int, _frame: Any) -> None:
+            if self._pressed_at is None:
+                self._pressed_at = time.monotonic()
+                pl_module.stop_after_step = True
+                if trainer.is_global_zero:
+                    say = "Ctrl-C: the run is saved after this step and ends. Press it again to end at once, unsaved."
+                    print(f"\n{say}", file=sys.stderr, flush=True)
+            elif time.monotonic() - self._pressed_at > ONE_PRESS_SECONDS:
+                signal.signal(number, signal.SIG_DFL)
+                os.kill(os.getpid(), number)
+
         for number in self.signals:
             signal.signal(number, note)
+        signal.signal(signal.SIGINT, interrupt)
         # Every rank hears of it in the step's own collective, so Lightning need not ask before each micro-batch.
         trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None
 
