@@ -6,6 +6,8 @@ import argparse
 
 from dragonfly_lit.io.commands import as_typed
 
+CONFIG_DIR_HELP = "a folder with configuration groups of your own, as train.py takes it"
+
 
 def command_parser(name: str, description: str | None, *, epilog: str | None = None) -> argparse.ArgumentParser:
     """The parser of `python -m data_prep NAME`.
@@ -26,7 +28,7 @@ def command_parser(name: str, description: str | None, *, epilog: str | None = N
 def add_overrides(parser: argparse.ArgumentParser) -> None:
     """Let a command take a training's configuration; `overrides_of` reads what was given."""
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="configuration as train.py takes it")
-    parser.add_argument("--config-dir", help="a folder with configuration groups of your own, as train.py takes it")
+    parser.add_argument("--config-dir", help=CONFIG_DIR_HELP)
 
 
 def overrides_of(given: argparse.Namespace) -> list[str]:

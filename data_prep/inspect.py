@@ -16,10 +16,12 @@ from dragonfly_lit.processing.sequences import SequenceBuilder
 from dragonfly_lit.spec.records import Sample, Sequence
 from dragonfly_lit.spec.tokens import IGNORE
 
-from .arguments import add_overrides, command_parser, overrides_of
+from .arguments import CONFIG_DIR_HELP, command_parser, overrides_of
 from .drawing import Piece, crops_picture, page, pieces, stacked, terminal_text
 
-EXAMPLE = "example: python -m data_prep inspect --sample 7 model=dragonfly_v2 data=demo"
+EXAMPLE = """examples:
+  python -m data_prep inspect data/mine --sample 7
+  python -m data_prep inspect --sample 7 model=dragonfly_v2 data=demo"""
 
 
 def find_sample(source: Source, wanted: str) -> Sample:
@@ -76,15 +78,26 @@ def file_name(key: str) -> str:
 def main(argv: list[str]) -> int:
     """Show one sample on the terminal, and write DIR/KEY.png and DIR/KEY.html."""
     parser = command_parser("inspect", __doc__, epilog=EXAMPLE)
-    add_overrides(parser)
-    parser.add_argument("--folder", type=Path, help="a folder of shards (default: a source of data.train)")
+    parser.add_argument(
+        "given",
+        nargs="*",
+        metavar="FOLDER | key=value",
+        help="a folder of shards (default: a source of data.train), and configuration as train.py takes it",
+    )
+    parser.add_argument("--config-dir", help=CONFIG_DIR_HELP)
+    parser.add_argument("--folder", type=Path, help="the same as FOLDER")
     parser.add_argument("--source", help="which source of data.train (default: the first)")
     parser.add_argument("--sample", default="0", help="key, or number within the source (default: 0)")
     parser.add_argument("--out", type=Path, default=Path("inspected"), help="folder of the files (default: inspected)")
-    given = parser.parse_args(argv)
+    given = parser.parse_intermixed_args(argv)
+    folders = [Path(item) for item in given.given if "=" not in item or Path(item).is_dir()]
+    given.overrides = [item for item in given.given if Path(item) not in folders]
+    folders += [given.folder] if given.folder else []
+    if len(folders) > 1:
+        raise ValueError(f"one folder at a time, not {' and '.join(map(str, folders))}.")
 
     config, builder = configure(overrides_of(given))
-    source = _folder_source(given.folder) if given.folder else _mix_source(config, given.source)
+    source = _folder_source(folders[0]) if folders else _mix_source(config, given.source)
     sample = find_sample(source, given.sample)
     sequence, found, picture = draw_sample(sample, builder)
     told = facts(sample, sequence, builder)
