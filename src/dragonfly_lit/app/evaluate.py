@@ -11,6 +11,7 @@ from rich.console import Console
 
 from dragonfly_lit.app.build import Config, make, plain
 from dragonfly_lit.app.known_warnings import silence_known_warnings
+from dragonfly_lit.app.values import check_values
 from dragonfly_lit.evaluation.report import table
 from dragonfly_lit.evaluation.runner import run, score_predictions
 from dragonfly_lit.evaluation.settings import Settings
@@ -21,6 +22,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     """The results that were also written to `out`; none where questions are only shown."""
     silence_known_warnings()
     config = plain(cfg)
+    check_values(config, "evaluate")
     benchmark = make(config["benchmark"])
     settings = Settings(
         prompts=make(config["prompt"]),

@@ -18,6 +18,8 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from dragonfly_lit.app.values import MANY, Rule, flag, mapping, number, refuse, rule_of, whole
+
 CONF = Path(str(files("dragonfly_lit.conf")))
 """The folder of the configuration groups: `conf/` of a clone, or what a wheel brought of it."""
 
@@ -107,9 +109,9 @@ def _spelled(override: str, config: str, known: set[str], arguments: Sequence[st
 
 
 def check_types(arguments: Sequence[str], config: str) -> None:
-    """Refuse a text where the configuration has a number, and the like; everything else is left to Hydra.
+    """Refuse a value that its key cannot have, in every job of a sweep before the first one starts.
 
-    A key whose default is null has no type to hold a value against.
+    A key without a rule (`app.values`) is held against the type of its default, if it has one.
 
     Args:
         arguments: normalised, options of the command line among them.
@@ -132,7 +134,7 @@ def check_types(arguments: Sequence[str], config: str) -> None:
         key = item.key_or_group
         if key not in (*known, *COUNT_OR_SHARE) and not key.startswith("hydra."):
             for value in _values(item):
-                _check_type(key, value, _default(defaults, key))
+                _check_type(key, value, _default(defaults, key), rule_of(config, key))
 
 
 def _values(item: Override) -> list[Any]:
@@ -149,21 +151,24 @@ def _default(defaults: DictConfig, key: str) -> Any:
         return None
 
 
-def _check_type(key: str, value: Any, default: Any) -> None:
-    if value is None or default is None or (isinstance(value, str) and "${" in value):
+def _check_type(key: str, value: Any, default: Any, rule: Rule | None) -> None:
+    if isinstance(value, str) and "${" in value:
         return
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    wanted = None
-    if isinstance(default, bool):
-        wanted = None if isinstance(value, bool) else "true or false"
-    elif isinstance(default, int):
-        wanted = None if number and float(value).is_integer() else "a whole number"
-    elif isinstance(default, float):
-        wanted = None if number else "a number"
-    elif isinstance(default, DictConfig):
-        wanted = None if isinstance(value, dict) else "a mapping, {key: value}"
-    elif isinstance(default, ListConfig):
-        wanted = None if isinstance(value, list) else "a list, [a, b]"
-    if wanted is not None:
+    if rule is None:
+        rule = None if value is None else _like(default)
+    if rule is not None and not rule.fits(value):
         shown = OmegaConf.to_container(default) if isinstance(default, DictConfig | ListConfig) else default
-        raise ValueError(f"{key}={value} is not {wanted}. The default is {json.dumps(shown)}.")
+        refuse(key, value, rule, f" The default is {json.dumps(shown)}.")
+
+
+def _like(default: Any) -> Rule | None:
+    """What a value must be where all that is known is the default."""
+    if isinstance(default, DictConfig):
+        return mapping
+    if isinstance(default, ListConfig):
+        return Rule(("a list, [a, b]",), lambda value: isinstance(value, list))
+    if isinstance(default, bool):
+        return flag
+    if isinstance(default, int):
+        return whole(-MANY)
+    return number() if isinstance(default, float) else None

@@ -28,6 +28,7 @@ from dragonfly_lit.app.score import score
 from dragonfly_lit.app.stage import build_stage
 from dragonfly_lit.app.sweep import run_job, write_result
 from dragonfly_lit.app.trainer import build_trainer, check_flags
+from dragonfly_lit.app.values import check_values
 from dragonfly_lit.io import disk
 from dragonfly_lit.io.commands import as_typed
 from dragonfly_lit.io.imports import import_trusted
@@ -54,6 +55,7 @@ def train(cfg: DictConfig) -> float | None:
     config, overrides = plain(cfg), list(HydraConfig.get().overrides.task)
     check_recipe_overrides(overrides, config, OmegaConf.to_container(cfg.model.recipe, resolve=False))
     if HydraConfig.get().mode == RunMode.MULTIRUN:
+        check_values(config, "train")
         check_multirun()
         check_objective(str(HydraConfig.get().sweeper["_target_"]), config["data"])
         return run_job(config, overrides, search_path_of_job())
