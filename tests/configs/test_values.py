@@ -31,6 +31,8 @@ WRONG = {
 
 
 def composed(group: str, choice: str, config: str) -> dict:
+    if choice == "lr_search":
+        pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
     overrides = {"experiment": [f"experiment={choice}"], "experiment/cell": [f"experiment/cell={choice}"]}
     found = compose(overrides.get(group, [f"{group}={choice}"]), config)
     return found
@@ -66,6 +68,8 @@ def test_every_key_has_a_rule_that_its_default_fits_and_that_refuses_what_it_can
     for key, (holder, last) in found.items():
         if key in MAY_BE_NULL and holder[last] is None:
             continue  # what is below it is looked at where it is given
+        if key.startswith("logger."):
+            continue  # fields of loggers of Lightning's
         assert rule_of(config, key) is not None, f"{key} has no rule in app/values.py"
         default = holder[last]
         for wrong in WRONG.get(kind(default), []):
@@ -155,10 +159,10 @@ def test_the_keys_of_a_part_of_the_users_own_are_left_to_it():
         ("train", "seed=null", "seed=null is not a whole number of at least 0 and at most 4294967295."),
         ("train", "stage.clip=0", "stage.clip=0 is not a number above 0 or null."),
         ("train", "data.train.sources.easy_vqa.weight=abc", "weight=abc is not a number above 0 or null."),
-        ("train", "name=7", "name=7 is not a text. A text that looks like a number is quoted: 'name=\"7\"'."),
+        ("train", "name=7", "A text that looks like a number is quoted: 'name=\"7\"'."),
         ("train", "+data.batch.size=many", "data.batch.size=many is not a whole number of at least 1 or null."),
         ("evaluate", "temperature=-1", "temperature=-1 is not a number of at least 0."),
-        ("evaluate", "dtype=half", "dtype=half is not one of float32, bfloat16 or null."),
+        ("evaluate", "dtype=half", "dtype=half is not float32, bfloat16 or null."),
     ],
 )
 def test_on_the_command_line_it_is_one_line_before_anything_is_built(script, override, said, tmp_path):

@@ -98,6 +98,7 @@ SOURCE = {
 }
 BENCHMARK = {
     "limit": count | null,
+    "show": count | null,
     "folder": text | null,
     "max_new_tokens": count,
     "split": any_text,
@@ -118,9 +119,10 @@ SHARED: dict[str, Rule] = {
     **{f"benchmark.members.*.{key}": rule for key, rule in BENCHMARK.items()},
     "benchmark.name": text,
     "benchmark.manifest": any_text,
+    "benchmark.images": text | null,
     "benchmark.metric": text | mapping,
     "prompt.name": text,
-    "prompt.default.text": text,
+    "prompt.default.*": text | null,
     "prompt.templates": mapping,
 }
 TRAIN: dict[str, Rule] = {
@@ -243,6 +245,7 @@ TRAIN: dict[str, Rule] = {
     "data.window": count,
     "data.weighting": one_of("token", "sample", "sqrt"),
     "data.max_pixels": count | null,
+    "data.max_member_mb": number(above=0),
     "data.max_skip_rate": share,
     "data.max_skip_run": whole(0),
     "data.quarantine": text | null,
@@ -274,7 +277,7 @@ EVALUATE: dict[str, Rule] = {
     "judge.parallel": whole(1, 256),
 }
 RULES = {"train": SHARED | TRAIN, "evaluate": SHARED | EVALUATE}
-"""By configuration and key; in a key `*` stands for one name and `**` for any number of them, none included."""
+"""By configuration and key; in a key `*` stands for one name, and `**` for mixes within mixes, `sources.NAME.` each."""
 MAY_BE_NULL = (
     "benchmark", "callbacks.answers", "callbacks.ema", "data.batch", "data.epoch", "data.val", "projector",
     "stage.lora",
@@ -353,7 +356,7 @@ def _place_of(config: str, key: str) -> int | None:
 @cache
 def _compiled(config: str) -> list[tuple[re.Pattern[str], Rule]]:
     def compiled(pattern: str) -> re.Pattern[str]:
-        text = re.escape(pattern).replace(r"\*\*", r"(?:[^.]+\.)*").replace(r"\*", r"[^.]+")
+        text = re.escape(pattern).replace(r"\*\*", r"(?:sources\.[^.]+\.)*").replace(r"\*", r"[^.]+")
         return re.compile(text)
 
     return [(compiled(pattern), rule) for pattern, rule in RULES[config].items()]

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 
 from lightning.pytorch.loggers import Logger
 
+from dragonfly_lit.io import disk
+
 log = logging.getLogger(__name__)
 CALLED = ("log_metrics", "log_hyperparams", "log_graph", "log_image", "save", "finalize", "after_save_checkpoint")
 """What Lightning and callbacks ask of a logger while a run goes on."""
@@ -35,8 +37,9 @@ class Beside:
         except Exception as error:
             self.failures[what] += 1
             if self.failures[what] == 1:
-                reason = " ".join(str(error).split()) or "no message"
-                log.warning("%s failed, and training goes on: %s: %s", what, type(error).__name__, reason)
+                found = disk.behind(error)
+                reason = (disk.explain(found) if found else None) or f"{type(error).__name__}: {error}"
+                log.warning("%s failed, and training goes on: %s", what, " ".join(reason.split()))
 
     def summary(self) -> str:
         """One line of what failed and how often; empty where nothing did."""
