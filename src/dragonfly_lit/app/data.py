@@ -13,6 +13,7 @@ from dragonfly_lit.app.build import Config, compose, make
 from dragonfly_lit.app.check import check_weights
 from dragonfly_lit.app.errors import describe
 from dragonfly_lit.app.factories import build_components
+from dragonfly_lit.app.values import check_values
 from dragonfly_lit.data.datamodule import DragonflyDataModule
 from dragonfly_lit.data.mix import Mix
 from dragonfly_lit.processing.sequences import SequenceBuilder
@@ -27,12 +28,14 @@ def configure(overrides: list[str]) -> tuple[Config, SequenceBuilder]:
         overrides: as on the command line of `train.py`, `--config-dir=FOLDER` among them.
 
     Raises:
-        ValueError: a key or a choice does not exist, or the tokenizer's or the tower's folder is missing.
+        ValueError: a key or a choice does not exist, a value is not one that its key can have, or the folder of the
+            tokenizer or of the tower is missing.
     """
     try:
         config = compose(overrides)
     except Exception as error:  # Hydra's own kinds, which only `app` knows
         raise ValueError(describe(error, "train", overrides)) from error
+    check_values(config, "train")
     for group, read in (("vision", "config.json"), ("language", "tokenizer")):
         if config[group].get("tokenizer") is None:
             try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import shlex
 from collections.abc import Iterable, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -89,10 +90,39 @@ def normalize_overrides(arguments: Sequence[str], config: str) -> list[str]:
     """The arguments as Hydra wants them: numeric choices of a group quoted (`stage=1`), an optional group left out.
 
     Raises:
-        ValueError: a group that a run needs is set to null.
+        ValueError: a group that a run needs is set to null, or a value has characters that mean something to Hydra.
     """
+    _check_quoting(arguments)
     known = groups(arguments)
     return [_spelled(item, config, known, arguments) for item in arguments]
+
+
+def _check_quoting(arguments: Sequence[str]) -> None:
+    """Refuse what Hydra's grammar does not read, or reads as a list of values: a folder may be called anything."""
+    parser, is_sweep = OverridesParser.create(), any(item in ("-m", "--multirun") for item in arguments)
+    for item in split_options(arguments)[1]:
+        key, equals, value = item.partition("=")
+        if not equals or item.startswith("-"):
+            continue
+        try:
+            lists_values = parser.parse_override(item).is_choice_sweep() and not is_sweep
+        except HydraException as error:
+            raise ValueError(
+                f"{item}: Hydra reads some characters of this value as its own. Quote it for the shell and for Hydra: "
+                f"{quoted(key, value)}"
+            ) from error
+        if lists_values:
+            raise ValueError(
+                f"{item}: a comma stands between the values of a sweep, which -m runs. Quote one value that has a "
+                f"comma: {quoted(key, value)}, or give a list: {shlex.quote(f'{key}=[{value}]')}"
+            )
+
+
+def quoted(key: str, value: str) -> str:
+    """How an override is typed whose value is this text and nothing else."""
+    # Within quotes, Hydra takes a backslash for itself only before a quote or another backslash that leads to one.
+    inside = re.sub(r'(\\*)("|$)', lambda found: found[1] * 2 + ("\\" + found[2] if found[2] else ""), value)
+    return shlex.quote(f'{key}="{inside}"')
 
 
 def _spelled(override: str, config: str, known: set[str], arguments: Sequence[str]) -> str:

@@ -7,7 +7,7 @@ from dragonfly_lit.app.build import compose
 from dragonfly_lit.app.export import main
 from dragonfly_lit.app.factories import build_components, model_factory
 from dragonfly_lit.app.load import load_for_inference
-from dragonfly_lit.app.runs import open_run
+from dragonfly_lit.app.runs import held_run, open_run
 from dragonfly_lit.models.backbones import builtin_folder
 from dragonfly_lit.training.checkpoint.format import CheckpointInfo, CheckpointWriter
 from dragonfly_lit.training.checkpoint.locate import network_tensors, step_folder
@@ -17,7 +17,9 @@ from dragonfly_lit.training.checkpoint.locate import network_tensors, step_folde
 def run(tmp_path_factory):
     """A run whose weights are those of no other model."""
     config = compose(["model=tiny", "zoom.high_crops=24", "zoom.top_k=3", "zoom.regions=raster"])  # as released
-    folder = open_run(tmp_path_factory.mktemp("runs"), "trained", config, resume=False)
+    root = tmp_path_factory.mktemp("runs")
+    with held_run(root, "trained") as held:
+        folder = open_run(root, "trained", config, resume=False, held=held)
     model = model_factory(config, build_components(config))()
     with torch.no_grad():
         for parameter in model.parameters():

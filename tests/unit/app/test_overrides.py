@@ -1,10 +1,15 @@
 """The user's own configuration folder counts wherever a configuration is composed, checked or explained."""
 
+import shlex
+
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from dragonfly_lit.app.build import compose
 from dragonfly_lit.app.errors import describe
-from dragonfly_lit.app.overrides import check_types, choices, groups, normalize_overrides
+from dragonfly_lit.app.overrides import check_types, choices, groups, normalize_overrides, quoted
 
 
 @pytest.fixture
@@ -54,3 +59,33 @@ def test_messages_list_it_among_the_choices_but_no_base(arguments):
 
 def test_a_numbered_choice_of_ones_own_is_quoted(arguments):
     assert normalize_overrides([*arguments, "trick=2"], "train")[-1] == "trick='2'"
+
+
+ODD = ["a=b", "my (data)", "a,b", "it's", "x[1]", "{a}", 'a"b', "~/data", "é", "#x", "a&b", "!x", "/x/y=1/z", 'a\\"b']
+
+
+@pytest.mark.parametrize("value", ODD)
+def test_a_value_that_hydra_cannot_read_is_named_with_its_quoted_form(value):
+    with pytest.raises(ValueError, match=r"^[^\n]+$") as error:
+        compose([f"data.path={value}", "data=mine"])
+    said = str(error.value)
+    assert said.startswith(f"data.path={value}: ")
+    assert quoted("data.path", value) in said
+    (typed,) = shlex.split(quoted("data.path", value))
+    assert compose([typed, "data=mine"])["data"]["path"] == value
+
+
+@given(st.text(st.characters(exclude_categories=["Cc", "Cs"], exclude_characters="$"), min_size=1))
+@example("\\")
+@example('\\\\"')
+@example("a\\b\\\\")
+def test_any_text_can_be_quoted(value):
+    (typed,) = shlex.split(quoted("name", value))
+    assert OverridesParser.create().parse_override(typed).value() == value
+
+
+def test_a_list_of_values_needs_a_sweep():
+    with pytest.raises(ValueError, match=r"seed=1,2: a comma stands between the values of a sweep, which -m runs"):
+        normalize_overrides(["seed=1,2"], "train")
+    assert normalize_overrides(["-m", "seed=1,2"], "train") == ["-m", "seed=1,2"]
+    assert normalize_overrides(["trust=[a,b]", "name='a,b'"], "train") == ["trust=[a,b]", "name='a,b'"]
