@@ -1,5 +1,6 @@
 """What the build takes along is what the tree has, and the entry points are the commands that messages name."""
 
+import re
 import sys
 import tomllib
 from pathlib import Path
@@ -43,3 +44,28 @@ def test_messages_name_commands_as_the_user_types_them(started_as, clone, typed,
     monkeypatch.setattr(sys, "argv", [started_as])
     monkeypatch.setattr(commands, "is_clone", lambda: clone)
     assert commands.as_typed("Make it with: python -m data_prep demo") == typed
+
+
+def test_the_lock_has_every_pinned_version_and_a_hash_of_everything():
+    entries = re.findall(r"^([\w.-]+)(?:\[[\w,]+\])?==([^ ]+)(.*(?:\n    .*)*)", read("requirements.lock"), re.M)
+    locked = {canonical(name): version for name, version, _ in entries}
+    assert len(locked) > 100  # transitive packages are there
+    assert all("--hash=sha256:" in rest for _, _, rest in entries)
+    pinned = re.findall(r"^([\w.-]+)==(\S+)$", read("constraints.txt"), re.M)
+    assert pinned
+    assert {canonical(name): version for name, version in pinned}.items() <= locked.items()
+    wanted = PYPROJECT["project"]["dependencies"] + [
+        requirement
+        for extra in ("dev", "docs")
+        for requirement in PYPROJECT["project"]["optional-dependencies"][extra]
+        if not requirement.startswith("dragonfly_lit")
+    ]
+    assert {canonical(re.match(r"[\w.-]+", requirement)[0]) for requirement in wanted} <= locked.keys()
+
+
+def read(name: str) -> str:
+    return (ROOT / name).read_text()
+
+
+def canonical(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
