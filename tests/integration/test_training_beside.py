@@ -132,3 +132,9 @@ def test_what_stops_a_program_is_not_caught():
         with pytest.raises(stop), beside("a picture"):
             raise stop
     assert not beside.summary()
+
+
+def test_a_source_without_a_single_good_sample_ends_the_run_whatever_its_limits_are(tmp_path):
+    write_shard(tmp_path / "data", [BAD["a truncated picture"]] * 3)
+    with pytest.raises(ValueError, match=r"source mine: 100 samples running were skipped, and it has 3; .*repair it"):
+        train(tmp_path, "data.max_skip_run=1000000")

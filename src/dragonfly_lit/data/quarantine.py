@@ -13,6 +13,8 @@ from dragonfly_lit.data.samples import BadSampleError
 from dragonfly_lit.io import disk
 
 MAX_TOO_LONG = 100
+MANY_IN_A_ROW = 100
+"""A source of which so many in a row, and as many as it has, are bad gives nothing, however high its limits are."""
 
 log = logging.getLogger(__name__)
 
@@ -83,17 +85,19 @@ class Quarantine:
         """A sample of `source` was used: its run of skipped ones is over."""
         self._runs[source] = self._too_long[source] = 0
 
-    def skip(self, source: str, error: BadSampleError, *, num_read: int, num_skipped: int) -> None:
+    def skip(self, source: str, error: BadSampleError, *, size: int, num_read: int, num_skipped: int) -> None:
         """Write a bad sample of a source down that may be skipped.
 
         Args:
             source: its name.
             error: what is wrong.
+            size: samples that the source has.
             num_read: samples read from the source so far, this one included.
             num_skipped: those of them that were skipped.
 
         Raises:
-            ValueError: too many in a row, or too large a share.
+            ValueError: too many in a row, or too large a share; or whatever the limits are, as many in a row as there
+                are, so that nothing would ever come.
         """
         self.write(source, error)
         run = self._runs[source] = self._runs.get(source, 0) + 1
@@ -102,6 +106,11 @@ class Quarantine:
             raise ValueError(
                 f"source {source}: {run} samples running were skipped, more than max_skip_run={self.max_run}; "
                 f"the last: {error} ({where}). Repair the source or raise data.max_skip_run."
+            ) from None
+        if run >= max(size, MANY_IN_A_ROW):
+            raise ValueError(
+                f"source {source}: {run} samples running were skipped, and it has {size}; the last: {error} ({where}). "
+                "Nothing of it can be used: repair it, or take it out."
             ) from None
         if num_skipped > self.max_run and num_skipped > self.max_rate * num_read:
             raise ValueError(

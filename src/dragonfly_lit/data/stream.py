@@ -171,4 +171,4 @@ class Stream:
         if source.spec.on_error == "raise":
             raise error
         counts[SKIPPED] += 1
-        self.quarantine.skip(source.name, error, num_read=counts[READ], num_skipped=counts[SKIPPED])
+        self.quarantine.skip(source.name, error, size=len(source), num_read=counts[READ], num_skipped=counts[SKIPPED])
