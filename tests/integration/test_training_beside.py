@@ -138,3 +138,16 @@ def test_a_source_without_a_single_good_sample_ends_the_run_whatever_its_limits_
     write_shard(tmp_path / "data", [BAD["a truncated picture"]] * 3)
     with pytest.raises(ValueError, match=r"source mine: 100 samples running were skipped, and it has 3; .*repair it"):
         train(tmp_path, "data.max_skip_run=1000000")
+
+
+def test_what_is_found_when_the_data_are_opened_is_in_the_quarantine_of_this_run(tmp_path):
+    folder = write_shard(tmp_path / "data", GOOD)
+    shard = folder / "mine-00000.tar"
+    data = bytearray(shard.read_bytes())
+    data[:512] = bytes(512)  # the header of the first member
+    shard.write_bytes(data)
+    for earlier in range(2):
+        run = train(tmp_path)
+        assert len(list((tmp_path / "runs").iterdir())) == earlier + 1  # nothing moved aside but the earlier run
+        (line,) = [json.loads(line) for line in (run / "quarantine.jsonl").read_text().splitlines() if '"*"' in line]
+        assert (line["source"], line["shard"]) == ("mine", "mine-00000.tar")

@@ -77,7 +77,7 @@ def train_mix(config: Config, mix: Mapping[str, Any] | None = None) -> Mix:
     return Mix(
         make(mix or data["train"], where="data.train"),
         seed=data["seed"],
-        report=lambda bad: log.warning("%s", bad),
+        report=lambda source, bad: log.warning("source %s: %s", source, bad),
         max_pixels=data["max_pixels"],
         cache_dir=data["cache_dir"],
         cache_bytes=int(data["cache_gb"] * 10**9),

@@ -105,7 +105,7 @@ class DragonflyDataModule(LightningDataModule):
         self._order = {"seed": seed, "num_streams": num_streams, "block": block, "window": window}
         self._collating: dict[str, Any] = {"pad_id": pad_id, "weighting": weighting}
         self._quarantine = Quarantine(
-            path=Path(quarantine) if quarantine else None, max_rate=max_skip_rate, max_run=max_skip_run
+            path=Path(quarantine) if quarantine else None, max_rate=max_skip_rate, max_run=max_skip_run, held=True
         )
         self._opening: dict[str, Any] = {
             "seed": seed,
@@ -173,6 +173,7 @@ class DragonflyDataModule(LightningDataModule):
         """This rank's micro-batches of one epoch, from the position on."""
         check_streams(self._order["num_streams"], self._ranks, self.num_workers)
         self.position.ranks = self._ranks
+        self._quarantine.release()
         streams = Streams(
             mix=self.mix,
             shape=self.shape,
@@ -190,6 +191,7 @@ class DragonflyDataModule(LightningDataModule):
         """Every validation sample once over all ranks; no loader without `val`."""
         if self.val_mix is None:
             return []
+        self._quarantine.release()
         size = (self._val or {}).get("batch_size") or self.shape.size
         batches = ValidationBatches(
             mix=self.val_mix, size=size, builder=self.builder, quarantine=self._quarantine, collating=self._collating
@@ -216,10 +218,7 @@ class DragonflyDataModule(LightningDataModule):
         self.position.load_state_dict(state_dict, self.on_mismatch)
 
     def _open(self, mix: Mapping[str, Any], where: str) -> Mix:
-        def report(bad):
-            self._quarantine.write(where, bad)
-
-        return Mix(mix, where=where, report=report, **self._opening)
+        return Mix(mix, where=where, report=self._quarantine.write, **self._opening)
 
     def _lengths_digest(self) -> str:
         """Of everything that a sample's planned length depends on: tokenizer, prompt format, layout, limits."""

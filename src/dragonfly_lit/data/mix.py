@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from itertools import accumulate
 from typing import Any
 
 from dragonfly_lit.data.order import uniform
-from dragonfly_lit.data.shards import Report
+from dragonfly_lit.data.samples import BadSampleError
 from dragonfly_lit.data.source import SOURCE_KEYS, Source, SourceSpec, check_keys, open_source, spec_of
 from dragonfly_lit.io.tar import MAX_MEMBER_BYTES
 
@@ -81,7 +82,7 @@ class Mix:
         mix: the config node, `sources` with weights or `temperature`.
         where: its config key, for messages.
         seed: of the run.
-        report: where damaged shards of sources with `on_error: skip` are reported.
+        report: takes the name of a source with `on_error: skip` and what is damaged of it.
         max_pixels: of an image; None is the decoder's own limit.
         cache_dir: of remote shards.
         cache_bytes: likewise.
@@ -94,7 +95,7 @@ class Mix:
         *,
         where: str = "data.train",
         seed: int = 0,
-        report: Report | None = None,
+        report: Callable[[str, BadSampleError], None] | None = None,
         max_pixels: int | None = None,
         cache_dir: str | None = None,
         cache_bytes: int = 50 * 10**9,
@@ -103,7 +104,8 @@ class Mix:
         self.sources: list[Source] = []
         for spec in specs_of(mix, where):
             key = f"{where}.sources.{spec.name.replace('/', '.sources.')}"
-            reader = open_source(spec, key, report, cache_dir, cache_bytes, max_member_bytes)
+            report_of_source = partial(report, spec.name) if report else None
+            reader = open_source(spec, key, report_of_source, cache_dir, cache_bytes, max_member_bytes)
             self.sources.append(Source(spec=spec, reader=reader, seed=seed, max_pixels=max_pixels))
         found = shares(mix, {source.name: len(source) for source in self.sources}, where)
         self.shares = [found[source.name] for source in self.sources]

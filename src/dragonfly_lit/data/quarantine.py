@@ -29,11 +29,14 @@ class Quarantine:
         path: the file; None only logs.
         max_rate: share of a source's samples that may be skipped.
         max_run: samples of a source that may be skipped in a row.
+        held: whether nothing is written yet: data are opened before the folder of their run is.
     """
 
     path: Path | None = None
     max_rate: float = 0.01
     max_run: int = 10
+    held: bool = False
+    _waiting: list[str] = field(default_factory=list, repr=False)
     _seen: set[tuple[str, str, str, str]] = field(default_factory=set, repr=False)
     _unforeseen: Counter[str] = field(default_factory=Counter, repr=False)
     _too_long: dict[str, int] = field(default_factory=dict, repr=False)
@@ -51,9 +54,16 @@ class Quarantine:
         log.warning("skipped: %s", line)
         if error.kind:
             self._count(error)
-        if self.path is not None:
+        self._waiting.append(f"{line}\n")
+        if not self.held:
+            self.release()
+
+    def release(self) -> None:
+        """Write what was held, and from now on everything at once."""
+        lines, self._waiting, self.held = self._waiting, [], False
+        if self.path is not None and lines:
             with disk.naming(self.path):
-                self._append(self.path, (line + "\n").encode())
+                self._append(self.path, "".join(lines).encode())
 
     def _append(self, path: Path, line: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
