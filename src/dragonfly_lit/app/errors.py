@@ -37,7 +37,9 @@ OPEN = {
 """Where parts of the user's own come in, and how."""
 GO_ON = {"train": " Then resume=auto goes on.", "evaluate": " Then the same command goes on."}
 """After an error of the disk is mended, by configuration."""
-WANTS_TRACEBACK = os.environ.get("HYDRA_FULL_ERROR") == "1"
+SET_BY_US = "DRAGONFLY_LIT_FULL_ERROR_IS_OURS"
+"""In the environment where this project has set HYDRA_FULL_ERROR; the ranks that Lightning starts inherit both."""
+WANTS_TRACEBACK = os.environ.get("HYDRA_FULL_ERROR") == "1" and SET_BY_US not in os.environ
 
 
 @contextmanager
@@ -50,6 +52,8 @@ def report_user_errors(config: str, *, job: bool = False) -> Iterator[None]:
         config: name of the configuration, for the keys that an answer names.
         job: inside what Hydra runs, so that Hydra adds no line of its own. The job of a sweep leaves it to the sweep.
     """
+    if not WANTS_TRACEBACK:
+        os.environ[SET_BY_US] = "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # or Hydra prints errors itself, over several lines
     try:
         yield

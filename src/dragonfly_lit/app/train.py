@@ -34,10 +34,19 @@ from dragonfly_lit.io.commands import as_typed
 from dragonfly_lit.io.imports import import_trusted
 from dragonfly_lit.training.beside import Beside
 from dragonfly_lit.training.callbacks import OWN, build_callbacks, check_own
-from dragonfly_lit.training.checkpoint.locate import find_newest, find_resume, resolve, step_folder, weights_behind
+from dragonfly_lit.training.checkpoint.locate import (
+    find_newest,
+    find_resume,
+    resolve,
+    step_folder,
+    weights_behind,
+    whole,
+)
 from dragonfly_lit.training.module import TrainingModule
+from dragonfly_lit.training.peers import Peers, Together, lost_a_peer
 from dragonfly_lit.training.ranks import global_rank
 from dragonfly_lit.training.stages import Stage
+from dragonfly_lit.training.strategies import NamedCheckpoints
 from dragonfly_lit.training.survival import Preemption
 from dragonfly_lit.training.telemetry import Telemetry
 
@@ -64,6 +73,12 @@ def train(cfg: DictConfig) -> float | None:
 
 def fit(config: Config) -> float | None:
     """One run of a resolved configuration; see `train`."""
+    with Peers(config["trainer"]["devices"], config["trainer"]["num_nodes"]) as peers:
+        return _fit_together(config, peers)
+
+
+def _fit_together(config: Config, peers: Peers) -> float | None:
+    """What `fit` does while the other processes of the run do it too: one that fails ends all."""
     silence_known_warnings()
     check_train(config)
     check_flags(config["trainer"])
@@ -74,14 +89,14 @@ def fit(config: Config) -> float | None:
     root = Path(config["runs_root"])
     # Loggers and callbacks of others write there too: an error of the disk that names no file is of this folder.
     with held_run(root, config["name"]) as held, disk.naming(root / config["name"]):
-        return _fit(config, components, stage, held)
+        return _fit(config, components, stage, held, peers)
 
 
-def _fit(config: Config, components: Components, stage: Stage, held: ExitStack) -> float | None:
+def _fit(config: Config, components: Components, stage: Stage, held: ExitStack, peers: Peers) -> float | None:
     """What `fit` does while no other process trains a run of this name."""
     own = build_own_callbacks(config)
-    resume = find_start(config, "resume")
-    init_from = weights_behind(resume) if resume else find_start(config, "init_from")
+    # Chosen once: another run may write a newer one between the looks of two ranks.
+    resume, init_from = map(_path, peers.first("start", lambda: find_starts(config)))
     data = build_data(config, components.builder)
     prepare_data(data)
     run = open_run(Path(config["runs_root"]), config["name"], config, resume=config["resume"] is not None, held=held)
@@ -98,8 +113,10 @@ def _fit(config: Config, components: Components, stage: Stage, held: ExitStack) 
     beside = Beside()
     asker = SampleAnswers(components.processor, lambda: data.val_mix or data.mix, beside)
     ours = {key: value for key, value in config["callbacks"].items() if key in OWN}
-    callbacks = build_callbacks(run, answer=asker, beside=beside, own=own, **ours)
+    callbacks = [Together(peers), *build_callbacks(run, answer=asker, beside=beside, own=own, **ours)]
     strategy = make({key: value for key, value in config["strategy"].items() if key != "name"}, where="strategy")
+    if isinstance(strategy, NamedCheckpoints):
+        strategy.peers = peers
     trainer = build_trainer(config, run, callbacks, build_loggers(config["logger"], run, beside), strategy)
     started = time.monotonic()
     try:
@@ -111,6 +128,8 @@ def _fit(config: Config, components: Components, stage: Stage, held: ExitStack) 
             raise KeyboardInterrupt from stop
         raise
     except RuntimeError as error:
+        if (lost := lost_a_peer(error)) is not None and peers.world > 1:
+            raise lost from error
         if "conditioned on metric" not in str(error):
             raise
         raise ValueError(f"callbacks: {error}") from error  # a key that EarlyStopping waits for in vain
@@ -132,6 +151,21 @@ def _fit(config: Config, components: Components, stage: Stage, held: ExitStack) 
     return conclude(run, config, telemetry, scores, steps=trainer.global_step, seconds=seconds)
 
 
+def find_starts(config: Config) -> list[str | None]:
+    """The checkpoint that the run goes on from, and where its weights came from, each None where there is none.
+
+    Raises:
+        ValueError: there is none where one is asked for, or it is damaged.
+    """
+    resume = find_start(config, "resume")
+    init_from = weights_behind(resume) if resume else find_start(config, "init_from")
+    return [None if path is None else str(path) for path in (resume, init_from)]
+
+
+def _path(text: str | None) -> Path | None:
+    return None if text is None else Path(text)
+
+
 def find_start(config: Config, key: str) -> Path | None:
     """The checkpoint that `resume` or `init_from` means, None where the run starts afresh.
 
@@ -142,7 +176,7 @@ def find_start(config: Config, key: str) -> Path | None:
     if value is None:
         return None
     if value != "auto":
-        return resolve(Path(value))
+        return whole(resolve(Path(value)))
     if key == "resume":
         return find_resume(runs / name)
     stage, model = STAGE_BEFORE.get(config["stage"]["name"], "1"), config["model"]["name"]

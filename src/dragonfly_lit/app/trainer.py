@@ -82,7 +82,7 @@ def build_trainer(
             default_root_dir=run,
             **flags,
         )
-    except (TypeError, ValueError, MisconfigurationException) as error:
+    except (TypeError, ValueError, RuntimeError, MisconfigurationException) as error:
         raise ValueError(f"trainer: {' '.join(str(error).split())}") from error
 
 

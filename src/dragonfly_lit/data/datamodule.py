@@ -149,6 +149,16 @@ class DragonflyDataModule(LightningDataModule):
         order = {"version": ORDER_VERSION, **self._order}
         return {"order": order, "batch": shape, "names": names, "sources": sources}
 
+    @property
+    def reads(self) -> dict[str, dict[str, Any]]:
+        """What this process has of every source, for a comparison of ranks: number of samples, digest of the shards."""
+        mixes = {"data.train": self.mix} | ({"data.val": self.val_mix} if self.val_mix is not None else {})
+        return {
+            f"{where}.sources.{source.name}": {"samples": len(source), "shards": source.reader.digest}
+            for where, mix in mixes.items()
+            for source in mix.sources
+        }
+
     def prepare_data(self) -> None:
         """Make the data where they are missing. Lightning calls it in one process of each node; the others wait."""
         if self._prepare is not None:

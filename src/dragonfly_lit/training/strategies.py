@@ -17,6 +17,7 @@ from dragonfly_lit.training.checkpoint.locate import AVERAGES, OPTIMIZER
 from dragonfly_lit.training.checkpoint.storage import described_tensors, read_tensors
 from dragonfly_lit.training.network import TrainingNetwork
 from dragonfly_lit.training.optimizer import load_plain_state, make_room, plain_state
+from dragonfly_lit.training.peers import Peers
 from dragonfly_lit.training.precision import sharding_policy
 from dragonfly_lit.training.sharding import checkpoint_activations, compile_blocks, shard
 
@@ -29,6 +30,8 @@ class NamedCheckpoints:
 
     writer: CheckpointWriter
     activation_checkpointing: str
+    peers: Peers | None = None
+    """The processes of the run, which meet before torch's group does."""
 
     def _prepare(self, activation_checkpointing: str) -> None:
         self.writer = CheckpointWriter()
@@ -139,6 +142,11 @@ class Ddp(NamedCheckpoints, DDPStrategy):
         super().__init__(gradient_as_bucket_view=True, broadcast_buffers=False, bucket_cap_mb=bucket_mb, **lightning)
         self._prepare(activation_checkpointing)
 
+    def setup_environment(self) -> None:
+        if self.peers is not None:
+            self.peers.join()
+        super().setup_environment()
+
 
 class Fsdp(NamedCheckpoints, ModelParallelStrategy):
     """Weights, gradients and optimizer state sharded over all ranks, block by block (FSDP2).
@@ -166,6 +174,8 @@ class Fsdp(NamedCheckpoints, ModelParallelStrategy):
         self._prepare(activation_checkpointing)
 
     def setup_environment(self) -> None:
+        if self.peers is not None:
+            self.peers.join()
         assert self.cluster_environment is not None
         self._data_parallel_size = self.num_nodes * self.num_processes
         self._tensor_parallel_size = 1

@@ -116,6 +116,17 @@ def resolve(path: Path) -> Path:
     return path
 
 
+def whole(path: Path) -> Path:
+    """`path`, its files compared with what was written where it is a checkpoint.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    if _is_checkpoint(path):
+        verify(path)
+    return path
+
+
 def check_resume(info: CheckpointInfo, folder: Path, stage: Stage, model_name: str, optimizer: Optimizer) -> None:
     """Refuses with `resume=` what is the job of `init_from=`.
 
