@@ -367,6 +367,23 @@ def test_a_description_changes_no_class_of_torch(copy):
     assert not hasattr(TensorStorageMetadata, "state")
 
 
+@settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_a_description_of_any_bytes_is_read_or_refused(copy, data):
+    """Where nothing is summed: a stranger's."""
+    folder = step_folder(copy, 3)
+    content = bytearray((step_folder(copy, 2) / ".metadata").read_bytes())
+    for place in data.draw(st.lists(st.integers(0, len(content) - 1), min_size=1, max_size=8)):
+        content[place] = data.draw(st.integers(0, 255))
+    (folder / ".metadata").write_bytes(content)
+    refused = ""
+    try:
+        described_tensors(folder)
+    except DamagedCheckpointError as error:
+        refused = str(error)
+    assert "\n" not in refused
+
+
 def test_a_planner_that_meets_bytes_does_not_unpickle_them(tmp_path):
     content = io.BytesIO()
     torch.save(Evil(tmp_path / "ran"), content)

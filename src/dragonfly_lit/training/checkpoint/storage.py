@@ -251,7 +251,7 @@ def _read_metadata(folder: Path) -> Metadata:
             tensors[name] = _tensor(name, entry, storage)
     except FileNotFoundError as error:
         raise DamagedCheckpointError(folder, f"{Path(error.filename).name} is missing") from error
-    except (OSError, MemoryError):
+    except OSError:
         raise
     except Exception as error:  # a pickle of a stranger can raise anything
         reason = _first_line(error)
