@@ -341,3 +341,9 @@ def test_an_empty_prediction_is_wrong_and_counted(prediction):
         scores = scored(metric, [prediction])
         assert scores["accuracy"] == 0
         assert scores[count] == 1
+
+
+def test_an_answer_that_is_not_a_letter_needs_its_choices():
+    with pytest.raises(ValueError, match=r"the answer \('red',\) and no choices; letters are scored here"):
+        MultipleChoice([ask("1", references=("red",))])
+    MultipleChoice([ask("1", references=("B",))])  # the question's own text has them

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from string import ascii_uppercase
 
 from dragonfly_lit.evaluation.metrics.base import QuestionMetric, Score
 from dragonfly_lit.evaluation.parsers import letter_lenient, letter_llava, letter_lmms_ai2d, letter_lmms_scienceqa
@@ -21,6 +22,11 @@ class MultipleChoice(QuestionMetric):
     def __init__(self, questions: Sequence[Question]) -> None:
         super().__init__(questions)
         for question in questions:
+            if question.choices is None and not set(question.references) <= set(ascii_uppercase):
+                raise ValueError(
+                    f"{question.task}: question {question.id} has the answer {question.references} and no choices; "
+                    "letters are scored here. Give its choices, or the letter where the question's text has them."
+                )
             letters = [chr(ord("A") + i) for i in range(len(question.choices or ()))]
             if question.choices is not None and not set(question.references) <= set(letters):
                 raise ValueError(
