@@ -167,10 +167,10 @@ def verify(folder: Path) -> CheckpointInfo:
     info = _info_of(fields, folder)
     try:
         if _verified.get(folder.resolve()) != (stamp := _stamp(folder)):
+            described_tensors(folder)  # first: it says of a stranger's what it would have run
             if FILES in fields:
                 _compare(folder, fields[FILES])
-            described_tensors(folder)
-            if FILES not in fields:
+            else:
                 check_archive(folder, STATE_FILE, (folder / STATE_FILE).read_bytes())
                 check_archives(folder)
             _verified[folder.resolve()] = stamp
