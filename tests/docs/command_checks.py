@@ -36,7 +36,8 @@ def check_composes(words: tuple[str, ...]) -> None:
     kind = Path(words[at]).stem.removeprefix("dragonfly-")
     options = [word for word in words[at + 1 :] if word.startswith("-")]
     assert set(options) <= {"-m", "--multirun"}, options
-    given = normalize_overrides([word for word in words[at + 1 :] if not word.startswith("-")], kind)
+    normalized = normalize_overrides(words[at + 1 :], kind)
+    given = [word for word in normalized if not word.startswith("-")]
     plugins = ("hydra/launcher", "hydra.launcher", "hydra.sweeper")
     overrides = [item for item in given if not item.startswith(plugins)]
     check_types(overrides, kind)

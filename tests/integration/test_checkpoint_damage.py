@@ -113,11 +113,11 @@ def test_a_run_goes_on_from_the_whole_one_and_replaces_the_damaged(whole, copy):
     assert torch.equal(trained.projector.weight, expected.projector.weight)
 
 
-def test_where_all_are_damaged_it_says_so(copy, caplog):
+def test_where_all_are_damaged_nothing_starts_afresh_by_itself(copy):
     for step in (1, 2, 3):
         damage(step_folder(copy, step), "state.pt", "empty")
-    assert find_resume(copy) is None
-    assert caplog.records[0].getMessage().endswith("there is no whole one before.")
+    with pytest.raises(ValueError, match=r"no whole one before\. Repair one, or start afresh: resume=null\.$"):
+        find_resume(copy)
 
 
 @settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])

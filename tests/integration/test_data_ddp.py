@@ -65,7 +65,7 @@ def write_source(folder: Path, name: str, count: int, images: int) -> str:
         for number in range(count):
             turns = (
                 Turn(role="user", text=f"{number}?", num_images=images),
-                Turn(role="assistant", text="a" * (number % 9)),
+                Turn(role="assistant", text="a" * (1 + number % 9)),
             )
             record = Record(key=f"{name}{number}", source=name, turns=turns, images=(picture.getvalue(),) * images)
             writer.write(

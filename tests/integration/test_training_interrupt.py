@@ -37,6 +37,10 @@ class SlowSetup(Callback):
 """
 
 
+def _as_in_a_terminal() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # tests that run in the background are told to ignore it
+
+
 @pytest.fixture
 def job(tmp_path):
     """Starts train.py in a process group of its own, as a terminal does; its output is one pipe."""
@@ -52,7 +56,13 @@ def job(tmp_path):
             *overrides,
         ]
         process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True, cwd=cwd
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+            cwd=cwd,
+            preexec_fn=_as_in_a_terminal,
         )
         started.append(process)
         return process

@@ -37,6 +37,15 @@ def whole(tmp_path_factory):
     return run(tmp_path_factory.mktemp("whole"), **CUT)
 
 
+@pytest.fixture
+def as_in_a_terminal():
+    """Tests that run in the background are told to ignore Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("as_in_a_terminal")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
 def test_a_signal_within_an_accumulation_saves_at_its_end_and_resumes_exactly(whole, tmp_path, number):
     preemption = Preemption()

@@ -67,7 +67,8 @@ class Preemption(Callback):
 
         for number in self.signals:
             signal.signal(number, note)
-        signal.signal(signal.SIGINT, interrupt)
+        if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # a job in the background is none of Ctrl-C's
+            signal.signal(signal.SIGINT, interrupt)
         # Every rank hears of it in the step's own collective, so Lightning need not ask before each micro-batch.
         trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None
 

@@ -75,11 +75,15 @@ def find_newest(runs: Path, *, stage: str | None = None, model: str | None = Non
 
 
 def find_resume(run: Path) -> Path | None:
-    """The last whole checkpoint of a run; a warning names later ones that are damaged."""
-    return _first_whole(_step_folders(run)[::-1], "resume=auto")
+    """The last whole checkpoint of a run, None where it has none; a warning names later ones that are damaged.
+
+    Raises:
+        ValueError: each is damaged: a run that starts again from nothing is for its owner to decide.
+    """
+    return _first_whole(_step_folders(run)[::-1], "resume=auto", way_out="Repair one, or start afresh: resume=null.")
 
 
-def _first_whole(folders: list[Path], key: str) -> Path | None:
+def _first_whole(folders: list[Path], key: str, way_out: str | None = None) -> Path | None:
     damaged: list[str] = []
     for folder in folders:
         try:
@@ -94,7 +98,10 @@ def _first_whole(folders: list[Path], key: str) -> Path | None:
             log.warning("%s: %s; %s is taken instead.", key, "; ".join(damaged), folder)
         return folder
     if damaged:
-        log.warning("%s: %s; there is no whole one before.", key, "; ".join(damaged))
+        line = f"{key}: {'; '.join(damaged)}; there is no whole one before."
+        if way_out is not None:
+            raise ValueError(f"{line} {way_out}")
+        log.warning(line)
     return None
 
 
