@@ -63,8 +63,11 @@ def _chunks(url: str, limit: int) -> Iterator[bytes]:
                 if num_bytes > limit:
                     raise ValueError(f"{url} has more than the {limit} bytes that it may have.")
                 yield chunk
-    except (OSError, ImportError) as error:
-        raise ValueError(f"{url} cannot be read: {type(error).__name__}: {error}") from error
+    except Exception as error:  # the client of each protocol has kinds of its own
+        if isinstance(error, ValueError) and str(error).startswith(url):
+            raise
+        reason = str(error).rstrip(".") or "no reason given"
+        raise ValueError(f"{url} cannot be read: {type(error).__name__}: {reason}.") from error
 
 
 class Cache:

@@ -16,6 +16,7 @@ from conftest import PAD, make_record, members, picture, write_shards
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from dragonfly_lit.data import remote
 from dragonfly_lit.data.datamodule import DragonflyDataModule
 from dragonfly_lit.data.index import build_index, index_path, sidecar_path
 from dragonfly_lit.data.samples import BadSampleError
@@ -300,3 +301,18 @@ def test_build_index_says_how_many_samples_lie_before_the_cut(tmp_path):
     folder_of(tmp_path, cut_at_a_header(WHOLE))
     with pytest.raises(ValueError, match="6 samples lie before"):
         build_index(tmp_path / "0000.tar")
+
+
+class ClientError(Exception):
+    """Of a network library that derives its errors from nothing known."""
+
+
+@pytest.mark.parametrize("error", [ClientError("no route to host"), OSError("timed out"), ValueError("a bad port")])
+def test_whatever_a_remote_client_raises_names_the_url(monkeypatch, error):
+    def fails(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr(remote.fsspec, "open", fails)
+    url = "hf://datasets/a/b/dataset.json"
+    with pytest.raises(ValueError, match=rf"^{url} cannot be read: {type(error).__name__}: {error}\.$"):
+        remote.read_bytes(url, 100)
