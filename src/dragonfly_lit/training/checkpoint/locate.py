@@ -85,12 +85,14 @@ def find_resume(run: Path) -> Path | None:
 
 def _first_whole(folders: list[Path], key: str, way_out: str | None = None) -> Path | None:
     damaged: list[str] = []
+    holds_something = False
     for folder in folders:
         try:
             verify(folder)
         except (ValueError, OSError) as error:
             if not folder.is_dir():  # just deleted by the run that trains there
                 continue
+            holds_something |= any(folder.iterdir())
             reason = error.reason if isinstance(error, DamagedCheckpointError) else str(error).rstrip(".")
             damaged.append(f"{folder} is damaged ({reason})")
             continue
@@ -99,7 +101,7 @@ def _first_whole(folders: list[Path], key: str, way_out: str | None = None) -> P
         return folder
     if damaged:
         line = f"{key}: {'; '.join(damaged)}; there is no whole one before."
-        if way_out is not None:
+        if way_out is not None and holds_something:  # an empty folder is no work that could be lost
             raise ValueError(f"{line} {way_out}")
         log.warning(line)
     return None
