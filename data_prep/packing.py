@@ -8,7 +8,6 @@ a kill is cleaned in `.pack/`, and by the names that are given here.
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import re
@@ -21,7 +20,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dragonfly_lit.data.index import ShardEntry, build_index, read_rows, write_dataset_file
-from dragonfly_lit.io import atomic
+from dragonfly_lit.io import atomic, disk
 from dragonfly_lit.io.lock import locked
 from dragonfly_lit.processing.images import MAX_PIXELS, Window
 from dragonfly_lit.spec.records import Record
@@ -45,8 +44,7 @@ COLUMN_STATES = ("read", "unread", "empty")
 LISTS = (SKIPPED_FILE, DUPLICATES_FILE, REPORT_FILE, DATASET_FILE)
 """Files of a finished run beside the shards, in the order in which they appear."""
 _OWN = re.compile(
-    r"plan\.json|lock|\d{5}\.json|\..+\.\d+\.partial|.+-\d{5}\.tar(\.idx|\.meta\.jsonl)?|"
-    + "|".join(map(re.escape, LISTS))
+    r"plan\.json|\d{5}\.json|\..+\.\d+\.partial|.+-\d{5}\.tar(\.idx|\.meta\.jsonl)?|" + "|".join(map(re.escape, LISTS))
 )
 """Names that files of a run have in `.pack/`."""
 
@@ -127,7 +125,7 @@ def pack(job: Job, *, workers: int, on_progress: Callable[[int], None] = lambda 
     if (job.out / DATASET_FILE).is_file() and not state.exists():
         return _finished(job, plan)
     try:
-        with locked(job.out, way_out="Wait until it has ended, or choose another --out."):
+        with disk.naming(job.out), locked(job.out, way_out="Wait until it has ended, or choose another --out."):
             if (job.out / DATASET_FILE).is_file():  # a run was killed as it ended, or has just ended
                 report = _finished(job, plan)
             else:
@@ -136,23 +134,9 @@ def pack(job: Job, *, workers: int, on_progress: Callable[[int], None] = lambda 
                 report = _conclude(job, state, plan)
             _clear(state)
     except OSError as error:
-        raise _cannot_write(job, error) from error
+        told = disk.explain(error, go_on=" Then the same command goes on where it was.")
+        raise ValueError(f"--out: {told or error}") from error
     return report
-
-
-def _cannot_write(job: Job, error: OSError) -> ValueError:
-    on = f"{error.filename or job.out}"
-    again = "run the same command again; it goes on where it was"
-    ways_out = {
-        errno.ENOSPC: f"the disk is full. Make room and {again}.",
-        errno.EDQUOT: f"your quota is used up. Make room and {again}.",
-        errno.EFBIG: f"a file reaches the limit of file sizes (ulimit -f). Raise it and {again}.",
-        errno.EROFS: "the file system is read-only. Choose another folder.",
-        errno.EACCES: "this folder cannot be written to. Choose another folder.",
-        errno.EPERM: "this folder cannot be written to. Choose another folder.",
-    }
-    told = ways_out.get(error.errno or 0, f"{error.strerror or error}. Mend it and {again}.")
-    return ValueError(f"--out {job.out}: {told}" + (f" (at {on})" if on != str(job.out) else ""))
 
 
 def _finished(job: Job, plan: dict[str, Any]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from dragonfly_lit.app.build import compose
 from dragonfly_lit.app.check import check_train
 from dragonfly_lit.app.overrides import CONF, check_types, normalize_overrides
+from dragonfly_lit.app.values import check_values
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 MISSING = r"does not exist|finds no CUDA device"
@@ -53,6 +54,7 @@ def check_composes(words: tuple[str, ...]) -> None:
 def refusal(config: dict) -> str | None:
     """What `check_train` has against a configuration."""
     try:
+        check_values(config, "train")
         check_train(config)
     except ValueError as error:
         return str(error)

@@ -10,12 +10,14 @@ import pytest
 from lightning.pytorch.loggers import Logger
 from PIL import Image
 
+from data_prep.packing import Job, pack
 from dragonfly_lit.app.build import compose
 from dragonfly_lit.app.sample_answers import SampleAnswers
 from dragonfly_lit.app.train import fit
 from dragonfly_lit.training.beside import Beside
 from dragonfly_lit.training.checkpoint.locate import list_checkpoints
 
+CASES = Path(__file__).resolve().parents[1] / "cases"
 SMALL = [
     "stage=1", "name=run", "stage.steps=2", "data=mine", "data.batch.size=2", "data.num_workers=0",
     "callbacks.progress=false", "callbacks.checkpoints.every=1", "callbacks.answers.every=1",
@@ -151,3 +153,14 @@ def test_what_is_found_when_the_data_are_opened_is_in_the_quarantine_of_this_run
         assert len(list((tmp_path / "runs").iterdir())) == earlier + 1  # nothing moved aside but the earlier run
         (line,) = [json.loads(line) for line in (run / "quarantine.jsonl").read_text().splitlines() if '"*"' in line]
         assert (line["source"], line["shard"]) == ("mine", "mine-00000.tar")
+
+
+@pytest.mark.parametrize("case", ["01_one_bad.json", "16_long_question.json"])
+def test_a_bad_row_of_a_llava_file_costs_itself_and_not_the_run(case, tmp_path):
+    job = Job(
+        form="llava", path=CASES / case, images=CASES / "imgs", out=tmp_path / "data", source="mine", licence="CC0"
+    )
+    pack(job, workers=1)
+    run = train(tmp_path, "stage.steps=3")
+    assert [info.step for _, info in list_checkpoints(run)] == [2, 3]
+    assert all((run / f"answers/step-{step:08d}/answers.jsonl").read_text().count("\n") == 2 for step in (1, 2, 3))

@@ -14,8 +14,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from dragonfly_lit.app.overrides import CONF, normalize_overrides, with_search_path
-
-Config = dict[str, Any]
+from dragonfly_lit.app.values import Config
 
 
 def compose(overrides: list[str], config: str = "train") -> Config:

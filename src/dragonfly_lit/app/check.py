@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 
-from dragonfly_lit.app.values import check_values
 from dragonfly_lit.training.precision import check_precision
 
 DEVICES = {"cpu": "cpu", "gpu": "cuda"}
@@ -17,7 +16,6 @@ DEVICES = {"cpu": "cpu", "gpu": "cuda"}
 
 def check_train(config: dict[str, Any]) -> None:
     """ValueError for a combination that cannot run: the key, the value and the way out."""
-    check_values(config, "train")
     _check_processes(config)
     check_precision(config["trainer"]["precision"], torch.device(DEVICES[config["trainer"]["accelerator"]]))
     _check_start(config)

@@ -19,13 +19,12 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from dragonfly_lit.app.values import MANY, Rule, flag, mapping, number, refuse, rule_of, whole
+from dragonfly_lit.app.rules import MANY, Rule, flag, mapping, number, refuse, whole
+from dragonfly_lit.app.values import rule_of
 
 CONF = Path(str(files("dragonfly_lit.conf")))
 """The folder of the configuration groups: `conf/` of a clone, or what a wheel brought of it."""
 
-COUNT_OR_SHARE = ("trainer.limit_val_batches",)
-"""Keys that take a whole number or a share, whatever their default is."""
 OPTIONAL_GROUPS = {"train": ("benchmark", "experiment", "experiment/cell"), "evaluate": ()}
 
 
@@ -162,7 +161,7 @@ def check_types(arguments: Sequence[str], config: str) -> None:
         return
     for item in parsed:
         key = item.key_or_group
-        if key not in (*known, *COUNT_OR_SHARE) and not key.startswith("hydra."):
+        if key not in known and not key.startswith("hydra."):
             for value in _values(item):
                 _check_type(key, value, _default(defaults, key), rule_of(config, key))
 

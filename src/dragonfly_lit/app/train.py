@@ -73,9 +73,9 @@ def train(cfg: DictConfig) -> float | None:
 
 def fit(config: Config) -> float | None:
     """One run of a resolved configuration; see `train`."""
-    counts = [config["trainer"][key] for key in ("devices", "num_nodes")]
-    # They meet before anything can fail on one of them alone; what is not a number is refused on all of them alike.
-    with Peers(*counts) if all(type(count) is int for count in counts) else Peers(1, 1) as peers:
+    check_values(config, "train")
+    # They meet before anything can fail on one of them alone; a wrong value is refused on all of them alike.
+    with Peers(config["trainer"]["devices"], config["trainer"]["num_nodes"]) as peers:
         return _fit_together(config, peers)
 
 

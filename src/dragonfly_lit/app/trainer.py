@@ -102,8 +102,6 @@ def check_flags(node: Mapping[str, Any]) -> None:
                 f"trainer.{key} is not a flag of Lightning's Trainer."
                 + (f" Did you mean {' or '.join(f'trainer.{name}' for name in near)}?" if near else "")
             )
-    if node.get("deterministic") not in (None, True, False, "warn"):  # Lightning would take it for false
-        raise ValueError(f"trainer.deterministic={node['deterministic']} is unknown. Use true, false or warn.")
 
 
 def _profiler(wanted: Any, run: Path) -> Any:

@@ -2,77 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import math
 import re
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any
 
+from dragonfly_lit.app.rules import Rule, any_text, flag, mapping, null, number, one_of, refuse, text, texts, whole
+
 Config = dict[str, Any]
-MANY = 10**12
-"""No count of anything here is larger: what is was meant to be something else."""
 OWN = "dragonfly_lit."
 
-
-@dataclass(frozen=True)
-class Rule:
-    """What a value must be: alternatives in words that follow `is not`, and a test."""
-
-    alternatives: tuple[str, ...]
-    fits: Callable[[Any], bool]
-
-    def __or__(self, other: Rule) -> Rule:
-        return Rule(self.alternatives + other.alternatives, lambda value: self.fits(value) or other.fits(value))
-
-    @property
-    def wanted(self) -> str:
-        *others, last = self.alternatives
-        return f"{', '.join(others)} or {last}" if others else last
-
-
-def number(least: float | int = -math.inf, most: float | int = math.inf, *, above: float | int = -math.inf) -> Rule:
-    """A finite number between `least` and `most`, both among them; or one above a bound."""
-
-    def fits(value: Any) -> bool:
-        return _is_number(value) and math.isfinite(value) and least <= value <= most and value > above
-
-    limits = [f"above {above:g}"] if above > -math.inf else [f"of at least {least:g}"] if least > -math.inf else []
-    limits += [f"at most {most:g}"] if most < math.inf else []
-    return Rule((" ".join(["a number", " and ".join(limits)]).strip(),), fits)
-
-
-def whole(least: int, most: int = MANY) -> Rule:
-    """A whole number between `least` and `most`, both among them; 1e3 is one."""
-
-    def fits(value: Any) -> bool:
-        return _is_number(value) and math.isfinite(value) and float(value).is_integer() and least <= value <= most
-
-    limits = [f"of at least {least}"] if least > -MANY else []
-    limits += [f"at most {most}"] if most < MANY else []
-    return Rule((" ".join(["a whole number", " and ".join(limits)]).strip(),), fits)
-
-
-def one_of(*texts: str) -> Rule:
-    """One of some words."""
-    return Rule(texts, lambda value: isinstance(value, str) and value in texts)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _is_texts(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(item, str) for item in value)
-
-
-null = Rule(("null",), lambda value: value is None)
-flag = Rule(("true", "false"), lambda value: isinstance(value, bool))
-text = Rule(("a text",), lambda value: isinstance(value, str) and value != "")
-any_text = Rule(("a text",), lambda value: isinstance(value, str))
-texts = Rule(("a list of texts, [a, b]",), _is_texts)
-mapping = Rule(("a mapping, {key: value}",), lambda value: isinstance(value, Mapping))
 share = number(0, 1)
 count = whole(1)
 duration = Rule(
@@ -318,14 +257,6 @@ def check_values(config: Config, name: str) -> None:
             refuse(key, holder[last], rule)
         if isinstance(holder[last], float) and rule.alternatives[0].startswith("a whole number"):
             holder[last] = int(holder[last])
-
-
-def refuse(key: str, value: Any, rule: Rule, hint: str = "") -> None:
-    """Raise what is said of a value that its key cannot have."""
-    if rule.alternatives[0] == "a text" and (_is_number(value) or isinstance(value, bool)):
-        hint += f" A text that looks like a number is quoted: '{key}=\"{value}\"'."
-    shown = json.dumps(value) if isinstance(value, bool | None | list | dict) else value
-    raise ValueError(f"{key}={shown} is not {rule.wanted}.{hint}")
 
 
 def leaves(node: Any, config: str, prefix: str = "") -> Iterator[tuple[str, tuple[Any, Any]]]:

@@ -7,13 +7,13 @@ import binascii
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote_to_bytes
 from urllib.request import urlopen
 
 import numpy as np
 import torch
 from PIL.Image import Image, fromarray
 
+from dragonfly_lit.io.data_url import decode_data_url, is_data_url
 from dragonfly_lit.processing.images import decode, to_rgb
 
 ImageInput = Image | np.ndarray | torch.Tensor | bytes | str | Path | Mapping[str, Any]
@@ -81,8 +81,11 @@ def _of_mapping(image: Mapping[str, Any]) -> bytes | str:
 
 def _encoded(image: str, fetch: bool) -> bytes | Path:
     """The bytes or the file that a text means."""
-    if image[:5].lower() == "data:":
-        return _of_data_url(image)
+    if is_data_url(image):
+        try:
+            return decode_data_url(image)
+        except ValueError as error:
+            raise ValueError(f"image {image!r:.60} is {error}") from error
     if "://" in image[:16]:
         if fetch and image.lower().startswith(("http://", "https://")):
             return _fetched(image)
@@ -96,19 +99,6 @@ def _encoded(image: str, fetch: bool) -> bytes | Path:
         except (binascii.Error, ValueError):
             pass  # a path that does not exist, and is named as one
     return Path(image)
-
-
-def _of_data_url(url: str) -> bytes:
-    head, comma, body = url.partition(",")
-    try:
-        found = unquote_to_bytes(body)
-        if head.lower().endswith(";base64"):
-            found = base64.b64decode(b"".join(found.split()), validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise ValueError(f"image {head!r:.60} is a data: URL whose base64 is damaged: {error}.") from error
-    if not comma or not found:
-        raise ValueError(f"image {head!r:.60} is a data: URL without data. Write data:image/png;base64,DATA.")
-    return found
 
 
 def _fetched(url: str) -> bytes:

@@ -6,7 +6,6 @@ Every reader of foreign rows goes through here: the converters of `data_prep pac
 from __future__ import annotations
 
 import ast
-import base64
 import json
 import re
 import reprlib
@@ -16,6 +15,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from string import ascii_uppercase as LETTERS
 from typing import Any, Literal
+
+from dragonfly_lit.io.data_url import decode_data_url, is_data_url
 
 IMAGE_SHAPES = "a file name, encoded bytes, a data: URL or {bytes, path}"
 CHOICE_SHAPES = "a list of texts, the text of such a list, or texts by letter, {A: ..., B: ...}"
@@ -228,15 +229,12 @@ class Row:
             return value
         if not isinstance(value, str) or not value.strip():
             raise self.wrong(name, value, IMAGE_SHAPES)
-        if not value.startswith("data:"):
+        if not is_data_url(value):
             return self.check_text(name, value)
         try:
-            data = base64.b64decode(value.partition(";base64,")[2], validate=True)
+            return decode_data_url(value)
         except ValueError as error:
-            raise self.error(name, f"an image's data: URL is not base64: {error}") from error
-        if not data:
-            raise self.error(name, "an image's data: URL holds no base64.")
-        return data
+            raise self.error(name, f"is {error}") from error
 
     def rows(self, name: str, what: str = "structs") -> list[Row]:
         """The structs of a list, such as the turns of a conversation, as rows that stand where this one does.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tarfile
 from io import BytesIO
 from pathlib import Path
 
@@ -45,6 +46,16 @@ def members(record: Record) -> dict:
     if len(record.images) == 1:
         return found | {"jpg": record.images[0]}
     return found | {f"{place}.jpg": image for place, image in enumerate(record.images)}
+
+
+def tar_of(files: list[tuple[str, bytes]]) -> bytes:
+    out = BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        for name, data in files:
+            header = tarfile.TarInfo(name)
+            header.size = len(data)
+            tar.addfile(header, BytesIO(data))
+    return out.getvalue()
 
 
 def write_shards(folder: Path, records: list[Record], maxcount: int = 50) -> Path:

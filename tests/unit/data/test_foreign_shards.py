@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import lzma
 import os
 import subprocess
 import sys
 import tarfile
-from io import BytesIO
 from pathlib import Path
 
 import fsspec
 import pytest
 import webdataset.tariterators
-from conftest import LAYOUT, PAD, make_record, members, picture
+from conftest import LAYOUT, PAD, make_record, members, picture, tar_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -33,16 +33,6 @@ from dragonfly_lit.spec.records import Record, Turn
 CASES = Path(__file__).parent / "cases"
 TEN = [make_record(n, "ten") for n in range(10)]
 KEYS = [record.key for record in TEN]
-
-
-def tar_of(files: list[tuple[str, bytes]]) -> bytes:
-    out = BytesIO()
-    with tarfile.open(fileobj=out, mode="w") as tar:
-        for name, data in files:
-            header = tarfile.TarInfo(name)
-            header.size = len(data)
-            tar.addfile(header, BytesIO(data))
-    return out.getvalue()
 
 
 def files_of(record: Record) -> list[tuple[str, bytes]]:
@@ -470,3 +460,20 @@ def test_downloads_that_go_on_count_in_the_cache_and_are_never_taken_away(tmp_pa
     assert going_on.exists()
     going_on.unlink()
     assert cache.fetch("memory://cache/a", sha256, 600).read_bytes() == b"x" * 600
+
+
+def test_a_hole_is_named_with_what_it_costs_and_joined_archives_are_read_whole(tmp_path):
+    """Zeros over the header of one of 40 samples; two archives of 20 samples joined by `cat`."""
+    told: list[BadSampleError] = []
+    good, bad = read_all(Shards(folder_of(tmp_path / "hole", unpacked("hole")), report=told.append))
+    assert (len(good), len(bad), len(told)) == (39, 0, 1)
+    assert "zeros where members should be" in told[0].reason
+    assert told[0].reason.endswith("10 samples lie before, 29 behind.")
+    with pytest.raises(ValueError, match=r"shard .*zeros where members should be"):
+        open_dataset(folder_of(tmp_path / "refused", unpacked("hole")))
+    good, bad = read_all(open_dataset(folder_of(tmp_path / "concat", unpacked("concat"))))
+    assert (len(good), len(bad)) == (40, 0)
+
+
+def unpacked(case: str) -> bytes:
+    return lzma.decompress((CASES / f"{case}.tar.xz").read_bytes())

@@ -12,7 +12,7 @@ from io import BytesIO
 from pathlib import Path
 
 import pytest
-from conftest import PAD, make_record, members, picture, write_shards
+from conftest import PAD, make_record, members, picture, tar_of, write_shards
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -21,16 +21,6 @@ from dragonfly_lit.data.datamodule import DragonflyDataModule
 from dragonfly_lit.data.index import build_index, index_path, sidecar_path
 from dragonfly_lit.data.samples import BadSampleError
 from dragonfly_lit.data.shards import Shards, open_dataset
-
-
-def tar_of(files: list[tuple[str, bytes]]) -> bytes:
-    out = BytesIO()
-    with tarfile.open(fileobj=out, mode="w") as tar:
-        for name, data in files:
-            header = tarfile.TarInfo(name)
-            header.size = len(data)
-            tar.addfile(header, BytesIO(data))
-    return out.getvalue()
 
 
 def sample_files(number: int, **replace: bytes | None) -> list[tuple[str, bytes]]:

@@ -197,7 +197,7 @@ def test_a_full_disk_is_said_and_the_run_goes_on_when_there_is_room(captions, mo
 
     with monkeypatch.context() as patched:
         patched.setattr("data_prep.packing.write_shard", full)
-        with pytest.raises(ValueError, match=r"out: the disk is full\. .* it goes on where it was"):
+        with pytest.raises(ValueError, match=r"out cannot be written: its disk is full .* goes on where it was"):
             pack(job(captions), workers=1)
     pack(job(captions), workers=1)
     pack(job(captions, "fresh"), workers=1)

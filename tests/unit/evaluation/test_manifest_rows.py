@@ -119,7 +119,7 @@ def test_a_number_of_a_table_that_may_have_been_a_whole_one_is_refused(tmp_path)
         ({"images": ["a.png", None]}, r"images\[1\]: found nothing"),
         ({"image": "a.png", "images": ["b.png"]}, "differ"),
         ({"image": "http://example.org/a.png"}, "is an address"),
-        ({"image": "data:image/png;base64,%%"}, "is not base64"),
+        ({"image": "data:image/png;base64,%%"}, "is a data: URL whose base64 is damaged"),
         ({"question": "<image>\nWhat?"}, "says <image>, and the row has no image"),
         ({"question": "Is <image> red?", "image": "a.png"}, "has <image> inside of its text"),
         ({"category": {"a": 1}}, "category: found"),

@@ -18,6 +18,7 @@ import copy
 
 import pytest
 import torch
+from conftest import talkative_model
 from PIL import Image
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, GenerationConfig
 
@@ -34,10 +35,7 @@ NUM_NEW = 4
 @pytest.fixture(scope="module")
 def talker():
     """A tiny model whose answers depend on the picture, in eager attention, which has attentions to show."""
-    model = tiny_model(zoom={"score": "question"})
-    with torch.no_grad():
-        model.projector.weight.mul_(10)
-        model.language.lm_head.weight.mul_(30)
+    model = talkative_model()
     model.set_attn_implementation("eager")
     return model
 

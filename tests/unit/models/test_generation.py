@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from conftest import talkative_model
 from PIL import Image
 
 from dragonfly_lit.models.tiny import tiny_model, tiny_tokenizer
@@ -16,12 +17,7 @@ QUESTIONS = ("What is it?", "Tell me a story about a dog and a fox.", "Why?", "W
 
 @pytest.fixture(scope="module")
 def talker():
-    """A tiny model whose answers depend on the picture: its projector and its head are turned up."""
-    model = tiny_model(zoom={"score": "question"})
-    with torch.no_grad():
-        model.projector.weight.mul_(10)
-        model.language.lm_head.weight.mul_(30)
-    return model
+    return talkative_model()
 
 
 @pytest.fixture(scope="module")

@@ -187,7 +187,10 @@ def _compare(folder: Path, files: Any) -> None:
     """Sizes first: they cost nothing."""
     if not isinstance(files, dict) or not {STATE_FILE, METADATA_FILE} <= set(files):
         raise DamagedCheckpointError(folder, f"{INFO_FILE} does not list its files")
-    expected = {name: Checksum(**fields) for name, fields in files.items()}
+    try:
+        expected = {name: Checksum(**fields) for name, fields in files.items()}
+    except TypeError as error:
+        raise DamagedCheckpointError(folder, f"{INFO_FILE} does not list sizes and checksums ({error})") from error
     for name, one in expected.items():
         if (size := (folder / name).stat().st_size) != one.bytes:
             raise DamagedCheckpointError(folder, f"{name} has {size} bytes, {one.bytes} were written")
