@@ -13,16 +13,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from dragonfly_lit.data.index import (
-    Scan,
-    ShardEntry,
-    index_path,
-    read_dataset_file,
-    read_rows,
-    scan_shard,
-    sidecar_path,
-)
+from dragonfly_lit.data.index import ShardEntry, index_path, read_dataset_file, read_rows, sidecar_path
 from dragonfly_lit.data.samples import BadSampleError, check_record, printable, raw_sample, to_record
+from dragonfly_lit.data.scan import Scan, scan_shard
 from dragonfly_lit.io.tar import MAX_MEMBER_BYTES
 from dragonfly_lit.processing.images import decode, is_faint
 from dragonfly_lit.processing.prompts import render

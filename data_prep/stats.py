@@ -9,7 +9,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from dragonfly_lit.data.index import Row
+from dragonfly_lit.data.scan import Row
 from dragonfly_lit.data.shards import Shards, open_dataset
 from dragonfly_lit.processing.prompts import render
 

@@ -19,7 +19,7 @@ from training_job import PROJECTOR, run
 
 from dragonfly_lit.models.tiny import tiny_model
 from dragonfly_lit.training.checkpoint.callback import clear_unfinished, prune
-from dragonfly_lit.training.checkpoint.format import CHECKSUM, FILES, _own_checksum, read_info, read_state, verify
+from dragonfly_lit.training.checkpoint.format import CHECKSUM, FILES, own_checksum, read_info, read_state, verify
 from dragonfly_lit.training.checkpoint.locate import (
     find_newest,
     find_resume,
@@ -400,7 +400,7 @@ def test_a_list_of_files_of_another_shape_is_damage_even_if_its_sum_is_right(cop
     folder = step_folder(copy, 3)
     fields = json.loads((folder / "checkpoint.json").read_text())
     fields["files"]["state.pt"] = listed
-    fields["checksum"] = _own_checksum(fields)
+    fields["checksum"] = own_checksum(fields)
     (folder / "checkpoint.json").write_text(json.dumps(fields))
     with pytest.raises(DamagedCheckpointError, match=r"checkpoint\.json does not list sizes and checksums"):
         verify(folder)

@@ -18,9 +18,6 @@ import numpy as np
 
 from dragonfly_lit.data.index import (
     READER_VERSION,
-    TORN,
-    Row,
-    Scan,
     ShardEntry,
     damaged,
     index_path,
@@ -29,13 +26,13 @@ from dragonfly_lit.data.index import (
     read_dataset_facts,
     read_dataset_file,
     read_rows,
-    scan_shard,
     sidecar_path,
     write_dataset_file,
     write_index,
 )
 from dragonfly_lit.data.remote import Cache, is_remote, read_bytes
 from dragonfly_lit.data.samples import BadSampleError, RawSample, raw_sample, to_record
+from dragonfly_lit.data.scan import TORN, Row, Scan, scan_shard
 from dragonfly_lit.io.tar import MAX_MEMBER_BYTES
 from dragonfly_lit.spec.records import Record
 from dragonfly_lit.spec.shard import DATASET_FILE, INDEX_SUFFIX

@@ -12,9 +12,10 @@ from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, Sin
 from lightning.pytorch.utilities import rank_zero_warn
 from torch.optim import Optimizer
 
-from dragonfly_lit.training.checkpoint.format import CheckpointWriter, read_state, verify_together
+from dragonfly_lit.training.checkpoint.format import read_state, verify_together
 from dragonfly_lit.training.checkpoint.locate import AVERAGES, OPTIMIZER
 from dragonfly_lit.training.checkpoint.storage import described_tensors, read_tensors
+from dragonfly_lit.training.checkpoint.writer import CheckpointWriter
 from dragonfly_lit.training.network import TrainingNetwork
 from dragonfly_lit.training.optimizer import load_plain_state, make_room, plain_state
 from dragonfly_lit.training.peers import Peers

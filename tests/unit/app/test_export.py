@@ -9,8 +9,9 @@ from dragonfly_lit.app.factories import build_components, model_factory
 from dragonfly_lit.app.load import load_for_inference
 from dragonfly_lit.app.runs import held_run, open_run
 from dragonfly_lit.models.backbones import builtin_folder
-from dragonfly_lit.training.checkpoint.format import CheckpointInfo, CheckpointWriter
+from dragonfly_lit.training.checkpoint.format import CheckpointInfo
 from dragonfly_lit.training.checkpoint.locate import network_tensors, step_folder
+from dragonfly_lit.training.checkpoint.writer import CheckpointWriter
 
 
 @pytest.fixture(scope="module")

@@ -5,47 +5,36 @@
     step-00000250/*.distcp          tensors by name, each rank its shard (torch.distributed.checkpoint)
 
 Tensors are named after the parameters, so the same folder loads under any strategy and number of ranks. Everything that
-reads one checks it first (`verify`), and reads it through `storage`.
+reads one checks it first (`verify`), and reads it through `storage`; `writer` writes it.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import math
 import pickle
-import shutil
-import threading
-import time
-import warnings
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import MISSING, asdict, dataclass, field
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import MISSING, dataclass, field
 from dataclasses import fields as dataclass_fields
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
-from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.state_dict_saver import async_save, save
 
-from dragonfly_lit.io import atomic, disk
 from dragonfly_lit.io.atomic import PARTIAL
 from dragonfly_lit.training.checkpoint.storage import (
     METADATA_FILE,
     Checksum,
     DamagedCheckpointError,
-    SummingWriter,
-    cause_of,
     check_archive,
     check_archives,
     checksum,
     described_tensors,
 )
+from dragonfly_lit.training.ranks import rank, world_size
 
 FORMAT = 1
 ADAMW = "torch.optim.adamw.AdamW"
@@ -109,7 +98,7 @@ def _read_fields(folder: Path) -> dict[str, Any]:
         raise DamagedCheckpointError(folder, f"{INFO_FILE} is not JSON ({error})") from error
     if not isinstance(fields, dict):
         raise DamagedCheckpointError(folder, f"{INFO_FILE} is not a JSON object")
-    if CHECKSUM in fields and fields[CHECKSUM] != _own_checksum(fields):
+    if CHECKSUM in fields and fields[CHECKSUM] != own_checksum(fields):
         raise DamagedCheckpointError(folder, f"{INFO_FILE} is not what was written: its checksum differs")
     return fields
 
@@ -145,7 +134,8 @@ _FITS: dict[str, Callable[[Any], bool]] = {
 """Whether a value read from JSON is of a field's type."""
 
 
-def _own_checksum(fields: Mapping[str, Any]) -> str:
+def own_checksum(fields: Mapping[str, Any]) -> str:
+    """Of `checkpoint.json` itself, without this key."""
     text = json.dumps({key: value for key, value in fields.items() if key != CHECKSUM}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -209,140 +199,17 @@ def verify_together(folder: Path) -> CheckpointInfo:
         ValueError: as `verify` says, on every rank.
     """
     answer: list[Any] = [None]
-    if _rank() == 0:
+    if rank() == 0:
         try:
             answer = [verify(folder)]
         except (ValueError, OSError) as error:
             answer = [error]
-    if _world_size() > 1:
+    if world_size() > 1:
         dist.broadcast_object_list(answer, src=0)
     if isinstance(answer[0], BaseException):
         raise answer[0]
     _verified[folder.resolve()] = _stamp(folder)  # no rank reads it all again
     return answer[0]
-
-
-class CheckpointWriter:
-    """Writes checkpoints one after the other, at choice while training goes on.
-
-    Every rank must call it alike.
-    """
-
-    def __init__(self) -> None:
-        self._pending: _Pending | None = None
-        self._group: Any = None
-        self.on_complete: Callable[[Path], None] = lambda folder: None
-        """Called on rank zero with every complete checkpoint, at choice from the writing thread."""
-        warnings.filterwarnings("ignore", "torch.distributed is disabled", UserWarning)
-
-    def save(
-        self, folder: Path, tensors: dict[str, Tensor], state: Mapping[str, Any], info: CheckpointInfo, background: bool
-    ) -> None:
-        """Writes `folder`; it appears under that name when every rank is done.
-
-        Args:
-            folder: of the checkpoint.
-            tensors: live tensors by name; shards are written by the rank that holds them.
-            state: plain types only; rank zero's is written.
-            info: description; rank zero's is written.
-            background: return once the tensors are copied; `finish` waits for the writing.
-        """
-        partial = folder.with_name(folder.name + PARTIAL)
-
-        def prepare() -> None:
-            self.finish()
-            if _rank() == 0:
-                shutil.rmtree(partial, ignore_errors=True)
-                partial.mkdir(parents=True)
-                content = io.BytesIO()
-                torch.save(dict(state), content)
-                atomic.write(partial / STATE_FILE, content.getvalue())
-
-        with _clearing(partial):
-            together(prepare)
-        fields = asdict(info) | {"saved_at": time.time(), "world_size": _world_size()}
-        if info.optimizer == ADAMW:
-            del fields["optimizer"]
-        writer = SummingWriter(partial, overwrite=True)
-
-        def complete() -> None:
-            if _rank() == 0:
-                _describe(partial, fields, writer.files)
-                _publish(partial, folder)
-                self.on_complete(folder)
-
-        if background:
-            future = async_save(dict(tensors), storage_writer=writer, process_group=self._gloo())
-            assert isinstance(future, Future)
-            self._pending = _Pending(future, complete, partial)
-            return
-        with _clearing(partial):
-            save(dict(tensors), storage_writer=writer)
-            together(complete)
-
-    def finish(self) -> None:
-        """Waits until the last checkpoint is complete, and raises what went wrong with it."""
-        if self._pending is not None:
-            pending, self._pending = self._pending, None
-            pending.wait()
-
-    def _gloo(self) -> Any:
-        """A group of its own, so that writing never meets a collective of the training."""
-        if self._group is None and _world_size() > 1:
-            self._group = dist.new_group(backend="gloo")
-        return self._group
-
-
-class _Pending:
-    """A checkpoint that is being written; `then` runs in the writing thread as soon as it is complete."""
-
-    def __init__(self, future: Future, then: Callable[[], None], partial: Path) -> None:
-        self._done, self._error, self._then, self._partial = threading.Event(), None, then, partial
-        future.add_done_callback(self._finish)
-
-    def _finish(self, future: Future) -> None:
-        try:
-            with _clearing(self._partial):
-                future.result()
-                self._then()
-        except BaseException as error:  # raised again in the training thread
-            self._error = error
-        self._done.set()
-
-    def wait(self) -> None:
-        self._done.wait()
-        if self._error is not None:
-            raise self._error
-
-
-@contextmanager
-def _clearing(partial: Path) -> Iterator[None]:
-    """What could not be written is taken away, so that its space is free; torch's errors become those behind them."""
-    try:
-        with disk.naming(partial):
-            yield
-    except BaseException as error:
-        if _rank() == 0:
-            shutil.rmtree(partial, ignore_errors=True)
-        if isinstance(error, CheckpointException) and isinstance(cause := cause_of(error), Exception):
-            raise cause from error
-        raise
-
-
-def _describe(partial: Path, fields: dict[str, Any], files: Mapping[str, Checksum]) -> None:
-    """Write `checkpoint.json`, the last file: what the checkpoint is, and a checksum of each of its files."""
-    small = {name: checksum(partial / name) for name in (STATE_FILE, METADATA_FILE)}
-    fields = fields | {FILES: {name: asdict(one) for name, one in sorted((small | dict(files)).items())}}
-    fields = json.loads(json.dumps(fields))  # as it will be read, which is what is summed
-    atomic.write(partial / INFO_FILE, json.dumps(fields | {CHECKSUM: _own_checksum(fields)}, indent=1))
-
-
-def _publish(partial: Path, folder: Path) -> None:
-    replaced = folder.with_name(folder.name + REPLACED)
-    if folder.exists():
-        folder.rename(replaced)
-    atomic.publish(partial, folder)
-    shutil.rmtree(replaced, ignore_errors=True)
 
 
 def saved_tensors(folder: Path) -> dict[str, torch.Size]:
@@ -368,31 +235,3 @@ def read_state(folder: Path) -> dict[str, Any]:
     if not isinstance(found, dict) or not {"loops", "callbacks", "randomness"} <= set(found):
         raise DamagedCheckpointError(folder, f"{STATE_FILE} does not hold the state of a run")
     return found
-
-
-def _rank() -> int:
-    return dist.get_rank() if dist.is_initialized() else 0
-
-
-def _world_size() -> int:
-    return dist.get_world_size() if dist.is_initialized() else 1
-
-
-def together(step: Callable[[], None]) -> None:
-    """Do `step` on every rank; where one fails, every rank raises its error, instead of waiting for it elsewhere.
-
-    Args:
-        step: without a collective in it.
-    """
-    errors: list[Exception | None] = [None]
-    try:
-        step()
-    except Exception as error:
-        errors[0] = error
-    if _world_size() > 1:
-        everyone: list[Any] = [None] * _world_size()
-        dist.all_gather_object(everyone, errors[0])
-        errors = everyone
-    for error in errors:
-        if error is not None:
-            raise error
