@@ -179,7 +179,7 @@ TRAIN: dict[str, Rule] = {
     "data.epoch.passes": number(above=0) | null,
     "data.num_workers": whole(0, 1024),
     "data.seed": seed,
-    "data.num_streams": whole(1, 2**20),
+    "data.num_streams": whole(1, 2**20) | null,
     "data.block": count,
     "data.window": count,
     "data.weighting": one_of("token", "sample", "sqrt"),

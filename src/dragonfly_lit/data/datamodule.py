@@ -12,7 +12,8 @@ from typing import Any
 
 from lightning import LightningDataModule
 
-from dragonfly_lit.data.loader import Streams, TrainLoader, ValidationBatches, ValidationLoader, check_streams
+from dragonfly_lit.data.dealing import FEW, MANY, check_saved, check_streams, choose_streams, fit_workers
+from dragonfly_lit.data.loader import Streams, TrainLoader, ValidationBatches, ValidationLoader
 from dragonfly_lit.data.mix import Mix
 from dragonfly_lit.data.packing import BatchShape
 from dragonfly_lit.data.plan import micro_batches_per_rank, packing_note
@@ -41,7 +42,8 @@ class DragonflyDataModule(LightningDataModule):
         epoch: one of `steps` (micro-batches a rank), `samples` (of all ranks), `passes` (over all sources).
         num_workers: processes that read, a rank; 0 reads in the training process.
         seed: of order, mix and prompts.
-        num_streams: canonical streams; a multiple of ranks x workers. Another number is another order.
+        num_streams: canonical streams; a multiple of ranks x workers. Another number is another order. None takes the
+            checkpoint's, and for a fresh run one that fits data and ranks; as many workers read as can share it out.
         block: neighbouring samples that are dealt out together.
         window: samples of a stream that are shuffled together.
         weighting: of labels: `token`, `sample` or `sqrt`.
@@ -70,7 +72,7 @@ class DragonflyDataModule(LightningDataModule):
         epoch: Mapping[str, Any] | None = None,
         num_workers: int = 2,
         seed: int = 0,
-        num_streams: int = 96,
+        num_streams: int | None = None,
         block: int = 32,
         window: int = 4096,
         weighting: Weighting = "token",
@@ -94,7 +96,7 @@ class DragonflyDataModule(LightningDataModule):
         if not 0 < max_member_mb < float("inf"):
             raise ValueError(f"data.max_member_mb={max_member_mb} must be above 0, and is in MiB.")
         for name, value in (("num_streams", num_streams), ("block", block), ("window", window)):
-            if value < 1:
+            if value is not None and value < 1:
                 raise ValueError(f"data.{name}={value} must be at least 1.")
         self.builder, self.seed = builder, seed
         self.num_workers, self.pin_memory = num_workers, pin_memory
@@ -102,7 +104,8 @@ class DragonflyDataModule(LightningDataModule):
         self._prepare, self._batch_size = prepare, batch_size
         self._train, self._val = dict(train), dict(val) if val else None
         self._epoch = {key: value for key, value in (epoch or {"passes": 1}).items() if value is not None}
-        self._order = {"seed": seed, "num_streams": num_streams, "block": block, "window": window}
+        self._num_streams, self._saved_streams = num_streams, None
+        self._shuffling = {"block": block, "window": window}
         self._collating: dict[str, Any] = {"pad_id": pad_id, "weighting": weighting}
         self._quarantine = Quarantine(
             path=Path(quarantine) if quarantine else None, max_rate=max_skip_rate, max_run=max_skip_run, held=True
@@ -136,6 +139,11 @@ class DragonflyDataModule(LightningDataModule):
         return Position(self.fingerprint)
 
     @property
+    def _order(self) -> dict[str, int]:
+        num_streams = self._num_streams or self._saved_streams or choose_streams(len(self.mix), self._ranks)
+        return {"seed": self.seed, "num_streams": num_streams, **self._shuffling}
+
+    @property
     def fingerprint(self) -> dict[str, Any]:
         """What decides the order of samples and packs; the weights of the sources may change on purpose."""
         shape = {"mode": self.shape.mode, "size": self.shape.size}
@@ -166,8 +174,9 @@ class DragonflyDataModule(LightningDataModule):
 
     def setup(self, stage: str | None = None) -> None:
         """Check the counts before anything is read; opened sources are kept."""
-        check_streams(self._order["num_streams"], self._ranks, self.num_workers)
-        self.position.ranks = self._ranks
+        if self._num_streams is not None:
+            check_streams(self._num_streams, self._ranks, self.num_workers)
+        self.position.ranks, self.position.fingerprint = self._ranks, self.fingerprint
         trainer = self.trainer
         self.position.stays = trainer is not None and trainer.overfit_batches > 0  # type: ignore[attr-defined]
         if trainer is not None and not any(isinstance(callback, MarkConsumed) for callback in trainer.callbacks):  # type: ignore[attr-defined]
@@ -181,8 +190,7 @@ class DragonflyDataModule(LightningDataModule):
 
     def train_dataloader(self) -> TrainLoader:
         """This rank's micro-batches of one epoch, from the position on."""
-        check_streams(self._order["num_streams"], self._ranks, self.num_workers)
-        self.position.ranks = self._ranks
+        num_workers = self._deal()
         self._quarantine.release()
         streams = Streams(
             mix=self.mix,
@@ -195,7 +203,7 @@ class DragonflyDataModule(LightningDataModule):
             ranks=self._ranks,
             length=self.micro_batches_per_epoch,
         )
-        return TrainLoader(streams, self.position, num_workers=self.num_workers, pin_memory=self.pin_memory)
+        return TrainLoader(streams, self.position, num_workers=num_workers, pin_memory=self.pin_memory)
 
     def val_dataloader(self) -> ValidationLoader | list:
         """Every validation sample once over all ranks; no loader without `val`."""
@@ -224,8 +232,36 @@ class DragonflyDataModule(LightningDataModule):
         return self.position.state_dict()
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Go on from a checkpoint, under any number of ranks and workers; other data are refused by name."""
+        """Go on from a checkpoint, under any ranks and workers that share its streams; other data are refused."""
+        saved = state_dict["fingerprint"]["order"].get("num_streams")
+        if self._num_streams is None and isinstance(saved, int) and saved > 0:
+            if self.on_mismatch == "raise":
+                check_saved(saved, self._ranks)
+            if saved % self._ranks == 0:
+                self._saved_streams = saved
+            self.position.fingerprint = self.fingerprint
         self.position.load_state_dict(state_dict, self.on_mismatch)
+
+    def _deal(self) -> int:
+        """Streams to ranks and workers; the workers of a rank that read training data."""
+        self.position.ranks, self.position.fingerprint = self._ranks, self.fingerprint
+        num_streams = self._order["num_streams"]
+        if self._num_streams is not None:
+            check_streams(num_streams, self._ranks, self.num_workers)
+            return self.num_workers
+        fitting = fit_workers(num_streams, self._ranks, self.num_workers)
+        if fitting < self.num_workers and self._rank == 0:
+            log.warning(
+                "data.num_workers=%d: %d of them read, as many as share out %d streams on %d ranks.",
+                *(self.num_workers, fitting, num_streams, self._ranks),
+            )
+        if self._saved_streams is None and num_streams not in (FEW, MANY) and self._rank == 0:
+            log.warning(
+                "%d ranks do not divide %d or %d streams, so the data have %d: another order than on other numbers of "
+                "ranks. A resume keeps it.",
+                *(self._ranks, FEW, MANY, num_streams),
+            )
+        return fitting
 
     def _open(self, mix: Mapping[str, Any], where: str) -> Mix:
         return Mix(mix, where=where, report=self._quarantine.write, **self._opening)

@@ -26,22 +26,6 @@ from dragonfly_lit.spec.records import Batch, Sequence
 from dragonfly_lit.spec.tokens import IGNORE
 
 
-def check_streams(num_streams: int, ranks: int, num_workers: int) -> None:
-    """Refuse a number of workers that would share a stream.
-
-    Raises:
-        ValueError: `num_streams` is not a multiple of ranks times workers; the message lists the counts that work.
-    """
-    if num_streams % (ranks * max(num_workers, 1)) == 0:
-        return
-    good = [str(w) for w in range(1, 33) if num_streams % (ranks * w) == 0]
-    ways = f"data.num_workers one of {', '.join(good)}" if good else f"data.num_streams a multiple of {ranks}"
-    raise ValueError(
-        f"data.num_streams={num_streams} is not a multiple of {ranks} ranks x data.num_workers={num_workers}. With "
-        f"{ranks} ranks set {ways}. (Another num_streams is another order: a checkpoint does not go on under it.)"
-    )
-
-
 @dataclass(frozen=True)
 class Failure:
     """What a worker gives in place of a batch: torch would bury the message in a traceback, or lose its type."""
