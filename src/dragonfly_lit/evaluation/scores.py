@@ -55,7 +55,7 @@ class Scorer:
             return answer
         if answer.key not in self.scores:
             question = self.metric.questions[self.metric.rows[answer.id]]
-            self.scores[answer.key] = self.metric.score(answer.output, question)
+            self.scores[answer.key] = self.metric.read(answer.output, question)
         return store.scored(answer, self.scores[answer.key])
 
 

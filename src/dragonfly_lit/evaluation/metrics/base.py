@@ -72,6 +72,18 @@ class QuestionMetric(Metric):
     def score(self, prediction: str, question: Question) -> Score:
         """How `prediction` is read and scored; a pure function of its arguments."""
 
+    def read(self, output: str, question: Question) -> Score:
+        """How an output is scored: white space at its ends goes first, whatever the rule, as in lmms-eval's runner."""
+        return self.score(output.strip(), question)
+
+    def top(self, name: str) -> float | None:
+        """The most that a score can be, and is when the gold answers are the outputs; None of counts and of ratios.
+
+        Args:
+            name: of a score, with the group that it is of: `accuracy/human`.
+        """
+        return None if name.startswith("num_") else 1.0
+
     def update(self, given: str | Score, question: Question) -> None:
         """Takes in one answer, or the score that it has already.
 

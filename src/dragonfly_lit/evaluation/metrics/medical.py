@@ -33,6 +33,15 @@ def closed_llava_med(prediction: str, answer: str) -> bool:
     return ("yes" in guess or "no" in guess) and gold in guess
 
 
+def closed_hit(prediction: str, answer: str) -> bool:
+    """LLaVA-Med's rule for yes and no; any other answer must be among the prediction's words, in their order."""
+    guess, gold = (normalise_llava_med(text.lower()) for text in (prediction, answer))
+    if gold in ("yes", "no"):
+        return closed_llava_med(prediction, answer)
+    # Nothing but an article is left of some answers, and nothing is part of everything.
+    return f" {gold} " in f" {guess} " if gold else prediction.strip().lower() == answer.strip().lower()
+
+
 def closed_answer(prediction: str, answer: str) -> str | None:
     """What the strict rule reads: the first word for a yes-no question, else the whole normalised prediction."""
     words = normalise_llava_med(prediction.lower()).split()
@@ -85,11 +94,15 @@ def normalise_slake(text: str) -> str:
 class MedicalVQA(QuestionMetric):
     """Closed accuracy and open token scores; `meta["answer_type"]` of a question is `closed` or `open`.
 
-    `..._llava_med` is LLaVA-Med's convention; `closed_accuracy_strict` wants yes or no as the first word, or the exact
-    answer; `..._squad` counts over multisets. The paper does not say which normalisation its token F1 has.
+    `closed_accuracy` is over all questions that the data calls closed, also those that are not about yes and no.
+    `..._llava_med` is LLaVA-Med's convention, whose released rule for closed questions wants a yes or no in every
+    output: it counts the right answer to `left or right?` as wrong. `closed_accuracy_strict` wants yes or no as the
+    first word, or the exact answer; `..._squad` counts over multisets. The paper does not say which normalisation its
+    token F1 has.
     """
 
     columns = (
+        "closed_accuracy",
         "closed_accuracy_llava_med",
         "closed_accuracy_strict",
         "open_f1_squad",
@@ -119,9 +132,12 @@ class MedicalVQA(QuestionMetric):
             values["accuracy_lmms_eval"] = float(normalise_slake(prediction) == normalise_slake(answer))
         if question.meta["answer_type"] == "closed":
             read = closed_answer(prediction, answer)
-            score, strict = closed_llava_med(prediction, answer), read == normalise_llava_med(answer.lower())
+            gold = normalise_llava_med(answer.lower())
+            score = closed_hit(prediction, answer)
+            strict = read == gold if gold else score
             values |= {
-                "closed_accuracy_llava_med": float(score),
+                "closed_accuracy": float(score),
+                "closed_accuracy_llava_med": float(closed_llava_med(prediction, answer)),
                 "closed_accuracy_strict": float(strict),
                 "num_unparsed": float(read is None),
             }

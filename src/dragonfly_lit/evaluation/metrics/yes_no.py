@@ -77,6 +77,10 @@ class POPE(QuestionMetric):
             values={"gold": _code(gold), **{rule: _code(answer) for rule, answer in read.items()}},
         )
 
+    def top(self, name: str) -> float | None:
+        """1, but for the share of predictions that are yes."""
+        return None if name.startswith("yes_ratio") else super().top(name)
+
     def summarise(self) -> dict[str, float]:
         """Means over splits, pooled values, values by split; and how many answers each rule could not read."""
         golds = self.column("gold")
@@ -135,6 +139,15 @@ class MME(QuestionMetric):
                 "num_unparsed_lenient": float(lenient is None),
             },
         )
+
+    def top(self, name: str) -> float | None:
+        """200 points a subtask, 1 of an accuracy."""
+        kind = name.partition("/")[0]
+        parts = {"perception": PERCEPTION, "cognition": COGNITION, "total": (*PERCEPTION, *COGNITION)}
+        for part, subtasks in parts.items():
+            if kind.startswith(part):
+                return 200.0 * len(set(subtasks) & set(self.pairs))
+        return 200.0 if kind.startswith("score") else super().top(name)
 
     def summarise(self) -> dict[str, float]:
         """Points of perception, cognition, both, and each subtask with its two accuracies."""
