@@ -7,6 +7,7 @@ up to 2 at position 2,609), and its `bf16-mixed` refuses the fused optimizer wit
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from importlib.util import find_spec
 from typing import Literal, get_args
 
 import torch
@@ -36,6 +37,8 @@ def check_precision(precision: str, device: torch.device) -> None:
             f"trainer.precision=fp8 needs a GPU with FP8 matmuls (compute capability 8.9 or higher), not {device}. "
             "Use bf16."
         )
+    if precision == "fp8" and find_spec("torchao") is None:
+        raise ValueError("trainer.precision=fp8 needs torchao: pip install 'dragonfly_lit[fp8]', or use bf16.")
 
 
 def autocast(precision: str, device_type: str) -> AbstractContextManager:
@@ -62,21 +65,41 @@ def cast_weights(model: nn.Module, precision: str) -> None:
             parameter.data = parameter.data.float()
 
 
-def to_fp8(blocks: list[nn.Module]) -> None:
-    """Turns the linear layers of `blocks` into FP8 ones with dynamic scaling, where both sides divide by 16.
+def to_fp8(blocks: list[nn.Module], *, emulate: bool = False) -> None:
+    """Turns the linear layers of `blocks` that train into FP8 ones with dynamic scaling, where both sides divide by 16.
+
+    The rows of a batch are padded to 16 inside the layer, in the product that sums over them.
+
+    Args:
+        blocks: whose layers are replaced in place; their weights stay what they are.
+        emulate: compute in float32 what the FP8 kernels would, where a device has none.
 
     Raises:
-        ValueError: torchao is not installed.
+        ValueError: no layer can be turned.
     """
-    try:
-        from torchao.float8 import convert_to_float8_training  # pyright: ignore[reportMissingImports]
-    except ImportError as error:
-        raise ValueError(
-            "trainer.precision=fp8 needs torchao: pip install 'dragonfly_lit[fp8]', or use bf16."
-        ) from error
+    from torchao.float8 import (  # pyright: ignore[reportMissingImports]
+        Float8LinearConfig,
+        convert_to_float8_training,
+    )
 
-    def fits(module: nn.Module, _name: str) -> bool:
-        return isinstance(module, nn.Linear) and module.in_features % 16 == 0 and module.out_features % 16 == 0
+    found: list[str] = []
+
+    def fits(module: nn.Module, name: str) -> bool:
+        fit = (
+            isinstance(module, nn.Linear)
+            and module.weight.requires_grad
+            and module.in_features % 16 == 0
+            and module.out_features % 16 == 0
+        )
+        found.extend([name] if fit else [])
+        return fit
 
     for block in blocks:
-        convert_to_float8_training(block, module_filter_fn=fits)
+        convert_to_float8_training(
+            block, module_filter_fn=fits, config=Float8LinearConfig(pad_inner_dim=True, emulate=emulate)
+        )
+    if not found:
+        raise ValueError(
+            "trainer.precision=fp8: the stage trains no linear layer of the language model whose sides divide by 16, "
+            "and frozen layers stay in bf16. Use trainer.precision=bf16."
+        )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, SingleDeviceStrategy
 from lightning.pytorch.utilities import rank_zero_warn
 from torch.optim import Optimizer
@@ -131,7 +133,29 @@ class Single(NamedCheckpoints, SingleDeviceStrategy):
         self._prepare(activation_checkpointing)
 
 
-class Ddp(NamedCheckpoints, DDPStrategy):
+class SeveralProcesses(NamedCheckpoints):
+    """What the strategies of several processes share: how they meet."""
+
+    def setup_environment(self) -> None:
+        if self.peers is not None:
+            self.peers.join()
+        super().setup_environment()  # type: ignore[misc]
+        if self.root_device.type == "cuda":  # type: ignore[attr-defined]
+            atexit.register(_leave)  # Lightning does it for nccl alone
+
+    def _get_process_group_backend(self) -> str:
+        # Objects go over the CPU, where they need not wait for what the GPU computes, and so do checkpoints in the
+        # background, which torch refuses to write where the CPU has no backend.
+        on_gpu = self.root_device.type == "cuda"  # type: ignore[attr-defined]
+        return "cpu:gloo,cuda:nccl" if on_gpu else super()._get_process_group_backend()  # type: ignore[misc]
+
+
+def _leave() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+class Ddp(SeveralProcesses, DDPStrategy):
     """Every rank holds every weight; gradients are summed in float32. The choice while the language model is frozen.
 
     Args:
@@ -143,13 +167,8 @@ class Ddp(NamedCheckpoints, DDPStrategy):
         super().__init__(gradient_as_bucket_view=True, broadcast_buffers=False, bucket_cap_mb=bucket_mb, **lightning)
         self._prepare(activation_checkpointing)
 
-    def setup_environment(self) -> None:
-        if self.peers is not None:
-            self.peers.join()
-        super().setup_environment()
 
-
-class Fsdp(NamedCheckpoints, ModelParallelStrategy):
+class Fsdp(SeveralProcesses, ModelParallelStrategy):
     """Weights, gradients and optimizer state sharded over all ranks, block by block (FSDP2).
 
     Args:
@@ -175,9 +194,6 @@ class Fsdp(NamedCheckpoints, ModelParallelStrategy):
         self._prepare(activation_checkpointing)
 
     def setup_environment(self) -> None:
-        if self.peers is not None:
-            self.peers.join()
-        assert self.cluster_environment is not None
         self._data_parallel_size = self.num_nodes * self.num_processes
         self._tensor_parallel_size = 1
         super().setup_environment()
