@@ -27,6 +27,7 @@ def describe(name: str) -> str:
         ("folder", f"data_root/{name}"),
         ("layout", benchmark.expects),
         ("questions", counts),
+        ("verified", benchmark.verified),
         ("note", benchmark.note),
         ("run", f"python evaluate.py benchmark={name} data_root=FOLDER checkpoint=PATH"),
     ]

@@ -1,7 +1,9 @@
-"""Images that stay inside a parquet file until they are needed."""
+"""Images that stay inside a table, parquet or text, until they are needed."""
 
 from __future__ import annotations
 
+import base64
+import binascii
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -13,7 +15,7 @@ from dragonfly_lit.io.inside import inside
 
 @dataclass(frozen=True, kw_only=True)
 class StoredImage:
-    """Row `row` of an image column: `struct<bytes, path>` as Hugging Face has it, plain binary, or a list of those."""
+    """Row `row` of an image column: `struct<bytes, path>` of Hugging Face, binary, base64, or a list of those."""
 
     file: Path
     column: str
@@ -31,10 +33,36 @@ class StoredImage:
         value = value if self.item is None else value[self.item]
         content, path = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (value, None)
         if content:
-            return content
+            return decode_base64(content, self.key) if isinstance(content, str) else content
         if path and (beside := inside(self.file.parent, path)).is_file():
             return beside.read_bytes()
         raise ValueError(f"{self.file.name}: row {self.row} of column {self.column!r} holds no image.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodedImage:
+    """Base64 at a place of a text file: tables of several gigabytes are never read whole."""
+
+    file: Path
+    start: int
+    length: int
+    key: str
+    """Identity of the image, as of a stored one."""
+
+    def read_bytes(self) -> bytes:
+        """The encoded image; ValueError when the text there is not base64."""
+        with open(self.file, "rb") as file:
+            file.seek(self.start)
+            return decode_base64(file.read(self.length), self.key)
+
+
+def decode_base64(text: str | bytes, key: str) -> bytes:
+    """What base64 means, white space left out; a ValueError names the image by its `key`."""
+    try:
+        content = text.encode() if isinstance(text, str) else text
+        return base64.b64decode(b"".join(content.split()), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise ValueError(f"{key}: its text is not an image in base64: {error}") from error
 
 
 @lru_cache(maxsize=64)

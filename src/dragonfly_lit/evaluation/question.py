@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dragonfly_lit.evaluation.images import StoredImage
+from dragonfly_lit.evaluation.images import EncodedImage, StoredImage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +30,7 @@ class Question:
     id: str
     task: str
     text: str
-    images: tuple[bytes | Path | StoredImage, ...] = ()
+    images: tuple[bytes | Path | StoredImage | EncodedImage, ...] = ()
     references: tuple[str, ...] = ()
     choices: tuple[str, ...] | None = None
     category: str = ""
@@ -50,7 +50,7 @@ class Question:
             raise ValueError(f"{self.task}: question {self.id}: its image cannot be read: {error}") from error
 
 
-def _image_key(image: bytes | Path | StoredImage) -> str:
+def _image_key(image: bytes | Path | StoredImage | EncodedImage) -> str:
     if isinstance(image, bytes):
         return hashlib.sha256(image).hexdigest()
-    return image.key if isinstance(image, StoredImage) else str(image)
+    return image.key if isinstance(image, StoredImage | EncodedImage) else str(image)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from dragonfly_lit.evaluation.benchmarks.base import Benchmark
-from dragonfly_lit.evaluation.images import StoredImage
+from dragonfly_lit.evaluation.images import EncodedImage, StoredImage
 from dragonfly_lit.evaluation.prompts import Template
 from dragonfly_lit.evaluation.question import Question
 from dragonfly_lit.evaluation.settings import Settings
@@ -79,7 +79,9 @@ def _lines(question: Question, template: Template) -> Iterator[str]:
             yield f"  {name}: {printable(value)}"
 
 
-def _place(image: bytes | Path | StoredImage) -> str:
+def _place(image: bytes | Path | StoredImage | EncodedImage) -> str:
     if isinstance(image, StoredImage):
         return f"row {image.row + 1} of {image.file.name}"
+    if isinstance(image, EncodedImage):
+        return f"{image.length} letters of {image.file.name}"
     return f"{len(image)} bytes" if isinstance(image, bytes) else str(image)

@@ -80,6 +80,10 @@ def lmms_eval():
                     "tasks/textvqa/utils.py",
                     "tasks/vizwiz_vqa/utils.py",
                     "tasks/_task_utils/vqa_eval_metric.py",
+                    "tasks/hrbench/hrbench_evals.py",
+                    "tasks/mme_realworld/utils.py",
+                    "tasks/ocrbench/utils.py",
+                    "tasks/vstar_bench/utils.py",
                 )
             )
         }

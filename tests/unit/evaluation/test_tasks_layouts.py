@@ -2,41 +2,14 @@
 
 import io
 import json
-from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
+from miniatures import cell, parquet, picture, put
 from PIL import Image
 
 from dragonfly_lit.evaluation.benchmarks.base import Benchmark
 from dragonfly_lit.evaluation.benchmarks.registry import BENCHMARKS
 from dragonfly_lit.evaluation.metrics.yes_no import PERCEPTION
-
-
-def picture(shade: int = 0) -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", (8, 6), (shade, 90, 200)).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def put(path: Path, content) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if isinstance(content, bytes):
-        path.write_bytes(content)
-    else:
-        path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
-
-
-def cell(shade: int = 0) -> dict:
-    """An image as Hugging Face stores it."""
-    return {"bytes": picture(shade), "path": None}
-
-
-def parquet(path: Path, rows: list[dict], group: int = 2) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.Table.from_pylist(rows), path, row_group_size=group)
-
 
 # A maker writes a miniature below `root`; it returns options of the task, and how many questions and text-only ones.
 

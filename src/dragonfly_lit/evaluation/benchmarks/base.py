@@ -47,6 +47,8 @@ class Benchmark(Reader, ABC):
     licence: ClassVar[str] = "not stated by the release"
     note: ClassVar[str] = ""
     """What else a user of the data must know."""
+    verified: ClassVar[str] = ""
+    """Which of this was compared with which source, and what was not."""
     splits: ClassVar[tuple[str, ...]] = ("test",)
     counts: ClassVar[Mapping[str, tuple[int, ...]]] = {}
     """Known numbers of questions a split; several where published copies differ."""

@@ -1,21 +1,28 @@
-"""Reading published layouts from a local folder: JSON, JSON lines and Hugging Face parquet."""
+"""Reading published layouts from a local folder: JSON, JSON lines, tables of text and Hugging Face parquet."""
 
 from __future__ import annotations
 
+import csv
 import json
+import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import takewhile
 from math import isfinite
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, BinaryIO, ClassVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dragonfly_lit.evaluation.images import StoredImage
+from dragonfly_lit.evaluation.images import EncodedImage, StoredImage
 from dragonfly_lit.evaluation.parsers import LETTERS
 from dragonfly_lit.io.inside import inside
 from dragonfly_lit.io.text import read_text
 from dragonfly_lit.spec.rows import shown
+
+ROW_NUMBER = 64
+"""A cell of images that is not longer names another row: no image is that short."""
 
 
 class Fields(dict[str, Any]):
@@ -99,6 +106,75 @@ class Reader:
                     made.place = f"{file}: row {row + 1}"
                     yield made
                     row += 1
+
+    def table_rows(
+        self, path: Path, columns: Sequence[str], image: str | None = None, delimiter: str = "\t"
+    ) -> Iterator[Fields]:
+        """Rows of a table of text whose first line has the names, one after the other; the cells are texts.
+
+        Args:
+            path: the file, in UTF-8.
+            columns: that it must have.
+            image: the column of images in base64. Its cells are an `EncodedImage`, or the text where that is as short
+                as the number of another row, which has the image.
+            delimiter: between two cells.
+
+        Raises:
+            ValueError: a column is missing, or a row has more or fewer cells than the first line; the row is named.
+        """
+        csv.field_size_limit(sys.maxsize)  # an image of 8,000 pixels is one cell
+        with open(path, "rb") as file:
+            lines = _Lines(file, path)
+            reader = csv.reader(lines, delimiter=delimiter)
+            names = next(reader, [])
+            absent = [column for column in columns if column not in names]
+            if absent:
+                raise ValueError(
+                    f"{self.name}: {path} has no column {', '.join(map(repr, absent))}; it has {', '.join(names)}. "
+                    f"Expected {self.expects}."
+                )
+            lines.take()
+            for number, cells in enumerate(reader, start=1):
+                if len(cells) != len(names):
+                    raise ValueError(
+                        f"{self.name}: {path}: row {number} has {len(cells)} cells; its first line names {len(names)}."
+                    )
+                made, raw = Fields(zip(names, cells, strict=True)), lines.take()
+                made.place = f"{path}: row {number}"
+                if image and len(made[image]) > ROW_NUMBER:
+                    made[image] = _encoded(path, raw, made[image], f"{path.name}#{image}#{number - 1}")
+                yield made
+
+
+class _Lines:
+    """Lines of a file for `csv`, kept with their places until they are taken."""
+
+    def __init__(self, file: BinaryIO, path: Path) -> None:
+        self.file, self.path = file, path
+        self.end, self.kept = 0, list[tuple[int, bytes]]()
+
+    def __iter__(self) -> Iterator[str]:
+        for number, line in enumerate(self.file, start=1):
+            self.kept.append((self.end, line))
+            self.end += len(line)
+            try:
+                yield line.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                raise ValueError(f"{self.path}: line {number} is not UTF-8. Save the file as UTF-8.") from error
+
+    def take(self) -> list[tuple[int, bytes]]:
+        """The lines since the last call, each behind the place where it starts."""
+        taken, self.kept = self.kept, []
+        return taken
+
+
+def _encoded(path: Path, lines: Sequence[tuple[int, bytes]], cell: str, key: str) -> EncodedImage:
+    """The place of a cell in its row: base64 has no quotes and no new lines, so it stands there as it is."""
+    content = cell.encode()
+    for start, line in lines:
+        if (found := line.find(content)) >= 0:
+            return EncodedImage(file=path, start=start + found, length=len(content), key=key)
+    raise ValueError(f"{key}: its text is not an image in base64.")
 
 
 def json_lines(text: str) -> list[Any]:
@@ -214,3 +290,24 @@ def letter_of(name: str, key: str, index: int, options: Sequence[Any]) -> str:
     if index >= len(LETTERS):
         raise ValueError(f"{name}: question {key} has {len(options)} choices; there are {len(LETTERS)} letters.")
     return LETTERS[index]
+
+
+def lettered(row: Mapping[str, Any], letters: Sequence[str] = LETTERS, prefix: str = "") -> tuple[str, ...]:
+    """The choices of a row with a column a letter, up to the first that is empty (missing, blank, or pandas' `nan`)."""
+    found = (row.get(f"{prefix}{letter}") for letter in letters)
+    given = takewhile(lambda cell: cell is not None and str(cell).strip() not in ("", "nan"), found)
+    return tuple(word(cell, f"choice {letter}") for letter, cell in zip(letters, given, strict=False))
+
+
+BRACKETED = re.compile(r"\(([A-Z])\)\s*(.*)", re.DOTALL)
+
+
+def without_letter(choice: str, letter: str) -> str:
+    """`(A) red` as `red`, where the data write the letter of a choice into its text."""
+    found = BRACKETED.fullmatch(choice.strip())
+    return found.group(2) if found and found.group(1) == letter else choice
+
+
+def without_letters(choices: Any, what: str) -> tuple[str, ...]:
+    """Choices whose texts begin with their letters in brackets, without them."""
+    return tuple(without_letter(text, letter) for letter, text in zip(LETTERS, words(choices, what), strict=False))
