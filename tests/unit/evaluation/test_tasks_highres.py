@@ -18,9 +18,6 @@ from PIL import Image
 
 from dragonfly_lit.evaluation.benchmarks.registry import BENCHMARKS
 from dragonfly_lit.evaluation.images import EncodedImage
-from dragonfly_lit.evaluation.prompts import PromptBook, Template
-
-ids = [f"{name}-{make.__name__}" for name, make in LAYOUTS]
 
 
 def score(task, questions, answer):
@@ -28,25 +25,6 @@ def score(task, questions, answer):
     for question in questions:
         metric.update(answer(question), question)
     return metric.compute()
-
-
-@pytest.mark.parametrize(("name", "make"), LAYOUTS, ids=ids)
-def test_a_miniature_is_read_and_gold_answers_score_all(tmp_path, name, make):
-    options, num_questions, num_text_only = make(tmp_path / name)
-    task = BENCHMARKS[name](**options)
-    questions = task.questions(tmp_path)
-    assert len(questions) == num_questions
-    assert sum(not question.images for question in questions) == num_text_only
-    for question in questions:
-        assert all(Image.open(io.BytesIO(content)).size == (8, 6) for content in question.read_images())
-        assert task.template(PromptBook(name="llava", default=Template(text="{question}"))).render(question)
-    right = score(task, questions, lambda question: question.references[0])
-    wrong = score(task, questions, lambda question: "zebra crossing")
-    for key, value in right.items():
-        if not key.startswith("num_"):
-            assert value == 1, f"{key} of the gold answers"
-    assert right[task.headline] > wrong[task.headline]
-    assert task.count_note(num_questions) is None or "published split has" in task.count_note(num_questions)
 
 
 @pytest.mark.parametrize("name", sorted({name for name, _ in LAYOUTS}))
