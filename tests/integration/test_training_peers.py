@@ -80,7 +80,7 @@ def commands(launcher):
     return [([sys.executable], slurm | {"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)}) for rank in (0, 1)]
 
 
-def launch(folder, launcher, when):
+def launch(folder, launcher, when, devices="2", strategy="ddp"):
     """Exit statuses, outputs, and the seconds that it took."""
     (folder / "rank_parts.py").write_text(PARTS)
     (folder / "conf/data").mkdir(parents=True)
@@ -94,8 +94,8 @@ def launch(folder, launcher, when):
         "stage=1",
         "stage.steps=4",
         "name=ranks",
-        "strategy=ddp",
-        "trainer.devices=2",
+        f"strategy={strategy}",
+        f"trainer.devices={devices}",
         "data.num_workers=0",
         "data.batch.size=2",
         "callbacks.checkpoints.every=1",
@@ -146,6 +146,23 @@ def test_what_ends_one_rank_ends_all_in_one_line(tmp_path, launcher, when):
     assert SAID[when] in text
     ours = text.split("torch/distributed/elastic")[0]  # torchrun adds its own report
     assert "Traceback" not in ours, text
+
+
+@pytest.mark.parametrize("launcher", ["torchrun", "slurm"])
+def test_processes_that_would_each_train_by_themselves_are_refused(tmp_path, launcher):
+    statuses, text, _ = launch(tmp_path, launcher, "never", devices="1", strategy="single")
+    assert all(statuses), text
+    assert "has started 2 processes, but trainer.devices=1 on trainer.num_nodes=1 is 1" in text
+    assert "Traceback" not in text.split("torch/distributed/elastic")[0], text
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["torchrun", "slurm"])
+def test_as_many_as_there_are_is_as_many_as_the_launcher_has_started(tmp_path, launcher):
+    statuses, text, _ = launch(tmp_path, launcher, "never", devices="auto")
+    assert not any(statuses), text
+    assert text.count("4 steps") == 1
 
 
 @pytest.mark.slow

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from dragonfly_lit.app.launch import check_processes, launched
 from dragonfly_lit.training.precision import check_precision
 
 DEVICES = {"cpu": "cpu", "gpu": "cuda"}
@@ -16,16 +16,30 @@ DEVICES = {"cpu": "cpu", "gpu": "cuda"}
 
 def check_train(config: dict[str, Any]) -> None:
     """ValueError for a combination that cannot run: the key, the value and the way out."""
-    _check_processes(config)
-    check_precision(config["trainer"]["precision"], torch.device(DEVICES[config["trainer"]["accelerator"]]))
+    trainer = config["trainer"]
+    if trainer["accelerator"] not in DEVICES:
+        raise ValueError(f"trainer.accelerator={trainer['accelerator']} is unknown. Use one of {', '.join(DEVICES)}.")
+    check_processes(config)
+    missing = trainer["accelerator"] == "gpu" and not torch.cuda.is_available()
+    if not (missing and trainer["precision"] == "fp8"):  # which asks the GPU
+        check_precision(trainer["precision"], torch.device(DEVICES[trainer["accelerator"]]))
     _check_start(config)
     for group in ("vision", "language"):
         check_weights(group, config[group]["path"], config)
+    # Last: what is said before can be mended on any machine.
+    if missing:
+        raise ValueError("trainer.accelerator=gpu: torch finds no CUDA device here. Use trainer=cpu.")
+    if trainer["accelerator"] == "gpu" and trainer["devices"] > torch.cuda.device_count():
+        raise ValueError(
+            f"trainer.devices={trainer['devices']}: torch finds {torch.cuda.device_count()} here. Use fewer; under "
+            "SLURM let each task see all GPUs of its node, by --gpus-per-node and not --gpus-per-task."
+        )
 
 
 def check_multirun(num_processes: int | None = None) -> None:
     """A sweep inside a launch of several processes would start itself once a process."""
-    world = num_processes or int(os.environ.get("WORLD_SIZE", os.environ.get("SLURM_NTASKS", "1")))
+    launch = launched()
+    world = num_processes or (launch.world if launch else 1)
     if world > 1:
         raise ValueError(
             f"--multirun was started by {world} processes, and each would run the whole sweep. Start it once, "
@@ -78,20 +92,6 @@ def check_weights(group: str, path: str, config: dict[str, Any]) -> None:
         raise ValueError(
             f"{group}.path={path} does not exist. Download it there (`hf download REPO --local-dir {path}`), "
             f"set {group}.path or weights_root to where it lies, or use model=tiny."
-        )
-
-
-def _check_processes(config: dict[str, Any]) -> None:
-    trainer, strategy = config["trainer"], config["strategy"]
-    if trainer["accelerator"] not in DEVICES:
-        raise ValueError(f"trainer.accelerator={trainer['accelerator']} is unknown. Use one of {', '.join(DEVICES)}.")
-    if trainer["accelerator"] == "gpu" and not torch.cuda.is_available():
-        raise ValueError("trainer.accelerator=gpu: torch finds no CUDA device here. Use trainer=cpu.")
-    processes = trainer["devices"] * trainer["num_nodes"]
-    if processes > 1 and strategy["name"] == "single":
-        raise ValueError(
-            f"trainer.devices={trainer['devices']} on {trainer['num_nodes']} nodes with strategy=single. "
-            "Use strategy=ddp or strategy=fsdp."
         )
 
 

@@ -13,6 +13,7 @@ from dragonfly_lit.app.build import Config, compose, make
 from dragonfly_lit.app.check import check_weights
 from dragonfly_lit.app.errors import describe
 from dragonfly_lit.app.factories import build_components
+from dragonfly_lit.app.launch import resolve_processes
 from dragonfly_lit.app.values import check_values
 from dragonfly_lit.data.datamodule import DragonflyDataModule
 from dragonfly_lit.data.mix import Mix
@@ -36,6 +37,7 @@ def configure(overrides: list[str]) -> tuple[Config, SequenceBuilder]:
     except Exception as error:  # Hydra's own kinds, which only `app` knows
         raise ValueError(describe(error, "train", overrides)) from error
     check_values(config, "train")
+    resolve_processes(config)
     for group, read in (("vision", "config.json"), ("language", "tokenizer")):
         if config[group].get("tokenizer") is None:
             try:

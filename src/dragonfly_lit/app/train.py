@@ -20,6 +20,7 @@ from dragonfly_lit.app.check import DEVICES, check_multirun, check_objective, ch
 from dragonfly_lit.app.data import build_data, prepare_data
 from dragonfly_lit.app.factories import Components, build_components, look_up_parts, model_factory
 from dragonfly_lit.app.known_warnings import silence_known_warnings
+from dragonfly_lit.app.launch import check_processes, resolve_processes
 from dragonfly_lit.app.loggers import build_loggers
 from dragonfly_lit.app.overrides import search_path_of_job
 from dragonfly_lit.app.runs import held_run, open_run
@@ -74,6 +75,8 @@ def train(cfg: DictConfig) -> float | None:
 def fit(config: Config) -> float | None:
     """One run of a resolved configuration; see `train`."""
     check_values(config, "train")
+    resolve_processes(config)
+    check_processes(config)
     # They meet before anything can fail on one of them alone; a wrong value is refused on all of them alike.
     with Peers(config["trainer"]["devices"], config["trainer"]["num_nodes"]) as peers:
         return _fit_together(config, peers)

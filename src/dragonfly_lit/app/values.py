@@ -19,6 +19,16 @@ duration = Rule(
 )
 seed = whole(0, 2**32 - 1)
 
+
+def _is_processes(value: Any) -> bool:
+    known = int(value) if isinstance(value, str) and value.isdecimal() else value
+    return value in ("auto", -1, "-1") or whole(1, 2**16).fits(known)
+
+
+processes = Rule(
+    (*whole(1, 2**16).alternatives, "auto, all that there are (CUDA_VISIBLE_DEVICES chooses among GPUs)"), _is_processes
+)
+
 RECIPE = {
     "lr": number(above=0),
     "steps": count,
@@ -130,8 +140,8 @@ TRAIN: dict[str, Rule] = {
     "trainer.log_every": count,
     "trainer.val_every": count | null,
     "trainer.accelerator": text,
-    "trainer.devices": whole(1, 2**16),
-    "trainer.num_nodes": whole(1, 2**16),
+    "trainer.devices": processes,
+    "trainer.num_nodes": processes,
     "trainer.limit_train_batches": share | count | null,
     "trainer.limit_val_batches": share | count | null,
     "trainer.overfit_batches": share | count | null,
