@@ -33,6 +33,7 @@ from dragonfly_lit.models.loss import LossSums, loss_sums
 from dragonfly_lit.models.output import DragonflyOutput
 from dragonfly_lit.models.zoom import Ranking, pool_patches
 from dragonfly_lit.spec.layout import Zoom
+from dragonfly_lit.spec.outline import Outline
 
 
 class DragonflyForConditionalGeneration(DragonflyGenerationMixin):
@@ -61,6 +62,7 @@ class DragonflyForConditionalGeneration(DragonflyGenerationMixin):
         question_mask: Tensor | None = None,
         pixel_values: UInt8[Tensor, "images crops 3 side side"] | None = None,
         image_grids: Int[Tensor, "images 2 2"] | None = None,
+        outline: Outline | None = None,
         labels: Int[Tensor, "rows tokens"] | None = None,
         past_key_values: Cache | None = None,
         inputs_embeds: Float[Tensor, "rows tokens width"] | None = None,
@@ -81,6 +83,7 @@ class DragonflyForConditionalGeneration(DragonflyGenerationMixin):
             question_mask: as in Batch; needed by `zoom.score=question`.
             pixel_values: uint8 crops of all images, in the order of their slots.
             image_grids: as in Batch; needed by `zoom.regions=spatial`.
+            outline: as in Batch: of exactly these ids and labels; without one the host reads what it must know.
             labels: token ids, IGNORE where nothing is supervised; not shifted.
             past_key_values: the cache of the tokens before.
             inputs_embeds: word embeddings in place of `input_ids`; a slot has the embedding of `image_token_id`.
@@ -101,24 +104,34 @@ class DragonflyForConditionalGeneration(DragonflyGenerationMixin):
         embeddings = self.get_input_embeddings()(input_ids) if inputs_embeds is None else inputs_embeds
         ids = self.slots_in(embeddings) if input_ids is None else input_ids
         ranking = None
+        num_images = 0 if pixel_values is None else len(pixel_values)
+        known = None if outline is None else outline.image_slots
+        slots = slots_of_images(ids, self.config.image_token_id, num_images, self.layout.num_slots, known)
         if pixel_values is not None:
-            slots = slots_of_images(ids, self.config.image_token_id, len(pixel_values), self.layout.num_slots)
             question = None
             if question_mask is not None and self.layout.zoom.score == "question":
                 question = question_means(embeddings, slots, question_mask, sample_ids)
             image_tokens, ranking = self.encode_images(pixel_values, image_grids, question)
             embeddings = fill_slots(embeddings, slots, image_tokens)
         else:
-            slots_of_images(ids, self.config.image_token_id, 0, self.layout.num_slots)
             embeddings = self._add_dummy_image(embeddings)
         decoded = self._decode(
-            embeddings, attention_mask, position_ids, sample_ids, branch_ids, past_key_values, use_cache, kwargs
+            embeddings,
+            attention_mask,
+            position_ids,
+            sample_ids,
+            branch_ids,
+            outline,
+            past_key_values,
+            use_cache,
+            kwargs,
         )
         hidden, head = decoded.last_hidden_state, self.get_output_embeddings()
         assert hidden is not None
         sums = None
         if labels is not None:
-            sums = loss_sums(hidden, head, labels, label_weights, sample_ids, branch_ids)
+            rows = None if outline is None else outline.supervised
+            sums = loss_sums(hidden, head, labels, label_weights, sample_ids, branch_ids, rows=rows)
             if sums_only:
                 return sums
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
@@ -238,7 +251,9 @@ class DragonflyForConditionalGeneration(DragonflyGenerationMixin):
             return embeddings
         side, device = self.layout.image_size, embeddings.device
         blank = torch.zeros(1, self.layout.zoom.num_crops, 3, side, side, dtype=torch.uint8, device=device)
-        grids = torch.tensor([self.layout.grids(side, side)], device=device)
+        # Filled on the device: a copy of numbers of the host's would wait for it.
+        numbers = [torch.full((), n, device=device) for grid in self.layout.grids(side, side) for n in grid]
+        grids = torch.stack(numbers).view(1, 2, 2)
         question = (embeddings[:1, 0], torch.ones(1, dtype=torch.long, device=device))
         tokens, _ = self.encode_images(blank, grids, question)
         return embeddings + (tokens.sum() * 0).to(embeddings.dtype)
@@ -250,6 +265,7 @@ class DragonflyForConditionalGeneration(DragonflyGenerationMixin):
         position_ids: Tensor | None,
         sample_ids: Tensor | None,
         branch_ids: Tensor | None,
+        outline: Outline | None,
         past_key_values: Cache | None,
         use_cache: bool | None,
         kwargs: dict[str, Any],
@@ -263,7 +279,7 @@ class DragonflyForConditionalGeneration(DragonflyGenerationMixin):
                     "way while generating. Give one or the other."
                 )
             use_cache = False
-            arguments = attention_arguments(decoder.config, sample_ids, branch_ids, embeddings.dtype)
+            arguments = attention_arguments(decoder.config, sample_ids, branch_ids, embeddings.dtype, outline)
             if not arguments:
                 # Padding is on the right and sees nothing that counts: plain causal attention, plain positions.
                 position_ids = torch.arange(embeddings.shape[1], device=embeddings.device)[None]

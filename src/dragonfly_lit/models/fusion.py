@@ -8,14 +8,26 @@ from torch import Tensor
 
 
 def slots_of_images(
-    input_ids: Int[Tensor, "rows tokens"], image_token_id: int, num_images: int, slots_per_image: int
+    input_ids: Int[Tensor, "rows tokens"],
+    image_token_id: int,
+    num_images: int,
+    slots_per_image: int,
+    slots: Int[Tensor, " slots"] | None = None,
 ) -> Int[Tensor, "images slots"]:
     """Flat positions (row-major) of every image's slots, in the order in which the images come.
+
+    Args:
+        input_ids: with the slots in place.
+        image_token_id: what a slot is.
+        num_images: number of images.
+        slots_per_image: that each of them fills.
+        slots: all of them, where they are known; to find them the host waits for the device.
 
     Raises:
         ValueError: the slots in `input_ids` are not those of `num_images` images.
     """
-    slots = (input_ids.flatten() == image_token_id).nonzero().squeeze(1)
+    if slots is None:
+        slots = (input_ids.flatten() == image_token_id).nonzero().squeeze(1)
     expected = num_images * slots_per_image
     if slots.numel() != expected:
         raise ValueError(
@@ -39,9 +51,9 @@ def fill_slots(
     image_tokens: Float[Tensor, "images slots width"],
 ) -> Float[Tensor, "rows tokens width"]:
     """Word embeddings with the image tokens in their slots."""
-    flat = embeddings.flatten(0, 1)
-    filled = flat.index_copy(0, slots.flatten(), image_tokens.flatten(0, 1).to(flat.dtype))
-    return filled.view_as(embeddings)
+    # By row and place, so that no view is handed on: to a compiled block a view is another case than a tensor.
+    places = slots // embeddings.shape[1], slots % embeddings.shape[1]
+    return embeddings.index_put(places, image_tokens.to(embeddings.dtype))
 
 
 def question_means(

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from dragonfly_lit.spec.tokens import IGNORE
+from dragonfly_lit.spec.outline import supervised_labels
 
 ROWS_PER_CHUNK = 2048
 """Rows whose logits exist at a time: 1 GB of float32 at 128,256 words."""
@@ -42,19 +42,6 @@ class LossSums(NamedTuple):
         return self.loss / torch.where(self.weight == 0, torch.ones_like(self.weight), self.weight)
 
 
-def supervised_labels(
-    labels: Int[Tensor, "rows tokens"], sample_ids: Tensor | None, branch_ids: Tensor | None
-) -> Int[Tensor, " supervised"]:
-    """Flat positions of the labels that count: those whose token before is of the same sample and branch (or trunk)."""
-    counts = labels != IGNORE
-    counts[:, 0] = False
-    if sample_ids is not None:
-        counts[:, 1:] &= sample_ids[:, 1:] == sample_ids[:, :-1]
-    if branch_ids is not None:
-        counts[:, 1:] &= (branch_ids[:, 1:] == branch_ids[:, :-1]) | (branch_ids[:, :-1] == 0)
-    return counts.flatten().nonzero().squeeze(1)
-
-
 def loss_sums(
     hidden: Float[Tensor, "rows tokens width"],
     head: Head,
@@ -63,6 +50,7 @@ def loss_sums(
     sample_ids: Tensor | None = None,
     branch_ids: Tensor | None = None,
     rows_per_chunk: int = ROWS_PER_CHUNK,
+    rows: Int[Tensor, " supervised"] | None = None,
 ) -> LossSums:
     """Cross-entropy of each supervised label under the position before it.
 
@@ -76,8 +64,10 @@ def loss_sums(
         sample_ids: as in Batch; the first token of a sample has no position that predicts it.
         branch_ids: as in Batch; the first token of a later branch likewise.
         rows_per_chunk: rows whose logits exist at a time.
+        rows: `supervised_labels` of these labels, where they are known; to find them the host waits for the device.
     """
-    rows = supervised_labels(labels, sample_ids, branch_ids)
+    if rows is None:
+        rows = supervised_labels(labels, sample_ids, branch_ids)
     states = hidden.flatten(0, 1).index_select(0, rows - 1)
     targets = labels.flatten()[rows]
     dtype = torch.promote_types(hidden.dtype, torch.float32)

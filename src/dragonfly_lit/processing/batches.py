@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
+from dragonfly_lit.spec.outline import outline
 from dragonfly_lit.spec.records import Batch, Crops, Sequence
 from dragonfly_lit.spec.tokens import IGNORE
 
@@ -24,10 +25,12 @@ def pack(sequences: Seq[Sequence]) -> Sequence:
     """The sequences behind one another in one row, numbered by `sample_ids` so that none sees another."""
     if not sequences:
         raise ValueError("no sequence to pack.")
-    offsets, offset = [], 0
+    offsets, slots, offset, length = [], [], 0, 0
     for sequence in sequences:
         offsets.append(sequence.sample_ids + offset)
+        slots.append(sequence.image_slots + length)
         offset += int(sequence.sample_ids.max()) + 1
+        length += len(sequence)
 
     def joined(name: str) -> Tensor:
         return torch.cat([getattr(sequence, name) for sequence in sequences])
@@ -42,6 +45,7 @@ def pack(sequences: Seq[Sequence]) -> Sequence:
         sample_ids=torch.cat(offsets),
         branch_ids=joined("branch_ids"),
         question_mask=joined("question_mask"),
+        image_slots=torch.cat(slots),
         crops=chained("crops"),
         keys=chained("keys"),
         sources=chained("sources"),
@@ -87,12 +91,15 @@ def collate(
 
     sample_ids, branch_ids = rows("sample_ids", -1), rows("branch_ids", 0)
     labels = _without_first(rows("labels", IGNORE), sample_ids, branch_ids)
+    position_ids = rows("position_ids", 0)
+    starts = [row * length + (length - len(s) if side == "left" else 0) for row, s in enumerate(sequences)]
+    slots = torch.cat([s.image_slots + start for s, start in zip(sequences, starts, strict=True)])
     pixel_values, image_grids = stack_crops(crops for sequence in sequences for crops in sequence.crops)
     return Batch(
         input_ids=rows("input_ids", pad_id),
         labels=labels,
         label_weights=_weights(labels, sample_ids, _EXPONENT[weighting]),
-        position_ids=rows("position_ids", 0),
+        position_ids=position_ids,
         sample_ids=sample_ids,
         branch_ids=branch_ids,
         question_mask=rows("question_mask", False),
@@ -100,6 +107,7 @@ def collate(
         image_grids=image_grids,
         keys=tuple(sequence.keys for sequence in sequences),
         sources=tuple(sequence.sources for sequence in sequences),
+        outline=outline(labels, sample_ids, branch_ids, position_ids, slots),
         state=state,
     )
 

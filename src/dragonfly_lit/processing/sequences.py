@@ -228,6 +228,7 @@ class SequenceBuilder:
             sample_ids=torch.zeros_like(ids),
             branch_ids=to_row(branch_ids),
             question_mask=to_row(whole.question),
+            image_slots=(ids == self.ids.image).nonzero().squeeze(1),
             crops=crops,
             keys=(sample.key,),
             sources=(sample.source,),

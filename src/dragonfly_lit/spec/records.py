@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
@@ -12,6 +12,7 @@ from PIL.Image import Image
 from torch import Tensor
 
 from dragonfly_lit.spec.layout import Grids
+from dragonfly_lit.spec.outline import Outline
 
 Role = Literal["system", "user", "assistant"]
 
@@ -75,6 +76,8 @@ class Sequence:
     sample_ids: Int[Tensor, " tokens"]
     branch_ids: Int[Tensor, " tokens"]
     question_mask: Bool[Tensor, " tokens"]
+    image_slots: Int[Tensor, " slots"]
+    """Places of its images' tokens, without the newlines between them."""
     crops: tuple[Crops, ...]
     keys: tuple[str, ...]
     sources: tuple[str, ...]
@@ -100,6 +103,7 @@ class Batch:
         keys: sample keys, a tuple a row.
         sources: source names, a tuple a row.
         state: position of the data stream after this batch, plain types only.
+        outline: what the host knows of it, so that a forward need not ask the device.
     """
 
     input_ids: Int[Tensor, "rows tokens"]
@@ -113,21 +117,26 @@ class Batch:
     image_grids: Int[Tensor, "images 2 2"] | None
     keys: tuple[tuple[str, ...], ...]
     sources: tuple[tuple[str, ...], ...]
+    outline: Outline
     state: Mapping[str, Any] | None = None
 
-    def _map(self, function) -> Batch:
+    def _map(self, function: Callable[[Tensor], Tensor]) -> Batch:
         tensors = {f.name: function(v) for f in fields(self) if isinstance(v := getattr(self, f.name), torch.Tensor)}
-        return replace(self, **tensors)
+        return replace(self, **tensors, outline=self.outline.map(function))
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
-        """The same batch with its tensors on `device`."""
-        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+        """The same batch with its tensors on `device`.
+
+        The host does not wait for a copy from page-locked memory, whatever `non_blocking` says: Lightning hands it
+        to plain tensors only, and torch keeps such memory until the copy is done.
+        """
+        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking or tensor.is_pinned()))
 
     def pin_memory(self) -> Batch:
         """The same batch in page-locked memory, for copies that overlap with computing."""
         return self._map(torch.Tensor.pin_memory)
 
-    def model_inputs(self) -> dict[str, Tensor | None]:
+    def model_inputs(self) -> dict[str, Tensor | Outline | None]:
         """The arguments of the model's forward, without labels."""
         names = (
             "input_ids",
@@ -137,6 +146,7 @@ class Batch:
             "question_mask",
             "pixel_values",
             "image_grids",
+            "outline",
         )
         return {name: getattr(self, name) for name in names}
 

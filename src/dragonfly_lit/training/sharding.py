@@ -11,6 +11,7 @@ from torch import nn
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, fully_shard
+from torch.fx.experimental import _config as symbolic_shapes
 from torch.utils.checkpoint import CheckpointPolicy, create_selective_checkpoint_contexts
 
 ActivationCheckpointing = Literal["none", "selective", "full"]
@@ -77,7 +78,9 @@ def compile_blocks(model: nn.Module, mode: str) -> None:
         raise ValueError(f"trainer.compile={mode} is unknown. Use one of {', '.join(get_args(Compile))}.")
     if mode == "blocks":
         for block in blocks(model):
-            block.compile()
+            # Every pack has other lengths, and two that are equal once need not be so again.
+            block.compile(dynamic=True)
+        symbolic_shapes.use_duck_shape = False
 
 
 def units(root: nn.Module) -> list[nn.Module]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dragonfly_lit.models.attention import choose_attention, dense_mask, pack_runs
+from dragonfly_lit.models.attention import choose_attention, dense_mask
 from dragonfly_lit.models.tiny import tiny_model
+from dragonfly_lit.spec.outline import pack_runs
 
 IMPLEMENTATIONS = ("eager", "sdpa", "packed_varlen")
 QUESTIONS = (("What is it?", "A dog."), ("How many?", "Two, I think."), ("Where?", "There."))
@@ -87,10 +88,9 @@ def test_the_keys_of_a_branch_are_the_trunk_and_itself():
     samples = torch.tensor([[0, 0, 0, 0, 0, 1, -1]])
     branches = torch.tensor([[0, 0, 1, 2, 2, 0, 0]])
     packing = pack_runs(samples, branches)
-    assert packing.query_lengths == (2, 1, 2, 1)
-    assert packing.key_lengths == (2, 3, 4, 1)
-    assert packing.keys.tolist() == [0, 1, 0, 1, 2, 0, 1, 3, 4, 5]
-    assert packing.queries.tolist() == [0, 1, 2, 3, 4, 5]
+    assert packing.lengths == ([2, 1, 2, 1, 1], [2, 3, 4, 1, 1])
+    assert packing.keys.tolist() == [0, 1, 0, 1, 2, 0, 1, 3, 4, 5, 6]  # padding, the last, is seen by itself alone
+    assert packing.ends.tolist() == packing.host_ends.tolist() == [[0, 2, 3, 5, 6, 7], [0, 2, 5, 9, 10, 11]]
     seen = [row.nonzero().flatten().tolist() for row in dense_mask(samples, branches)[0, 0, :6]]
     assert seen == [[0], [0, 1], [0, 1, 2], [0, 1, 3], [0, 1, 3, 4], [5]]
 
@@ -110,9 +110,9 @@ def test_one_sample_a_row_takes_the_plain_causal_way(model, make, monkeypatch):
 
 def test_the_choice_of_attention_says_why():
     name, why = choose_attention("auto", "cpu", torch.float32)
-    assert (name, "dense mask" in why) == ("sdpa", True)
+    assert (name, "cpu in torch.float32" in why) == ("packed_varlen", True)
     name, why = choose_attention("auto", "cuda", torch.bfloat16)
-    assert (name, "varlen" in why) == ("packed_varlen", True)
+    assert (name, "flash kernels" in why) == ("packed_varlen", True)
     assert choose_attention("auto", "cuda", torch.float32)[0] == "sdpa"
     assert choose_attention("eager", "cpu", torch.float32)[0] == "eager"
     with pytest.raises(ValueError, match="Use attention=auto"):

@@ -109,3 +109,34 @@ def test_nothing_cannot_be_collated_or_packed():
         collate([], pad_id=7)
     with pytest.raises(ValueError, match="no sequence"):
         pack([])
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_a_batch_says_on_the_host_what_a_device_would_be_asked_for(sequences, side):
+    batch = collate([pack(sequences[:2]), sequences[2]], pad_id=7, side=side)
+    known, image = batch.outline, batch.input_ids == sequences[0].input_ids[sequences[0].image_slots[0]]
+    assert torch.equal(known.image_slots, image.flatten().nonzero().squeeze(1))
+    assert torch.equal(known.supervised, (batch.labels != IGNORE).flatten().nonzero().squeeze(1))
+    assert known.num_tokens == int((batch.sample_ids >= 0).sum())
+    assert known.num_pairs == int((batch.position_ids[batch.sample_ids >= 0] + 1).sum())
+    assert not known.plain
+    assert collate(sequences[:2], pad_id=7, side=side).outline.plain == (side == "right")
+
+
+def test_a_batch_moves_without_a_wait_from_page_locked_memory(sequences, monkeypatch):
+    batch, waits, move = collate(sequences, pad_id=7), [], torch.Tensor.to
+
+    def watched(self, device, non_blocking=False):
+        waits.append(not non_blocking)
+        return move(self, device)
+
+    monkeypatch.setattr(torch.Tensor, "to", watched)
+    batch.to("cpu")
+    assert all(waits)
+    waits.clear()
+    monkeypatch.setattr(torch.Tensor, "is_pinned", lambda _: True)
+    meta = batch.to("meta")
+    assert not any(waits)
+    assert meta.outline.supervised.is_meta
+    assert meta.outline.packing.ends.is_meta
+    assert not meta.outline.packing.host_ends.is_meta
