@@ -99,6 +99,12 @@ def check_processes(config: dict[str, Any], environment: Mapping[str, str] | Non
     launch = launched(env)
     if launch is not None:
         _check_launch(launch, devices, nodes, single=strategy == "single")
+    if (_number(env, "TORCHELASTIC_MAX_RESTARTS") or 0) > 0:
+        log.warning(
+            "torchrun --max-restarts=%s starts a pre-empted run again at once, on a node that is going. Leave it at 0 "
+            "and give the command again with resume=auto.",
+            env["TORCHELASTIC_MAX_RESTARTS"],
+        )
     if launch is not None and launch.name == "SLURM" and launch.world > 1:
         if "SLURM_NTASKS_PER_NODE" not in env:
             raise ValueError(

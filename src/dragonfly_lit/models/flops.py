@@ -139,10 +139,16 @@ def step_flops(
 
 
 PEAK_FLOPS = {
-    "H200": 989e12, "H100 PCIe": 756e12, "H100 NVL": 835e12, "H100": 989e12, "B200": 2250e12, "A100": 312e12,
-    "L40S": 362e12, "L4": 121e12, "A10G": 70e12, "A10": 125e12, "RTX 4090": 165e12, "RTX 3090": 71e12, "V100": 125e12,
+    "GB200": 2500e12, "B200": 2250e12, "H200 NVL": 835e12, "H200": 989e12, "H100 PCIe": 756e12, "H100 NVL": 835e12,
+    "H100": 989e12, "H800 PCIe": 756e12, "H800": 989e12, "H20": 148e12, "A100": 312e12, "A800": 312e12,
+    "L40S": 362e12, "L40": 181e12, "L4": 121e12, "A10G": 70e12, "A10": 125e12, "RTX 4090": 165e12, "RTX 3090": 71e12,
+    "V100": 125e12, "MI300X": 1307e12,
 }  # fmt: skip
-"""Dense bfloat16 FLOP/s by what a GPU's name contains, from the makers' data sheets; the first match counts."""
+"""Dense bfloat16 FLOP/s by what a GPU's name contains; the first match counts, so a longer name comes first.
+
+From the makers' data sheets, without sparsity: where a sheet gives only the sparse number (H100 and B200 families),
+half of it; GB200 is a GPU of a GB200 NVL72. V100 has no bfloat16: its float16.
+"""
 
 
 def peak_flops(device_name: str) -> float | None:

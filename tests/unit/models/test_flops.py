@@ -91,3 +91,15 @@ def test_the_peak_is_known_by_name():
     assert peak_flops("NVIDIA H100 80GB HBM3") == 989e12
     assert peak_flops("NVIDIA H100 PCIe") == 756e12
     assert peak_flops("Some CPU") is None
+
+
+@pytest.mark.parametrize(
+    ("name", "tflops"),
+    [
+        ("NVIDIA H800", 989), ("NVIDIA H20", 148), ("NVIDIA H200", 989), ("NVIDIA H200 NVL", 835), ("NVIDIA L40", 181),
+        ("NVIDIA L40S", 362), ("NVIDIA L4", 121), ("NVIDIA B200", 2250), ("NVIDIA GB200", 2500), ("NVIDIA A10G", 70),
+        ("NVIDIA A100-SXM4-80GB", 312), ("NVIDIA GH200 480GB", 989), ("AMD Instinct MI300X", 1307),
+    ],
+)  # fmt: skip
+def test_names_that_hold_one_another_are_told_apart(name, tflops):
+    assert peak_flops(name) == tflops * 1e12
