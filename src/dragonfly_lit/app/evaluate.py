@@ -17,6 +17,11 @@ from dragonfly_lit.evaluation.runner import run, score_predictions
 from dragonfly_lit.evaluation.settings import Settings
 from dragonfly_lit.evaluation.show import show
 
+SETTINGS = (
+    "data_root", "batch_tokens", "decoding", "max_new_tokens", "temperature", "seed", "resamples", "gallery",
+)  # fmt: skip
+"""Keys of the configuration that are settings of the same name."""
+
 
 def evaluate(cfg: DictConfig) -> dict[str, Any]:
     """The results that were also written to `out`; none where questions are only shown."""
@@ -27,10 +32,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     settings = Settings(
         prompts=make(config["prompt"]),
         judge=make(config["judge"]),
-        **{
-            key: config[key]
-            for key in ("data_root", "batch_tokens", "max_new_tokens", "temperature", "seed", "resamples", "gallery")
-        },
+        **{key: config[key] for key in SETTINGS},
     )
     if any(one.show for one in benchmark.benchmarks):
         return _show(benchmark, settings)

@@ -38,7 +38,8 @@ class SampleAnswers:
 
     def __call__(self, model: Any, folder: Path, count: int) -> None:
         """Writes `answers.jsonl` and a picture a question into `folder`."""
-        generator = BatchGenerator(model, self.processor)
+        # A few short answers while a GPU is full of training: no second cache for them.
+        generator = BatchGenerator(model, self.processor, decoding="dynamic")
         asked = self._asked(generator, count)
         batches = generator.plan([request for _, request, _ in asked])
         outputs = {output.id: output for batch in generator.answer(batches) for output in batch}

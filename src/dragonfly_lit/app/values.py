@@ -212,6 +212,7 @@ EVALUATE: dict[str, Rule] = {
     "device": text,
     "dtype": one_of("float32", "bfloat16") | null,
     "batch_tokens": count,
+    "decoding": one_of("auto", "dynamic", "static", "compiled"),
     "max_new_tokens": count | null,
     "temperature": number(0),
     "resamples": whole(1, 10**6),

@@ -20,6 +20,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dragonfly_lit.evaluation.requests import EncodedRequest, GenerationOutput, GenerationRequest, RequestBatch
+from dragonfly_lit.models.decoding import DECODINGS, InPlaceDecoder, LateReads
 from dragonfly_lit.processing.crops import Resize, cut
 from dragonfly_lit.processing.encoding import TokenizedText, tokenize
 from dragonfly_lit.processing.images import decode
@@ -53,9 +54,22 @@ class BatchGenerator:
         batch_tokens: tokens of a batch at most, padding and answers included: bounds the memory of the key-value cache.
         temperature: 0 takes the likeliest token; above, tokens are drawn by a generator of each question's own.
         seed: of the drawing.
+        decoding: `dynamic` lets the cache grow and drops rows as they end; `static` keeps both in place, as a CUDA
+            graph on a GPU; `compiled` fuses the graph's small kernels first; `auto` is static on a GPU, else dynamic.
     """
 
-    def __init__(self, model, processor, *, batch_tokens: int = 32768, temperature: float = 0.0, seed: int = 0) -> None:
+    def __init__(
+        self,
+        model,
+        processor,
+        *,
+        batch_tokens: int = 32768,
+        temperature: float = 0.0,
+        seed: int = 0,
+        decoding: str = "auto",
+    ) -> None:
+        if decoding not in DECODINGS:
+            raise ValueError(f"decoding={decoding} is unknown. Use one of {', '.join(DECODINGS)}.")
         if batch_tokens < 1 or temperature < 0:
             raise ValueError(
                 f"batch_tokens={batch_tokens} must be positive and temperature={temperature} not negative."
@@ -67,6 +81,8 @@ class BatchGenerator:
         self.ids = special_ids(self.tokenizer)
         self.never = torch.tensor([self.ids.image], device=model.device)  # a slot without an image has no meaning
         self.image_ids = self.layout.image_ids(self.ids.image, self.ids.newline)
+        in_place = decoding in ("static", "compiled") or (decoding == "auto" and model.device.type == "cuda")
+        self.in_place = InPlaceDecoder(model, compiled=decoding == "compiled") if in_place else None
         self.by_question = self.layout.zoom.score == "question" and self.layout.zoom.selects
         eos = getattr(model.generation_config, "eos_token_id", None)
         stops = set(eos) if isinstance(eos, list) else {eos} - {None}
@@ -158,7 +174,8 @@ class BatchGenerator:
         """The outputs of one batch, in its order."""
         start = self._start_by_question if self.by_question else self._start
         logits, state, prefix = start(batch, crops)
-        texts = self.tokenizer.batch_decode(self._decode(batch, logits, state), skip_special_tokens=True)
+        words = self._decode_in_place(batch, logits, state) or self._decode(batch, logits, state)
+        texts = self.tokenizer.batch_decode(words, skip_special_tokens=True)
         zoom = self._zoom(crops, prefix, len(batch.items[0].request.image_keys))
         return [
             GenerationOutput(id=item.request.id, text=text.strip(), zoom=zoom[group] if zoom else None)
@@ -221,6 +238,40 @@ class BatchGenerator:
             step = self._forward(words[:, None], state.mask, state.position[:, None], past_key_values=state.cache)
             state.cache, logits = step.past_key_values, step.logits[:, -1]
             state.position = state.position + 1
+
+    def _decode_in_place(
+        self, batch: RequestBatch, logits: Float[Tensor, "rows words"], state: _Decoding
+    ) -> list[list[int]] | None:
+        """The same words; rows that have ended go along until others make it worth moving. None: decode as usual."""
+        limits = [item.request.max_new_tokens for item in batch.items]
+        steps = max(limits) - 1
+        if self.in_place is None or steps == 0:
+            return None
+        if not self.in_place.start(state.cache, state.mask, state.position, steps):
+            return None
+        state.cache = None  # its memory is for the prompts that come next
+        outputs: list[list[int]] = [[] for _ in batch.items]
+        draws = [self._draw_of(item.request) for item in batch.items]
+        rows, going = state.rows, set(state.rows)
+        late = LateReads(logits.device)
+        for step in range(steps + 1):
+            words = self._choose(logits, [draws[row] for row in rows])
+            late.push(rows, words)
+            for read, values in late.ready(last=step == steps):
+                for row, word in zip(read, values.tolist(), strict=True):
+                    if row not in going:
+                        continue
+                    if word not in self.stops:
+                        outputs[row].append(word)
+                    if word in self.stops or len(outputs[row]) == limits[row]:
+                        going.remove(row)
+            if not going:
+                break
+            kept = [place for place, row in enumerate(rows) if row in going]
+            if self.in_place.keep(kept):
+                rows, words = [rows[place] for place in kept], words[torch.tensor(kept, device=words.device)]
+            logits = self.in_place.step(words)
+        return outputs
 
     def _draw_of(self, request: GenerationRequest) -> torch.Generator | None:
         if self.temperature == 0:

@@ -87,7 +87,12 @@ def _run(
     model.eval()
     identity = dict(fingerprint) if fingerprint is not None else weights_fingerprint(model)
     generator = BatchGenerator(
-        model, processor, batch_tokens=settings.batch_tokens, temperature=settings.temperature, seed=settings.seed
+        model,
+        processor,
+        batch_tokens=settings.batch_tokens,
+        temperature=settings.temperature,
+        seed=settings.seed,
+        decoding=settings.decoding,
     )
     (out / "answers").mkdir(parents=True, exist_ok=True)
     scored, times = [], {}

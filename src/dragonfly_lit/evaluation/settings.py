@@ -17,6 +17,7 @@ class Settings:
         prompts: the prompt templates.
         data_root: folder of the benchmarks' data.
         batch_tokens: tokens of a batch at most; less needs less memory and changes no answer.
+        decoding: whether tokens are decoded on a growing cache, in place, or either by device; see `BatchGenerator`.
         max_new_tokens: length of an answer at most; the benchmark's own unless given.
         temperature: 0 takes the likeliest token.
         seed: of drawn answers and of the bootstrap.
@@ -30,6 +31,7 @@ class Settings:
     prompts: PromptBook
     data_root: str | Path = "data"
     batch_tokens: int = 32768
+    decoding: str = "auto"
     max_new_tokens: int | None = None
     temperature: float = 0.0
     seed: int = 0

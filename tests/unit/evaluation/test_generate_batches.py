@@ -77,24 +77,28 @@ def ask_all(generator: BatchGenerator, questions: list[GenerationRequest]) -> di
     return {output.id: output.text for outputs in generator.answer(generator.plan(questions)) for output in outputs}
 
 
+@pytest.mark.parametrize("decoding", ["dynamic", "static"])
 @pytest.mark.parametrize("batch_tokens", [1, 700, 3000, 100_000])
-def test_batched_answers_are_those_of_one_by_one(model, batch_tokens):
+def test_batched_answers_are_those_of_one_by_one(model, batch_tokens, decoding):
     expected = {request.id: alone(model, request) for request in asks()}
     assert len(set(expected.values())) > 5, "the tiny model says the same to everything: the test shows nothing"
-    assert ask_all(BatchGenerator(model, PROCESSOR, batch_tokens=batch_tokens), asks()) == expected
+    generator = BatchGenerator(model, PROCESSOR, batch_tokens=batch_tokens, decoding=decoding)
+    assert ask_all(generator, asks()) == expected
 
 
-def test_a_zoom_that_reads_the_question_answers_as_one_by_one():
+@pytest.mark.parametrize("decoding", ["dynamic", "static"])
+def test_a_zoom_that_reads_the_question_answers_as_one_by_one(decoding):
     model = tiny_model(seed=3, zoom={"score": "question"}).eval()
     expected = {request.id: alone(model, request) for request in asks(12)}
-    assert ask_all(BatchGenerator(model, PROCESSOR, batch_tokens=2000), asks(12)) == expected
+    assert ask_all(BatchGenerator(model, PROCESSOR, batch_tokens=2000, decoding=decoding), asks(12)) == expected
 
 
+@pytest.mark.parametrize("decoding", ["dynamic", "static"])
 @pytest.mark.parametrize("text", [{"model_type": "qwen3"}, {"model_type": "mistral", "sliding_window": 180}])
-def test_other_language_models_answer_as_one_by_one(text):
+def test_other_language_models_answer_as_one_by_one(text, decoding):
     model = tiny_model(seed=3, text=text).eval()
     expected = {request.id: alone(model, request) for request in asks(9)}
-    assert ask_all(BatchGenerator(model, PROCESSOR, batch_tokens=2000), asks(9)) == expected
+    assert ask_all(BatchGenerator(model, PROCESSOR, batch_tokens=2000, decoding=decoding), asks(9)) == expected
 
 
 def test_an_image_is_computed_once_for_all_its_questions(model):

@@ -1,0 +1,425 @@
+"""One new token a row at a time, on a cache whose places are fixed: on a GPU captured as a CUDA graph and replayed.
+
+A token of a model of 8 billion weights takes a GPU about 5 ms, and the host about 30 to launch it kernel by kernel. A
+graph is launched at once, but reads and writes the same addresses every time. So keys and values lie in buffers that
+are allocated once, every row has the same number of places, and a mask says which of them count. Rows and places come
+in a few sizes, so that a few graphs serve all batches. Without a GPU the same step runs as it is.
+"""
+
+from __future__ import annotations
+
+import logging
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import chain
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from transformers import AttentionInterface, PreTrainedModel
+from transformers.cache_utils import Cache
+
+log = logging.getLogger(__name__)
+
+DECODINGS = ("auto", "dynamic", "static", "compiled")
+IN_PLACE = "in_place_decoding"
+"""Name of this module's attention among transformers'; a model has it only while a step is run or captured."""
+PLACES = 256
+"""The places of a row are a multiple of it: batches of about one length share a graph."""
+MAX_GRAPHS = 12
+WORTH_MOVING = 32
+"""Rows that go on move together only where at least so many steps may follow: another graph costs about ten."""
+
+
+def in_place_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    places: Any = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """Attention of transformers' interface for one query a row; its key and value go into their place first."""
+    if any(kwargs.get(name) is not None for name in ("softcap", "s_aux", "sinks", "position_bias")):
+        raise NotImplementedError(f"{type(module).__name__} changes its scores, which decoding in place does not know")
+    keys, values = places.write(module.layer_idx, key, value)
+    rows, heads, _, width = query.shape
+    # The queries that share a key lie side by side: no key is repeated for them.
+    grouped = query.reshape(rows, keys.shape[1], heads // keys.shape[1], width)
+    out = F.scaled_dot_product_attention(grouped, keys, values, attn_mask=attention_mask, scale=scaling)
+    return out.reshape(rows, 1, heads, out.shape[-1]), None
+
+
+AttentionInterface.register(IN_PLACE, in_place_attention)
+
+
+@lru_cache(maxsize=1)
+def _outside_graphs() -> str:
+    """Name of the same attention, left out of what `torch.compile` compiles: it alone differs from block to block."""
+    name = f"{IN_PLACE}_outside_graphs"
+    AttentionInterface.register(name, torch.compiler.disable(in_place_attention))
+    return name
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Places:
+    """The buffers as a batch of one size sees them; views of `_Buffers`. `place` is where the next token goes."""
+
+    keys: list[Float[Tensor, "rows heads places width"]]
+    values: list[Float[Tensor, "rows heads places width"]]
+    mask: Float[Tensor, "rows places"]
+    words: Int[Tensor, " rows"]
+    position: Int[Tensor, " rows"]
+    place: Tensor
+    logits: Float[Tensor, "rows words"]
+
+    def write(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        return self.keys[layer].index_copy_(2, self.place, key), self.values[layer].index_copy_(2, self.place, value)
+
+
+class _Buffers:
+    """Memory for so many tokens of so many rows, whatever the shape of a batch."""
+
+    def __init__(self, cache: Cache, tokens: int, rows: int, head: nn.Linear, dtype: torch.dtype) -> None:
+        self.tokens, self.rows = tokens, rows
+        self.shapes = _shapes(cache)
+        device = _layers(cache)[0].keys.device
+        size = {"device": device, "dtype": dtype}
+        # Zeros: a place that the mask hides is multiplied by nothing, which is not enough where memory holds a NaN.
+        self.keys = [torch.zeros(tokens * heads * width, **size) for heads, width, _ in self.shapes]
+        self.values = [torch.zeros(tokens * heads * width, **size) for heads, _, width in self.shapes]
+        self.mask = torch.zeros(tokens, **size)
+        self.words = torch.zeros(rows, dtype=torch.long, device=device)
+        self.position = torch.zeros(rows, dtype=torch.long, device=device)
+        self.place = torch.zeros(1, dtype=torch.long, device=device)
+        self.logits = torch.zeros(rows, head.weight.shape[0], **size)
+
+    def seen_as(self, rows: int, places: int) -> _Places:
+        def view(flat: Tensor, heads: int, width: int) -> Tensor:
+            return flat[: rows * heads * places * width].view(rows, heads, places, width)
+
+        return _Places(
+            keys=[view(flat, heads, width) for flat, (heads, width, _) in zip(self.keys, self.shapes, strict=True)],
+            values=[view(flat, heads, width) for flat, (heads, _, width) in zip(self.values, self.shapes, strict=True)],
+            mask=self.mask[: rows * places].view(rows, places),
+            words=self.words[:rows],
+            position=self.position[:rows],
+            place=self.place,
+            logits=self.logits[:rows],
+        )
+
+
+class InPlaceDecoder:
+    """Decodes a batch whose prompts a model has read; give it one batch after the other, it keeps its graphs.
+
+    Args:
+        model: a `DragonflyForConditionalGeneration`; not kept alive by this.
+        compiled: whether `torch.compile` fuses what lies between attention and matmuls, for some seconds once.
+    """
+
+    def __init__(self, model: Any, *, compiled: bool = False) -> None:
+        self._model = weakref.ref(model)
+        self.compiled = compiled
+        self.rows = 0
+        self._buffers: _Buffers | None = None
+        self._steps: dict[tuple[int, int], tuple[_Places, Callable[[], None]]] = {}
+        self._addresses: tuple[int, ...] = ()
+        self._broken = False
+        self._said: set[str] = set()
+        self._stream: Any = None
+        self._pool: Any = None
+
+    def suits(self) -> bool:
+        """Whether the model can be decoded so, as far as can be said before it has read a prompt."""
+        try:
+            self._check()
+        except NotImplementedError as error:
+            self._give_up(error)
+        else:
+            return not self._broken
+        return False
+
+    def start(
+        self,
+        cache: Cache,
+        mask: Bool[Tensor, "rows tokens"],
+        position: Int[Tensor, " rows"],
+        steps: int,
+    ) -> bool:
+        """Whether this takes over from here. If not, a line was logged why, and `cache` is as it was.
+
+        Args:
+            cache: keys and values of the prompts.
+            mask: which of its places count.
+            position: of each row's next token.
+            steps: how many may follow at most.
+        """
+        rows, tokens = mask.shape
+        # The last place belongs to nobody: a step that is tried before it is captured writes there.
+        wide = -(-(tokens + steps + 1) // PLACES) * PLACES
+        if self._broken:
+            return False
+        try:
+            with _plainly():
+                self._check()
+                self._check_cache(cache, tokens, steps)
+                self._make_room(cache, _rounded(rows), wide)
+                places, _ = self._step_of(_rounded(rows), wide)
+                _fill(places, cache, mask, position)
+        except Exception as error:  # whatever a library raises: generation goes on as it did
+            self._give_up(error)
+            self.forget()
+            return False
+        self.rows, self._wide, self._left, self._may_move = rows, wide, steps, True
+        return True
+
+    def step(self, words: Int[Tensor, " rows"]) -> Float[Tensor, "rows words"]:
+        """The logits after one more word a row; a view that the next step overwrites."""
+        places, run = self._steps[_rounded(self.rows), self._wide]
+        assert self._left > 0, "more steps than start() was told"
+        self._left -= 1
+        with _plainly():
+            places.words[: self.rows].copy_(words)
+            run()
+        return places.logits[: self.rows]
+
+    def keep(self, rows: Sequence[int]) -> bool:
+        """Whether only these rows go on. It may be too late for that to pay; then all of them do."""
+        if not self._may_move or self._left < WORTH_MOVING or 2 * _rounded(len(rows)) > _rounded(self.rows):
+            return False
+        before, _ = self._steps[_rounded(self.rows), self._wide]
+        try:
+            with _plainly():
+                after, _ = self._step_of(_rounded(len(rows)), self._wide)
+                chosen = torch.tensor(rows, device=before.mask.device)
+                moved = ("mask", "position")
+                for old, new in chain(
+                    zip(before.keys, after.keys, strict=True),
+                    zip(before.values, after.values, strict=True),
+                    ((getattr(before, name), getattr(after, name)) for name in moved),
+                ):
+                    new[: len(rows)] = old[chosen]
+        except Exception as error:
+            self._give_up(error)
+            self._may_move = False  # the rows stay where they are, and so does their graph
+            return False
+        self.rows = len(rows)
+        return True
+
+    # What a batch needs -----------------------------------------------------------------------------------------------
+
+    def _check(self) -> None:
+        """Raises where the model is in a state in which its step cannot be repeated."""
+        decoder, _, head = self._parts()
+        weights = list(chain(decoder.parameters(), decoder.buffers(), head.parameters()))
+        device = weights[0].device
+        if any(weight.device != device for weight in weights):
+            raise NotImplementedError("the language model lies on several devices")
+        if decoder.training:
+            raise NotImplementedError("the language model is in training mode")
+        if torch.is_autocast_enabled(device.type):
+            raise NotImplementedError("autocast casts the weights again at every step")
+        if any(module._forward_hooks or module._forward_pre_hooks for module in decoder.modules()):
+            raise NotImplementedError("hooks of the language model (shards, recorders) would not be called")
+        # A graph has the weights' addresses: weights put elsewhere, other adapters and other buffers need another one.
+        addresses = tuple(weight.data_ptr() for weight in weights)
+        if addresses != self._addresses:
+            self.forget()
+            self._addresses, self._broken = addresses, False
+
+    def _check_cache(self, cache: Cache, tokens: int, steps: int) -> None:
+        """Raises where a cache of fixed places would not hold what this one does."""
+        for layer in _layers(cache):
+            keys = getattr(layer, "keys", None)
+            if not isinstance(keys, Tensor) or keys.shape[-2] != tokens:
+                raise NotImplementedError(f"a cache of {type(layer).__name__} does not hold every token")
+        window = getattr(self._parts()[0].config, "sliding_window", None)
+        if window is not None and tokens + steps > window:
+            raise NotImplementedError(f"{tokens + steps} tokens exceed the language model's sliding_window={window}")
+
+    def forget(self) -> None:
+        """Give back the memory of the cache and the graphs."""
+        self._steps.clear()
+        self._buffers = self._pool = self._stream = None
+
+    def _make_room(self, cache: Cache, rows: int, wide: int) -> None:
+        head, like = self._parts()[2], _layers(cache)[0].keys
+        have = self._buffers
+        if (
+            have is not None
+            and have.tokens >= rows * wide
+            and have.rows >= rows
+            and have.shapes == _shapes(cache)
+            and have.mask.dtype == like.dtype
+        ):
+            return
+        least = (0, 0) if have is None else (have.tokens, have.rows)
+        have = None
+        self.forget()
+        self._buffers = _Buffers(cache, max(rows * wide, least[0]), max(rows, least[1]), head, like.dtype)
+
+    def _parts(self) -> tuple[PreTrainedModel, nn.Module, nn.Linear]:
+        model = self._model()
+        assert model is not None
+        return model.get_decoder(), model.get_input_embeddings(), model.get_output_embeddings()
+
+    # The step ---------------------------------------------------------------------------------------------------------
+
+    def _step_of(self, rows: int, wide: int) -> tuple[_Places, Callable[[], None]]:
+        found = self._steps.get((rows, wide))
+        if found is None:
+            assert self._buffers is not None
+            places = self._buffers.seen_as(rows, wide)
+            found = places, self._capture(places)
+            while len(self._steps) >= MAX_GRAPHS:
+                self._steps.pop(next(iter(self._steps)))
+            self._steps[rows, wide] = found
+        return found
+
+    def _capture(self, places: _Places) -> Callable[[], None]:
+        """A step of this size: a graph's replay on a GPU, else the plain call, tried once in either case."""
+
+        def run() -> None:
+            with self._in_place():
+                self._run(places)
+
+        small = (places.mask, places.position, places.place)
+        before = [tensor.clone() for tensor in small]
+        places.place.fill_(places.mask.shape[1] - 1)
+        if not places.mask.is_cuda:
+            run()
+            replay = run
+        else:
+            device = places.mask.device
+            stream = self._stream = self._stream or torch.cuda.Stream(device)
+            stream.wait_stream(torch.cuda.current_stream(device))
+            with torch.cuda.stream(stream):
+                for _ in range(3 if self.compiled else 1):
+                    run()
+                    places.place.sub_(1)
+            torch.cuda.current_stream(device).wait_stream(stream)
+            self._pool = self._pool or torch.cuda.graph_pool_handle()
+            graph = torch.cuda.CUDAGraph()
+            # Threads beside this one prepare images; what they do with the GPU is not part of the graph.
+            with torch.cuda.graph(graph, pool=self._pool, stream=stream, capture_error_mode="thread_local"):
+                run()
+            replay = graph.replay
+        for tensor, was in zip(small, before, strict=True):
+            tensor.copy_(was)
+        return replay
+
+    def _run(self, places: _Places) -> None:
+        decoder, embed, head = self._parts()
+        places.mask.index_fill_(1, places.place, 0.0)  # a token sees itself
+        hidden = decoder(
+            inputs_embeds=embed(places.words[:, None]),
+            # A mask of four axes is handed through by transformers as it is.
+            attention_mask=places.mask[:, None, None, :],
+            position_ids=places.position[:, None],
+            use_cache=False,
+            places=places,
+        ).last_hidden_state
+        places.logits.copy_(head(hidden[:, -1]))
+        places.place.add_(1)
+        places.position.add_(1)
+
+    @contextmanager
+    def _in_place(self) -> Iterator[None]:
+        """The language model attends in place, and its blocks are compiled where that was asked for."""
+        decoder = self._parts()[0]
+        blocks = [block for part in decoder.children() if isinstance(part, nn.ModuleList) for block in part]
+        config, name = decoder.config, decoder.config._attn_implementation
+        calls = [getattr(block, "_compiled_call_impl", None) for block in blocks]
+        try:
+            config._attn_implementation = _outside_graphs() if self.compiled else IN_PLACE
+            for block in blocks:
+                # What was compiled for training has other lengths; a step is compiled for itself or not at all.
+                block._compiled_call_impl = torch.compile(block._call_impl) if self.compiled else None
+            yield
+        finally:
+            config._attn_implementation = name
+            for block, call in zip(blocks, calls, strict=True):
+                block._compiled_call_impl = call
+
+    def _give_up(self, error: Exception) -> None:
+        """Says once why tokens come one launch after the other."""
+        what = " ".join(str(error).split()) or type(error).__name__
+        if isinstance(error, torch.OutOfMemoryError):
+            what = "no memory is left for a cache of fixed places; fewer rows or tokens at once need less"
+        elif not isinstance(error, NotImplementedError):
+            self._broken = True
+        if what not in self._said:
+            self._said.add(what)
+            log.warning("decoding without a static cache and CUDA graphs, token by token: %s", what[:200])
+
+
+class LateReads:
+    """Tensors of a device, given to the host one push later: it never waits for the step that it has just launched."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.lag = 1 if device.type == "cuda" else 0
+        self._waiting: deque[tuple[Any, Tensor, Any]] = deque()
+
+    def push(self, tag: Any, values: Tensor) -> None:
+        """Hand over `values` as they are now; they come back with `tag`."""
+        if not values.is_cuda:
+            self._waiting.append((tag, values, None))
+            return
+        host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
+        host.copy_(values, non_blocking=True)
+        copied = torch.cuda.Event()
+        copied.record()
+        self._waiting.append((tag, host, copied))
+
+    def ready(self, *, last: bool = False) -> Iterator[tuple[Any, Tensor]]:
+        """What was pushed before the last push; with `last` that one, too."""
+        while len(self._waiting) > (0 if last else self.lag):
+            tag, values, copied = self._waiting.popleft()
+            if copied is not None:
+                copied.synchronize()
+            yield tag, values
+
+
+def _layers(cache: Cache) -> list[Any]:
+    return list(cache.layers)
+
+
+def _shapes(cache: Cache) -> list[tuple[int, int, int]]:
+    """Heads, width of a key and width of a value of every layer."""
+    return [(layer.keys.shape[1], layer.keys.shape[3], layer.values.shape[3]) for layer in _layers(cache)]
+
+
+def _rounded(rows: int) -> int:
+    """The next of 1, 2, 3, 4, 6, 8, 12, 16, 24, ...: at most half as many rows again."""
+    power = 1 << (rows - 1).bit_length()
+    return power * 3 // 4 if power >= 4 and rows <= power * 3 // 4 else power
+
+
+def _fill(places: _Places, cache: Cache, mask: Tensor, position: Tensor) -> None:
+    rows, tokens = mask.shape
+    for keys, values, layer in zip(places.keys, places.values, _layers(cache), strict=True):
+        keys[:rows, :, :tokens] = layer.keys
+        values[:rows, :, :tokens] = layer.values
+    hidden = torch.finfo(places.mask.dtype).min
+    places.mask.fill_(hidden)
+    places.mask[:rows, :tokens].masked_fill_(mask, 0.0)
+    places.position.zero_()
+    places.position[:rows] = position
+    places.words.zero_()
+    places.place.fill_(tokens)
+
+
+@contextmanager
+def _plainly() -> Iterator[None]:
+    """Without gradients, and no inference mode either: the buffers are written to in later calls of any mode."""
+    with torch.inference_mode(False), torch.no_grad():
+        yield
