@@ -33,14 +33,9 @@ from dragonfly_lit.models.loss import LossSums, loss_sums
 from dragonfly_lit.models.output import DragonflyOutput
 from dragonfly_lit.models.zoom import Ranking, pool_patches
 from dragonfly_lit.spec.layout import Zoom
-<<<<<<< Updated upstream
 from dragonfly_lit.spec.outline import Outline
 
 
-=======
-
-
->>>>>>> Stashed changes
 class DragonflyForConditionalGeneration(DragonflyGenerationMixin):
     """The five parts of a Dragonfly, and one forward through them."""
 
@@ -113,17 +108,12 @@ class DragonflyForConditionalGeneration(DragonflyGenerationMixin):
         known = None if outline is None else outline.image_slots
         slots = slots_of_images(ids, self.config.image_token_id, num_images, self.layout.num_slots, known)
         if pixel_values is not None:
-<<<<<<< Updated upstream
-=======
-            slots = slots_of_images(ids, self.config.image_token_id, len(pixel_values), self.layout.num_slots)
->>>>>>> Stashed changes
             question = None
             if question_mask is not None and self.layout.zoom.score == "question":
                 question = question_means(embeddings, slots, question_mask, sample_ids)
             image_tokens, ranking = self.encode_images(pixel_values, image_grids, question)
             embeddings = fill_slots(embeddings, slots, image_tokens)
         else:
-<<<<<<< Updated upstream
             embeddings = self._add_dummy_image(embeddings)
         decoded = self._decode(
             embeddings,
@@ -135,12 +125,6 @@ class DragonflyForConditionalGeneration(DragonflyGenerationMixin):
             past_key_values,
             use_cache,
             kwargs,
-=======
-            slots_of_images(ids, self.config.image_token_id, 0, self.layout.num_slots)
-            embeddings = self._add_dummy_image(embeddings)
-        decoded = self._decode(
-            embeddings, attention_mask, position_ids, sample_ids, branch_ids, past_key_values, use_cache, kwargs
->>>>>>> Stashed changes
         )
         hidden, head = decoded.last_hidden_state, self.get_output_embeddings()
         assert hidden is not None

@@ -16,10 +16,6 @@ from dragonfly_lit.processing.image_inputs import flat, open_image
 from dragonfly_lit.spec.layout import Layout, Zoom
 
 
-<<<<<<< Updated upstream
-=======
-
->>>>>>> Stashed changes
 class DragonflyImageProcessor(BaseImageProcessor):
     """Cuts images into crops; normalisation is the model's.
 
