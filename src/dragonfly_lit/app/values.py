@@ -54,6 +54,7 @@ BENCHMARK = {
     "instruction": text,
     "language": text,
     "subset": text,
+    "part": text,
     "ocr": flag,
 }
 

@@ -31,6 +31,16 @@ def _load(name: str, path: Path) -> types.ModuleType:
     return module
 
 
+def _distance(one: str, other: str) -> int:
+    """Edit distance by its textbook recursion, for a scorer whose package of it is not a dependency here."""
+    row = list(range(len(other) + 1))
+    for number, letter in enumerate(one, start=1):
+        last, row = row, [number]
+        for place, mark in enumerate(other):
+            row.append(min(last[place + 1] + 1, row[place] + 1, last[place] + (letter != mark)))
+    return row[-1]
+
+
 def _decorator(*args, **kwargs):
     return lambda function: function
 
@@ -56,6 +66,16 @@ def lmms_eval():
         "lmms_eval.tasks": _named("lmms_eval.tasks", __path__=[]),
         "lmms_eval.tasks._task_utils": _named("lmms_eval.tasks._task_utils", __path__=[]),
         "lmms_eval.tasks._task_utils.file_utils": _named("file_utils", generate_submission_file=None),
+        "lmms_eval.filters.transformation": _named("transformation", MapFilter=object),
+        "lmms_eval.llm_judge": _named(
+            "llm_judge", Request=None, ServerConfig=lambda **options: None, get_server=lambda **options: None
+        ),
+        "lmms_eval.tasks._task_utils.default_template_yaml": _named(
+            "default_template_yaml", load_default_template_yaml=lambda path: {}
+        ),
+        "lmms_eval.tasks.hallusion_bench": _named("hallusion_bench", __path__=[]),
+        "pandas": _named("pandas", isna=lambda cell: cell is None),
+        "Levenshtein": _named("Levenshtein", distance=_distance),
         "lmms_eval.verifiers": _named("lmms_eval.verifiers", VerificationPipeline=object),
         "lmms_eval.verifiers.openai": _named("lmms_eval.verifiers.openai", OpenAIVerifier=object),
     }
@@ -65,6 +85,7 @@ def lmms_eval():
         for name in ("vqa_eval_metric", "mmmu_mcq_utils"):
             _load(f"lmms_eval.tasks._task_utils.{name}", SCORERS / f"tasks/_task_utils/{name}.py")
         _load("lmms_eval.filters.extraction", SCORERS / "filters/extraction.py")
+        _load("lmms_eval.tasks.hallusion_bench.utils", SCORERS / "tasks/hallusion_bench/utils.py")
         names = {
             place: _load(f"oracle_{number}", SCORERS / place)
             for number, place in enumerate(
@@ -80,7 +101,16 @@ def lmms_eval():
                     "tasks/textvqa/utils.py",
                     "tasks/vizwiz_vqa/utils.py",
                     "tasks/_task_utils/vqa_eval_metric.py",
+                    "tasks/_task_utils/mcq_extract.py",
+                    "tasks/blink/utils.py",
+                    "tasks/cv_bench/utils.py",
+                    "tasks/hallusion_bench/evaluate_hb.py",
                     "tasks/hrbench/hrbench_evals.py",
+                    "tasks/mathvista/mathvista_evals.py",
+                    "tasks/mmbench/mmbench_evals.py",
+                    "tasks/mmstar/utils.py",
+                    "tasks/realworldqa/utils.py",
+                    "tasks/seedbench/utils.py",
                     "tasks/mme_realworld/utils.py",
                     "tasks/ocrbench/utils.py",
                     "tasks/vstar_bench/utils.py",
@@ -89,7 +119,7 @@ def lmms_eval():
         }
     finally:
         for name in set(sys.modules) - set(before):
-            if name.startswith(("lmms_eval", "loguru", "datasets", "oracle_")):
+            if name.startswith(("lmms_eval", "loguru", "datasets", "oracle_", "pandas", "Levenshtein")):
                 del sys.modules[name]
         sys.modules.update({name: before[name] for name in stand_ins if name in before})
     return names.__getitem__

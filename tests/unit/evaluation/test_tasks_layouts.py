@@ -3,6 +3,7 @@
 import io
 import json
 
+import layouts_choice
 import layouts_highres
 import pytest
 from miniatures import cell, parquet, picture, put
@@ -402,7 +403,7 @@ LAYOUTS = [
     ("vqa_rad", vqa_rad_original), ("slake", medical_hub), ("slake", slake_original), ("path_vqa", medical_hub),
     ("path_vqa", path_vqa_original), ("iu_xray", r2gen), ("iu_xray", biocaption_iu), ("peir_gross", biocaption_peir),
     ("peir_gross", caption_hub), ("roco", caption_hub), ("roco", roco_original), ("mimic_cxr", r2gen),
-    *layouts_highres.LAYOUTS,
+    *layouts_highres.LAYOUTS, *layouts_choice.LAYOUTS,
 ]  # fmt: skip
 ids = [f"{name}-{make.__name__}" for name, make in LAYOUTS]
 

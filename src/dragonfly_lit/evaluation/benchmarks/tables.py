@@ -230,14 +230,24 @@ def has_images(file: Path, column: str = "image") -> list[bool]:
     field = table.schema_arrow.field(column) if column in table.schema_arrow.names else None
     if field is None:
         return [False] * table.metadata.num_rows
-    leaf = f"{column}.path" if pa.types.is_struct(field.type) and "path" in [f.name for f in field.type] else column
-    return table.read(columns=[leaf]).column(column).is_valid().to_pylist()
+    leaves = [table.schema.column(number).path for number in range(len(table.schema))]
+    leaf = next((leaf for leaf in leaves if leaf.startswith(f"{column}.") and leaf.endswith(".path")), column)
+    cells = table.read(columns=[leaf]).column(column)
+    if pa.types.is_list(field.type):
+        return [bool(cell) for cell in cells.to_pylist()]
+    return cells.is_valid().to_pylist()
 
 
-def image_of(row: Mapping[str, Any], column: str = "image", key: str | None = None) -> StoredImage:
-    """The image of a row of `parquet_rows`; rows with the same `key` hold the same image."""
+def image_of(
+    row: Mapping[str, Any], column: str = "image", key: str | None = None, item: int | None = None
+) -> StoredImage:
+    """The image of a row of `parquet_rows`, or the one at the place `item` of its list.
+
+    Rows with the same `key` hold the same image.
+    """
     file, number = row["_file"], row["_row"]
-    return StoredImage(file=file, column=column, row=number, key=key or f"{file.name}#{column}#{number}")
+    key = key or f"{file.name}#{column}#{number}" + (f"#{item}" if item else "")
+    return StoredImage(file=file, column=column, row=number, key=key, item=item)
 
 
 def check_images(files: Sequence[Path], column: str = "image") -> list[bool]:

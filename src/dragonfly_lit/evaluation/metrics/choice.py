@@ -46,7 +46,7 @@ class MultipleChoice(QuestionMetric):
         """1 if the letter is the answer's; an output without a letter is wrong."""
         letters = self.letter(prediction, question), letter_lenient(prediction, question.choices or ())
         right = [letter in question.references for letter in letters]
-        return _score(letters, right, **self.others(prediction, question))
+        return choice_score(letters, right, **self.others(prediction, question))
 
 
 class ScienceQA(MultipleChoice):
@@ -82,16 +82,16 @@ class MMMU(QuestionMetric):
         parsed, lmms = mmmu_letter(prediction, choices), mmmu_letter(prediction, choices, "lmms_eval")
         letters = parsed, parsed or letter_lenient(prediction, choices)
         right = [letter in question.references for letter in letters]
-        return _score(letters, right, accuracy_lmms_eval=float(lmms in question.references))
+        return choice_score(letters, right, accuracy_lmms_eval=float(lmms in question.references))
 
     def _open(self, prediction: str, question: Question) -> Score:
         candidates = mmmu_candidates(prediction)
         right = mmmu_open_match(candidates, question.references)
         parsed = " | ".join(sorted(str(candidate).strip() for candidate in candidates)) if prediction.strip() else None
-        return _score((parsed, parsed), [right, right], accuracy_lmms_eval=float(right))
+        return choice_score((parsed, parsed), [right, right], accuracy_lmms_eval=float(right))
 
 
-def _score(parsed: tuple[str | None, str | None], right: Sequence[bool], **others: float) -> Score:
+def choice_score(parsed: tuple[str | None, str | None], right: Sequence[bool], **others: float) -> Score:
     """What the official and the lenient rule read, and whether it is right; `others` are further columns."""
     score, lenient_score = map(float, right)
     return Score(
