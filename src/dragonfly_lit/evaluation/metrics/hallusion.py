@@ -59,5 +59,7 @@ class HallusionBench(QuestionMetric):
                 for question, right in zip(self.questions, self.column(column), strict=True):
                     if (name := question.meta[kind]) is not None:
                         groups.setdefault(name, []).append(right)
+                if not groups:
+                    continue  # questions about no figure
                 scores[column.replace("accuracy", f"accuracy_{kind}s")] = mean([min(all_) for all_ in groups.values()])
         return scores

@@ -36,7 +36,7 @@ def extracted(output: str, *, kind: str, choices: Sequence[str]) -> str:
 
 
 def normalised(extraction: str, *, kind: str, choices: Sequence[str], precision: int) -> str | None:
-    """An answer in the form that is compared: the text of the choice, a rounded number; None where it is no number.
+    """An answer in the form that is compared: the text of the choice, a rounded number; None where that fails.
 
     A choice is meant by its letter, else it is the one with the least edit distance: of anything, one is chosen.
     """
