@@ -12,13 +12,14 @@ from rich.console import Console
 from dragonfly_lit.app.build import Config, make, plain
 from dragonfly_lit.app.known_warnings import silence_known_warnings
 from dragonfly_lit.app.values import check_values
+from dragonfly_lit.evaluation.folders import other_answers, results_name
 from dragonfly_lit.evaluation.report import table
 from dragonfly_lit.evaluation.runner import run, score_predictions
 from dragonfly_lit.evaluation.settings import Settings
 from dragonfly_lit.evaluation.show import show
 
 SETTINGS = (
-    "data_root", "batch_tokens", "decoding", "max_new_tokens", "temperature", "seed", "resamples", "gallery",
+    "data_root", "batch_tokens", "decoding", "max_new_tokens", "seed", "resamples", "gallery",
 )  # fmt: skip
 """Keys of the configuration that are settings of the same name."""
 
@@ -29,9 +30,12 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     config = plain(cfg)
     check_values(config, "evaluate")
     benchmark = make(config["benchmark"])
+    draws = config["sampling"]["n"]
     settings = Settings(
         prompts=make(config["prompt"]),
         judge=make(config["judge"]),
+        draws=draws,
+        temperature=config["sampling"]["temperature"] if draws > 1 else config["temperature"],
         **{key: config[key] for key in SETTINGS},
     )
     if any(one.show for one in benchmark.benchmarks):
@@ -61,8 +65,10 @@ def _generate(config: Config, benchmark: Any, settings: Settings) -> dict[str, A
         vision=config["vision_config"],
         trust=config["trust"],
     )
-    out = _out(config, benchmark, beside=checkpoint)
-    results = run(benchmark.benchmarks, model=model, processor=processor, out=out, settings=settings)
+    root = _root(checkpoint)
+    out = _out(config, benchmark, settings, root)
+    beside = () if config["out"] else other_answers(root)
+    results = run(benchmark.benchmarks, model=model, processor=processor, out=out, settings=settings, beside=beside)
     _print_summary(results, out, checkpoint)
     return results
 
@@ -78,19 +84,21 @@ def _score(config: Config, benchmark: Any, settings: Settings) -> dict[str, Any]
         raise ValueError(
             f"predictions={predictions} does not exist. Give a JSONL file with an id and a prediction a line."
         )
-    out = _out(config, benchmark, beside=predictions.parent)
+    out = _out(config, benchmark, settings, predictions.parent / "evaluation")
     results = score_predictions(benchmark.benchmarks[0], predictions, out, settings=settings)
     _print_summary(results, out, predictions)
     return results
 
 
-def _out(config: Config, benchmark: Any, *, beside: Path) -> Path:
-    if config["out"]:
-        return Path(config["out"])
+def _root(checkpoint: Path) -> Path:
     # A checkpoint lies in RUN/checkpoints/STEP; its results belong to the run, under the step's name.
-    if beside.parent.name == "checkpoints":
-        return beside.parent.parent / "evaluation" / beside.name / benchmark.name
-    return beside / "evaluation" / benchmark.name
+    if checkpoint.parent.name == "checkpoints":
+        return checkpoint.parent.parent / "evaluation" / checkpoint.name
+    return checkpoint / "evaluation"
+
+
+def _out(config: Config, benchmark: Any, settings: Settings, root: Path) -> Path:
+    return Path(config["out"]) if config["out"] else root / results_name(benchmark, settings)
 
 
 def _device(name: str) -> str:

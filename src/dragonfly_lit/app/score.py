@@ -10,6 +10,7 @@ from lightning.fabric.utilities.rank_zero import rank_zero_only
 
 from dragonfly_lit.app.build import Config, make
 from dragonfly_lit.evaluation.answers import read
+from dragonfly_lit.evaluation.folders import other_answers, results_name
 from dragonfly_lit.evaluation.runner import run as run_benchmarks
 from dragonfly_lit.evaluation.selection import selection_recall
 from dragonfly_lit.evaluation.settings import Settings
@@ -27,7 +28,7 @@ def score(
 ) -> dict[str, Any]:
     """What the result of a run holds of its model: cost of an image, and each benchmark's scores with intervals.
 
-    Answers and the report lie in `run/evaluation/BENCHMARK`, as `evaluate.py` would leave them.
+    Answers and the report lie in a folder of `run/evaluation`, as `evaluate.py` would leave them.
     """
     benchmark = make(config["benchmark"])
     settings = Settings(
@@ -38,12 +39,15 @@ def score(
     )
     whole: Any = model  # transformers wraps `to` in a way that pyright cannot see through
     moved = whole.to(device)
-    out = run / "evaluation" / benchmark.name
+    root = run / "evaluation"
+    out = root / results_name(benchmark, settings)
     members = benchmark.benchmarks
-    results = run_benchmarks(members, model=moved, processor=processor, out=out, settings=settings)
+    results = run_benchmarks(
+        members, model=moved, processor=processor, out=out, settings=settings, beside=other_answers(root)
+    )
     if getattr(rank_zero_only, "rank", 0) != 0:
         return {}
-    kept = ("headline", "scale", "num_questions", "scores", "intervals", "groups", "answers")
+    kept = ("headline", "scale", "num_questions", "limited", "scores", "intervals", "groups", "answers")
     scored: dict[str, dict[str, Any]] = {}
     for one in members:
         entry = results["benchmarks"][one.name]

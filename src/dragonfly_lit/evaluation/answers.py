@@ -1,7 +1,8 @@
 """Answers as JSON lines: appended and fsynced batch by batch, read back after a kill, keyed by all that made them.
 
 A line has the fields of `Answer`. Its key is a digest of the question, its prompt, its images, the generation settings
-and the model: a changed one of them makes another key, so an old answer is never taken for a new one.
+and the model: a changed one of them makes another key, so an old answer is never taken for a new one. What was asked
+stays: answers that the latest evaluation into a folder did not want lie in `BENCHMARK.earlier.jsonl` beside its own.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ import dataclasses
 import hashlib
 import json
 import logging
+import math
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -34,7 +37,13 @@ class Answer:
     Attributes:
         key: digest of everything that determines the output.
         id: of the question.
+        turn: number of the draw, or of the rotation of the choices, where a question is asked several times.
         task: name of the benchmark.
+        question: its words, without choices and instructions.
+        choices: as they were shown.
+        references: the accepted answers; of choices the letter.
+        category: of the question.
+        split: likewise.
         prompt: text of the user's turn.
         output: text of the model, without special tokens.
         answer: what the official rule read out of them; None when nothing, or when a judge is still to read it.
@@ -56,6 +65,12 @@ class Answer:
     lenient_score: float | None = None
     images: list[str] = field(default_factory=list)
     zoom: list[dict[str, Any]] | None = None
+    turn: int = 0
+    question: str = ""
+    choices: list[str] | None = None
+    references: list[str] = field(default_factory=list)
+    category: str = ""
+    split: str = ""
 
 
 _FIELDS = {f.name for f in fields(Answer)}
@@ -146,15 +161,106 @@ def read(path: Path) -> dict[str, Answer]:
     return answers
 
 
-def read_predictions(path: Path, task: str, questions: Sequence[Question]) -> dict[str, str]:
-    """The outputs of a predictions file by question id: JSON lines, or one JSON list of objects.
+def by_question(answers: Iterable[Answer], *, circular: bool) -> list[Answer]:
+    """One answer a question: the first turn, with the mean of the scores of all; the least one in circular evaluation.
+
+    Args:
+        answers: of a file.
+        circular: whether the turns are rotations of the choices, all of which must be right.
+    """
+    turns: dict[str, list[Answer]] = {}
+    for answer in answers:
+        turns.setdefault(answer.id, []).append(answer)
+    return [of[0] if len(of) == 1 else _together(of, circular) for of in turns.values()]
+
+
+def _together(of: Sequence[Answer], circular: bool) -> Answer:
+    scores = [answer.score for answer in of if answer.score is not None]
+    if len(scores) < len(of):
+        return dataclasses.replace(of[0], score=None)
+    return dataclasses.replace(of[0], score=min(scores) if circular else math.fsum(scores) / len(scores))
+
+
+def file_of(folder: Path, benchmark: str, rank: int = 0) -> Path:
+    """Where a rank writes the answers to a benchmark."""
+    return folder / (f"{benchmark}.jsonl" if rank == 0 else f"{benchmark}.rank{rank}.jsonl")
+
+
+def parts(folder: Path, benchmark: str) -> list[Path]:
+    """What the ranks above zero of a killed evaluation left."""
+    own = re.compile(re.escape(benchmark) + r"\.rank\d+\.jsonl")
+    return sorted(path for path in folder.glob("*.jsonl") if own.fullmatch(path.name))
+
+
+def earlier_file(folder: Path, benchmark: str) -> Path:
+    """Where answers lie that the latest evaluation into the folder did not want."""
+    return folder / f"{benchmark}.earlier.jsonl"
+
+
+def known(folder: Path, benchmark: str, beside: Iterable[Path] = ()) -> dict[str, Answer]:
+    """Every answer to a benchmark in a folder of answers by its key, then those of other folders.
+
+    Args:
+        folder: whose files must be whole.
+        benchmark: name of it.
+        beside: folders of other evaluations; a file of theirs that cannot be read is passed over with a warning.
+    """
+    found: dict[str, Answer] = {}
+    for other in beside:
+        if other.resolve() != folder.resolve():
+            for path in _files(other, benchmark):
+                try:
+                    found |= read(path)
+                except (OSError, ValueError) as error:
+                    log.warning("%s; its answers are not reused.", error)
+    for path in _files(folder, benchmark):
+        found |= read(path)
+    return found
+
+
+def _files(folder: Path, benchmark: str) -> list[Path]:
+    return [earlier_file(folder, benchmark), file_of(folder, benchmark), *parts(folder, benchmark)]
+
+
+def keep(folder: Path, benchmark: str, wanted: Sequence[Answer]) -> None:
+    """One file with the wanted answers, in their order; what else the folder holds goes into the file of earlier ones.
+
+    Earlier ones are written first: whenever the process is killed, every answer lies in some file.
+    """
+    now = {answer.key for answer in wanted}
+    here = known(folder, benchmark)
+    rest = [answer for key, answer in here.items() if key not in now]
+    if rest:
+        replace(earlier_file(folder, benchmark), rest)
+    replace(file_of(folder, benchmark), wanted)
+    if not rest:
+        earlier_file(folder, benchmark).unlink(missing_ok=True)
+    for path in parts(folder, benchmark):
+        path.unlink()
+
+
+Outputs = dict[tuple[str, int], str]
+"""By the id of the question and the number of the turn."""
+
+
+def read_predictions(path: Path, task: str, questions: Sequence[Question], turns: Sequence[tuple[str, int]]) -> Outputs:
+    """The outputs of a predictions file: JSON lines, or one JSON list of objects; also samples of lmms-eval.
+
+    Args:
+        path: of the file.
+        task: name of the benchmark.
+        questions: of it.
+        turns: ids of the questions, each with the numbers of the turns that are wanted of it.
 
     Raises:
         ValueError: the file is missing, empty or malformed; an id appears twice, is unknown, or has no prediction; a
             question has none; or the predictions are of another benchmark.
     """
-    outputs: dict[str, str] = {}
-    for number, row in enumerate(rows(path), 1):
+    outputs: Outputs = {}
+    found = rows(path)
+    if found and all("doc_id" in row and ("resps" in row or "filtered_resps" in row) for row in found):
+        found = _of_lmms_eval(path, task, found, questions)
+    for number, row in enumerate(found, 1):
         key = next((row[name] for name in ID_FIELDS if row.get(name) is not None), None)
         if key is None:
             raise ValueError(
@@ -167,17 +273,59 @@ def read_predictions(path: Path, task: str, questions: Sequence[Question]) -> di
             raise ValueError(
                 f"{path}: the prediction for {key!r} has no text; expected a field {' or '.join(OUTPUT_FIELDS)}."
             )
-        if str(key) in outputs:
+        turn = row.get("turn") or 0
+        if not isinstance(turn, int):
+            raise ValueError(f"{path}: the prediction for {key!r} has the turn {turn!r}; expected a number from 0.")
+        place = str(key), turn
+        if place in outputs:
             raise ValueError(f"{path}: id {key!r} appears twice. Keep one prediction a question.")
-        outputs[str(key)] = str(output)
-    _check_ids(path, task, outputs, {question.id for question in questions})
+        outputs[place] = str(output)
+    _check_ids(path, task, outputs, set(turns))
     return outputs
 
 
-def _check_ids(path: Path, task: str, outputs: Mapping[str, str], expected: set[str]) -> None:
+def _of_lmms_eval(
+    path: Path, task: str, found: Sequence[Mapping[str, Any]], questions: Sequence[Question]
+) -> list[dict[str, Any]]:
+    """The samples that lmms-eval logs (`*_samples_*.jsonl`) as predictions.
+
+    A sample is of the question whose id its document has, else of the one at its place, whose words must be the same.
+    """
+    ids = {question.id for question in questions}
+    predictions = []
+    for row in found:
+        doc, number = row.get("doc"), row["doc_id"]
+        doc = doc if isinstance(doc, Mapping) else {}
+        key = next((str(doc[name]) for name in ID_FIELDS if str(doc.get(name)) in ids), None)
+        if key is None:
+            if not isinstance(number, int) or not 0 <= number < len(questions):
+                raise ValueError(f"{path}: doc_id {number!r} is none of the {len(questions)} questions of {task}.")
+            question, said = questions[number], doc.get("question")
+            if isinstance(said, str) and said.split() != question.text.split():
+                raise ValueError(
+                    f"{path}: doc_id {number} asks {said!r:.60}, and question {number} of {task} asks "
+                    f"{question.text!r:.60}. Read the same split, in the layout that lmms-eval reads."
+                )
+            key = question.id
+        output = row.get("resps") or row.get("filtered_resps")
+        drawn = _texts(output)
+        predictions += [{"id": key, "output": text, "turn": turn} for turn, text in enumerate(drawn)] or [{"id": key}]
+    return predictions
+
+
+def _texts(value: Any) -> list[str]:
+    """The texts in lists of lists."""
+    if isinstance(value, list):
+        return [text for each in value for text in _texts(each)]
+    return [value] if isinstance(value, str) else []
+
+
+def _check_ids(path: Path, task: str, outputs: Outputs, expected: set[tuple[str, int]]) -> None:
+    num_questions = len({key for key, _ in expected})
     if not outputs:
-        raise ValueError(f"{path} holds no prediction; {task} has {len(expected)} questions.")
-    unknown = [key for key in outputs if key not in expected]
+        raise ValueError(f"{path} holds no prediction; {task} has {num_questions} questions.")
+    known_ids = {key for key, _ in expected}
+    unknown = [key for key, _ in outputs if key not in known_ids]
     if len(unknown) == len(outputs):
         raise ValueError(
             f"{path}: none of its {len(outputs)} ids (e.g. {unknown[0]!r}) is a question of {task}. "
@@ -185,11 +333,17 @@ def _check_ids(path: Path, task: str, outputs: Mapping[str, str], expected: set[
         )
     if unknown:
         raise ValueError(f"{path}: {len(unknown)} ids are not questions of {task}, e.g. {unknown[0]!r}.")
-    if missing := sorted(expected - outputs.keys()):
+    if missing := sorted(known_ids - {key for key, _ in outputs}):
         raise ValueError(
-            f"{path}: {len(missing)} of {len(expected)} questions of {task} have no prediction, e.g. {missing[0]!r}."
+            f"{path}: {len(missing)} of {num_questions} questions of {task} have no prediction, e.g. {missing[0]!r}."
         )
-    if empty := [key for key, output in outputs.items() if not output.strip()]:
+    if outputs.keys() != expected:
+        key, _ = min(outputs.keys() ^ expected)
+        raise ValueError(
+            f"{path}: question {key!r} has {sum(name == key for name, _ in outputs)} predictions, and "
+            f"{sum(name == key for name, _ in expected)} are wanted: see sampling.n and benchmark.circular."
+        )
+    if empty := [key for (key, _), output in outputs.items() if not output.strip()]:
         log.warning("%s: %d predictions are empty and count as unparsed, e.g. %r.", path.name, len(empty), empty[0])
 
 

@@ -21,8 +21,8 @@ from rich.table import Table
 
 from dragonfly_lit.evaluation import answers as store
 from dragonfly_lit.evaluation.answers import Answer
-from dragonfly_lit.evaluation.intervals import LEVEL, Resamples, interval
-from dragonfly_lit.evaluation.report import headline_rows, interval_text, shown
+from dragonfly_lit.evaluation.intervals import LEVEL, Resamples, interval, wilson
+from dragonfly_lit.evaluation.report import headline_rows, interval_text, num_questions, shown
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -59,7 +59,7 @@ def compare(
     Raises:
         ValueError: a file is not a results file, names and runs differ in number, or the runs share no benchmark.
     """
-    files = [path / "results.json" if path.is_dir() else path for path in paths]
+    files = [_results_of(path) for path in paths]
     labels = list(names) if names else _labels(files)
     if len(labels) != len(files) or len(set(labels)) != len(labels):
         raise ValueError(f"--names {' '.join(labels)}: give {len(files)} different names, one a run.")
@@ -97,10 +97,18 @@ def difference(
     return {
         "num_shared": len(pairs),
         "difference": math.fsum(changes) / len(changes),
-        "interval": interval(draws.means(changes)),
+        "interval": _interval(changes, draws),
         "num_better": int((changes > 0).sum()),
         "num_worse": int((changes < 0).sum()),
     }
+
+
+def _interval(changes: np.ndarray, draws: Resamples) -> list[float] | None:
+    """The bootstrap's; where all questions changed alike, Wilson's; None where all are about one image."""
+    if not np.ptp(changes):
+        low, high = wilson(abs(float(changes[0])), len(changes))
+        return [-high, high] if changes[0] == 0 else [low, high] if changes[0] > 0 else [-high, -low]
+    return interval(draws.means(changes)) if draws.num_clusters > 1 else None
 
 
 def scores_table(compared: dict[str, Any]) -> Table:
@@ -126,14 +134,15 @@ def differences_table(compared: dict[str, Any]) -> Table:
     for name in ("difference", f"{compared['level']:.0%} interval", "better", "worse", "shared"):
         table.add_column(name, justify="right")
     for row in compared["differences"]:
-        low, high = (100 * bound for bound in row["interval"])
+        low, high = (100 * bound for bound in row["interval"] or (-1, 1))
         clear = "" if low <= 0 <= high else " *"
+        bounds = f"{low:+.2f} to {high:+.2f}" if row["interval"] else "one image"
         table.add_row(
             escape(row["benchmark"]),
             escape(row["to"]),
             escape(row["from"]),
             f"{100 * row['difference']:+.2f}{clear}",
-            f"{low:+.2f} to {high:+.2f}",
+            bounds,
             *(f"{row[name]:,}" for name in ("num_better", "num_worse", "num_shared")),
         )
     table.caption = "* the interval leaves out zero"
@@ -146,7 +155,10 @@ def _scores(task: str, entries: dict[str, dict[str, Any]]) -> dict[str, Any]:
     return {
         "benchmark": task,
         "metric": name,
-        "scores": {label: [shown(e, name), interval_text(e, name)] for label, e in entries.items()},
+        "scores": {
+            label: [shown(e, name), interval_text(e, name), f"of {num_questions(e)}" if e.get("limited") else ""]
+            for label, e in entries.items()
+        },
         "published": {row["model"]: f"{row['value']:g}" for row in headline_rows(entry)},
     }
 
@@ -175,6 +187,16 @@ def _labels(files: Sequence[Path]) -> list[str]:
     return short if len(set(short)) == len(short) else [f"{name} ({i})" for i, name in enumerate(short, 1)]
 
 
+def _results_of(path: Path) -> Path:
+    """The results file that a path means: itself, the one in the folder, or the only one below it."""
+    if not path.is_dir() or (path / "results.json").is_file():
+        return path / "results.json" if path.is_dir() else path
+    found = sorted(path.rglob("results.json"))
+    if len(found) > 1:
+        raise ValueError(f"{path} holds {len(found)} results.json files, such as {found[0].parent}. Give one of them.")
+    return found[0] if found else path / "results.json"
+
+
 def _read(file: Path) -> dict[str, Any]:
     if not file.is_file():
         raise ValueError(f"{file} does not exist. Give a results.json that evaluate.py wrote, or its folder.")
@@ -191,4 +213,4 @@ def _answers(folder: Path, entry: dict[str, Any]) -> list[Answer]:
     path = folder / entry["answers"]
     if not path.is_file():
         raise ValueError(f"{path} is missing; paired differences need the answers beside results.json.")
-    return list(store.read(path).values())
+    return store.by_question(store.read(path).values(), circular=entry.get("asked", {}).get("circular", False))

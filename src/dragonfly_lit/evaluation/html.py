@@ -11,12 +11,11 @@ from itertools import zip_longest
 from typing import Any
 
 from dragonfly_lit.evaluation.answers import Answer
+from dragonfly_lit.evaluation.metrics.base import RIGHT
 from dragonfly_lit.evaluation.question import Question
 from dragonfly_lit.evaluation.scores import Scored
 from dragonfly_lit.processing.images import decode
 
-RIGHT = 0.5
-"""From this score on an answer counts as right in the gallery."""
 IMAGE_SIDE = 384
 """Longest side of an image on the page, in pixels."""
 MAX_IMAGE_BYTES = 12_000_000

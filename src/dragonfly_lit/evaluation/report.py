@@ -36,7 +36,8 @@ def results(
         "generation": {
             "temperature": settings.temperature,
             "seed": settings.seed,
-            "limit": settings.limit,
+            "draws": settings.draws,
+            "limit": _limit(scored, settings),
             "max_new_tokens": settings.max_new_tokens,
         },
         "bootstrap": {
@@ -45,12 +46,19 @@ def results(
             "seed": settings.seed,
             "resamples": settings.resamples,
             "resamples_of_summaries": min(SUMMARIES, settings.resamples),
+            "where_resamples_agree": "wilson",
         },
         "versions": {"python": platform.python_version(), **_versions()},
         "benchmarks": {one.entry["benchmark"]: one.entry for one in scored},
         "times": dict(times),
     }
     return json.loads(json.dumps(found, allow_nan=False))  # as it will be read back: lists, no tuples
+
+
+def _limit(scored: Sequence[Scored], settings: Settings) -> int | None:
+    """The limit of every benchmark; that of the settings, which is None, where they have different ones."""
+    limits = {one.entry["limit"] for one in scored}
+    return limits.pop() if len(limits) == 1 else settings.limit
 
 
 def write(out: Path, results: Mapping[str, Any], scored: Sequence[Scored], settings: Settings) -> None:
@@ -64,12 +72,14 @@ def markdown(results: Mapping[str, Any]) -> str:
     """A table of headline scores beside the published rows, then every score of every benchmark."""
     entries: dict[str, Any] = results["benchmarks"]
     models = list(dict.fromkeys(row["model"] for e in entries.values() for row in headline_rows(e)))
-    head = ["benchmark", "metric", "this model", f"{results['bootstrap']['level']:.0%} interval", *models]
+    interval = f"{results['bootstrap']['level']:.0%} interval"
+    head = ["benchmark", "metric", "questions", "prompt", "this model", interval, *models]
     lines = [_row(head), _rule(len(head))]
     for entry in entries.values():
         published = {row["model"]: f"{row['value']:g}" for row in headline_rows(entry)}
         mine = shown(entry, entry["headline"]) if entry["scores"] else "waits for a judge"
-        cells = [entry["benchmark"], entry["headline"], mine, interval_text(entry, entry["headline"])]
+        cells = [entry["benchmark"], entry["headline"], num_questions(entry), entry["prompt"]["set"], mine]
+        cells.append(interval_text(entry, entry["headline"]))
         lines.append(_row([*cells, *(published.get(model, "") for model in models)]))
     parts = ["# Results", "\n".join(lines)]
     notes = [
@@ -86,15 +96,20 @@ def markdown(results: Mapping[str, Any]) -> str:
 def table(results: Mapping[str, Any]) -> Table:
     """The headline scores, for the terminal."""
     shape = Table(box=SIMPLE)
-    for name in ("benchmark", "metric"):
+    for name in ("benchmark", "metric", "prompt"):
         shape.add_column(name)
-    for name in ("score", f"{results['bootstrap']['level']:.0%} interval"):
+    for name in ("questions", "score", f"{results['bootstrap']['level']:.0%} interval"):
         shape.add_column(name, justify="right")
     for entry in results["benchmarks"].values():
         score = shown(entry, entry["headline"]) if entry["scores"] else "waits for a judge"
-        names = escape(entry["benchmark"]), escape(entry["headline"])
-        shape.add_row(*names, score, interval_text(entry, entry["headline"]))
+        names = escape(entry["benchmark"]), escape(entry["headline"]), escape(entry["prompt"]["set"])
+        shape.add_row(*names, num_questions(entry), score, interval_text(entry, entry["headline"]))
     return shape
+
+
+def num_questions(entry: Mapping[str, Any]) -> str:
+    """How many questions a score is of, and whether a limit left some out."""
+    return f"{entry['num_questions']:,}{', limited' if entry.get('limited') else ''}"
 
 
 def headline_rows(entry: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -115,17 +130,30 @@ def shown(entry: Mapping[str, Any], name: str, digits: int = 2) -> str:
 def interval_text(entry: Mapping[str, Any], name: str) -> str:
     """The interval of a score, scaled like it."""
     bounds = entry["intervals"].get(name)
-    return "" if bounds is None else "{:.2f} to {:.2f}".format(*(bound * entry["scale"] for bound in bounds))
+    if bounds is None:
+        return ""
+    text = "{:.2f} to {:.2f}".format(*(bound * entry["scale"] for bound in bounds))
+    return f"{text} (Wilson)" if name in entry.get("wilson", ()) else text
+
+
+def asked_text(entry: Mapping[str, Any]) -> str:
+    """A sentence about questions that were asked several times; nothing where each was asked once."""
+    asked = entry.get("asked") or {}
+    if asked.get("circular"):
+        return " Circular: each question was asked in every rotation of its choices, and is right only when all are."
+    draws = asked.get("draws", 1)
+    return f" {draws} drawn answers a question; scores are their means." if draws > 1 else ""
 
 
 def _details(entry: Mapping[str, Any]) -> str:
-    title = f"## {plain(entry['benchmark'])} ({plain(entry['split'])}, {entry['num_questions']:,} questions)"
+    title = f"## {plain(entry['benchmark'])} ({plain(entry['split'])}, {num_questions(entry)} questions)"
     if not entry["scores"]:
         return title
     unparsed = entry["unparsed"]
     facts = (
         f"Prompt set {plain(entry['prompt']['set'])}, parser {plain(entry['parser'])}; no answer found in "
         f"{unparsed['official']} outputs (leniently {unparsed['lenient']}), {entry['num_empty']} outputs empty."
+        f"{asked_text(entry)}"
     )
     lines = [_row(["score", "value", "interval"]), _rule(3)]
     lines += [_row([name, shown(entry, name), interval_text(entry, name)]) for name in entry["scores"]]

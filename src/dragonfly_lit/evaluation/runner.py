@@ -2,14 +2,13 @@
 
 `OUT/answers/BENCHMARK.jsonl` is appended to as answers come (`BENCHMARK.rankN.jsonl` by the other ranks); rank zero
 merges, scores and writes `results.json`, `results.md` and `report.html`. Which questions share a batch follows from all
-questions, so neither the number of ranks nor a kill changes an answer.
+questions, so neither the number of ranks nor a kill changes an answer. No answer is ever dropped: `answers.keep`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
-import re
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
@@ -25,6 +24,7 @@ from torch import nn
 from dragonfly_lit.evaluation import answers as store
 from dragonfly_lit.evaluation import report
 from dragonfly_lit.evaluation.answers import Answer
+from dragonfly_lit.evaluation.asking import Ask, asks
 from dragonfly_lit.evaluation.benchmarks.base import Benchmark, Question
 from dragonfly_lit.evaluation.generate import BatchGenerator
 from dragonfly_lit.evaluation.ranks import Ranks
@@ -48,6 +48,7 @@ def run(
     out: str | Path,
     settings: Settings,
     fingerprint: Mapping[str, Any] | None = None,
+    beside: Sequence[Path] = (),
 ) -> dict[str, Any]:
     """Generates, scores and reports all benchmarks; every rank returns the results.
 
@@ -59,6 +60,7 @@ def run(
             model are not generated again.
         settings: of the evaluation.
         fingerprint: what identifies the model, plain values; taken from the weights unless given.
+        beside: `answers` folders of other evaluations, whose answers to the same prompts need not be generated again.
 
     Raises:
         ValueError: what a benchmark, a prompt, an image or a setting has wrong, by name; or another process evaluates
@@ -67,7 +69,7 @@ def run(
     ranks, out, benchmarks = Ranks.join(), Path(out), _limited(benchmarks, settings)
     with ExitStack() as held, disk.naming(out):
         ranks.first_does(lambda: held.enter_context(_locked(out)))
-        return _run(benchmarks, model, processor, out, settings, fingerprint, ranks)
+        return _run(benchmarks, model, processor, out, settings, fingerprint, ranks, beside)
 
 
 def _locked(out: Path) -> AbstractContextManager[None]:
@@ -82,6 +84,7 @@ def _run(
     settings: Settings,
     fingerprint: Mapping[str, Any] | None,
     ranks: Ranks,
+    beside: Sequence[Path],
 ) -> dict[str, Any]:
     """What `run` does while no other process writes into `out`."""
     model.eval()
@@ -98,7 +101,7 @@ def _run(
     scored, times = [], {}
     for benchmark in benchmarks:
         questions = benchmark.questions(settings.data_root)
-        generation = _Generation(benchmark, questions, generator, settings, identity)
+        generation = _Generation(benchmark, questions, generator, settings, identity, beside)
         times[benchmark.name] = generation.run(out / "answers", ranks)
         for scores in ranks.gather(generation.scorer.scores):
             generation.scorer.scores |= scores
@@ -130,16 +133,22 @@ def score_predictions(
     """
     (benchmark,) = _limited([benchmark], settings)
     out, path = Path(out), Path(predictions)
-    if path.resolve() == _file(out / "answers", benchmark.name, 0).resolve():
+    if path.resolve() == store.file_of(out / "answers", benchmark.name).resolve():
         raise ValueError(
             f"predictions={path} would be overwritten by the scored answers. Choose another out than {out}."
         )
     questions = benchmark.questions(settings.data_root)
-    outputs = store.read_predictions(path, benchmark.name, questions)
-    zooms = {row["id"]: row["zoom"] for row in store.rows(path) if row.get("zoom") and row.get("id")}
+    asked = asks(benchmark, questions, settings)
+    turns = [(ask.question.id, ask.turn) for ask in asked]
+    outputs = store.read_predictions(path, benchmark.name, questions, turns)
+    zooms = {
+        (row["id"], row.get("turn") or 0): row["zoom"]
+        for row in store.rows(path)
+        if row.get("zoom") and isinstance(row.get("id"), str)
+    }
     identity = {"predictions": hashlib.sha256(path.read_bytes()).hexdigest()[:16]}
-    unanswered = _unanswered(benchmark, questions, settings, generation={}, model=identity)
-    answers = [replace(one, output=outputs[one.id], zoom=zooms.get(one.id)) for one in unanswered]
+    unanswered = _unanswered(benchmark, asked, settings, generation={}, model=identity)
+    answers = [replace(one, output=outputs[one.id, one.turn], zoom=zooms.get((one.id, one.turn))) for one in unanswered]
     with _locked(out), disk.naming(out):
         (out / "answers").mkdir(parents=True, exist_ok=True)
         scored = score(benchmark, questions, answers, settings=settings, out=out)
@@ -172,16 +181,30 @@ def _limited(benchmarks: Sequence[Benchmark], settings: Settings) -> list[Benchm
 
 
 def _unanswered(
-    benchmark: Benchmark, questions: Sequence[Question], settings: Settings, *, generation: Mapping, model: Mapping
+    benchmark: Benchmark, asked: Sequence[Ask], settings: Settings, *, generation: Mapping, model: Mapping
 ) -> list[Answer]:
-    """The answer of each question but for its output: the prompt, the images and the key."""
+    """The answer to each prompt but for its output: the question as it is put, the images and the key."""
     digests, template = store.ImageDigests(), benchmark.template(settings.prompts)
     answers = []
-    for question in questions:
+    for ask in asked:
+        question = ask.question
         prompt, images = template.render(question), digests.of(question)
-        key = store.answer_key(question, prompt=prompt, images=images, settings=generation, model=model)
+        how = {**generation, "draw": ask.turn} if settings.draws > 1 and ask.turn else generation
         answers.append(
-            Answer(key=key, id=question.id, task=benchmark.name, prompt=prompt, output="", images=list(images))
+            Answer(
+                key=store.answer_key(question, prompt=prompt, images=images, settings=how, model=model),
+                id=question.id,
+                turn=ask.turn,
+                task=benchmark.name,
+                prompt=prompt,
+                output="",
+                images=list(images),
+                question=question.text,
+                choices=None if question.choices is None else list(question.choices),
+                references=list(question.references),
+                category=question.category,
+                split=question.split,
+            )
         )
     return answers
 
@@ -196,8 +219,10 @@ class _Generation:
         generator: BatchGenerator,
         settings: Settings,
         model: Mapping,
+        beside: Sequence[Path],
     ) -> None:
-        self.name, self.questions, self.generator = benchmark.name, questions, generator
+        self.name, self.generator, self.beside = benchmark.name, generator, beside
+        self.asked = {ask.id: ask for ask in asks(benchmark, questions, settings)}
         self.max_new_tokens = settings.max_new_tokens or benchmark.max_new_tokens
         self.progress, self.scorer = settings.progress, Scorer.of(benchmark, questions)
         drawn = {"temperature": settings.temperature, "seed": settings.seed} if settings.temperature else {}
@@ -207,22 +232,22 @@ class _Generation:
             "resize": generator.resize,
             "dtype": str(generator.model.dtype),
         }
-        unanswered = _unanswered(benchmark, questions, settings, generation=generation, model=model)
-        self.unanswered = {answer.id: answer for answer in unanswered}
+        unanswered = _unanswered(benchmark, [*self.asked.values()], settings, generation=generation, model=model)
+        self.unanswered = dict(zip(self.asked, unanswered, strict=True))
 
     def run(self, folder: Path, ranks: Ranks) -> dict[str, Any]:
         """Appends the answers that are not there yet to this rank's file; how many, in how many seconds."""
-        known = _known(folder, self.name)
+        known = store.known(folder, self.name, self.beside)
         ranks.wait()  # everyone has read before anyone writes
         missing = {name for name, answer in self.unanswered.items() if answer.key not in known}
         start = time.perf_counter()
         mine = self._plan()[ranks.rank :: ranks.world] if missing else []
         todo = [left for batch in mine if (left := batch.only(missing)) is not None]
         total, num_todo = sum(len(batch.items) for batch in mine), sum(len(batch.items) for batch in todo)
-        if ranks.first and 0 < len(missing) < len(self.questions):
-            there = len(self.questions) - len(missing)
+        if ranks.first and 0 < len(missing) < len(self.asked):
+            there = len(self.asked) - len(missing)
             log.warning("%s: %d answers are there, %d to go.", self.name, there, len(missing))
-        path = _file(folder, self.name, ranks.rank)
+        path = store.file_of(folder, self.name, ranks.rank)
         with _progress(self.progress and ranks.first) as bar:
             row = bar.add_task(self.name, total=total, completed=total - num_todo)
             for outputs in self.generator.answer(todo):
@@ -237,40 +262,22 @@ class _Generation:
         return self.generator.plan(
             [
                 GenerationRequest(
-                    id=question.id,
-                    prompt=self.unanswered[question.id].prompt,
+                    id=name,
+                    prompt=self.unanswered[name].prompt,
                     max_new_tokens=self.max_new_tokens,
-                    image_keys=tuple(self.unanswered[question.id].images),
-                    read_images=question.read_images,
+                    image_keys=tuple(self.unanswered[name].images),
+                    read_images=ask.question.read_images,
                 )
-                for question in self.questions
+                for name, ask in self.asked.items()
             ]
         )
 
     def merge(self, folder: Path) -> list[Answer]:
-        """All answers in the order of the questions, in one file; files of the other ranks and old answers go."""
-        known = _known(folder, self.name)
-        merged = [known[answer.key] for answer in self.unanswered.values()]
-        store.replace(_file(folder, self.name, 0), merged)
-        for path in _parts(folder, self.name):
-            path.unlink()
+        """All answers in the order of the questions, in one file; files of the other ranks go, old answers stay."""
+        known = store.known(folder, self.name, self.beside)
+        merged = [replace(a, output=known[a.key].output, zoom=known[a.key].zoom) for a in self.unanswered.values()]
+        store.keep(folder, self.name, merged)
         return merged
-
-
-def _file(folder: Path, benchmark: str, rank: int) -> Path:
-    return folder / (f"{benchmark}.jsonl" if rank == 0 else f"{benchmark}.rank{rank}.jsonl")
-
-
-def _parts(folder: Path, benchmark: str) -> list[Path]:
-    own = re.compile(re.escape(benchmark) + r"\.rank\d+\.jsonl")
-    return sorted(path for path in folder.glob("*.jsonl") if own.fullmatch(path.name))
-
-
-def _known(folder: Path, benchmark: str) -> dict[str, Answer]:
-    known: dict[str, Answer] = {}
-    for path in [_file(folder, benchmark, 0), *_parts(folder, benchmark)]:
-        known |= store.read(path)
-    return known
 
 
 class _Speed(ProgressColumn):

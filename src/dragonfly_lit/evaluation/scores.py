@@ -10,6 +10,7 @@ from typing import Any
 
 from dragonfly_lit.evaluation import answers as store
 from dragonfly_lit.evaluation.answers import Answer
+from dragonfly_lit.evaluation.asking import all_right, majority, on_average, pass_at, rotated
 from dragonfly_lit.evaluation.benchmarks.base import Benchmark, Question
 from dragonfly_lit.evaluation.intervals import Resamples, intervals
 from dragonfly_lit.evaluation.metrics.base import QuestionMetric, Score, mean
@@ -23,12 +24,15 @@ class Scored:
 
     Attributes:
         questions: of the benchmark.
-        answers: one a question, in the same order.
+        answers: one a question, in the same order; where a question was asked several times, the first one with what
+            all of them earned together.
+        turns: all answers to each question.
         entry: what the results file says of it.
     """
 
     questions: tuple[Question, ...]
     answers: tuple[Answer, ...]
+    turns: tuple[tuple[Answer, ...], ...]
     entry: dict[str, Any]
 
 
@@ -38,16 +42,19 @@ class Scorer:
 
     Attributes:
         metric: of the benchmark; None while a judge has not scored it.
+        circular: whether the turns of a question are rotations of its choices.
         scores: by the answers' keys.
     """
 
     metric: QuestionMetric | None
+    circular: bool = False
     scores: dict[str, Score] = field(default_factory=dict)
 
     @classmethod
     def of(cls, benchmark: Benchmark, questions: Sequence[Question]) -> Scorer:
         """The scorer of these questions."""
-        return cls(metric=None if benchmark.judged else benchmark.metric(questions))
+        metric = None if benchmark.judged else benchmark.metric(questions)
+        return cls(metric=metric, circular=benchmark.circular)
 
     def scored(self, answer: Answer) -> Answer:
         """The answer with its score; as it is without a metric."""
@@ -55,6 +62,7 @@ class Scorer:
             return answer
         if answer.key not in self.scores:
             question = self.metric.questions[self.metric.rows[answer.id]]
+            question = rotated(question, answer.turn) if self.circular else question
             self.scores[answer.key] = self.metric.read(answer.output, question)
         return store.scored(answer, self.scores[answer.key])
 
@@ -75,7 +83,7 @@ def score(
     Args:
         benchmark: that was answered.
         questions: of it.
-        answers: one a question, in the same order.
+        answers: to each question in their order, its turns one after the other.
         settings: of the evaluation.
         out: folder of the results.
         scorer: with the scores that answers already have.
@@ -85,31 +93,63 @@ def score(
         judged = settings.judge.scores(benchmark.name, questions, answers, out / "judge")
         scorer.metric = None if judged is None else benchmark.metric(questions, judged)
     answers = [scorer.scored(answer) for answer in answers]
-    store.replace(out / "answers" / f"{benchmark.name}.jsonl", answers)
+    store.keep(out / "answers", benchmark.name, answers)
+    turns = _by_question(questions, answers)
     metric = scorer.metric or benchmark.metric_type
-    data = [[answer.id, answer.images, list(q.references)] for answer, q in zip(answers, questions, strict=True)]
+    data = [[of[0].id, of[0].images, list(q.references)] for of, q in zip(turns, questions, strict=True)]
+    limited = benchmark.limited(len(questions))
     entry = {
         "benchmark": benchmark.name,
         "split": benchmark.split,
         "num_questions": len(questions),
-        "note": benchmark.count_note(len(questions)),
+        "limit": benchmark.limit,
+        "limited": limited,
+        "note": _note(benchmark, len(questions)),
         "headline": metric.headline,
         "scale": metric.scale,
         "metric": None if scorer.metric is None else type(scorer.metric).__name__,
         "parser": benchmark.parser,
         "prompt": {"set": settings.prompts.name, **asdict(_asked(benchmark.template(settings.prompts), questions))},
+        "asked": {"draws": settings.draws, "circular": benchmark.circular},
         "max_new_tokens": settings.max_new_tokens or benchmark.max_new_tokens,
         "data": store.digest(data),
         "answers": f"answers/{benchmark.name}.jsonl",
-        "published": [{"task": benchmark.name, **asdict(row)} for row in benchmark.published],
+        "published": [] if limited else [{"task": benchmark.name, **asdict(row)} for row in benchmark.published],
     }
     if scorer.metric is None:
         entry |= {"scores": {}, "intervals": {}, "unparsed": None, "num_empty": _num_empty(answers), "groups": {}}
         requests = f"judge/{benchmark.name}.requests.jsonl"
         entry["waiting"] = f"{requests} is for a judge; give the scores with judge.scores_file=FILE."
+        firsts = tuple(of[0] for of in turns)
     else:
-        entry |= _summary(scorer.metric, scorer.scores, answers, settings)
-    return Scored(questions=tuple(questions), answers=tuple(answers), entry=entry)
+        found = [[scorer.scores[answer.key] for answer in of] for of in turns]
+        firsts = tuple(_together(of[0], scores, benchmark) for of, scores in zip(turns, found, strict=True))
+        entry |= _summary(benchmark, scorer.metric, found, answers, firsts, settings)
+    return Scored(questions=tuple(questions), answers=firsts, turns=tuple(turns), entry=entry)
+
+
+def _note(benchmark: Benchmark, num_questions: int) -> str | None:
+    if benchmark.limited(num_questions):
+        return f"limited to the first {num_questions:,} questions: not comparable with published scores."
+    return benchmark.count_note(num_questions)
+
+
+def _by_question(questions: Sequence[Question], answers: Sequence[Answer]) -> list[tuple[Answer, ...]]:
+    found: dict[str, list[Answer]] = {question.id: [] for question in questions}
+    for answer in answers:
+        found[answer.id].append(answer)
+    return [tuple(of) for of in found.values()]
+
+
+def _together(first: Answer, scores: Sequence[Score], benchmark: Benchmark) -> Answer:
+    """The first answer to a question, with what all answers to it earned."""
+    if len(scores) == 1:
+        return first
+    if benchmark.circular:
+        one = all_right(scores)
+        return replace(first, score=one.score, lenient_score=one.lenient_score)
+    official, lenient = on_average(scores)
+    return replace(first, score=official, lenient_score=lenient)
 
 
 def _asked(template: Template, questions: Sequence[Question]) -> Template:
@@ -120,24 +160,48 @@ def _asked(template: Template, questions: Sequence[Question]) -> Template:
 
 
 def _summary(
-    metric: QuestionMetric, found: dict[str, Score], answers: Sequence[Answer], settings: Settings
+    benchmark: Benchmark,
+    metric: QuestionMetric,
+    found: Sequence[Sequence[Score]],
+    answers: Sequence[Answer],
+    firsts: Sequence[Answer],
+    settings: Settings,
 ) -> dict[str, Any]:
-    for question, answer in zip(metric.questions, answers, strict=True):
-        metric.update(found[answer.key], question)
-    metric.distributed_available_fn = _alone
-    scores = metric.compute()
-    clusters = [tuple(answer.images) or answer.id for answer in answers]
-    resamples = Resamples(clusters, num=settings.resamples, seed=settings.seed)
+    """Scores and intervals; of several draws the means over the draws, with pass@k and the majority vote beside."""
+    if benchmark.circular:
+        found = [[all_right(scores)] for scores in found]
+    metrics = [metric, *(benchmark.metric(metric.questions) for _ in found[0][1:])]
+    for question, scores in zip(metric.questions, found, strict=True):
+        for one, draw in zip(metrics, scores, strict=True):
+            one.update(draw, question)
+    computed = []
+    for one in metrics:
+        one.distributed_available_fn = _alone
+        computed.append(one.compute())
+    scores = {name: mean([each.get(name, math.nan) for each in computed]) for name in computed[0]}
+    resamples = Resamples(
+        [tuple(answer.images) or answer.id for answer in firsts], num=settings.resamples, seed=settings.seed
+    )
+    extra = _of_draws(found) if len(metrics) > 1 else {}
+    bounds, by_wilson = intervals(metrics, scores, resamples, extra)
+    scores |= {name: mean(values) for name, values in extra.items()}
     return {
         "scores": {name: None if math.isnan(value) else value for name, value in scores.items()},
-        "intervals": intervals(metric, scores, resamples),
+        "intervals": bounds,
+        "wilson": by_wilson,
         "unparsed": {
             "official": sum(answer.answer is None for answer in answers),
             "lenient": sum(answer.lenient_answer is None for answer in answers),
         },
         "num_empty": _num_empty(answers),
-        "groups": _groups(metric.questions, answers),
+        "groups": _groups(metric.questions, firsts),
     }
+
+
+def _of_draws(found: Sequence[Sequence[Score]]) -> dict[str, list[float]]:
+    """Of each question pass@1 to pass@n, and what the majority vote earned."""
+    rows = {f"pass@{k}": [pass_at(k, scores) for scores in found] for k in range(1, len(found[0]) + 1)}
+    return {**rows, "majority": [majority(scores) for scores in found]}
 
 
 def _alone() -> bool:

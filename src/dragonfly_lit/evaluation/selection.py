@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from dragonfly_lit.evaluation.answers import Answer
-from dragonfly_lit.evaluation.intervals import Resamples, interval
+from dragonfly_lit.evaluation.intervals import Resamples, bounded
 from dragonfly_lit.evaluation.question import Question
 
 
@@ -82,7 +82,7 @@ def selection_recall(
             by_split.setdefault(question.split, []).append(hit)
     return {
         "recall": float(hits[known].mean()),
-        "interval": interval(draws.means(hits)),
+        "interval": bounded(draws.means(hits), float(hits[known].mean()), int(known.sum()), 1.0)[0],
         "random": float(chances[known].mean()),
         "num_questions": int(known.sum()),
         "by_split": {name: sum(values) / len(values) for name, values in sorted(by_split.items())},

@@ -20,6 +20,7 @@ class Settings:
         decoding: whether tokens are decoded on a growing cache, in place, or either by device; see `BatchGenerator`.
         max_new_tokens: length of an answer at most; the benchmark's own unless given.
         temperature: 0 takes the likeliest token.
+        draws: answers to each question, each with a generator of its own.
         seed: of drawn answers and of the bootstrap.
         limit: only the first so many questions of each benchmark.
         resamples: of the bootstrap.
@@ -34,6 +35,7 @@ class Settings:
     decoding: str = "auto"
     max_new_tokens: int | None = None
     temperature: float = 0.0
+    draws: int = 1
     seed: int = 0
     limit: int | None = None
     resamples: int = 1000
@@ -42,7 +44,16 @@ class Settings:
     judge: Judge = field(default_factory=Judge)
 
     def __post_init__(self) -> None:
-        for name, least in (("batch_tokens", 1), ("max_new_tokens", 1), ("limit", 1), ("resamples", 1), ("gallery", 0)):
+        for name, least in (
+            ("batch_tokens", 1),
+            ("max_new_tokens", 1),
+            ("limit", 1),
+            ("draws", 1),
+            ("resamples", 1),
+            ("gallery", 0),
+        ):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ValueError(f"{name}={value}: give at least {least}.")
+        if self.draws > 1 and not self.temperature:
+            raise ValueError(f"sampling.n={self.draws}: the likeliest answer is always the same; give a temperature.")

@@ -6,7 +6,7 @@ import logging
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
@@ -36,6 +36,7 @@ class Benchmark(Reader, ABC):
         show: so many questions are printed as the model would get them, and no model is asked.
         folder: where the data lies; `data_root/name` unless set.
         max_new_tokens: generation stops there.
+        circular: each question is asked once for every rotation of its choices, and is right only when all are.
     """
 
     title: ClassVar[str] = ""
@@ -67,6 +68,7 @@ class Benchmark(Reader, ABC):
     show: int | None = None
     folder: str | Path | None = None
     max_new_tokens: int = 16
+    circular: bool = False
 
     def __post_init__(self) -> None:
         if self.split not in self.splits:
@@ -74,6 +76,22 @@ class Benchmark(Reader, ABC):
         if self.limit is not None and self.limit < 1:
             raise ValueError(f"benchmark.limit={self.limit}: give at least 1 question, or null for all of them.")
         check_shown(self.show)
+
+    @property
+    def variant(self) -> tuple[str, ...]:
+        """What besides the split tells these questions from the benchmark's usual ones, for the name of a folder."""
+        known = {each.name for each in fields(Benchmark)}
+        found = [(each.name, getattr(self, each.name), each.default) for each in fields(self) if each.name not in known]
+        changed = [(name, value) for name, value, usual in found if value != usual and isinstance(value, str | bool)]
+        return tuple(name if value is True else str(value) for name, value in changed)
+
+    def limited(self, num_questions: int) -> bool:
+        """Whether a limit left questions out, as far as the known counts tell."""
+        return (
+            self.limit is not None
+            and num_questions >= self.limit
+            and num_questions not in self.counts.get(self.split, ())
+        )
 
     @property
     def headline(self) -> str:
@@ -170,6 +188,8 @@ class Suite:
     members: Mapping[str, Benchmark]
     limit: int | None = None
     show: int | None = None
+    variant: ClassVar[tuple[str, ...]] = ()
+    split: ClassVar[str] = ""  # each member has its own
 
     def __post_init__(self) -> None:
         check_shown(self.show)

@@ -90,6 +90,11 @@ class Manifest(Benchmark):
         """The rule is the metric's."""
         return self.metric_name
 
+    @property
+    def variant(self) -> tuple[str, ...]:
+        """The file, whose name is the set's as far as a folder is concerned."""
+        return (Path(self.manifest).stem,)
+
     def locate(self, data_root: str | Path) -> Path:
         """The manifest; a relative path is searched in the working folder, then below `data_root`."""
         path = Path(self.manifest)
@@ -173,7 +178,7 @@ def manifest(name: str, manifest: str | Path, metric: str | MetricFactory, **opt
         name: of the set.
         manifest: its file.
         metric: one of `METRICS`, or a class of your own as `module.Class`, or such a class with arguments given.
-        options: `images`, `limit`, `show` and `max_new_tokens`.
+        options: `images`, `limit`, `show`, `circular` and `max_new_tokens`.
 
     Raises:
         ValueError: there is no such metric.

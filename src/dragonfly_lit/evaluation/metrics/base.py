@@ -14,6 +14,9 @@ from torchmetrics import Metric
 
 from dragonfly_lit.evaluation.question import Question
 
+RIGHT = 0.5
+"""From this score on an answer counts as right where it must be one or the other."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Score:

@@ -1,0 +1,41 @@
+"""The folder that the results of an evaluation go into: its name says what was asked and how."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from dragonfly_lit.evaluation.settings import Settings
+
+LONGEST = 32
+"""Letters of one part of a name."""
+
+
+def results_name(benchmark: Any, settings: Settings) -> str:
+    """`gqa-testdev-llava`, `slake-test-zh-default-limit30`: benchmark, split and options, prompt set, limit.
+
+    Args:
+        benchmark: or a suite.
+        settings: what differs from one greedy answer a question is named too.
+    """
+    members = benchmark.benchmarks
+    limit = settings.limit or (members[0].limit if len({one.limit for one in members}) == 1 else None)
+    parts = [
+        benchmark.name,
+        benchmark.split,
+        *benchmark.variant,
+        settings.prompts.name,
+        f"limit{limit}" if limit else "",
+        f"tokens{settings.max_new_tokens}" if settings.max_new_tokens else "",
+        "circular" if any(one.circular for one in members) else "",
+        f"t{settings.temperature:g}" if settings.temperature else "",
+        f"n{settings.draws}" if settings.draws > 1 else "",
+        f"seed{settings.seed}" if settings.temperature and settings.seed else "",
+    ]
+    return "-".join(re.sub(r"[^\w.+=]+", "_", part)[:LONGEST].strip("_") for part in parts if part)
+
+
+def other_answers(root: Path) -> list[Path]:
+    """The folders of answers of all evaluations below `root`, whose answers need not be asked for again."""
+    return sorted(root.glob("*/answers"))
