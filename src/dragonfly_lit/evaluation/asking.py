@@ -15,7 +15,7 @@ from dragonfly_lit.evaluation.settings import Settings
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ask:
+class Asking:
     """One prompt.
 
     Attributes:
@@ -32,7 +32,7 @@ class Ask:
         return self.question.id if self.turn == 0 else f"{self.question.id}, turn {self.turn}"
 
 
-def asks(benchmark: Benchmark, questions: Sequence[Question], settings: Settings) -> list[Ask]:
+def asks(benchmark: Benchmark, questions: Sequence[Question], settings: Settings) -> list[Asking]:
     """All prompts, question by question.
 
     Raises:
@@ -50,13 +50,13 @@ def asks(benchmark: Benchmark, questions: Sequence[Question], settings: Settings
     return [ask for question in questions for ask in _asks(benchmark, question, settings)]
 
 
-def _asks(benchmark: Benchmark, question: Question, settings: Settings) -> Iterator[Ask]:
+def _asks(benchmark: Benchmark, question: Question, settings: Settings) -> Iterator[Asking]:
     if benchmark.circular:
         for turn in range(max(1, len(question.choices or ()))):
-            yield Ask(question=rotated(question, turn), turn=turn)
+            yield Asking(question=rotated(question, turn), turn=turn)
         return
     for turn in range(settings.draws):
-        yield Ask(question=question, turn=turn)
+        yield Asking(question=question, turn=turn)
 
 
 def rotated(question: Question, by: int) -> Question:

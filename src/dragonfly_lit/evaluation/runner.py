@@ -24,7 +24,7 @@ from torch import nn
 from dragonfly_lit.evaluation import answers as store
 from dragonfly_lit.evaluation import report
 from dragonfly_lit.evaluation.answers import Answer
-from dragonfly_lit.evaluation.asking import Ask, asks
+from dragonfly_lit.evaluation.asking import Asking, asks
 from dragonfly_lit.evaluation.benchmarks.base import Benchmark, Question
 from dragonfly_lit.evaluation.generate import BatchGenerator
 from dragonfly_lit.evaluation.ranks import Ranks
@@ -181,7 +181,7 @@ def _limited(benchmarks: Sequence[Benchmark], settings: Settings) -> list[Benchm
 
 
 def _unanswered(
-    benchmark: Benchmark, asked: Sequence[Ask], settings: Settings, *, generation: Mapping, model: Mapping
+    benchmark: Benchmark, asked: Sequence[Asking], settings: Settings, *, generation: Mapping, model: Mapping
 ) -> list[Answer]:
     """The answer to each prompt but for its output: the question as it is put, the images and the key."""
     digests, template = store.ImageDigests(), benchmark.template(settings.prompts)
