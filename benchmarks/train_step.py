@@ -122,18 +122,27 @@ def measure(engine: str, stage_name: str, arguments: argparse.Namespace) -> dict
     model.language.set_attn_implementation(attention)
     stage = Stage(name=stage_name, steps=1000, groups=STAGES[stage_name])
     param_groups = freeze(model, stage)
-    cast_weights(model, arguments.precision)
+    half_weights = ours and arguments.precision == "bf16"
+    cast_weights(model, arguments.precision, frozen=torch.bfloat16 if half_weights else None)
     model.to(device).train()
-    optimizer = build_optimizer(param_groups, no_decay_names(model), stage)
+    network, no_decay = TrainingNetwork(model, arguments.precision), no_decay_names(model)
+    masters = network.hold_half() if half_weights else None
+    if masters is not None:
+        param_groups = [group.over(masters.weights) for group in param_groups]
+    optimizer = build_optimizer(param_groups, no_decay, stage)
+    if masters is not None:
+        masters.follow(optimizer)
     tokenizer = tiny_tokenizer()
     builder = SequenceBuilder(tokenizer=tokenizer, layout=model.layout, max_tokens=8192)
     sequences = [builder.build(sample) for sample in samples(arguments.samples, arguments.longest)]
     rows = [pack(sequences)] if ours else sequences
     batch = collate(rows, pad_id=tokenizer.pad_token_id).to(device)
-    network, seconds, work = TrainingNetwork(model, arguments.precision), [], None
+    seconds, work = [], None
     for step in range(arguments.steps + 2):
         _wait(device)
         start = time.perf_counter()
+        if masters is not None:
+            masters.begin()
         if ours:
             sums = network(batch)
             loss, weight = sums.loss, sums.weight
@@ -142,6 +151,8 @@ def measure(engine: str, stage_name: str, arguments: argparse.Namespace) -> dict
             with autocast(arguments.precision, device.type):
                 loss, weight = straightforward(model, batch)
         loss.backward()
+        if masters is not None:
+            masters.collect()
         prepare_update(optimizer, stage, step, loss=loss.detach(), weight=weight.float(), divided_by=1)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)

@@ -22,7 +22,7 @@ def check_train(config: dict[str, Any]) -> None:
     check_processes(config)
     missing = trainer["accelerator"] == "gpu" and not torch.cuda.is_available()
     if not (missing and trainer["precision"] == "fp8"):  # which asks the GPU
-        check_precision(trainer["precision"], torch.device(DEVICES[trainer["accelerator"]]))
+        check_precision(trainer["precision"], torch.device(DEVICES[trainer["accelerator"]]), trainer["gradients"])
     _check_start(config)
     for group in ("vision", "language"):
         check_weights(group, config[group]["path"], config)

@@ -112,6 +112,7 @@ def _fit(config: Config, components: Components, stage: Stage, held: ExitStack, 
         stage,
         model_name=config["model"]["name"],
         precision=config["trainer"]["precision"],
+        gradients=config["trainer"]["gradients"],
         compile=config["trainer"]["compile"],
         init_from=init_from,
     )

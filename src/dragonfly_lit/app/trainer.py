@@ -17,7 +17,7 @@ from lightning.pytorch.profilers import AdvancedProfiler, PyTorchProfiler, Simpl
 
 from dragonfly_lit.app.build import Config, make
 
-OWN = ("precision", "compile", "log_every", "val_every")
+OWN = ("precision", "gradients", "compile", "log_every", "val_every")
 """Keys of `conf/trainer` that are this project's."""
 
 REFUSED = {

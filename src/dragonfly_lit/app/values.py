@@ -138,6 +138,7 @@ TRAIN: dict[str, Rule] = {
     "strategy.offload": flag,
     "strategy.reduce": one_of("every", "last"),
     "trainer.precision": text,
+    "trainer.gradients": one_of("float32", "bfloat16"),
     "trainer.compile": one_of("off", "blocks"),
     "trainer.log_every": count,
     "trainer.val_every": count | null,

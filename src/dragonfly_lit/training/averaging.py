@@ -15,9 +15,6 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from dragonfly_lit.training.checkpoint.locate import give_back
-from dragonfly_lit.training.network import named_weights
-
 
 class EMAWeightAveraging(callbacks.EMAWeightAveraging):
     """An exponential moving average of the weights that train, next to them on the device.
@@ -81,13 +78,14 @@ class EMAWeightAveraging(callbacks.EMAWeightAveraging):
                 kept = theirs.clone()
                 theirs.copy_(mine)
                 mine.copy_(kept)
+        pl_module.publish_weights()
 
     def _copy_average_to_current(self, pl_module: Any) -> None:
         _copy(self._average, self._weights(pl_module))
+        pl_module.publish_weights()
 
     def _weights(self, pl_module: Any) -> dict[str, Tensor]:
-        give_back(pl_module.network)
-        return {name: weight for name, weight in named_weights(pl_module.model).items() if weight.requires_grad}
+        return pl_module.trained_weights()
 
 
 class _Updates:

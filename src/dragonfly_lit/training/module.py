@@ -18,17 +18,20 @@ from dragonfly_lit.training.checkpoint.format import CheckpointInfo
 from dragonfly_lit.training.checkpoint.locate import (
     AVERAGES,
     OPTIMIZER,
+    WEIGHTS,
     check_init_from,
     check_resume,
+    give_back,
     load_weights,
     network_tensors,
 )
 from dragonfly_lit.training.lora import add_adapters, lora_scale
-from dragonfly_lit.training.network import TrainingNetwork
+from dragonfly_lit.training.masters import BUCKET_MB, Masters
+from dragonfly_lit.training.network import TrainingNetwork, named_weights
 from dragonfly_lit.training.optimizer import build_optimizer, class_name, group_names, no_decay_names, state_tensors
 from dragonfly_lit.training.precision import cast_weights, check_precision, to_fp8
 from dragonfly_lit.training.sharding import blocks
-from dragonfly_lit.training.stages import ParamGroup, Stage, freeze, param_groups
+from dragonfly_lit.training.stages import ParamGroup, Stage, freeze, param_groups, widen
 from dragonfly_lit.training.update import SkipRule, StepReport, prepare_update, set_learning_rates
 
 
@@ -42,7 +45,8 @@ class TrainingModule(pl.LightningModule):
         model_factory: builds the model, on the CPU, whenever a run starts.
         stage: what trains.
         model_name: written into checkpoints, and asked for when one is loaded.
-        precision: of the matmuls.
+        precision: fp32, bf16 or fp8.
+        gradients: in what they are added up: float32 or bfloat16.
         compile: off or blocks.
         init_from: a run, a checkpoint or a transformers folder whose weights the model starts from; None keeps the
             factory's.
@@ -55,15 +59,18 @@ class TrainingModule(pl.LightningModule):
         *,
         model_name: str = "dragonfly",
         precision: str = "fp32",
+        gradients: str = "float32",
         compile: str = "off",
         init_from: str | Path | None = None,
     ) -> None:
         super().__init__()
         self.model_factory, self.stage, self.model_name = model_factory, stage, model_name
-        self.precision = precision
+        self.precision, self.gradients = precision, gradients
         self.compile_mode = compile
         self.init_from = init_from
         self.network: TrainingNetwork | None = None
+        self.holds_half = False
+        """Whether the model's weights are bfloat16, from `configure_optimizers` on, and masters of them train."""
         self.strict_loading = False
         self.report: StepReport | None = None
         """Of the last optimizer step."""
@@ -77,22 +84,24 @@ class TrainingModule(pl.LightningModule):
     def configure_model(self) -> None:
         if self.network is not None:
             return
-        check_precision(self.precision, self.trainer.strategy.root_device)
+        strategy: Any = self.trainer.strategy
+        check_precision(self.precision, strategy.root_device, self.gradients)
         model: Any = self.model_factory()
         if self.init_from is not None:
             check_init_from(Path(self.init_from), self.stage, self.model_name)
+            widen(model, self.stage)
             load_weights(model, Path(self.init_from))
         if self.stage.lora is not None:
             add_adapters(model.language, self.stage.lora)
         freeze(model, self.stage)
-        cast_weights(model, self.precision)
+        self.holds_half = self.precision != "fp32" and getattr(strategy, "holds_half", False)
+        cast_weights(model, self.precision, frozen=torch.bfloat16 if self.holds_half else None)
         if self.precision == "fp8":
             to_fp8(blocks(model.language))
         self.no_decay = no_decay_names(model)
         self.network = TrainingNetwork(model, self.precision)
-        arrange = getattr(self.trainer.strategy, "arrange", None)
-        if arrange is not None:
-            arrange(self.network, self.compile_mode)
+        if hasattr(strategy, "arrange"):
+            strategy.arrange(self.network, self)
 
     @property
     def model(self) -> Any:
@@ -104,6 +113,8 @@ class TrainingModule(pl.LightningModule):
         assert self.network is not None
         if isinstance(self.network, FSDPModule) and self.trainer.strategy.reduce_last_only:  # type: ignore[attr-defined]
             self.network.set_requires_gradient_sync(not self.trainer.fit_loop._should_accumulate())
+        if self.masters is not None:
+            self.masters.begin(last=not self.trainer.fit_loop._should_accumulate())
         step_loss = self.network(batch)
         self._sums.append(torch.stack([step_loss.loss.detach(), step_loss.weight]))
         return {"loss": step_loss.loss, "step_loss": LossSums(*(t.detach() for t in step_loss))}
@@ -122,7 +133,34 @@ class TrainingModule(pl.LightningModule):
         set_learning_rates(self.optimizer, self.stage, self.trainer.global_step)
 
     def configure_optimizers(self) -> Optimizer:
-        return build_optimizer(self.param_groups(), self.no_decay, self.stage)
+        assert self.network is not None
+        found = self.param_groups()
+        if self.holds_half:
+            bucket_mb = getattr(self.trainer.strategy, "bucket_mb", BUCKET_MB)
+            masters = self.network.hold_half(sums=getattr(torch, self.gradients), bucket_mb=bucket_mb)
+            found = [group.over(masters.weights) for group in found]
+        optimizer = build_optimizer(found, self.no_decay, self.stage)
+        if self.masters is not None:
+            self.masters.follow(optimizer)
+        return optimizer
+
+    @property
+    def masters(self) -> Masters | None:
+        """Of the weights that train, where the model computes with their roundings."""
+        return None if self.network is None else self.network.masters
+
+    def trained_weights(self) -> dict[str, nn.Parameter]:
+        """What the optimizer moves, by name; whoever changes it calls `publish_weights`."""
+        assert self.network is not None
+        if self.masters is not None:
+            return self.masters.weights
+        give_back(self.network)
+        return {name: weight for name, weight in named_weights(self.model).items() if weight.requires_grad}
+
+    def publish_weights(self) -> None:
+        """The model computes with `trained_weights` as they are now."""
+        if self.masters is not None:
+            self.masters.publish()
 
     @property
     def optimizer(self) -> Any:
@@ -137,13 +175,17 @@ class TrainingModule(pl.LightningModule):
         """After the last backward of an optimizer step: everything that happens to gradients happens here."""
         loss, weight = torch.stack(self._sums).double().sum(dim=0)
         self._sums.clear()
+        ranks = self.trainer.world_size
+        if self.masters is not None:
+            self.masters.collect()
+            ranks = 1  # they add up and do not divide
         self.report = prepare_update(
             optimizer,
             self.stage,
             self.trainer.global_step,
             loss=loss,
             weight=weight,
-            divided_by=self.trainer.accumulate_grad_batches * self.trainer.world_size,
+            divided_by=self.trainer.accumulate_grad_batches * ranks,
             stop=self.stop_after_step,
             skip_rule=self.skip_rule,
         )
@@ -151,6 +193,8 @@ class TrainingModule(pl.LightningModule):
     def checkpoint_tensors(self, trainable_only: bool) -> dict[str, Tensor]:
         """Live tensors by name: weights, their averages, and the optimizer's state."""
         tensors = network_tensors(self.model, trainable_only=trainable_only)
+        if self.masters is not None:
+            tensors |= {f"{WEIGHTS}{name}": master.detach() for name, master in self.masters.weights.items()}
         tensors |= {f"{AVERAGES}{name}": tensor for name, tensor in (self.averages or {}).items()}
         return tensors | {f"{OPTIMIZER}{name}": tensor for name, tensor in state_tensors(self.optimizer).items()}
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import wraps
 from typing import Any
 
+import torch
 from torch import nn
 
 from dragonfly_lit.models.loss import LossSums
 from dragonfly_lit.spec.records import Batch
+from dragonfly_lit.training.masters import Masters
 from dragonfly_lit.training.precision import autocast
 
 
@@ -26,7 +29,7 @@ class TrainingNetwork(nn.Module):
 
     Args:
         model: with `loss_sums(...)`.
-        precision: of the matmuls; a sharded network casts as it gathers, not in forward.
+        precision: of the run.
     """
 
     model: Any
@@ -35,8 +38,42 @@ class TrainingNetwork(nn.Module):
         super().__init__()
         self.model = model
         self.precision = precision
-        self.sharded = False  # a sharded network casts as it gathers
+        self.sharded = False
+        """A sharded network casts its weights as it gathers them."""
+        self.masters: Masters | None = None
+        """Of the weights that train, where the network holds them in bfloat16."""
+
+    def hold_half(self, **options: Any) -> Masters:
+        """Holds every weight in bfloat16 from now on, with masters of those that train; see Masters for `options`.
+
+        The network is on its device, its trained weights in float32 and its frozen ones in bfloat16.
+        """
+        if self.masters is not None:  # of a fit before
+            return self.masters
+        trained = {name: weight for name, weight in named_weights(self.model).items() if weight.requires_grad}
+        self.masters = Masters(trained, **options)
+        device_type = next(self.model.parameters()).device.type
+        for part in self.model.children():
+            if not type(part).__module__.startswith(HALF_SAFE):
+                _autocast(part, device_type)
+        return self.masters
 
     def forward(self, batch: Batch) -> LossSums:
-        with autocast("fp32" if self.sharded else self.precision, batch.input_ids.device.type):
+        casts = not self.sharded and self.masters is None
+        with autocast(self.precision if casts else "fp32", batch.input_ids.device.type):
             return self.model.loss_sums(**batch.model_inputs(), labels=batch.labels, label_weights=batch.label_weights)
+
+
+HALF_SAFE = ("dragonfly_lit.", "transformers.")
+"""Modules whose parts compute in the type of their weights. One of the user's own may mix types, as autocast allows."""
+
+
+def _autocast(part: nn.Module, device_type: str) -> None:
+    plain = part.forward
+
+    @wraps(plain)
+    def forward(*inputs: Any, **named: Any) -> Any:
+        with torch.autocast(device_type, dtype=torch.bfloat16):
+            return plain(*inputs, **named)
+
+    part.forward = forward

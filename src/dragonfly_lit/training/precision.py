@@ -1,4 +1,4 @@
-"""What is computed in which type: float32 master weights and gradient sums, bfloat16 only inside the matmuls.
+"""What is computed in which type: float32 master weights and gradient sums, bfloat16 in the model.
 
 Lightning's own precision stays at `32-true`: its `bf16-true` rounds the rotary frequencies (errors of the cosine
 up to 2 at position 2,609), and its `bf16-mixed` refuses the fused optimizer with clipping.
@@ -17,8 +17,16 @@ from torch.distributed.fsdp import MixedPrecisionPolicy
 Precision = Literal["fp32", "bf16", "fp8"]
 
 
-def check_precision(precision: str, device: torch.device) -> None:
+Sums = Literal["float32", "bfloat16"]
+
+
+def check_precision(precision: str, device: torch.device, gradients: str = "float32") -> None:
     """Refuses what would train wrongly or not at all.
+
+    Args:
+        precision: of the run.
+        device: that it runs on.
+        gradients: in what they are added up.
 
     Raises:
         ValueError: the precision is unknown, or the device cannot do it.
@@ -32,6 +40,13 @@ def check_precision(precision: str, device: torch.device) -> None:
         raise ValueError(f"trainer.precision={precision} is Lightning's own way, which is not asked here. Use bf16.")
     if precision not in get_args(Precision):
         raise ValueError(f"trainer.precision={precision} is unknown. Use one of {', '.join(get_args(Precision))}.")
+    if gradients not in get_args(Sums):
+        raise ValueError(f"trainer.gradients={gradients} is unknown. Use one of {', '.join(get_args(Sums))}.")
+    if precision == "fp32" and gradients != "float32":
+        raise ValueError(
+            f"trainer.gradients={gradients} with trainer.precision=fp32: gradients are of the weights' type there. Use "
+            "trainer.gradients=float32, or trainer.precision=bf16."
+        )
     if precision == "fp8" and (device.type != "cuda" or torch.cuda.get_device_capability(device) < (8, 9)):
         raise ValueError(
             f"trainer.precision=fp8 needs a GPU with FP8 matmuls (compute capability 8.9 or higher), not {device}. "
@@ -42,27 +57,34 @@ def check_precision(precision: str, device: torch.device) -> None:
 
 
 def autocast(precision: str, device_type: str) -> AbstractContextManager:
-    """Matmuls in bfloat16 from float32 weights; nothing for fp32."""
+    """Matmuls in bfloat16 from float32 weights, where neither masters nor shards are there; nothing for fp32."""
     if precision == "fp32":
         return nullcontext()
     return torch.autocast(device_type, dtype=torch.bfloat16)
 
 
-def sharding_policy(precision: str) -> MixedPrecisionPolicy:
-    """Weights gathered in bfloat16, gradients summed over ranks in float32."""
+def sharding_policy(precision: str, gradients: str = "float32") -> MixedPrecisionPolicy:
+    """Weights gathered in bfloat16, gradients summed over ranks in the type that is asked."""
     if precision == "fp32":
         return MixedPrecisionPolicy()
-    return MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
+    return MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=getattr(torch, gradients))
 
 
-def cast_weights(model: nn.Module, precision: str) -> None:
-    """Trained weights to float32; frozen ones keep their type, except that fp32 computes everything in float32.
+def cast_weights(model: nn.Module, precision: str, *, frozen: torch.dtype | None = None) -> None:
+    """Trained weights to float32, and for fp32 all of them.
 
     Buffers (the rotary frequencies) are left alone.
+
+    Args:
+        model: frozen already.
+        precision: of the run.
+        frozen: type of the weights that do not train, under another precision than fp32; None leaves theirs.
     """
     for parameter in model.parameters():
         if parameter.requires_grad or precision == "fp32":
             parameter.data = parameter.data.float()
+        elif frozen is not None:
+            parameter.data = parameter.data.to(frozen)
 
 
 def to_fp8(blocks: list[nn.Module], *, emulate: bool = False) -> None:

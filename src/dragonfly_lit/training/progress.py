@@ -14,6 +14,7 @@ from rich.table import Table
 
 from dragonfly_lit.spec.layout import Layout
 from dragonfly_lit.training.stages import ParamGroup
+from dragonfly_lit.training.update import moving_rate
 
 
 class Bar(ProgressBar):
@@ -77,11 +78,8 @@ class Bar(ProgressBar):
     def _text(self, pl_module: Any) -> str:
         seconds = time.perf_counter() - self._since
         report = pl_module.report
-        moving = [
-            param_group.group.lr for param_group in pl_module.param_groups() if param_group.group.moves(report.step)
-        ]
         return (
-            f"loss {self._loss:.4f} lr {report.lr * max(moving, default=0.0):.2e} "
+            f"loss {self._loss:.4f} lr {report.lr * moving_rate(pl_module.optimizer, report.step):.2e} "
             f"{self._samples / seconds:.1f} samples/s {self._tokens / seconds:,.0f} tokens/s"
         )
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any, get_args
@@ -164,6 +164,10 @@ class ParamGroup:
     group: Group
     parameters: Mapping[str, nn.Parameter] = field(repr=False)
 
+    def over(self, weights: Mapping[str, nn.Parameter]) -> ParamGroup:
+        """The same group over other weights of these names, such as masters."""
+        return replace(self, parameters={name: weights[name] for name in self.parameters})
+
 
 def param_groups(model: nn.Module, groups: Sequence[Group]) -> list[ParamGroup]:
     """Which parameters each group trains.
@@ -194,6 +198,14 @@ def param_groups(model: nn.Module, groups: Sequence[Group]) -> list[ParamGroup]:
     if not found:
         raise ValueError("stage.groups: nothing of the model is matched, so nothing would train. Name a part of it.")
     return found
+
+
+def widen(model: nn.Module, stage: Stage) -> None:
+    """Weights that will train to float32, before a checkpoint's are read into them: none of its bits is lost."""
+    patterns = [pattern for group in stage.groups for pattern in group.patterns]
+    for name, weight in named_weights(model).items():
+        if any(fnmatchcase(name, pattern) for pattern in patterns):
+            weight.data = weight.data.float()
 
 
 def freeze(model: nn.Module, stage: Stage) -> list[ParamGroup]:

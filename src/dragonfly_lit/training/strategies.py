@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from lightning.pytorch.overrides.distributed import _sync_module_states
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, SingleDeviceStrategy
 from lightning.pytorch.utilities import rank_zero_warn
 from torch.optim import Optimizer
@@ -40,10 +41,13 @@ class NamedCheckpoints:
         self.writer = CheckpointWriter()
         self.activation_checkpointing = activation_checkpointing
 
-    def arrange(self, network: TrainingNetwork, compile: str) -> None:
-        """Makes of a built network what is trained: activation checkpointing, compiling, sharding."""
+    holds_half = True
+    """Whether under bf16 the model holds its weights in bfloat16, with masters beside it."""
+
+    def arrange(self, network: TrainingNetwork, module: Any) -> None:
+        """Makes of a built network what `module` trains: activation checkpointing, compiling, sharding."""
         checkpoint_activations(network.model, self.activation_checkpointing)
-        compile_blocks(network.model, compile)
+        compile_blocks(network.model, module.compile_mode)
 
     @property
     def restore_checkpoint_after_setup(self) -> bool:
@@ -107,6 +111,7 @@ class NamedCheckpoints:
         read_tensors(folder, {n: t for n, t in tensors.items() if averaged or not n.startswith(AVERAGES)})
         if averaged and module.averages is None:
             rank_zero_warn(f"{folder} holds averaged weights, and no callback of this run goes on with them.")
+        module.publish_weights()
         found = read_state(folder)
         for plain in found.get("optimizer_states", ()):
             load_plain_state(module.optimizer, plain)
@@ -115,6 +120,9 @@ class NamedCheckpoints:
     def teardown(self) -> None:
         self.writer.finish()
         super().teardown()  # type: ignore[misc]
+        module: Any = self.lightning_module  # type: ignore[attr-defined]
+        if module is not None and module.masters is not None:
+            module.masters.to("cpu")  # where Lightning has put the model
 
 
 class Single(NamedCheckpoints, SingleDeviceStrategy):
@@ -165,7 +173,15 @@ class Ddp(SeveralProcesses, DDPStrategy):
 
     def __init__(self, activation_checkpointing: str = "none", bucket_mb: int = 25, **lightning: Any):
         super().__init__(gradient_as_bucket_view=True, broadcast_buffers=False, bucket_cap_mb=bucket_mb, **lightning)
+        self.bucket_mb = bucket_mb
         self._prepare(activation_checkpointing)
+
+    def configure_ddp(self) -> None:
+        module: Any = self.lightning_module
+        if not module.holds_half:
+            super().configure_ddp()
+            return
+        _sync_module_states(module)  # gradients are added up by the masters
 
 
 class Fsdp(SeveralProcesses, ModelParallelStrategy):
@@ -178,6 +194,8 @@ class Fsdp(SeveralProcesses, ModelParallelStrategy):
         reduce: sum gradients over ranks after `every` micro-batch, or after the `last` of an optimizer step (fewer
             bytes, but each rank holds all gradients meanwhile).
     """
+
+    holds_half = False  # shards are the masters
 
     def __init__(
         self,
@@ -198,9 +216,9 @@ class Fsdp(SeveralProcesses, ModelParallelStrategy):
         self._tensor_parallel_size = 1
         super().setup_environment()
 
-    def arrange(self, network: TrainingNetwork, compile: str) -> None:
-        super().arrange(network, compile)
-        policy = sharding_policy(network.precision)
+    def arrange(self, network: TrainingNetwork, module: Any) -> None:
+        super().arrange(network, module)
+        policy = sharding_policy(module.precision, module.gradients)
         mesh = self.device_mesh["data_parallel"]
         shard(network, mesh, policy=policy, reshard=self.reshard, offload=self.offload)
         network.sharded = True

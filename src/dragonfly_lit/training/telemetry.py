@@ -16,13 +16,14 @@ from dragonfly_lit.models.loss import LossSums
 from dragonfly_lit.spec.records import Batch
 from dragonfly_lit.training.network import named_weights
 from dragonfly_lit.training.survival import device_memory
+from dragonfly_lit.training.update import moving_rate
 
 
 class Telemetry(Callback):
     """Logs to every logger each `every` optimizer steps; the keys are listed in docs/training.md.
 
     What it logs is in `trainer.callback_metrics` as well, on every rank, for callbacks that monitor something.
-    Everything is summed on the device and over ranks, and read once at logging, so it costs no waiting.
+    Everything is summed on the device and over ranks, and read once at logging: between two lines it waits for nothing.
 
     Args:
         every: optimizer steps between two lines.
@@ -84,10 +85,7 @@ class Telemetry(Callback):
         flops = sum(step_flops(self._config, work, self._trained, self._projector).values()) / seconds
         self.last = {
             "loss": self._loss / self._weight if self._weight else float("nan"),
-            "lr": report.lr
-            * max(
-                param_group.group.lr for param_group in pl_module.param_groups() if param_group.group.moves(report.step)
-            ),
+            "lr": report.lr * moving_rate(pl_module.optimizer, report.step),
             "grad_norm": report.grad_norm,
             **{f"grad_norm/{name}": norm for name, norm in report.grad_norms.items() if len(report.grad_norms) > 1},
             **{f"loss/{source}": loss for source, loss in self._sources.means(world).items()},
@@ -106,20 +104,21 @@ class Telemetry(Callback):
         self._start_window()
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        self._validation, self._validation_sources = torch.zeros(2, dtype=torch.float64), SourceLosses()
+        self._validation = torch.zeros(2, dtype=torch.float64, device=pl_module.device)
+        self._validation_sources = SourceLosses()
         self._validation_since = time.perf_counter()
 
     def on_validation_batch_end(
         self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         sums: LossSums = outputs["step_loss"]
-        self._validation += torch.stack([sums.loss, sums.weight]).double().cpu()
+        self._validation += torch.stack([sums.loss, sums.weight]).double()
         self._validation_sources.add(batch, sums)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         if trainer.sanity_checking:
             return
-        totals = self._validation.to(pl_module.device)
+        totals = self._validation
         if trainer.world_size > 1:
             dist.all_reduce(totals)
         loss, weight = totals.tolist()
@@ -146,42 +145,48 @@ def count(batch: Batch, step_loss: LossSums) -> Tensor:
     """Samples, images, tokens, places (tokens and padding), pairs and supervised labels of a batch, on its device."""
     useful = batch.sample_ids >= 0
     images = 0 if batch.pixel_values is None else len(batch.pixel_values)
+
+    def known(number: int) -> Tensor:  # filled on the device: a number that is sent there would be waited for
+        return torch.full((), number, dtype=torch.long, device=useful.device)
+
     return torch.stack(
         [
-            useful.new_tensor(batch.num_samples, dtype=torch.long),
-            useful.new_tensor(images, dtype=torch.long),
+            known(batch.num_samples),
+            known(images),
             useful.sum(),
-            useful.new_tensor(useful.numel(), dtype=torch.long),
+            known(useful.numel()),
             ((batch.position_ids + 1) * useful).sum(),
-            useful.new_tensor(step_loss.rows.numel(), dtype=torch.long),
+            known(step_loss.rows.numel()),
         ]
     )
 
 
 class SourceLosses:
-    """Mean token loss of each source, summed on the device."""
+    """Mean token loss of each source, summed sample by sample on the device and read when it is asked for."""
 
     def __init__(self) -> None:
-        self._totals: dict[str, Tensor] = {}
+        self._samples: list[Tensor] = []
+        """Sums and counts, (2, samples), of each micro-batch."""
+        self._sources: list[str] = []
+        """Of all samples in turn."""
 
     def add(self, batch: Batch, step_loss: LossSums) -> None:
         """Takes a micro-batch in."""
-        names = sorted({source for row in batch.sources for source in row})
         width, longest = batch.input_ids.shape[1], max(map(len, batch.sources))
-        table = torch.tensor(
-            [[names.index(source) for source in row] + [0] * (longest - len(row)) for row in batch.sources]
-        ).to(step_loss.rows.device)
-        samples = batch.sample_ids.flatten()[step_loss.rows].clamp(max=longest - 1)
-        source = table[step_loss.rows // width, samples]
+        samples = batch.sample_ids.flatten().index_select(0, step_loss.rows).clamp(max=longest - 1)
         ones = torch.ones_like(step_loss.token_losses)
         sums = torch.stack([step_loss.token_losses, ones]).double()
-        totals = sums.new_zeros(2, len(names)).index_add_(1, source, sums)
-        for i, name in enumerate(names):
-            self._totals[name] = self._totals[name] + totals[:, i] if name in self._totals else totals[:, i]
+        places = step_loss.rows // width * longest + samples
+        self._samples.append(sums.new_zeros(2, len(batch.sources) * longest).index_add_(1, places, sums))
+        self._sources += [source for row in batch.sources for source in [*row, *[""] * (longest - len(row))]]
 
     def means(self, world: int) -> dict[str, float]:
         """By source, over all ranks; nothing where there is one source only."""
-        mine: dict[str, list[float]] = {name: total.tolist() for name, total in self._totals.items()}
+        mine: dict[str, list[float]] = {}
+        if self._samples:
+            for source, *sums in zip(self._sources, *torch.cat(self._samples, dim=1).tolist(), strict=True):
+                if source or any(sums):
+                    mine[source] = [a + b for a, b in zip(mine.get(source, (0.0, 0.0)), sums, strict=True)]
         everyone: list[Any] = [mine]
         if world > 1:
             everyone = [None] * world

@@ -55,6 +55,11 @@ def set_learning_rates(optimizer: Optimizer, stage: Stage, step: int) -> float:
     return factor
 
 
+def moving_rate(optimizer: Optimizer, step: int) -> float:
+    """Largest peak rate of the groups that move in optimizer step `step`; 0 where none does."""
+    return max((group["group"].lr for group in optimizer.param_groups if group["group"].moves(step)), default=0.0)
+
+
 def prepare_update(
     optimizer: Optimizer,
     stage: Stage,
@@ -68,7 +73,8 @@ def prepare_update(
 ) -> StepReport:
     """Makes the gradients those of the global mean and sets the learning rates, or drops the gradients.
 
-    One collective a step carries the sums, the norms of sharded gradients and the wish to stop.
+    One collective a step carries the sums, the norms of sharded gradients and the wish to stop; one wait for the device
+    reads them, as whether a step is taken must be known before it is.
 
     Args:
         optimizer: whose gradients are summed over this step's micro-batches.
@@ -90,9 +96,8 @@ def prepare_update(
         sharded |= any(isinstance(g, DTensor) for g in gradients)
         names.append(group["group"].name)
         squares.append(_sum_of_squares(gradients, weight))
-    totals = _all_reduce(
-        torch.stack([loss.double(), weight.double(), loss.new_tensor(float(stop)).double()]), squares, sharded
-    )
+    wish = torch.full((), float(stop), dtype=torch.float64, device=loss.device)  # filled there, not sent
+    totals = _all_reduce(torch.stack([loss.double(), weight.double(), wish]), squares, sharded)
     loss_sum, weight_sum, wants_stop, *group_squares = totals
     scale = divided_by / weight_sum if weight_sum > 0 else 0.0
     norms = dict.fromkeys(names, 0.0)
@@ -139,7 +144,12 @@ def _all_reduce(sums: Tensor, squares: Sequence[Tensor], sharded: bool) -> list[
     """Sums over ranks; squares of gradients only where each rank holds a shard."""
     norms = torch.stack(list(squares))
     if not (dist.is_initialized() and dist.get_world_size() > 1):
-        return torch.cat([sums, norms]).tolist()
+        return _read(torch.cat([sums, norms]))
     together = torch.cat([sums, norms]) if sharded else sums
     dist.all_reduce(together)
-    return (together if sharded else torch.cat([together, norms])).tolist()
+    return _read(together if sharded else torch.cat([together, norms]))
+
+
+def _read(sums: Tensor) -> list[float]:
+    """The one wait for the device in a step."""
+    return sums.tolist()

@@ -1,0 +1,118 @@
+"""A step waits for the device once: to know whether it is taken. Between two lines of telemetry nothing else waits."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+from torch._subclasses import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from dragonfly_lit.models.loss import LossSums
+from dragonfly_lit.models.tiny import tiny_model, tiny_tokenizer
+from dragonfly_lit.processing.batches import collate
+from dragonfly_lit.processing.sequences import SequenceBuilder
+from dragonfly_lit.spec.records import Sample, Turn
+from dragonfly_lit.training import update
+from dragonfly_lit.training.optimizer import build_optimizer, no_decay_names
+from dragonfly_lit.training.stages import Group, Stage, freeze
+from dragonfly_lit.training.telemetry import SourceLosses, count
+from dragonfly_lit.training.update import prepare_update
+
+READS = {
+    torch.ops.aten._local_scalar_dense.default,
+    torch.ops.aten.nonzero.default,
+    torch.ops.aten.masked_select.default,
+    torch.ops.aten.equal.default,
+    torch.ops.aten.is_nonzero.default,
+}
+
+
+class Refuses(TorchDispatchMode):
+    """Refuses what makes the host wait: values of a GPU's tensors, and copies between it and pageable memory."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        before, after = (
+            {t.device.type for t in tree_leaves(values) if isinstance(t, torch.Tensor)} for values in (args, out)
+        )
+        assert func not in READS or "cuda" not in before, f"{func} reads from the device"
+        assert not (before and after) or before >= after, f"{func} copies from {before} to {after}"
+        return out
+
+
+@pytest.fixture
+def gpu():
+    """Tensors of a GPU that is not there: every rule of shapes and types, no values."""
+    with FakeTensorMode(allow_non_fake_inputs=False) as mode:
+        yield mode
+
+
+def test_the_guard_sees_a_number_that_is_sent_and_one_that_is_read(gpu):
+    there = torch.zeros(3, device="cuda")
+    # A torch without CUDA refuses by itself.
+    refusal = pytest.raises((AssertionError, RuntimeError), match=r"copies from|not linked")
+    with Refuses(), refusal:
+        torch.tensor([1, 2]).to("cuda")
+    with Refuses(), refusal:
+        there.cpu()
+
+
+def batch_on(device):
+    tokenizer = tiny_tokenizer()
+    builder = SequenceBuilder(tokenizer=tokenizer, layout=tiny_model().layout, max_tokens=400)
+    samples = [
+        Sample(key=answer, source=source, turns=(Turn(role="user", text="?"), Turn(role="assistant", text=answer)))
+        for source, answer in (("short", "a"), ("long", "a long answer"))
+    ]
+    batch = collate([builder.build(sample) for sample in samples], pad_id=tokenizer.pad_token_id)
+    rows = (batch.labels >= 0).flatten().nonzero().squeeze(1)
+    losses = torch.arange(len(rows), dtype=torch.float32)
+    return batch, LossSums(losses.sum(), torch.tensor(float(len(rows))), losses, rows)
+
+
+def test_telemetry_waits_for_nothing_between_two_lines():
+    batch, sums = batch_on("cpu")
+    with FakeTensorMode():
+
+        def on_gpu(tensor):
+            return torch.empty(tensor.shape, dtype=tensor.dtype, device="cuda")
+
+        there, fake = batch._map(on_gpu), LossSums(*map(on_gpu, sums))
+        with Refuses():
+            count(there, fake)
+            SourceLosses().add(there, fake)
+
+
+def test_sources_are_told_apart_sample_by_sample():
+    batch, sums = batch_on("cpu")
+    twice = replace(batch, sources=(("long",), ("short",)))
+    losses = SourceLosses()
+    losses.add(batch, sums)
+    short = int((batch.labels[0] >= 0).sum())
+    first, second = sums.token_losses[:short], sums.token_losses[short:]
+    assert losses.means(1) == pytest.approx({"short": float(first.mean()), "long": float(second.mean())})
+    losses.add(twice, sums)
+    assert losses.means(1) == pytest.approx(dict.fromkeys(("short", "long"), float(sums.token_losses.mean())))
+
+
+def test_an_update_reads_once(monkeypatch):
+    reads = []
+    monkeypatch.setattr(update, "_read", lambda sums: reads.append(sums) or [1.0] * len(sums))
+    with FakeTensorMode():
+        net = nn.ModuleDict()
+        for name in ("a", "b"):
+            net[name] = nn.Linear(4, 4, device="meta")
+            for key in ("weight", "bias"):
+                shape = getattr(net[name], key).shape
+                setattr(net[name], key, nn.Parameter(torch.empty(shape, device="cuda")))
+        groups = (Group(match="a.*", lr=0.1), Group(match="b.*", lr=0.1, from_step=1))
+        stage = Stage(name="s", steps=10, groups=groups)
+        optimizer = build_optimizer(freeze(net, stage), no_decay_names(net), stage)
+        for parameter in net.parameters():
+            parameter.grad = torch.empty_like(parameter)
+        sums = torch.empty((), device="cuda")
+        with Refuses():
+            prepare_update(optimizer, stage, 3, loss=sums, weight=sums, divided_by=1)
+    assert len(reads) == 1
