@@ -263,6 +263,9 @@ def _differentiate(ctx, grad, _grad_of_lse):
 
 _forward.register_autograd(_differentiate, setup_context=_keep)
 
+OPERATOR = torch.ops.dragonfly_lit.packed_attention.default
+"""The forward, for those who choose by operator what is kept for backward."""
+
 
 def _products(query: Tensor, host_ends: Tensor) -> int:
     """Multiply-adds of one matrix product over all runs, as torch counts attention: what the mask hides included."""

@@ -14,6 +14,8 @@ from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, fully
 from torch.fx.experimental import _config as symbolic_shapes
 from torch.utils.checkpoint import CheckpointPolicy, create_selective_checkpoint_contexts
 
+from dragonfly_lit.models.packed_attention import OPERATOR
+
 ActivationCheckpointing = Literal["none", "selective", "full"]
 Compile = Literal["off", "blocks"]
 
@@ -24,6 +26,7 @@ _MATMULS = {
     torch.ops.aten._scaled_dot_product_efficient_attention.default,
     torch.ops.aten._scaled_dot_product_cudnn_attention.default,
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default,
+    OPERATOR,
 }
 """Kept by selective checkpointing: what costs most to compute again; norms, activations and rotations are redone."""
 

@@ -17,10 +17,10 @@ from transformers.integrations import flex_attention as integrated
 
 from dragonfly_lit.models import attention
 from dragonfly_lit.models.attention import FLEX, PACKED, attention_arguments, dense_mask, register_flash
-from dragonfly_lit.models.packed_attention import packed_attention, run_by_run
+from dragonfly_lit.models.packed_attention import OPERATOR, packed_attention, run_by_run
 from dragonfly_lit.models.tiny import tiny_model
 from dragonfly_lit.spec.outline import pack_runs
-from dragonfly_lit.training.sharding import compile_blocks
+from dragonfly_lit.training.sharding import checkpoint_activations, compile_blocks
 
 PACKS = {
     "equal": [(5, ()), (5, ()), (5, ())],
@@ -167,12 +167,11 @@ def test_a_compiled_block_is_one_graph_for_every_pack(make, monkeypatch):
     monkeypatch.setattr(
         torch.nn.Module, "compile", lambda self, **options: compile_in_place(self, **options | {"backend": "aot_eager"})
     )
-    monkeypatch.setattr(symbolic_shapes, "use_duck_shape", True)  # as it is by itself; put back after this test
     torch._dynamo.reset()
     counters.clear()
-    compile_blocks(model.get_decoder(), "blocks")
     graphs = []
-    with torch._dynamo.config.patch(error_on_recompile=False):
+    with symbolic_shapes.patch(use_duck_shape=True):  # as it is by itself; what compiling sets ends with this test
+        compile_blocks(model.get_decoder(), "blocks")
         for batch, loss in zip(inputs, plain, strict=True):
             sums = model.loss_sums(**batch)
             sums.loss.backward()
@@ -183,6 +182,24 @@ def test_a_compiled_block_is_one_graph_for_every_pack(make, monkeypatch):
     assert sum(counters["graph_break"].values()) == 0
     assert graphs == [1] * len(packs), graphs
     torch._dynamo.reset()
+
+
+@pytest.mark.parametrize(("mode", "times"), [("none", 1), ("selective", 1), ("full", 2)])
+def test_selective_checkpointing_keeps_what_attention_gave(make, mode, times):
+    model = tiny_model().train()
+    model.language.set_attn_implementation(PACKED)
+    checkpoint_activations(model.language, mode)
+    calls = []
+
+    class Count(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            calls.append(func)
+            return func(*args, **(kwargs or {}))
+
+    (batch,) = batches(make)
+    with Count():
+        model.loss_sums(**batch.model_inputs(), labels=batch.labels).loss.backward()
+    assert calls.count(OPERATOR) == times * model.config.text_config.num_hidden_layers
 
 
 def test_torch_counts_the_products_of_runs_and_none_between_them():
