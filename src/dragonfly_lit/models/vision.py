@@ -8,10 +8,13 @@ from functools import lru_cache
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from transformers import AutoModel
 
 from dragonfly_lit.models.config import DragonflyConfig
 
+ROWS_AT_ONCE = 512
+"""Features, or 8 crops if those have more, that a CPU's caches hold between one layer and the next."""
 TOWERS = ("clip_vision_model", "siglip_vision_model")
 
 
@@ -80,6 +83,7 @@ class VisionTower(Tower):
         truncated.vision_use_head = False
         self.tower = AutoModel.from_config(truncated, trust_remote_code=False)
         self.tower.post_layernorm = nn.Identity()
+        self._crops_at_once = max(8, ROWS_AT_ONCE // config.layout.features_per_crop)
 
     @property
     def blocks(self) -> nn.ModuleList:
@@ -88,6 +92,13 @@ class VisionTower(Tower):
 
     def forward(self, pixels: UInt8[Tensor, "crops 3 side side"]) -> Float[Tensor, "crops features width"]:
         """Features of every crop, class token first where the tower has one."""
+        if pixels.device.type != "cpu" or any(isinstance(block, FSDPModule) for block in self.blocks):
+            # Ranks that share weights gather them once a call, so all must call equally often.
+            return self._features(pixels)
+        parts = [self._features(some) for some in pixels.split(self._crops_at_once)]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def _features(self, pixels: UInt8[Tensor, "crops 3 side side"]) -> Float[Tensor, "crops features width"]:
         return self.tower(pixel_values=self.normalise(pixels)).last_hidden_state
 
 

@@ -163,3 +163,11 @@ def test_the_tiny_tokenizer_survives_a_round_trip_and_fits_the_tiny_model(model)
     assert tokenizer.decode(tokenizer.encode(text, add_special_tokens=False)) == text
     assert len(tokenizer) == NUM_WORDS == model.language.vocab_size
     assert 80_000 < model.num_parameters() < 120_000
+
+
+def test_a_tower_looks_at_some_crops_at_a_time_and_sees_the_same(make):
+    model = tiny_model()
+    pixels = make.batch(make.sequence(1, num_images=3)).pixel_values.flatten(0, 1)
+    assert len(pixels) > model.vision._crops_at_once > 8
+    with torch.no_grad():
+        torch.testing.assert_close(model.vision(pixels), model.vision._features(pixels), atol=1e-6, rtol=0)
