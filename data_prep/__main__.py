@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from importlib import import_module
 
 from dragonfly_lit.io import disk
 from dragonfly_lit.io.commands import INTERRUPT_STATUS, as_typed, put_current_folder_on_path
+from dragonfly_lit.io.later import import_quickly
+
+from .arguments import PARSERS
 
 COMMANDS = {
     "demo": "pack the easy-VQA package into the shards that training reads by default",
@@ -44,7 +46,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if name not in COMMANDS:
         return _fail(f": {name!r} is not a command. Use one of {', '.join(COMMANDS)}.")
     try:
-        return import_module(f".{name.replace('-', '_')}", __package__).main(rest)
+        if name in PARSERS and {"-h", "--help"} & set(rest):
+            PARSERS[name]().parse_args(rest)
+        return import_quickly(f"{__package__}.{name.replace('-', '_')}").main(rest)
     except BrokenPipeError:  # whoever read the output has seen enough
         sys.stdout = None
         return 0

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
+from pathlib import Path
 
 from dragonfly_lit.io.commands import as_typed
 
 CONFIG_DIR_HELP = "a folder with configuration groups of your own, as train.py takes it"
+INSPECT_EXAMPLES = """examples:
+  python -m data_prep inspect data/mine --sample 7
+  python -m data_prep inspect --sample 7 model=dragonfly_v2 data=demo"""
+MIX_PLAN_EXAMPLE = "example: python -m data_prep mix-plan data=general_stage2 stage=2 model=dragonfly_v2 trainer=gpu8"
 
 
 def command_parser(name: str, description: str | None, *, epilog: str | None = None) -> argparse.ArgumentParser:
@@ -34,3 +40,56 @@ def add_overrides(parser: argparse.ArgumentParser) -> None:
 def overrides_of(given: argparse.Namespace) -> list[str]:
     """The arguments that `train.py` would be given."""
     return [*([f"--config-dir={given.config_dir}"] if given.config_dir else []), *given.overrides]
+
+
+def inspect_parser() -> argparse.ArgumentParser:
+    """The command line of `inspect`."""
+    parser = command_parser(
+        "inspect",
+        "`inspect`: a sample as the model sees it: a picture of its crops by level, its tokens with the supervised "
+        "marked.",
+        epilog=INSPECT_EXAMPLES,
+    )
+    parser.add_argument(
+        "given",
+        nargs="*",
+        metavar="FOLDER | key=value",
+        help="a folder of shards (default: a source of data.train), and configuration as train.py takes it",
+    )
+    parser.add_argument("--config-dir", help=CONFIG_DIR_HELP)
+    parser.add_argument("--folder", type=Path, help="the same as FOLDER")
+    parser.add_argument("--source", help="which source of data.train (default: the first)")
+    parser.add_argument("--sample", default="0", help="key, or number within the source (default: 0)")
+    parser.add_argument("--out", type=Path, default=Path("inspected"), help="folder of the files (default: inspected)")
+    return parser
+
+
+def mix_plan_parser() -> argparse.ArgumentParser:
+    """The command line of `mix-plan`."""
+    parser = command_parser(
+        "mix-plan",
+        "`mix-plan`: what a mix comes to: epochs of each source, and its share of samples, tokens and images.\n\n"
+        "Folders that are not there yet keep their share of the samples; tokens and images are those of the others.",
+        epilog=MIX_PLAN_EXAMPLE,
+    )
+    add_overrides(parser)
+    parser.add_argument("--samples", type=int, help="draws (default: as many as the stage's steps take)")
+    return parser
+
+
+def benchmark_parser() -> argparse.ArgumentParser:
+    """The command line of `benchmark`."""
+    parser = command_parser(
+        "benchmark",
+        "`python -m data_prep benchmark NAME`: a benchmark's origin, licence, and the layout that evaluate.py reads.",
+    )
+    parser.add_argument("name", nargs="?", help="a benchmark; without one, all are listed")
+    return parser
+
+
+PARSERS: dict[str, Callable[[], argparse.ArgumentParser]] = {
+    "inspect": inspect_parser,
+    "mix-plan": mix_plan_parser,
+    "benchmark": benchmark_parser,
+}
+"""Of the commands that load torch before they can do anything: their --help does not."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
+from .arguments import benchmark_parser
 
 
 def describe(name: str) -> str:
@@ -38,9 +38,7 @@ def main(argv: list[str]) -> int:
     """Exit status; prints one benchmark, or the list of them."""
     from dragonfly_lit.evaluation.benchmarks.registry import BENCHMARKS
 
-    parser = argparse.ArgumentParser(prog="python -m data_prep benchmark", description=__doc__)
-    parser.add_argument("name", nargs="?", help="a benchmark; without one, all are listed")
-    name = parser.parse_args(argv).name
+    name = benchmark_parser().parse_args(argv).name
     if name is None:
         print("\n".join(f"{key:<12}{benchmark.title}" for key, benchmark in BENCHMARKS.items()))
         return 0

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from dragonfly_lit.data.index import index_folder
 from dragonfly_lit.io.lock import locked
-from dragonfly_lit.spec.records import Record, Turn
+from dragonfly_lit.spec.samples import Record, Turn
 from dragonfly_lit.spec.shard import DATASET_FILE
 
 from .arguments import command_parser

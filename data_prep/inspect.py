@@ -16,12 +16,8 @@ from dragonfly_lit.processing.sequences import SequenceBuilder
 from dragonfly_lit.spec.records import Sample, Sequence
 from dragonfly_lit.spec.tokens import IGNORE
 
-from .arguments import CONFIG_DIR_HELP, command_parser, overrides_of
+from .arguments import inspect_parser, overrides_of
 from .drawing import Piece, crops_picture, page, pieces, stacked, terminal_text
-
-EXAMPLE = """examples:
-  python -m data_prep inspect data/mine --sample 7
-  python -m data_prep inspect --sample 7 model=dragonfly_v2 data=demo"""
 
 
 def find_sample(source: Source, wanted: str) -> Sample:
@@ -77,19 +73,7 @@ def file_name(key: str) -> str:
 
 def main(argv: list[str]) -> int:
     """Show one sample on the terminal, and write DIR/KEY.png and DIR/KEY.html."""
-    parser = command_parser("inspect", __doc__, epilog=EXAMPLE)
-    parser.add_argument(
-        "given",
-        nargs="*",
-        metavar="FOLDER | key=value",
-        help="a folder of shards (default: a source of data.train), and configuration as train.py takes it",
-    )
-    parser.add_argument("--config-dir", help=CONFIG_DIR_HELP)
-    parser.add_argument("--folder", type=Path, help="the same as FOLDER")
-    parser.add_argument("--source", help="which source of data.train (default: the first)")
-    parser.add_argument("--sample", default="0", help="key, or number within the source (default: 0)")
-    parser.add_argument("--out", type=Path, default=Path("inspected"), help="folder of the files (default: inspected)")
-    given = parser.parse_intermixed_args(argv)
+    given = inspect_parser().parse_intermixed_args(argv)
     folders = [Path(item) for item in given.given if "=" not in item or Path(item).is_dir()]
     given.overrides = [item for item in given.given if Path(item) not in folders]
     folders += [given.folder] if given.folder else []

@@ -19,7 +19,7 @@ from dragonfly_lit.data.scan import Scan, scan_shard
 from dragonfly_lit.io.tar import MAX_MEMBER_BYTES
 from dragonfly_lit.processing.images import decode, is_faint
 from dragonfly_lit.processing.prompts import render
-from dragonfly_lit.spec.records import Record
+from dragonfly_lit.spec.samples import Record
 from dragonfly_lit.spec.shard import DATASET_FILE
 
 from .arguments import command_parser

@@ -21,9 +21,7 @@ from dragonfly_lit.data.plan import SourcePlan, packing_note, plan_mix, samples_
 from dragonfly_lit.data.remote import is_remote
 from dragonfly_lit.io.commands import as_typed
 
-from .arguments import add_overrides, command_parser, overrides_of
-
-EXAMPLE = "example: python -m data_prep mix-plan data=general_stage2 stage=2 model=dragonfly_v2 trainer=gpu8"
+from .arguments import mix_plan_parser, overrides_of
 
 
 def plan_table(plans: Sequence[SourcePlan]) -> Table:
@@ -87,14 +85,7 @@ def with_missing(plans: Sequence[SourcePlan], mix: Mapping[str, Any], num_draws:
 
 def main(argv: list[str]) -> int:
     """Print the plan of data.train for a whole run of the stage."""
-    parser = command_parser(
-        "mix-plan",
-        __doc__,
-        epilog=EXAMPLE,
-    )
-    add_overrides(parser)
-    parser.add_argument("--samples", type=int, help="draws (default: as many as the stage's steps take)")
-    given = parser.parse_args(argv)
+    given = mix_plan_parser().parse_args(argv)
 
     config, builder = configure(overrides_of(given))
     data, stage, trainer = config["data"], config["stage"], config["trainer"]

@@ -23,8 +23,8 @@ from dragonfly_lit.data.index import ShardEntry, build_index, read_rows, write_d
 from dragonfly_lit.io import atomic, disk
 from dragonfly_lit.io.lock import locked
 from dragonfly_lit.processing.images import MAX_PIXELS, Window
-from dragonfly_lit.spec.records import Record
 from dragonfly_lit.spec.rows import Place, Row, RowError, shown
+from dragonfly_lit.spec.samples import Record
 from dragonfly_lit.spec.shard import DATASET_FILE, INDEX_SUFFIX, SIDECAR_SUFFIX, check_key
 
 from .images import load_image

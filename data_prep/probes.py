@@ -24,7 +24,7 @@ from rich.progress import track
 from dragonfly_lit.data.index import index_folder
 from dragonfly_lit.io import atomic
 from dragonfly_lit.io.lock import locked
-from dragonfly_lit.spec.records import Record, Turn
+from dragonfly_lit.spec.samples import Record, Turn
 
 from .arguments import command_parser
 from .probe_images import COLOURS, SHAPES, Detail, background, digits, draw

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from dragonfly_lit.data.shards import open_dataset
-from dragonfly_lit.spec.records import Record, Turn
 from dragonfly_lit.spec.rows import shown_name
+from dragonfly_lit.spec.samples import Record, Turn
 
 MAX_COLUMNS = 60
 MAX_CHARS = 600

@@ -9,12 +9,10 @@ import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
-
-from webdataset.writer import TarWriter
+from typing import Any, BinaryIO
 
 from dragonfly_lit.io.atomic import PARTIAL, publish, replacing
-from dragonfly_lit.spec.records import Record
+from dragonfly_lit.spec.samples import Record
 from dragonfly_lit.spec.shard import DATASET_FILE, IMAGE_EXTENSIONS, check_key, record_to_json
 
 MAGIC = ((b"\xff\xd8\xff", "jpg"), (b"\x89PNG\r\n\x1a\n", "png"))
@@ -68,7 +66,9 @@ def new_folder(folder: Path, name: str) -> Iterator[Path]:
     publish(partial, folder)
 
 
-def _writer(file: BinaryIO) -> TarWriter:
+def _writer(file: BinaryIO) -> Any:
+    from webdataset.writer import TarWriter  # it loads torch
+
     return TarWriter(file, encoder=False, mtime=0, user="", group="", mode=0o644)
 
 

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from dragonfly_lit.spec.records import Role, Turn
 from dragonfly_lit.spec.rows import Row, RowError
+from dragonfly_lit.spec.samples import Role, Turn
 from dragonfly_lit.spec.tokens import STRUCTURAL
 
 from .images import check_images

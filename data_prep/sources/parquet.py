@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from dragonfly_lit.spec.records import Turn
 from dragonfly_lit.spec.rows import Row, RowError
+from dragonfly_lit.spec.samples import Turn
 
 from .conversations import (
     NOT_IMAGES,

@@ -11,8 +11,8 @@ from typing import Any
 
 from dragonfly_lit.evaluation.prompts import LETTER, Template
 from dragonfly_lit.evaluation.question import Question
-from dragonfly_lit.spec.records import Turn
 from dragonfly_lit.spec.rows import Row, RowError, shown_name
+from dragonfly_lit.spec.samples import Turn
 
 from .conversations import Options, RawConversation, finish, make_turn
 from .images import check_images, images_of

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from importlib import import_module
 
 from dragonfly_lit.io import disk
 from dragonfly_lit.io.commands import INTERRUPT_STATUS, as_typed, put_current_folder_on_path
+from dragonfly_lit.io.later import import_quickly
+from dragonfly_lit.io.parsers import PARSERS
 
 COMMANDS = {
     "ask": ("dragonfly_lit.app.ask", "ask a model about an image, and draw where it looks"),
@@ -30,7 +31,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{me}: {name!r} is not a command. Use one of {', '.join(COMMANDS)}.", file=sys.stderr)
         return 1
     try:
-        return import_module(COMMANDS[name][0]).main(rest) or 0
+        if {"-h", "--help"} & set(rest):
+            PARSERS[name]().parse_args(rest)
+        return import_quickly(COMMANDS[name][0]).main(rest) or 0
     except BrokenPipeError:  # whoever read the output has seen enough
         sys.stdout = None
         return 0

@@ -33,8 +33,8 @@ def test_every_room_has_a_page_in_the_reference():
 
 def test_the_flow_names_files_and_types_that_exist():
     table = PAGE.partition("## The flow")[2].partition("\n| ")[2].partition("\n\n")[0]
-    records = ast.parse((ROOT / "src/dragonfly_lit/spec/records.py").read_text())
-    types = {node.name for node in records.body if isinstance(node, ast.ClassDef)}
+    files = [ROOT / f"src/dragonfly_lit/spec/{name}.py" for name in ("samples", "records")]
+    types = {node.name for file in files for node in ast.parse(file.read_text()).body if isinstance(node, ast.ClassDef)}
     arrows = set(re.findall(r"`([A-Z]\w+)`", table))
     assert arrows >= {"Record", "Sample", "Crops", "Sequence", "Batch"}
     assert arrows <= types

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
 from transformers import BatchFeature, TextStreamer
 
-from dragonfly_lit.app.load import TRUST_HELP, load_for_inference
+from dragonfly_lit.app.load import load_for_inference
 from dragonfly_lit.evaluation.zoom_picture import draw_zoom
-from dragonfly_lit.io.commands import as_typed
+from dragonfly_lit.io.parsers import ask_parser
 from dragonfly_lit.models.dragonfly import DragonflyForConditionalGeneration
 from dragonfly_lit.processing.images import decode
 from dragonfly_lit.processing.prompts import question_text
@@ -21,7 +19,8 @@ from dragonfly_lit.spec.layout import Grid, Grids
 
 def main(argv: list[str]) -> int:
     """Exit status of `python -m dragonfly_lit ask`."""
-    args = _parser().parse_args(argv)
+    args = ask_parser().parse_args(argv)
+    args.device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     dtype = getattr(torch, args.dtype) if args.dtype else torch.float32 if args.device == "cpu" else torch.bfloat16
     images = [decode(path) for path in args.image]
     if args.show_zoom and not images:
@@ -54,25 +53,3 @@ def picture_of(model: DragonflyForConditionalGeneration, inputs: BatchFeature, i
         output.selected_crops[0].tolist() if chosen else None,
         high=model.layout.zoom.high,
     )
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog=as_typed("python -m dragonfly_lit ask"),
-        description="Ask a model about an image; the answer is written as it comes.",
-    )
-    parser.add_argument("question", help="what to ask")
-    parser.add_argument("--model", type=Path, required=True, help="a run, a checkpoint, or a model folder")
-    parser.add_argument("--image", type=Path, action="append", default=[], help="an image file; again for more of them")
-    parser.add_argument("--version", choices=("v1", "v2"), help="of a released folder, which does not say")
-    parser.add_argument("--vision", help="folder or cached name of the tower's config, for a released folder")
-    parser.add_argument("--trust", action="append", default=[], metavar="MODULE", help=TRUST_HELP)
-    parser.add_argument(
-        "--device", default="cuda" if torch.cuda.is_available() else "cpu", help="(default: %(default)s)"
-    )
-    parser.add_argument(
-        "--dtype", choices=("float32", "bfloat16", "float16"), help="(default: float32 on a CPU, else bfloat16)"
-    )
-    parser.add_argument("--max-new-tokens", type=int, default=128, help="(default: %(default)s)")
-    parser.add_argument("--show-zoom", type=Path, metavar="FILE.png", help="draw the first image with the kept crops")
-    return parser

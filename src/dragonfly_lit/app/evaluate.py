@@ -17,6 +17,7 @@ from dragonfly_lit.evaluation.report import table
 from dragonfly_lit.evaluation.runner import run, score_predictions
 from dragonfly_lit.evaluation.settings import Settings
 from dragonfly_lit.evaluation.show import show
+from dragonfly_lit.io.later import import_quickly
 
 SETTINGS = (
     "data_root", "batch_tokens", "decoding", "max_new_tokens", "seed", "resamples", "gallery",
@@ -53,11 +54,10 @@ def _show(benchmark: Any, settings: Settings) -> dict[str, Any]:
 def _generate(config: Config, benchmark: Any, settings: Settings) -> dict[str, Any]:
     import torch
 
-    from dragonfly_lit.app.load import find_checkpoint, load_for_inference
-
-    checkpoint = find_checkpoint(config["checkpoint"], config["runs_root"])
+    load = import_quickly("dragonfly_lit.app.load")  # here: scoring a file of answers needs no model
+    checkpoint = load.find_checkpoint(config["checkpoint"], config["runs_root"])
     dtype = None if config["dtype"] is None else getattr(torch, config["dtype"])
-    model, processor = load_for_inference(
+    model, processor = load.load_for_inference(
         checkpoint,
         device=_device(config["device"]),
         dtype=dtype,

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import torch
 
-from dragonfly_lit.app.load import TRUST_HELP, load_for_inference
+from dragonfly_lit.app.load import load_for_inference
 from dragonfly_lit.io import disk
-from dragonfly_lit.io.commands import as_typed
-
-LAYOUTS = ("transformers", "released")
+from dragonfly_lit.io.parsers import export_parser
 
 
 def main(argv: list[str]) -> None:
@@ -20,15 +17,7 @@ def main(argv: list[str]) -> None:
     Raises:
         ValueError: RUN has no checkpoint, FOLDER is not empty, or the model cannot be written in that layout.
     """
-    parser = argparse.ArgumentParser(prog=as_typed("python -m dragonfly_lit export"), description=__doc__)
-    parser.add_argument("run", type=Path, metavar="RUN", help="a run, or one of its checkpoints")
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="where to write; must not hold anything yet")
-    parser.add_argument("--layout", choices=LAYOUTS, default="transformers")
-    parser.add_argument(
-        "--dtype", choices=("float32", "bfloat16"), default=None, help="of the weights; default: as trained"
-    )
-    parser.add_argument("--trust", action="append", default=[], metavar="MODULE", help=TRUST_HELP)
-    arguments = parser.parse_args(argv)
+    arguments = export_parser().parse_args(argv)
     folder: Path = arguments.folder
     if folder.exists() and any(folder.iterdir()):
         raise ValueError(

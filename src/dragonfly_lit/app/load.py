@@ -16,7 +16,6 @@ from dragonfly_lit.models.dragonfly import DragonflyForConditionalGeneration
 from dragonfly_lit.processing.processor import DragonflyProcessor
 from dragonfly_lit.training.checkpoint.locate import find_newest, load_weights, resolve
 
-TRUST_HELP = "a module of your own whose classes the model may have as its parts; again for more of them"
 Loaded = tuple[DragonflyForConditionalGeneration, DragonflyProcessor]
 
 

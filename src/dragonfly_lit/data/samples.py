@@ -12,7 +12,7 @@ from typing import Any
 from dragonfly_lit.data.order import choose
 from dragonfly_lit.io.tar import MAX_MEMBER_BYTES, TarError, members
 from dragonfly_lit.processing.images import MAX_PIXELS, decode
-from dragonfly_lit.spec.records import Record, Sample, Turn
+from dragonfly_lit.spec.samples import Record, Sample, Turn
 from dragonfly_lit.spec.shard import (
     CAPTION_PROMPT,
     CODE_EXTENSIONS,

@@ -19,7 +19,7 @@ from PIL import Image
 from dragonfly_lit.data.samples import BadSampleError, is_read, raw_sample, split_name, to_record
 from dragonfly_lit.io.tar import MAX_MEMBER_BYTES, Gap, Member, ReadAt, read_from, walk
 from dragonfly_lit.processing.images import FORMATS
-from dragonfly_lit.spec.records import Record
+from dragonfly_lit.spec.samples import Record
 
 TORN = "a part of the shard beside it cannot be read, and may have held the conversation that its text belongs to."
 

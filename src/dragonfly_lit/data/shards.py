@@ -34,7 +34,7 @@ from dragonfly_lit.data.remote import Cache, is_remote, read_bytes
 from dragonfly_lit.data.samples import BadSampleError, RawSample, raw_sample, to_record
 from dragonfly_lit.data.scan import TORN, Row, Scan, scan_shard
 from dragonfly_lit.io.tar import MAX_MEMBER_BYTES
-from dragonfly_lit.spec.records import Record
+from dragonfly_lit.spec.samples import Record
 from dragonfly_lit.spec.shard import DATASET_FILE, INDEX_SUFFIX
 
 OPEN_FILES = 128

@@ -6,7 +6,6 @@ question over the questions that both runs answered; images are drawn with repla
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 from collections.abc import Sequence
@@ -23,17 +22,12 @@ from dragonfly_lit.evaluation import answers as store
 from dragonfly_lit.evaluation.answers import Answer
 from dragonfly_lit.evaluation.intervals import LEVEL, Resamples, interval, wilson
 from dragonfly_lit.evaluation.report import headline_rows, interval_text, num_questions, shown
+from dragonfly_lit.io.parsers import compare_parser
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m dragonfly_lit compare", description="Runs side by side.")
-    parser.add_argument("results", nargs="+", type=Path, help="results.json of a run, or the folder it lies in")
-    parser.add_argument("--names", nargs="+", help="what to call the runs; their paths otherwise")
-    parser.add_argument("--json", type=Path, help="also write the comparison to this file")
-    parser.add_argument("--resamples", type=int, default=1000, help="of the bootstrap (default 1000)")
-    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (default 0)")
-    args = parser.parse_args(argv)
+    args = compare_parser().parse_args(argv)
     compared = compare(args.results, names=args.names, resamples=args.resamples, seed=args.seed)
     if args.json is not None:
         args.json.write_text(json.dumps(compared, indent=2, ensure_ascii=False) + "\n")

@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from dragonfly_lit.spec.records import Role, Turn
+from dragonfly_lit.spec.samples import Role, Turn
 from dragonfly_lit.spec.tokens import END_HEADER, END_OF_TURN, START_HEADER, STRUCTURAL
 
 _TURN = re.compile(

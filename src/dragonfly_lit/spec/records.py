@@ -3,55 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
-from PIL.Image import Image
 from torch import Tensor
 
 from dragonfly_lit.spec.layout import Grids
 from dragonfly_lit.spec.outline import Outline
+from dragonfly_lit.spec.samples import Record, Role, Sample, Turn
 
-Role = Literal["system", "user", "assistant"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Turn:
-    """What one side said, and how many of the sample's images came with it."""
-
-    role: Role
-    text: str
-    num_images: int = 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Record:
-    """A sample as it lies in a shard: its turns and its images still encoded."""
-
-    key: str
-    source: str
-    turns: tuple[Turn, ...]
-    images: tuple[bytes, ...] = ()
-    licence: str = ""
-    share_image: bool = False
-    """Whether each user-assistant pair is a question of its own about the same image."""
-    is_caption: bool = False
-    """Whether it came as an image and a caption, without a question; one is chosen when it is read."""
-    meta: Mapping[str, Any] = field(default_factory=dict)
-    """Whatever else the shard carries for this sample (answer type, category, boxes): never read by training."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sample:
-    """A record whose images are decoded to RGB, and whose prompt has been chosen."""
-
-    key: str
-    source: str
-    turns: tuple[Turn, ...]
-    images: tuple[Image, ...] = ()
-    share_image: bool = False
+__all__ = ["Batch", "Crops", "Record", "Role", "Sample", "Sequence", "Turn"]
 
 
 @dataclass(frozen=True, kw_only=True)

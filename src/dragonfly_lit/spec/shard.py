@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from dragonfly_lit.spec.records import Record, Role, Turn
+from dragonfly_lit.spec.samples import Record, Role, Turn
 
 SCHEMA_VERSION = 1
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")

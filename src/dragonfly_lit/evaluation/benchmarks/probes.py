@@ -10,7 +10,7 @@ from typing import Any
 from dragonfly_lit.evaluation.benchmarks.base import Benchmark, Question
 from dragonfly_lit.evaluation.metrics.short import ExactMatch
 from dragonfly_lit.io.tar import files_in
-from dragonfly_lit.spec.records import Record
+from dragonfly_lit.spec.samples import Record
 from dragonfly_lit.spec.shard import record_from_json
 
 

@@ -17,21 +17,12 @@ from dragonfly_lit.evaluation.study.questions import chance, questions_of
 from dragonfly_lit.evaluation.study.tables import markdown
 from dragonfly_lit.io import atomic, disk
 from dragonfly_lit.io.lock import locked
-
-SMALL = 0.09
-"""Details up to this share of the side count as small unless --small says otherwise."""
+from dragonfly_lit.io.parsers import study_parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; writes `study.md`, `study.html` and the curves beside the jobs, or into --out."""
-    parser = argparse.ArgumentParser(prog="python -m dragonfly_lit study", description="A sweep side by side.")
-    parser.add_argument("folder", type=Path, help="of the sweep, such as runs/zoom_ablation")
-    parser.add_argument("--out", type=Path, help="folder of what is written (default: that of the sweep)")
-    parser.add_argument(
-        "--small", type=float, default=SMALL, help="largest small detail, share of the side (%(default)s)"
-    )
-    parser.add_argument("--images", type=int, default=2, help="images of each size in the gallery (%(default)s)")
-    args = parser.parse_args(argv)
+    args = study_parser().parse_args(argv)
     if not args.folder.is_dir():
         raise ValueError(f"{args.folder} is not a folder. Give that of a sweep, such as runs/zoom_ablation.")
     out = args.out or args.folder

@@ -1,0 +1,81 @@
+"""The arguments of `python -m dragonfly_lit COMMAND`, apart from what the commands load: --help answers at once."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+from dragonfly_lit.io.commands import as_typed
+
+LAYOUTS = ("transformers", "released")
+SMALL = 0.09
+"""Details up to this share of the side count as small in a study unless --small says otherwise."""
+TRUST_HELP = "a module of your own whose classes the model may have as its parts; again for more of them"
+
+
+def _parser(name: str, description: str) -> argparse.ArgumentParser:
+    return argparse.ArgumentParser(prog=as_typed(f"python -m dragonfly_lit {name}"), description=description)
+
+
+def ask_parser() -> argparse.ArgumentParser:
+    """The command line of `ask`."""
+    parser = _parser("ask", "Ask a model about an image; the answer is written as it comes.")
+    parser.add_argument("question", help="what to ask")
+    parser.add_argument("--model", type=Path, required=True, help="a run, a checkpoint, or a model folder")
+    parser.add_argument("--image", type=Path, action="append", default=[], help="an image file; again for more of them")
+    parser.add_argument("--version", choices=("v1", "v2"), help="of a released folder, which does not say")
+    parser.add_argument("--vision", help="folder or cached name of the tower's config, for a released folder")
+    parser.add_argument("--trust", action="append", default=[], metavar="MODULE", help=TRUST_HELP)
+    parser.add_argument("--device", help="(default: cuda where there is one, else cpu)")
+    parser.add_argument(
+        "--dtype", choices=("float32", "bfloat16", "float16"), help="(default: float32 on a CPU, else bfloat16)"
+    )
+    parser.add_argument("--max-new-tokens", type=int, default=128, help="(default: %(default)s)")
+    parser.add_argument("--show-zoom", type=Path, metavar="FILE.png", help="draw the first image with the kept crops")
+    return parser
+
+
+def export_parser() -> argparse.ArgumentParser:
+    """The command line of `export`."""
+    parser = _parser("export", "The weights of a run, as a folder that others can load.")
+    parser.add_argument("run", type=Path, metavar="RUN", help="a run, or one of its checkpoints")
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="where to write; must not hold anything yet")
+    parser.add_argument("--layout", choices=LAYOUTS, default="transformers")
+    parser.add_argument(
+        "--dtype", choices=("float32", "bfloat16"), default=None, help="of the weights; default: as trained"
+    )
+    parser.add_argument("--trust", action="append", default=[], metavar="MODULE", help=TRUST_HELP)
+    return parser
+
+
+def compare_parser() -> argparse.ArgumentParser:
+    """The command line of `compare`."""
+    parser = _parser("compare", "Runs side by side.")
+    parser.add_argument("results", nargs="+", type=Path, help="results.json of a run, or the folder it lies in")
+    parser.add_argument("--names", nargs="+", help="what to call the runs; their paths otherwise")
+    parser.add_argument("--json", type=Path, help="also write the comparison to this file")
+    parser.add_argument("--resamples", type=int, default=1000, help="of the bootstrap (default 1000)")
+    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (default 0)")
+    return parser
+
+
+def study_parser() -> argparse.ArgumentParser:
+    """The command line of `study`."""
+    parser = _parser("study", "A sweep side by side.")
+    parser.add_argument("folder", type=Path, help="of the sweep, such as runs/zoom_ablation")
+    parser.add_argument("--out", type=Path, help="folder of what is written (default: that of the sweep)")
+    parser.add_argument(
+        "--small", type=float, default=SMALL, help="largest small detail, share of the side (%(default)s)"
+    )
+    parser.add_argument("--images", type=int, default=2, help="images of each size in the gallery (%(default)s)")
+    return parser
+
+
+PARSERS: dict[str, Callable[[], argparse.ArgumentParser]] = {
+    "ask": ask_parser,
+    "export": export_parser,
+    "compare": compare_parser,
+    "study": study_parser,
+}
+"""By command."""

@@ -1,0 +1,69 @@
+"""What a command loads before it works, counted in modules: a second of importing is a second for every user."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from data_prep.__main__ import COMMANDS as DATA_COMMANDS
+from dragonfly_lit.__main__ import COMMANDS
+from dragonfly_lit.io.later import SELDOM_USED, SHARDED
+
+HEAVY = ("torch", "transformers", "lightning", "torchmetrics", "scipy", "matplotlib", "sympy", "pandas", "webdataset")
+ASK_FOR_HELP = """
+import contextlib, io, json, sys
+from data_prep.__main__ import main as prepare
+from dragonfly_lit.__main__ import main as use
+from dragonfly_lit.app import cli
+
+heavy, said, loaded = {heavy}, {{}}, {{}}
+
+def ask(name, command):
+    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.suppress(SystemExit):
+        command()
+    said[name] = out.getvalue()
+    loaded[name] = [module for module in heavy if module in sys.modules]
+
+for name in {data}:
+    ask(f"data_prep {{name}}", lambda: prepare([name, "--help"]))
+for name in {own}:
+    ask(f"dragonfly {{name}}", lambda: use([name, "--help"]))
+for name in ("train", "evaluate"):
+    sys.argv = [f"{{name}}.py", "--help"]
+    ask(f"{{name}}.py", getattr(cli, name))
+print(json.dumps([said, loaded]))
+"""
+IMPORT = """
+import json, sys
+from dragonfly_lit.io.later import import_quickly
+import_quickly("{module}")
+print(json.dumps([name for name in {names} if name in sys.modules]))
+"""
+
+
+def output_of(program: str) -> str:
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_no_command_loads_torch_to_print_its_help():
+    program = ASK_FOR_HELP.format(heavy=HEAVY, data=list(DATA_COMMANDS), own=list(COMMANDS))
+    said, loaded = json.loads(output_of(program))
+    assert len(said) == len(DATA_COMMANDS) + len(COMMANDS) + 2
+    assert all(text.startswith("usage:") for text in said.values()), said
+    assert not {name: modules for name, modules in loaded.items() if modules}
+
+
+@pytest.mark.parametrize("module", ["dragonfly_lit.app.train", "dragonfly_lit.app.evaluate", "dragonfly_lit.app.load"])
+def test_a_command_starts_without_what_it_seldom_uses(module):
+    names = (*SELDOM_USED, *SHARDED, "sympy", "mpl_toolkits", "torch._inductor", "pandas")
+    assert json.loads(output_of(IMPORT.format(module=module, names=names))) == []
+
+
+def test_rows_are_packed_without_torch():
+    program = IMPORT.format(module="data_prep.packing", names=HEAVY)
+    assert json.loads(output_of(program)) == []
