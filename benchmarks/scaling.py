@@ -36,10 +36,11 @@ from dragonfly_lit.models.flops import Trained, Work, step_flops
 from dragonfly_lit.models.tiny import tiny_config, tiny_model, tiny_tokenizer
 from dragonfly_lit.processing.batches import collate
 from dragonfly_lit.processing.sequences import SequenceBuilder
+from dragonfly_lit.training.costs import Unit, held_bytes, payload_bytes, sharding_units
 from dragonfly_lit.training.network import TrainingNetwork
 from dragonfly_lit.training.optimizer import build_optimizer, no_decay_names, state_tensors
 from dragonfly_lit.training.precision import cast_weights, sharding_policy
-from dragonfly_lit.training.sharding import shard, units
+from dragonfly_lit.training.sharding import shard
 from dragonfly_lit.training.stages import Stage, freeze
 
 GPU_GB, RESERVED_GB = 80, 5  # what CUDA, NCCL and fragmentation keep
@@ -48,67 +49,6 @@ FLOPS = 0.5 * 989e12  # an H100 at the MFU that is aimed at
 TEXT_TOKENS = 512  # of a sample, all supervised
 MB_A_TOKEN = {False: 4.48, True: 6.44}  # by whether the language model trains
 ROWS_OF_LOGITS = 2048
-
-
-@dataclass(frozen=True, kw_only=True)
-class Unit:
-    """Weights that are gathered together, and how often in a micro-batch.
-
-    Attributes:
-        frozen: number of frozen weights.
-        trained: number of trained weights.
-        gathers: all-gathers, forward and backward.
-    """
-
-    frozen: int
-    trained: int
-    gathers: int
-
-    @property
-    def weights(self) -> int:
-        return self.frozen + self.trained
-
-
-def sharding_units(network: TrainingNetwork) -> list[Unit]:
-    """The units of a frozen-or-thawed network, the root last."""
-    zoom = network.model.layout.zoom
-    trains = {
-        part: any(p.requires_grad for p in getattr(network.model, part).parameters())
-        for part in ("vision", "projector", "language")
-    }
-    in_two = zoom.selects and trains["vision"]
-    ranked = 2 * zoom.selects  # the projector on medium and on high crops
-    forward = {"vision": 3 if in_two else 1, "projector": 1 + ranked, "language": 1}
-    through = {"vision": 2 if in_two else int(trains["vision"]), "projector": 1, "language": 1}
-    names, seen, found = {p: name for name, p in network.named_parameters()}, set(), []
-    for unit in units(network):
-        mine = [p for p in unit.parameters() if p not in seen]
-        seen.update(mine)
-        part = names[mine[0]].split(".")[1]
-        found.append(_unit(mine, forward[part] + through[part]))
-    return [*found, _unit([p for p in names if p not in seen], 1)]
-
-
-def _unit(weights: list[nn.Parameter], gathers: int) -> Unit:
-    trained = sum(p.numel() for p in weights if p.requires_grad)
-    frozen = sum(p.numel() for p in weights) - trained
-    return Unit(frozen=frozen, trained=trained, gathers=gathers)
-
-
-def held_bytes(found: list[Unit], strategy: str, world: int, frozen_bytes: int = 2) -> float:
-    """Weights, gradients and optimizer state that a rank holds: float32 where they train."""
-    frozen, trained = (sum(getattr(unit, kind) for unit in found) for kind in ("frozen", "trained"))
-    return (frozen_bytes * frozen + 16 * trained) / (world if strategy == "fsdp" else 1)
-
-
-def payload_bytes(found: list[Unit], strategy: str, gathered_bytes: int = 2) -> dict[str, int]:
-    """What the collectives of one micro-batch carry, whole tensors, by kind."""
-    if strategy == "ddp":
-        return {"all-reduce": 4 * sum(unit.trained for unit in found)}
-    return {
-        "all-gather": gathered_bytes * sum(unit.weights * unit.gathers for unit in found),
-        "reduce-scatter": 4 * sum(unit.trained for unit in found),
-    }
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from contextlib import ExitStack
@@ -23,6 +24,7 @@ from dragonfly_lit.app.known_warnings import silence_known_warnings
 from dragonfly_lit.app.launch import check_processes, resolve_processes
 from dragonfly_lit.app.loggers import build_loggers
 from dragonfly_lit.app.overrides import search_path_of_job
+from dragonfly_lit.app.plan import look_for_room
 from dragonfly_lit.app.runs import held_run, open_run
 from dragonfly_lit.app.sample_answers import SampleAnswers
 from dragonfly_lit.app.score import score
@@ -50,6 +52,8 @@ from dragonfly_lit.training.stages import Stage
 from dragonfly_lit.training.strategies import NamedCheckpoints
 from dragonfly_lit.training.survival import Preemption
 from dragonfly_lit.training.telemetry import Telemetry
+
+log = logging.getLogger(__name__)
 
 STAGE_BEFORE = {"2": "1", "biomed": "2"}
 """Whose weights `init_from=auto` takes, by stage."""
@@ -91,6 +95,8 @@ def _fit_together(config: Config, peers: Peers) -> float | None:
     import_trusted(config["trust"])
     look_up_parts(config, file=None)
     components, stage = build_components(config, device), build_stage(config["stage"])
+    if device == "cuda" and (told := look_for_room(config)) and peers.rank == 0:
+        log.warning(told)
     root = Path(config["runs_root"])
     # Loggers and callbacks of others write there too: an error of the disk that names no file is of this folder.
     with held_run(root, config["name"]) as held, disk.naming(root / config["name"]):
