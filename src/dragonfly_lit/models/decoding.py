@@ -309,8 +309,12 @@ class InPlaceDecoder:
             torch.cuda.current_stream(device).wait_stream(stream)
             self._pool = self._pool or torch.cuda.graph_pool_handle()
             graph = torch.cuda.CUDAGraph()
-            # Threads beside this one prepare images; what they do with the GPU is not part of the graph.
-            with torch.cuda.graph(graph, pool=self._pool, stream=stream, capture_error_mode="thread_local"):
+            # Threads beside this one prepare images; what they do with the GPU is not part of the graph. A capture that
+            # fails leaves its stream behind as the current one; the outer block does not.
+            with (
+                torch.cuda.stream(torch.cuda.current_stream(device)),
+                torch.cuda.graph(graph, pool=self._pool, stream=stream, capture_error_mode="thread_local"),
+            ):
                 run()
             replay = graph.replay
         for tensor, was in zip(small, before, strict=True):
