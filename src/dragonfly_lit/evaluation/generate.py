@@ -1,9 +1,10 @@
 """Prompts and images to answers: what questions have in common is computed once, and long ones go first.
 
 A sequence is image tokens, then text, so all questions about the same images share a prefix. Its keys and values are
-computed once an image and repeated for the questions; their own words follow, padded between prefix and text. The
-mask and the positions make that equal to answering one by one. Batches are planned over all questions at once: neither
-the number of ranks nor a kill changes what is computed together.
+computed once an image and put into the place of every question; their own words follow, padded between prefix and
+text, and the answer after them, each token in its place (`models/decoding`). The mask and the positions make that equal
+to answering one by one. Batches are planned over all questions at once: neither the number of ranks nor a kill changes
+what is computed together.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from dragonfly_lit.spec.tokens import END_OF_TEXT, END_OF_TURN, special_ids
 class _Decoding:
     """Rows that are still being answered."""
 
-    cache: Any
+    cache: Any  # None where the static cache has taken over
     mask: Bool[Tensor, "rows tokens"]
     position: Int[Tensor, " rows"]
     rows: list[int]
@@ -43,6 +44,12 @@ class _Decoding:
         """All rows, once the model has read the prompts."""
         rows = list(range(len(mask)))
         return cls(cache=output.past_key_values, mask=mask, position=positions[:, -1] + 1, rows=rows)
+
+    @classmethod
+    def in_place(cls, rows: int) -> _Decoding:
+        """All rows, once the static cache knows the prompts."""
+        none = torch.zeros(rows, 0)
+        return cls(cache=None, mask=none.bool(), position=none.sum(1).long(), rows=list(range(rows)))
 
 
 class BatchGenerator:
@@ -54,8 +61,8 @@ class BatchGenerator:
         batch_tokens: tokens of a batch at most, padding and answers included: bounds the memory of the key-value cache.
         temperature: 0 takes the likeliest token; above, tokens are drawn by a generator of each question's own.
         seed: of the drawing.
-        decoding: `dynamic` lets the cache grow and drops rows as they end; `static` keeps both in place, as a CUDA
-            graph on a GPU; `compiled` fuses the graph's small kernels first; `auto` is static on a GPU, else dynamic.
+        decoding: `static` keeps keys and values in place, and launches a token as one CUDA graph on a GPU; `compiled`
+            fuses the graph's small kernels first; `dynamic` lets the cache grow. `auto` is static.
     """
 
     def __init__(
@@ -81,8 +88,7 @@ class BatchGenerator:
         self.ids = special_ids(self.tokenizer)
         self.never = torch.tensor([self.ids.image], device=model.device)  # a slot without an image has no meaning
         self.image_ids = self.layout.image_ids(self.ids.image, self.ids.newline)
-        in_place = decoding in ("static", "compiled") or (decoding == "auto" and model.device.type == "cuda")
-        self.in_place = InPlaceDecoder(model, compiled=decoding == "compiled") if in_place else None
+        self.in_place = None if decoding == "dynamic" else InPlaceDecoder(model, compiled=decoding == "compiled")
         self.by_question = self.layout.zoom.score == "question" and self.layout.zoom.selects
         eos = getattr(model.generation_config, "eos_token_id", None)
         stops = set(eos) if isinstance(eos, list) else {eos} - {None}
@@ -174,7 +180,7 @@ class BatchGenerator:
         """The outputs of one batch, in its order."""
         start = self._start_by_question if self.by_question else self._start
         logits, state, prefix = start(batch, crops)
-        words = self._decode_in_place(batch, logits, state) or self._decode(batch, logits, state)
+        words = (self._decode if state.cache is not None else self._decode_in_place)(batch, logits, state)
         texts = self.tokenizer.batch_decode(words, skip_special_tokens=True)
         zoom = self._zoom(crops, prefix, len(batch.items[0].request.image_keys))
         return [
@@ -190,11 +196,15 @@ class BatchGenerator:
         ids = torch.tensor([images + texts[0][:num_shared]] * len(batch.leaders), device=self.model.device)
         prefix = self._forward(ids, **self._pixels(crops))
         cache = prefix.past_key_values
-        if len(batch.leaders) < len(texts):
-            cache.batch_select_indices(torch.tensor(batch.owner, device=self.model.device))
         rest, mask = self._pad_left([text[num_shared:] for text in texts])
         positions = ids.shape[1] + (mask.cumsum(1) - 1).clamp(min=0)
-        mask = torch.cat([mask.new_ones(len(texts), ids.shape[1]), mask], dim=1)
+        before = mask.new_ones(len(texts), ids.shape[1])
+        if self._goes_in_place(batch, cache, before, positions[:, 0], rest.shape[1], batch.owner):
+            assert self.in_place is not None
+            return self.in_place.read(rest, mask, positions), _Decoding.in_place(len(texts)), prefix
+        if len(batch.leaders) < len(texts):
+            cache.batch_select_indices(torch.tensor(batch.owner, device=self.model.device))
+        mask = torch.cat([before, mask], dim=1)
         output = self._forward(rest, mask, positions, past_key_values=cache)
         return output.logits[:, -1], _Decoding.after(output, mask, positions), prefix
 
@@ -205,7 +215,23 @@ class BatchGenerator:
         question, _ = self._pad_left([[0] * len(images) + [int(q) for q in item.text.question] for item in batch.items])
         positions = (mask.cumsum(1) - 1).clamp(min=0)
         output = self._forward(ids, mask, positions, question_mask=(question == 1) & mask, **self._pixels(crops))
-        return output.logits[:, -1], _Decoding.after(output, mask, positions), output
+        state = _Decoding.after(output, mask, positions)
+        if self._goes_in_place(batch, state.cache, mask, state.position, 0):
+            state = _Decoding.in_place(len(mask))
+        return output.logits[:, -1], state, output
+
+    def _goes_in_place(
+        self,
+        batch: RequestBatch,
+        cache: Any,
+        mask: Tensor,
+        position: Tensor,
+        rest: int,
+        owner: Sequence[int] | None = None,
+    ) -> bool:
+        """Whether the static cache has taken over what was read, with room for `rest` tokens and the answers."""
+        steps = rest + max(item.request.max_new_tokens for item in batch.items) - 1
+        return self.in_place is not None and self.in_place.start(cache, mask, position, steps, owner)
 
     def _forward(self, ids: Tensor, mask: Tensor | None = None, positions: Tensor | None = None, **more: Any) -> Any:
         """One pass that keeps the cache and gives the last place's logits; without a mask nothing is padded."""
@@ -241,15 +267,11 @@ class BatchGenerator:
 
     def _decode_in_place(
         self, batch: RequestBatch, logits: Float[Tensor, "rows words"], state: _Decoding
-    ) -> list[list[int]] | None:
-        """The same words; rows that have ended go along until others make it worth moving. None: decode as usual."""
+    ) -> list[list[int]]:
+        """The same words on the static cache; rows that have ended go along until it pays to move the others."""
+        assert self.in_place is not None
         limits = [item.request.max_new_tokens for item in batch.items]
         steps = max(limits) - 1
-        if self.in_place is None or steps == 0:
-            return None
-        if not self.in_place.start(state.cache, state.mask, state.position, steps):
-            return None
-        state.cache = None  # its memory is for the prompts that come next
         outputs: list[list[int]] = [[] for _ in batch.items]
         draws = [self._draw_of(item.request) for item in batch.items]
         rows, going = state.rows, set(state.rows)

@@ -17,7 +17,7 @@ class Settings:
         prompts: the prompt templates.
         data_root: folder of the benchmarks' data.
         batch_tokens: tokens of a batch at most; less needs less memory and changes no answer.
-        decoding: whether tokens are decoded on a growing cache, in place, or either by device; see `BatchGenerator`.
+        decoding: whether tokens are decoded in place or on a growing cache; see `BatchGenerator`.
         max_new_tokens: length of an answer at most; the benchmark's own unless given.
         temperature: 0 takes the likeliest token.
         draws: answers to each question, each with a generator of its own.

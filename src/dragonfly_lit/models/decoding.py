@@ -13,7 +13,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import chain
 from typing import Any
@@ -30,8 +30,10 @@ log = logging.getLogger(__name__)
 DECODINGS = ("auto", "dynamic", "static", "compiled")
 IN_PLACE = "in_place_decoding"
 """Name of this module's attention among transformers'; a model has it only while a step is run or captured."""
+IN_SIZES = ("cuda",)
+"""Devices on which rows and places come in a few sizes, so that a few graphs serve all batches."""
 PLACES = 256
-"""The places of a row are a multiple of it: batches of about one length share a graph."""
+"""There the places of a row are a multiple of it: batches of about one length share a graph."""
 MAX_GRAPHS = 12
 WORTH_MOVING = 32
 """Rows that go on move together only where at least so many steps may follow: another graph costs about ten."""
@@ -48,15 +50,18 @@ def in_place_attention(
     places: Any = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """Attention of transformers' interface for one query a row; its key and value go into their place first."""
+    """Attention of transformers' interface; the new keys and values go into their places first."""
     if any(kwargs.get(name) is not None for name in ("softcap", "s_aux", "sinks", "position_bias")):
         raise NotImplementedError(f"{type(module).__name__} changes its scores, which decoding in place does not know")
     keys, values = places.write(module.layer_idx, key, value)
-    rows, heads, _, width = query.shape
-    # The queries that share a key lie side by side: no key is repeated for them.
-    grouped = query.reshape(rows, keys.shape[1], heads // keys.shape[1], width)
+    rows, heads, tokens, width = query.shape
+    groups = heads // keys.shape[1]
+    # The queries that share a key lie side by side: no key is repeated for them, but the mask of several tokens is.
+    grouped = query.reshape(rows, keys.shape[1], groups * tokens, width)
+    if attention_mask is not None and tokens > 1 and attention_mask.shape[2] == tokens:
+        attention_mask = attention_mask.repeat(1, 1, groups, 1)
     out = F.scaled_dot_product_attention(grouped, keys, values, attn_mask=attention_mask, scale=scaling)
-    return out.reshape(rows, 1, heads, out.shape[-1]), None
+    return out.reshape(rows, heads, tokens, out.shape[-1]).transpose(1, 2), None
 
 
 AttentionInterface.register(IN_PLACE, in_place_attention)
@@ -82,8 +87,29 @@ class _Places:
     place: Tensor
     logits: Float[Tensor, "rows words"]
 
+    def until(self, place: int) -> _Places:
+        """Without the places from this one on."""
+        keys, values = ([part[:, :, :place] for part in parts] for parts in (self.keys, self.values))
+        return replace(self, keys=keys, values=values, mask=self.mask[:, :place])
+
     def write(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         return self.keys[layer].index_copy_(2, self.place, key), self.values[layer].index_copy_(2, self.place, value)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Reading:
+    """The places of several tokens a row, from `start` on, after those that are there."""
+
+    places: _Places
+    rows: int
+    start: int
+    end: int
+
+    def write(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        both = self.places.keys[layer][: self.rows], self.places.values[layer][: self.rows]
+        for old, new in zip(both, (key, value), strict=True):
+            old[:, :, self.start : self.end] = new
+        return both[0][:, :, : self.end], both[1][:, :, : self.end]
 
 
 class _Buffers:
@@ -129,11 +155,11 @@ class InPlaceDecoder:
     def __init__(self, model: Any, *, compiled: bool = False) -> None:
         self._model = weakref.ref(model)
         self.compiled = compiled
-        self.rows = 0
+        self.rows = self._used = self._left = 0
         self._buffers: _Buffers | None = None
         self._steps: dict[tuple[int, int], tuple[_Places, Callable[[], None]]] = {}
         self._addresses: tuple[int, ...] = ()
-        self._broken = False
+        self._broken = self._tried = self._sized = False
         self._said: set[str] = set()
         self._stream: Any = None
         self._pool: Any = None
@@ -154,6 +180,7 @@ class InPlaceDecoder:
         mask: Bool[Tensor, "rows tokens"],
         position: Int[Tensor, " rows"],
         steps: int,
+        owner: Sequence[int] | None = None,
     ) -> bool:
         """Whether this takes over from here. If not, a line was logged why, and `cache` is as it was.
 
@@ -161,59 +188,97 @@ class InPlaceDecoder:
             cache: keys and values of the prompts.
             mask: which of its places count.
             position: of each row's next token.
-            steps: how many may follow at most.
+            steps: how many tokens a row may follow at most.
+            owner: the row of `cache` that each row begins with; None where they are the same.
         """
         rows, tokens = mask.shape
-        # The last place belongs to nobody: a step that is tried before it is captured writes there.
-        wide = -(-(tokens + steps + 1) // PLACES) * PLACES
         if self._broken:
             return False
         try:
             with _plainly():
                 self._check()
                 self._check_cache(cache, tokens, steps)
-                self._make_room(cache, _rounded(rows), wide)
-                places, _ = self._step_of(_rounded(rows), wide)
-                _fill(places, cache, mask, position)
+                self._sized = mask.device.type in IN_SIZES
+                # The last place belongs to nobody: a step that is tried before it is captured writes there.
+                wide = tokens + steps + 1
+                wide = -(-wide // PLACES) * PLACES if self._sized else wide
+                self._make_room(cache, self._rows_of(rows), wide)
+                self._now = self._step_of(self._rows_of(rows), wide)
+                _fill(self._now[0], cache, mask, position, owner)
         except Exception as error:  # whatever a library raises: generation goes on as it did
             self._give_up(error)
             self.forget()
             return False
-        self.rows, self._wide, self._left, self._may_move = rows, wide, steps, True
+        self.rows, self._used, self._left, self._may_move = rows, tokens, steps, True
         return True
+
+    def read(
+        self, ids: Int[Tensor, "rows tokens"], mask: Bool[Tensor, "rows tokens"], positions: Int[Tensor, "rows tokens"]
+    ) -> Float[Tensor, "rows words"]:
+        """The logits after the rest of every row's prompt, padded on the left where `mask` is not."""
+        places, _ = self._now
+        (decoder, embed, head), tokens = self._parts(), ids.shape[1]
+        assert self._left >= tokens, "more tokens than start() was told"
+        with _plainly(), self._in_place(reading=True):
+            part = _Reading(places=places, rows=self.rows, start=self._used, end=self._used + tokens)
+            before = places.mask[: self.rows, None, : self._used].expand(-1, tokens, -1)
+            seen = mask[:, None, :] & torch.ones(tokens, tokens, dtype=torch.bool, device=mask.device).tril()
+            hidden = torch.finfo(before.dtype).min
+            own = torch.zeros_like(seen, dtype=before.dtype).masked_fill_(~seen, hidden)
+            states = decoder(
+                inputs_embeds=embed(ids),
+                attention_mask=torch.cat([before, own], dim=2)[:, None],
+                position_ids=positions,
+                use_cache=False,
+                places=part,
+            ).last_hidden_state
+            places.mask[: self.rows, part.start : part.end] = own[:, -1]
+            places.place.fill_(part.end)
+            places.position[: self.rows] = positions[:, -1] + 1
+            self._used, self._left = part.end, self._left - tokens
+            return head(states[:, -1])
 
     def step(self, words: Int[Tensor, " rows"]) -> Float[Tensor, "rows words"]:
         """The logits after one more word a row; a view that the next step overwrites."""
-        places, run = self._steps[_rounded(self.rows), self._wide]
+        places, run = self._now
         assert self._left > 0, "more steps than start() was told"
         self._left -= 1
+        self._used += 1
         with _plainly():
             places.words[: self.rows].copy_(words)
             run()
         return places.logits[: self.rows]
 
     def keep(self, rows: Sequence[int]) -> bool:
-        """Whether only these rows go on. It may be too late for that to pay; then all of them do."""
-        if not self._may_move or self._left < WORTH_MOVING or 2 * _rounded(len(rows)) > _rounded(self.rows):
+        """Whether only these rows go on. It may not pay to move them together; then all of them do."""
+        if not self._may_move or not self._worth_moving(len(rows)):
             return False
-        before, _ = self._steps[_rounded(self.rows), self._wide]
+        before, _ = self._now
         try:
             with _plainly():
-                after, _ = self._step_of(_rounded(len(rows)), self._wide)
+                after = self._step_of(self._rows_of(len(rows)), before.mask.shape[1])
                 chosen = torch.tensor(rows, device=before.mask.device)
-                moved = ("mask", "position")
                 for old, new in chain(
-                    zip(before.keys, after.keys, strict=True),
-                    zip(before.values, after.values, strict=True),
-                    ((getattr(before, name), getattr(after, name)) for name in moved),
+                    zip(before.keys, after[0].keys, strict=True),
+                    zip(before.values, after[0].values, strict=True),
+                    ((before.mask, after[0].mask), (before.position, after[0].position)),
                 ):
                     new[: len(rows)] = old[chosen]
         except Exception as error:
             self._give_up(error)
             self._may_move = False  # the rows stay where they are, and so does their graph
             return False
-        self.rows = len(rows)
+        self.rows, self._now = len(rows), after
         return True
+
+    def _worth_moving(self, rows: int) -> bool:
+        """A graph for half the rows costs about ten steps; without one, moving costs less than a step of all rows."""
+        if self._sized:
+            return self._left >= WORTH_MOVING and 2 * self._rows_of(rows) <= self._rows_of(self.rows)
+        return 4 * rows <= 3 * self.rows
+
+    def _rows_of(self, rows: int) -> int:
+        return _rounded(rows) if self._sized else rows
 
     # What a batch needs -----------------------------------------------------------------------------------------------
 
@@ -234,7 +299,7 @@ class InPlaceDecoder:
         addresses = tuple(weight.data_ptr() for weight in weights)
         if addresses != self._addresses:
             self.forget()
-            self._addresses, self._broken = addresses, False
+            self._addresses, self._broken, self._tried = addresses, False, False
 
     def _check_cache(self, cache: Cache, tokens: int, steps: int) -> None:
         """Raises where a cache of fixed places would not hold what this one does."""
@@ -290,8 +355,11 @@ class InPlaceDecoder:
 
         def run() -> None:
             with self._in_place():
-                self._run(places)
+                self._run(places if self._sized else places.until(self._used))
 
+        if self._tried and not self._sized:
+            return run
+        used, self._used = self._used, places.mask.shape[1]
         small = (places.mask, places.position, places.place)
         before = [tensor.clone() for tensor in small]
         places.place.fill_(places.mask.shape[1] - 1)
@@ -319,6 +387,7 @@ class InPlaceDecoder:
             replay = graph.replay
         for tensor, was in zip(small, before, strict=True):
             tensor.copy_(was)
+        self._used, self._tried = used, True
         return replay
 
     def _run(self, places: _Places) -> None:
@@ -337,17 +406,18 @@ class InPlaceDecoder:
         places.position.add_(1)
 
     @contextmanager
-    def _in_place(self) -> Iterator[None]:
-        """The language model attends in place, and its blocks are compiled where that was asked for."""
+    def _in_place(self, *, reading: bool = False) -> Iterator[None]:
+        """The language model attends in place; the blocks of a step are compiled where that was asked for."""
+        compiled = self.compiled and not reading
         decoder = self._parts()[0]
         blocks = [block for part in decoder.children() if isinstance(part, nn.ModuleList) for block in part]
         config, name = decoder.config, decoder.config._attn_implementation
         calls = [getattr(block, "_compiled_call_impl", None) for block in blocks]
         try:
-            config._attn_implementation = _outside_graphs() if self.compiled else IN_PLACE
+            config._attn_implementation = _outside_graphs() if compiled else IN_PLACE
             for block in blocks:
                 # What was compiled for training has other lengths; a step is compiled for itself or not at all.
-                block._compiled_call_impl = torch.compile(block._call_impl) if self.compiled else None
+                block._compiled_call_impl = torch.compile(block._call_impl) if compiled else None
             yield
         finally:
             config._attn_implementation = name
@@ -408,11 +478,18 @@ def _rounded(rows: int) -> int:
     return power * 3 // 4 if power >= 4 and rows <= power * 3 // 4 else power
 
 
-def _fill(places: _Places, cache: Cache, mask: Tensor, position: Tensor) -> None:
+def _fill(places: _Places, cache: Cache, mask: Tensor, position: Tensor, owner: Sequence[int] | None = None) -> None:
     rows, tokens = mask.shape
+    chosen = None if owner is None or list(owner) == list(range(rows)) else torch.tensor(owner, device=mask.device)
     for keys, values, layer in zip(places.keys, places.values, _layers(cache), strict=True):
-        keys[:rows, :, :tokens] = layer.keys
-        values[:rows, :, :tokens] = layer.values
+        for old, new in ((keys, layer.keys), (values, layer.values)):
+            if chosen is None:
+                old[:rows, :, :tokens] = new
+            elif new.is_cuda:
+                old[:rows, :, :tokens] = new[chosen]
+            else:  # a copy less, for a call more
+                for row, number in enumerate(owner or ()):
+                    old[row, :, :tokens] = new[number]
     hidden = torch.finfo(places.mask.dtype).min
     places.mask.fill_(hidden)
     places.mask[:rows, :tokens].masked_fill_(mask, 0.0)

@@ -8,6 +8,7 @@ from PIL import Image
 
 from dragonfly_lit.evaluation.generate import BatchGenerator
 from dragonfly_lit.evaluation.requests import GenerationRequest
+from dragonfly_lit.models import decoding
 from dragonfly_lit.models.tiny import tiny_config, tiny_model, tiny_tokenizer
 from dragonfly_lit.processing.crops import cut
 from dragonfly_lit.processing.encoding import tokenize
@@ -77,28 +78,43 @@ def ask_all(generator: BatchGenerator, questions: list[GenerationRequest]) -> di
     return {output.id: output.text for outputs in generator.answer(generator.plan(questions)) for output in outputs}
 
 
-@pytest.mark.parametrize("decoding", ["dynamic", "static"])
+@pytest.mark.parametrize("way", ["dynamic", "static"])
 @pytest.mark.parametrize("batch_tokens", [1, 700, 3000, 100_000])
-def test_batched_answers_are_those_of_one_by_one(model, batch_tokens, decoding):
+def test_batched_answers_are_those_of_one_by_one(model, batch_tokens, way):
     expected = {request.id: alone(model, request) for request in asks()}
     assert len(set(expected.values())) > 5, "the tiny model says the same to everything: the test shows nothing"
-    generator = BatchGenerator(model, PROCESSOR, batch_tokens=batch_tokens, decoding=decoding)
+    generator = BatchGenerator(model, PROCESSOR, batch_tokens=batch_tokens, decoding=way)
     assert ask_all(generator, asks()) == expected
 
 
-@pytest.mark.parametrize("decoding", ["dynamic", "static"])
-def test_a_zoom_that_reads_the_question_answers_as_one_by_one(decoding):
+@pytest.mark.parametrize("way", ["dynamic", "static"])
+def test_a_zoom_that_reads_the_question_answers_as_one_by_one(way):
     model = tiny_model(seed=3, zoom={"score": "question"}).eval()
     expected = {request.id: alone(model, request) for request in asks(12)}
-    assert ask_all(BatchGenerator(model, PROCESSOR, batch_tokens=2000, decoding=decoding), asks(12)) == expected
+    assert ask_all(BatchGenerator(model, PROCESSOR, batch_tokens=2000, decoding=way), asks(12)) == expected
 
 
-@pytest.mark.parametrize("decoding", ["dynamic", "static"])
+@pytest.mark.parametrize("way", ["dynamic", "static"])
 @pytest.mark.parametrize("text", [{"model_type": "qwen3"}, {"model_type": "mistral", "sliding_window": 180}])
-def test_other_language_models_answer_as_one_by_one(text, decoding):
+def test_other_language_models_answer_as_one_by_one(text, way):
     model = tiny_model(seed=3, text=text).eval()
     expected = {request.id: alone(model, request) for request in asks(9)}
-    assert ask_all(BatchGenerator(model, PROCESSOR, batch_tokens=2000, decoding=decoding), asks(9)) == expected
+    assert ask_all(BatchGenerator(model, PROCESSOR, batch_tokens=2000, decoding=way), asks(9)) == expected
+
+
+def test_rows_in_sizes_and_words_a_step_late_are_the_same_answers(model, monkeypatch):
+    """What a GPU does, on a CPU: rows that are nobody's, words read a step later, rows that move together."""
+    expected = {request.id: alone(model, request) for request in asks()}
+    monkeypatch.setattr(decoding, "IN_SIZES", ("cpu",))
+    monkeypatch.setattr(decoding, "WORTH_MOVING", 1)
+    begin = decoding.LateReads.__init__
+
+    def late(self, device):
+        begin(self, device)
+        self.lag = 1
+
+    monkeypatch.setattr(decoding.LateReads, "__init__", late)
+    assert ask_all(BatchGenerator(model, PROCESSOR, batch_tokens=3000), asks()) == expected
 
 
 def test_an_image_is_computed_once_for_all_its_questions(model):

@@ -65,6 +65,12 @@ def lag(request, monkeypatch):
     return request.param
 
 
+@pytest.fixture(params=[(), ("cpu",)], ids=["exact", "in sizes"])
+def sizes(request, monkeypatch):
+    """Rows and places as many as there are, as on a CPU, or of a few sizes, as on a GPU."""
+    monkeypatch.setattr(decoding, "IN_SIZES", request.param)
+
+
 class Words:
     """A streamer that keeps what it is given."""
 
@@ -95,7 +101,7 @@ def generated(model, inputs, way, **options):
         {"max_new_tokens": 2},
     ],
 )
-def test_words_in_place_are_those_of_a_growing_cache(talker, inputs, steps, lag, options):
+def test_words_in_place_are_those_of_a_growing_cache(talker, inputs, steps, lag, sizes, options):
     expected = generated(talker, inputs, "dynamic", **options)
     assert not steps
     found = generated(talker, inputs, "static", **options)
@@ -145,7 +151,8 @@ def test_what_needs_every_output_goes_transformers_way(talker, inputs, steps):
     assert not steps
 
 
-def test_later_batches_reuse_the_step_and_weights_put_elsewhere_need_another():
+def test_later_batches_reuse_the_step_and_weights_put_elsewhere_need_another(monkeypatch):
+    monkeypatch.setattr(decoding, "IN_SIZES", ("cpu",))
     model = tiny_model()
     ids = {"input_ids": torch.tensor([[7, 8, 9, 10]])}
     tried = []
@@ -227,7 +234,7 @@ def cache_of(model, ids, mask):
 
 
 @torch.no_grad()
-def test_rows_that_go_on_move_together_and_keep_their_words(monkeypatch):
+def test_rows_that_go_on_move_together_and_keep_their_words(monkeypatch, sizes):
     monkeypatch.setattr(decoding, "WORTH_MOVING", 1)
     model = tiny_model(seed=3)
     ids, mask = torch.randint(0, 200, (5, 9)), torch.ones(5, 9, dtype=torch.bool)
@@ -238,7 +245,7 @@ def test_rows_that_go_on_move_together_and_keep_their_words(monkeypatch):
     words = [logits.argmax(-1)]
     for _ in range(3):
         words.append(decoder.step(words[-1]).argmax(-1))
-    assert not decoder.keep([0, 1, 2, 3])
+    assert not decoder.keep([0, 1, 2, 3, 4])
     assert decoder.keep([1, 3])
     found = [torch.stack([step[1], step[3]]) for step in words]
     for _ in range(5):
