@@ -22,8 +22,8 @@ class Digits(Benchmark):
     expects = "scikit-learn, installed"
     # How answers are scored: one of dragonfly_lit.evaluation.metrics, or a metric of your own.
     metric_type = ExactMatch
-    # A prompt of its own where the set's default does not fit; `prompt=llava` has its default here.
-    prompts: ClassVar = {"released": Template(text="{question}\nAnswer with one digit.")}
+    # A prompt of its own where that of `prompt=default` does not fit; every other set has its default here.
+    prompts: ClassVar = {"default": Template(text="{question}\nAnswer with one digit.")}
 
     def locate(self, data_root: str | Path) -> Path:
         """The data is in a package, so no folder is needed; leave this method out where yours lies in a folder."""

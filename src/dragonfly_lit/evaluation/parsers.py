@@ -12,6 +12,21 @@ from collections.abc import Sequence
 LETTERS = string.ascii_uppercase
 WITHOUT_PUNCTUATION = str.maketrans("", "", string.punctuation)
 ANSWER_IS = re.compile(r"\b(?:final\s+)?answer(?:\s+(?:is|would be|should be)\b|\s*:)\s*:?\s*", re.IGNORECASE)
+UNDECIDED = re.compile(
+    r"\b(?:(?:do|does|did|can|could)(?:n't| not|not)|(?:unable|not able|not possible|impossible|hard|difficult) to)"
+    r"\s+(?:really\s+|clearly\s+|be\s+)?(?:know|tell|say|determine|answer|decide|judge|confirm|sure|certain)\b"
+    r"|\bcan't\s+(?:really\s+)?(?:tell|say|determine|answer|decide|judge|confirm|know)\b"
+    r"|\bnot\s+(?:(?:entirely|quite|really|very|at all|possible to be|100%)\s+)?(?:clear|sure|certain|known|enough)\b"
+    r"|\b(?:isn't|aren't)\s+(?:clear|sure|certain|known|enough)\b"
+    r"|\b(?:unclear|unsure|uncertain|unknown|unanswerable)\b|\bno\s+(?:idea|clue|way\s+to|information)\b"
+)
+"""What says that the answer is not known: neither yes nor no."""
+TWO_LETTERS = re.compile(
+    r"(?<![\w'])[(\[]?([A-Z])[)\]]?(?:\s*(?:,\s*)?\b(?:and|or|nor)\b\s*|\s*[/&+]\s*)(?:option\s+|choice\s+)?[(\[]?([A-Z])(?![\w'])"
+    r"|(?<![\w'])([A-Z])\s*[,;\s]\s*([A-Z])(?![\w'])(?!\s+[a-z])"
+    r"|(?<![\w'])[(\[]?([a-z])[)\]]?\s*(?:,\s*)?\b(?:and|or)\s+[(\[]?([a-z])(?![\w'])"
+)
+"""Two choices named side by side: `A and B`, `(A) or (B)`, `A, B`, `a or b`."""
 THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 
 
@@ -67,6 +82,8 @@ def letter_lenient(output: str, choices: Sequence[str]) -> str | None:
     in front (`B)`, `B:`); one capital standing alone (not the article `A`); one choice's own words.
     """
     letters = LETTERS[: len(choices)]
+    if _two_named(output[_end_of_last(ANSWER_IS, output) :], letters):
+        return _choice_in_words(output, choices, whole=True)
     tail = output[_end_of_last(ANSWER_IS, output) :]
     for pattern in (r"\W*(?:option\s+|choice\s+)?([A-Z])(?![\w'])(?!\s+[a-z])", r"\W*([A-Za-z])\W*\Z"):
         found = re.match(pattern, tail)
@@ -80,6 +97,11 @@ def letter_lenient(output: str, choices: Sequence[str]) -> str | None:
     return _choice_in_words(output, choices)
 
 
+def _two_named(text: str, letters: str) -> bool:
+    pairs = [{letter.upper() for letter in found.groups() if letter} for found in TWO_LETTERS.finditer(text)]
+    return any(len(pair) == 2 and pair <= set(letters) for pair in pairs)
+
+
 def _several(text: str, letters: str) -> bool:
     return len({letter for letter in re.findall(r"[(\[]([A-Z])[)\]]", text) if letter in letters}) > 1
 
@@ -88,11 +110,11 @@ def _end_of_last(pattern: re.Pattern[str], text: str) -> int:
     return max((match.end() for match in pattern.finditer(text)), default=0)
 
 
-def _choice_in_words(output: str, choices: Sequence[str]) -> str | None:
+def _choice_in_words(output: str, choices: Sequence[str], *, whole: bool = False) -> str | None:
     said = f" {' '.join(bare(output).split())} "
     words = [f" {' '.join(bare(choice).split())} " for choice in choices]
     exact = [letter for letter, choice in zip(LETTERS, words, strict=False) if choice == said and choice.strip()]
-    if exact:
+    if exact or whole:
         return exact[0] if len(exact) == 1 else None
     inside = [i for i, choice in enumerate(words) if choice.strip() and choice in said]
     longest = [i for i in inside if not any(i != j and words[i] in words[j] for j in inside)]
@@ -124,8 +146,12 @@ def yes_no_mme_lmms_eval(output: str) -> str | None:
 
 
 def yes_no_lenient(output: str) -> str | None:
-    """The first of the words yes and no in the final answer, else `no` for a negation; None when there is neither."""
-    words = re.findall(r"[a-z']+", final_answer(output).lower())
+    """The first of the words yes and no in the final answer, else `no` for a negation; None when there is neither.
+
+    Not to know is neither: `I don't know`, `It is not clear`.
+    """
+    text = UNDECIDED.sub(" ", final_answer(output).lower().replace("\u2019", "'"))
+    words = re.findall(r"[a-z']+", text)
     said = next((word for word in words if word in ("yes", "no", "yeah", "yep", "nope")), None)
     if said is not None:
         return "yes" if said.startswith("y") else "no"

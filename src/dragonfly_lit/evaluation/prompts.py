@@ -76,6 +76,8 @@ class Template:
             raise ValueError(
                 f"prompt: the template of {question.task} has no {{ocr}}, and ocr=true asks for its words. Put it in."
             )
+        if hint and "context" not in _fields(template):
+            template = f"{{context}}{template}"  # a hint is part of the question, whatever the template
         prompt = template.format(
             question=words.capitalize() if self.capitalize else words,
             options="".join(f"{option}\n" for option in options),
@@ -117,6 +119,16 @@ class PromptBook:
         if "options" not in _fields(self.default.text):
             shown = replace(self.default, text=CHOICES, open=self.default.open or self.default.text)
             object.__setattr__(self, "default", shown)
+
+
+DEFAULT = "default"
+"""The set that asks each benchmark under the set that its published rows were made with."""
+SETS: Mapping[str, Template] = {
+    "llava": Template(text=CHOICES, open=f"{{context}}{{question}}\n{SHORT}"),
+    "lmms_eval": Template(text=CHOICES, open=f"{{context}}{{question}}\n{SHORT}"),
+    "released": Template(text=CHOICES, open="{context}{question}"),
+}
+"""What the sets of `conf/prompt` ask where a benchmark has no prompt of its own."""
 
 
 def prompt_book(

@@ -97,7 +97,7 @@ def score(
     turns = _by_question(questions, answers)
     metric = scorer.metric or benchmark.metric_type
     data = [[of[0].id, of[0].images, list(q.references)] for of, q in zip(turns, questions, strict=True)]
-    limited = benchmark.limited(len(questions))
+    limited, template = benchmark.limited(len(questions)), benchmark.template(settings.prompts)
     entry = {
         "benchmark": benchmark.name,
         "split": benchmark.split,
@@ -109,7 +109,7 @@ def score(
         "scale": metric.scale,
         "metric": None if scorer.metric is None else type(scorer.metric).__name__,
         "parser": benchmark.parser,
-        "prompt": {"set": settings.prompts.name, **asdict(_asked(benchmark.template(settings.prompts), questions))},
+        "prompt": {"set": benchmark.prompt_set(settings.prompts), **asdict(_asked(template, questions))},
         "asked": {"draws": settings.draws, "circular": benchmark.circular},
         "max_new_tokens": settings.max_new_tokens or benchmark.max_new_tokens,
         "data": store.digest(data),

@@ -33,7 +33,8 @@ def show(benchmarks: Sequence[Benchmark], settings: Settings) -> Iterator[str]:
             _text(template, question)
         shown = questions[: benchmark.show]
         yield (
-            f"{benchmark.name}: {len(shown)} of {len(questions):,} questions, prompt set {settings.prompts.name}, "
+            f"{benchmark.name}: {len(shown)} of {len(questions):,} questions, "
+            f"prompt set {benchmark.prompt_set(settings.prompts)}, "
             f"{benchmark.metric_type.__name__} ({benchmark.parser}), "
             f"{settings.max_new_tokens or benchmark.max_new_tokens} new tokens at most"
         )

@@ -38,6 +38,21 @@ CHOICES = ("A tall tree", "dog", "hot dog", "Nothing")
         ("The correct option is C", "C"),
         ("The answer is A. No wait, the answer is B.", "B"),
         ("a", "A"),
+        ("Both A and B", None),
+        ("The answer is A or B", None),
+        ("The answer is A or B.", None),
+        ("A, B", None),
+        ("A and C.", None),
+        ("A/B", None),
+        ("Either B or D", None),
+        ("a or b", None),
+        ("A, B and C", None),
+        ("option A or option C", None),
+        ("B, a dog", "B"),
+        ("B, A dog", "B"),
+        ("D. Nothing, or nothing else", "D"),
+        ("A and B are wrong. The answer is C", "C"),
+        ("It is C, and that is all", "C"),
     ],
 )
 def test_letters(output, letter):
@@ -66,6 +81,22 @@ def test_a_letter_is_always_one_of_the_choices(output, num_choices):
         ("noon", None),
         ("True", "yes"),
         ("Yes, there is no doubt", "yes"),
+        ("I don't know", None),
+        ("I don\u2019t know.", None),
+        ("I do not know", None),
+        ("It is not clear", None),
+        ("It isn't clear", None),
+        ("It is not clear whether there is a dog.", None),
+        ("I'm not sure", None),
+        ("I can't tell", None),
+        ("Cannot determine", None),
+        ("I have no idea", None),
+        ("Unclear", None),
+        ("No, it is not clear", "no"),
+        ("It is not clear, but yes", "yes"),
+        ("There is not enough light", None),
+        ("I can't see one", "no"),
+        ("The sky is not clear blue? No.", "no"),
     ],
 )
 def test_yes_and_no(output, answer):
@@ -96,3 +127,7 @@ def test_numbers_without_their_trimmings():
         "5",
         "1000.5",
     ]
+
+
+def test_a_choice_that_names_two_others_may_be_said():
+    assert letter_lenient("Both A and B", ("up", "down", "Both A and B", "neither")) == "C"

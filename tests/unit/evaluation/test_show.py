@@ -45,7 +45,7 @@ def test_the_command_prints_and_needs_no_model(tmp_path):
     command = [sys.executable, str(ROOT / "evaluate.py"), *asked]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=os.environ | {"RANK": "0"})
     assert (done.returncode, done.stderr) == (0, "")
-    assert "my_set: 3 of 5 questions, prompt set released, MultipleChoice" in done.stdout
+    assert "my_set: 3 of 5 questions, prompt set llava, MultipleChoice" in done.stdout
     assert "Which 2?\n    A. x\n    B. y\n    Answer with the option's letter" in done.stdout
     assert "Which 3?" not in done.stdout
     assert done.stdout.count("image 1: 8 x 6 pixels, a.png") == done.stdout.count("accepted: B") == 3

@@ -393,6 +393,19 @@ def roco_original(root):
     return {}, 1, 0
 
 
+def roco_captions(root):
+    base = root / "data/test/radiology"
+    put(base / "captions.txt", "ROCO_00001\t CT, axial view.\nROCO_00002\tChest X-ray\n")
+    for number in (1, 2):
+        put(base / f"images/ROCO_0000{number}.jpg", picture(number))
+    return {}, 2, 0
+
+
+def mmmu_test(root):
+    parquet(root / "Math/test-00000-of-00001.parquet", [mmmu_row("test_Math_1"), mmmu_row("test_Math_2", answer="C")])
+    return {"split": "test"}, 2, 0
+
+
 LAYOUTS = [
     ("ai2d", ai2d_hub), ("ai2d", ai2d_original), ("scienceqa", scienceqa_hub), ("scienceqa", scienceqa_other_hub),
     ("scienceqa", scienceqa_original), ("chartqa", chartqa_hub), ("chartqa", chartqa_other_hub),
@@ -402,7 +415,8 @@ LAYOUTS = [
     ("mmmu", mmmu_other_hub), ("mm_vet", mm_vet_hub), ("mm_vet", mm_vet_original), ("vqa_rad", medical_hub),
     ("vqa_rad", vqa_rad_original), ("slake", medical_hub), ("slake", slake_original), ("path_vqa", medical_hub),
     ("path_vqa", path_vqa_original), ("iu_xray", r2gen), ("iu_xray", biocaption_iu), ("peir_gross", biocaption_peir),
-    ("peir_gross", caption_hub), ("roco", caption_hub), ("roco", roco_original), ("mimic_cxr", r2gen),
+    ("peir_gross", caption_hub), ("roco", caption_hub), ("roco", roco_original),
+    ("roco", roco_captions), ("mmmu", mmmu_test), ("mimic_cxr", r2gen),
     *layouts_highres.LAYOUTS, *layouts_choice.LAYOUTS,
 ]  # fmt: skip
 ids = [f"{name}-{make.__name__}" for name, make in LAYOUTS]
@@ -477,3 +491,15 @@ def test_the_whole_demo_is_there():
     assert len(questions) == 9673
     assert questions[123].id == "test-000123"
     assert questions[0].image_keys == questions[1].image_keys, "several questions share an image"
+
+
+def test_a_copy_of_mmmu_from_before_its_answers_were_published_is_named(tmp_path):
+    parquet(tmp_path / "mmmu/Math/test-00000-of-00001.parquet", [mmmu_row("test_Math_1", answer="?")])
+    with pytest.raises(ValueError, match=r"question test_Math_1 has no answer: .* before 2026-02-12"):
+        BENCHMARKS["mmmu"](split="test").questions(tmp_path)
+
+
+def test_a_line_of_captions_without_a_tab_is_named(tmp_path):
+    put(tmp_path / "roco/data/test/radiology/captions.txt", "ROCO_00001 CT\n")
+    with pytest.raises(ValueError, match="line 1 has no tab between id and caption"):
+        BENCHMARKS["roco"]().questions(tmp_path)

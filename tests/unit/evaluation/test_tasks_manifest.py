@@ -149,7 +149,7 @@ def test_every_benchmark_has_a_prompt_in_every_book_and_a_config():
 
 
 LETTER = "Answer with the option's letter from the given choices directly."
-BOOKS = ("llava", "lmms_eval", "released", "mine")
+BOOKS = ("default", "llava", "lmms_eval", "released", "mine")
 
 
 def book_of(name):
@@ -254,3 +254,32 @@ def test_a_column_that_no_field_stands_for_is_named(tmp_path):
     parquet(tmp_path / "q.parquet", [{"question": "q", "answer": "x", "image_path": "a.png"}])
     with pytest.raises(ValueError, match="row 1: image_path: is not a field of a manifest; use id, question_id"):
         manifest("mine", tmp_path / "q.parquet", "exact_match").questions(tmp_path)
+
+
+@pytest.mark.parametrize("task", [*BENCHMARKS])
+def test_the_default_set_asks_as_the_published_rows_were_made(task):
+    book, benchmark = book_of("default"), BENCHMARKS[task]()
+    name = benchmark.prompt_set(book)
+    assert name == ("released" if task in ("easy_vqa", "probes") else benchmark.asked_with)
+    assert benchmark.template(book) == benchmark.template(book_of(name))
+
+
+def test_a_hint_is_shown_under_every_template():
+    question = Question(id="1", task="mine", text="Who?", meta={"hint": "A girl."})
+    for name in BOOKS:
+        for metric in ("exact_match", "captions"):
+            assert "A girl." in manifest("mine", "q.jsonl", metric).template(book_of(name)).render(question)
+
+
+@pytest.mark.parametrize(("output", "right"), [("Red.", True), ("red", True), ("RED", True), ("blue", False)])
+def test_gold_answers_with_capitals_can_be_met(output, right):
+    question = Question(id="1", task="mine", text="?", references=("Red.",))
+    metric = manifest("mine", "q.jsonl", "exact_match").metric([question])
+    metric.update(output, question)
+    assert metric.compute()["accuracy"] == right
+
+
+def test_the_prompt_of_the_default_set_is_named():
+    assert manifest("mine", "q.jsonl", "exact_match").prompt_set(book_of("default")) == "llava"
+    assert manifest("mine", "q.jsonl", "captions").prompt_set(book_of("default")) == "released"
+    assert manifest("mine", "q.jsonl", "exact_match").prompt_set(book_of("mine")) == "mine"

@@ -15,7 +15,7 @@ from dragonfly_lit.evaluation.benchmarks.tables import Reader, has_images, word
 from dragonfly_lit.evaluation.images import StoredImage
 from dragonfly_lit.evaluation.metrics.base import QuestionMetric
 from dragonfly_lit.evaluation.metrics.short import ExactMatch
-from dragonfly_lit.evaluation.prompts import PromptBook, Template
+from dragonfly_lit.evaluation.prompts import DEFAULT, SETS, PromptBook, Template
 from dragonfly_lit.evaluation.published import PublishedRow
 from dragonfly_lit.evaluation.question import Question
 from dragonfly_lit.spec.rows import shown
@@ -60,6 +60,8 @@ class Benchmark(Reader, ABC):
     """Whether the metric needs scores of a judge."""
     prompts: ClassVar[Mapping[str, Template]] = {}
     """Its templates by the name of the prompt set; a set that is not here gives its default."""
+    asked_with: ClassVar[str] = "llava"
+    """The prompt set of `prompt=default`: the one that its published rows were made with."""
     published: ClassVar[tuple[PublishedRow, ...]] = ()
     """Verified rows of papers."""
 
@@ -130,7 +132,14 @@ class Benchmark(Reader, ABC):
 
     def template(self, book: PromptBook) -> Template:
         """The prompt of this benchmark in a set of prompts: the user's for it, else its own, else the set's default."""
-        return book.templates.get(self.name) or self.prompts.get(book.name) or book.default
+        name = self.prompt_set(book)
+        usual = SETS.get(name, book.default) if book.name == DEFAULT else book.default
+        return book.templates.get(self.name) or self.prompts.get(book.name) or self.prompts.get(name) or usual
+
+    def prompt_set(self, book: PromptBook) -> str:
+        """The name of the set that this benchmark is asked with: that of `book`, unless it leaves the choice to it."""
+        own = self.name in book.templates or book.name in self.prompts
+        return self.asked_with if book.name == DEFAULT and not own else book.name
 
     def locate(self, data_root: str | Path) -> Path:
         """The folder of this benchmark; ValueError when it is not there."""

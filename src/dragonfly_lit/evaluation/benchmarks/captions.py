@@ -129,18 +129,32 @@ class ROCO(CaptionBenchmark):
     hub = ("eltorio/ROCO-radiology", "mdwiratathya/ROCO-radiology")
     licence = "of each article in PubMed Central"
     expects = (
-        "data/test/radiology/testdata.csv (id, name, caption) and data/test/radiology/images/, or data/test-*.parquet "
-        "(image, image_id, caption) of eltorio/ROCO-radiology or mdwiratathya/ROCO-radiology"
+        "data/test/radiology/captions.txt (id TAB caption) and data/test/radiology/images/ID.jpg, or testdata.csv (id, "
+        "name, caption) in its place, or data/test-*.parquet (image, image_id, caption) of eltorio/ROCO-radiology or "
+        "mdwiratathya/ROCO-radiology"
     )
-    counts: ClassVar = {"test": (8176,), "val": (8175,), "train": (65423, 65419)}
+    counts: ClassVar = {"test": (8176, 8179), "val": (8175, 8180), "train": (65423, 65419)}
     published = _rows((18.2, 7.8, 24.2), (18.2, 7.8, 24.2), (19.3, 15.1, 40.1))
 
     def read(self, folder: Path) -> Iterable[Question]:
-        """The original release's CSV, else parquet."""
+        """The original release's captions, a table of them, else parquet."""
         part = {"val": "validation"}.get(self.split, self.split)
         base = folder / "data" / part / "radiology"
+        if (base / "captions.txt").is_file():
+            return self._lines(base / "captions.txt")
         table = first_existing(base, f"{self.split}data.csv", f"{part}data.csv")
         return self._csv(table) if table.is_file() else self._parquet(folder)
+
+    def _lines(self, table: Path) -> Iterable[Question]:
+        for number, line in enumerate(self.read_text(table).split("\n"), start=1):
+            key, tab, caption = line.partition("\t")
+            if line.strip() and not tab:
+                raise ValueError(f"{self.name}: {table}: line {number} has no tab between id and caption.")
+            if tab:
+                names = [f"{key.strip()}{extension}" for extension in (".jpg", ".jpeg", ".png")]
+                images = [image_in(table.parent, name, "images") for name in names]
+                image = next((path for path in images if path.is_file()), images[0])
+                yield self._question(key.strip(), caption, [image])
 
     def _csv(self, table: Path) -> Iterable[Question]:
         for number, row in enumerate(csv.DictReader(StringIO(self.read_text(table), newline="")), start=1):

@@ -28,6 +28,7 @@ class EasyVQA(Benchmark):
     splits = ("test", "train")
     counts: ClassVar = {"test": (9673,), "train": (38575,)}
     metric_type = ExactMatch
+    asked_with = "released"  # no published row; the demo is trained on the bare questions
 
     def locate(self, data_root: str | Path) -> Path:
         """The given folder, or the package's own."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 from dragonfly_lit.evaluation.benchmarks.base import Benchmark, Question
 from dragonfly_lit.evaluation.benchmarks.rows import IMAGES, ImageCell, question_rows, with_numbers
 from dragonfly_lit.evaluation.images import StoredImage
-from dragonfly_lit.evaluation.metrics.base import QuestionMetric
+from dragonfly_lit.evaluation.metrics.base import QuestionMetric, Score
 from dragonfly_lit.evaluation.metrics.caption import Captions
 from dragonfly_lit.evaluation.metrics.choice import MultipleChoice
 from dragonfly_lit.evaluation.metrics.medical import MedicalVQA
@@ -25,8 +25,19 @@ from dragonfly_lit.spec.medical_vqa import answer_type
 from dragonfly_lit.spec.rows import Row, shown_name
 
 MetricFactory = Callable[[Sequence[Question]], QuestionMetric]
+
+
+class ExactMatchAnyCase(ExactMatch):
+    """The same where gold answers may have capitals and full stops: GQA's, whose rule it is, have none."""
+
+    def score(self, prediction: str, question: Question) -> Score:
+        """1 if any accepted answer matches."""
+        plain = tuple(answer.strip().rstrip(".").lower() for answer in question.references)
+        return super().score(prediction, replace(question, references=plain))
+
+
 METRICS: Mapping[str, type[QuestionMetric]] = {
-    "exact_match": ExactMatch,
+    "exact_match": ExactMatchAnyCase,
     "vqa_accuracy": VQAAccuracy,
     "relaxed_accuracy": RelaxedAccuracy,
     "anls": ANLS,
@@ -89,6 +100,11 @@ class Manifest(Benchmark):
     def parser(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride] - likewise
         """The rule is the metric's."""
         return self.metric_name
+
+    @property
+    def asked_with(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride] - of the class elsewhere
+        """Captions are asked for as they are, everything else for a short answer or a letter."""
+        return "released" if self.metric_name == "captions" else "llava"
 
     @property
     def variant(self) -> tuple[str, ...]:

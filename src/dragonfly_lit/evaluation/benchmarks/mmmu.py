@@ -46,13 +46,13 @@ class MMMU(Benchmark):
     original = "the same files as on the hub"
     hub = ("MMMU/MMMU, thirty subjects", "lmms-lab/MMMU")
     licence = "Apache-2.0"
-    note = "The answers of the test split are hidden."
+    note = "The answers of the test split are public since 2026-02-12; older copies of it have none."
     expects = (
         "SUBJECT/validation-*.parquet for thirty subjects (MMMU/MMMU) or data/validation-*.parquet (lmms-lab/MMMU), "
         "with id, question, options, answer, question_type, image_1 to image_7"
     )
-    splits = ("validation", "dev")
-    counts: ClassVar = {"validation": (900,), "dev": (150,)}
+    splits = ("validation", "dev", "test")
+    counts: ClassVar = {"validation": (900,), "dev": (150,), "test": (10500,)}
     metric_type = choice.MMMU
     parser = "MMMU, with no answer where it draws one at random"
     prompts: ClassVar = {
@@ -91,6 +91,11 @@ class MMMU(Benchmark):
         if absent:
             raise ValueError(
                 f"{self.name}: question {key} names <image {absent[0]}>, and its image_{absent[0]} is empty."
+            )
+        if str(row["answer"]).strip() in ("", "?"):
+            raise ValueError(
+                f"{self.name}: question {key} has no answer: this copy of the {self.split} split is from before "
+                "2026-02-12, when its answers were published. Download it anew."
             )
         has_choices = row["question_type"] == "multiple-choice"
         answers = (row["answer"],) if has_choices else parse_answers(row["answer"])

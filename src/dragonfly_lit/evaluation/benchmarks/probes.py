@@ -28,6 +28,7 @@ class Probes(Benchmark):
     expects = "SPLIT/*.tar as `python -m data_prep probes` writes them"
     splits = ("test", "train")
     metric_type = ExactMatch
+    asked_with = "released"  # as the models of the studies are trained
 
     def read(self, folder: Path) -> Iterable[Question]:
         """The questions in the order of the shards, `test-000000-0` and on."""
