@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import weakref
-from typing import cast
+from typing import Any, cast
 
 import pytest
 import torch
@@ -14,6 +14,7 @@ from PIL import Image
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.overrides import TorchFunctionMode
+from transformers import CompileConfig
 from transformers.cache_utils import DynamicCache
 
 from dragonfly_lit.models import decoding, generation
@@ -323,3 +324,45 @@ def test_a_step_on_a_gpu_keeps_to_its_dtypes_and_never_waits():
             decoder._run(places)
     assert places.logits.shape == (3, model.config.text_config.vocab_size)
     assert (places.logits.device.type, places.logits.dtype) == ("cuda", torch.bfloat16)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("compiled", [False, True])
+def test_graphs_of_a_gpu_say_the_words_of_a_growing_cache(inputs, caplog, compiled):
+    model: Any = talkative_model()
+    model.to("cuda")
+    given = {name: value.to("cuda") for name, value in inputs.items()}
+    options: dict[str, Any] = {"max_new_tokens": 24}
+    expected = generated(model, given, "dynamic", **options)
+    if compiled:
+        options["compile_config"] = CompileConfig()
+    with caplog.at_level(logging.WARNING, logger=decoding.__name__):
+        found = [generated(model, given, None, **options) for _ in range(2)]
+    assert not caplog.records
+    assert all(torch.equal(one, expected) for one in found)
+    ((_, replay),) = generation._DECODERS[model]._steps.values()
+    assert isinstance(replay.__self__, torch.cuda.CUDAGraph)
+
+
+@pytest.mark.gpu
+@torch.no_grad()
+def test_rows_of_a_gpu_move_together_with_graphs_of_their_own(monkeypatch):
+    monkeypatch.setattr(decoding, "WORTH_MOVING", 1)
+    model: Any = talkative_model()
+    model.to("cuda")
+    ids, mask = torch.randint(0, 200, (6, 9)).cuda(), torch.ones(6, 9, dtype=torch.bool, device="cuda")
+    mask[1, :4] = mask[3, :7] = False
+    cache, position, logits = cache_of(model, ids, mask)
+    decoder = InPlaceDecoder(model)
+    assert decoder.start(cache, mask, position, 8)
+    words = [logits.argmax(-1)]
+    for _ in range(3):
+        words.append(decoder.step(words[-1]).argmax(-1))
+    assert decoder.keep([1, 3])
+    found = [step[[1, 3]] for step in words]
+    for _ in range(5):
+        found.append(decoder.step(found[-1]).argmax(-1))
+    for row, column in ((1, 0), (3, 1)):
+        prompt = {"input_ids": ids[row, mask[row]][None]}
+        alone = generated(model, prompt, "dynamic", max_new_tokens=9, eos_token_id=None)
+        assert alone[0, int(mask[row].sum()) :].tolist() == [int(step[column]) for step in found]
