@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -23,17 +24,17 @@ from transformers.modeling_outputs import BaseModelOutputWithPast
 from transformers.utils.generic import can_return_tuple
 
 from dragonfly_lit.models import io
-from dragonfly_lit.models.attention import attention_arguments
+from dragonfly_lit.models.attention import VARIABLE, attention_arguments
 from dragonfly_lit.models.build import build_projector, build_tower, build_zoom_rule
 from dragonfly_lit.models.config import DragonflyConfig
 from dragonfly_lit.models.fusion import fill_slots, question_means, slots_of_images
 from dragonfly_lit.models.generation import DragonflyGenerationMixin
-from dragonfly_lit.models.language import build_language
+from dragonfly_lit.models.language import build_language, last_block_at
 from dragonfly_lit.models.loss import LossSums, loss_sums
 from dragonfly_lit.models.output import DragonflyOutput
 from dragonfly_lit.models.zoom import Ranking, pool_patches
 from dragonfly_lit.spec.layout import Zoom
-from dragonfly_lit.spec.outline import Outline
+from dragonfly_lit.spec.outline import Outline, supervised_labels
 
 
 class DragonflyForConditionalGeneration(DragonflyGenerationMixin):
@@ -115,22 +116,25 @@ class DragonflyForConditionalGeneration(DragonflyGenerationMixin):
             embeddings = fill_slots(embeddings, slots, image_tokens)
         else:
             embeddings = self._add_dummy_image(embeddings)
-        decoded = self._decode(
-            embeddings,
-            attention_mask,
-            position_ids,
-            sample_ids,
-            branch_ids,
-            outline,
-            past_key_values,
-            use_cache,
-            kwargs,
-        )
+        rows = None
+        if labels is not None:
+            rows = supervised_labels(labels, sample_ids, branch_ids) if outline is None else outline.supervised
+        with self._last_block_at(rows if sums_only else None):
+            decoded = self._decode(
+                embeddings,
+                attention_mask,
+                position_ids,
+                sample_ids,
+                branch_ids,
+                outline,
+                past_key_values,
+                use_cache,
+                kwargs,
+            )
         hidden, head = decoded.last_hidden_state, self.get_output_embeddings()
         assert hidden is not None
         sums = None
         if labels is not None:
-            rows = None if outline is None else outline.supervised
             sums = loss_sums(hidden, head, labels, label_weights, sample_ids, branch_ids, rows=rows)
             if sums_only:
                 return sums
@@ -234,6 +238,14 @@ class DragonflyForConditionalGeneration(DragonflyGenerationMixin):
         low, medium, high = (self.projector(part) for part in (low, medium, high))
         pooled = (low, pool_patches(medium, self.layout), pool_patches(high, self.layout))
         return torch.cat([part.flatten(1, 2) for part in pooled], dim=1)
+
+    def _last_block_at(self, supervised: Tensor | None) -> AbstractContextManager[None]:
+        """On a CPU, where only the loss is asked for, the last block does not compute what no label reads."""
+        decoder = self.get_decoder()
+        if supervised is None or supervised.device.type != "cpu" or not len(supervised):
+            return nullcontext()
+        packs = decoder.config._attn_implementation in VARIABLE
+        return last_block_at(decoder, supervised - 1) if packs else nullcontext()
 
     def _tower_trains(self) -> bool:
         return self.training and torch.is_grad_enabled() and not self.vision.frozen

@@ -2,7 +2,8 @@
 
 A multiply-add counts as two. Norms, activations, softmax and the rotary rotation are left out, as is usual for
 model FLOPs; attention counts only the pairs of tokens that see each other. Nothing that is computed a second time
-(activation checkpointing, the recomputation inside flash attention) is counted.
+(activation checkpointing, the recomputation inside flash attention) is counted, and what a CPU leaves out of the last
+block, where no label reads it, is.
 """
 
 from __future__ import annotations

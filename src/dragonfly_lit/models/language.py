@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import cast
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, cast
 
-from torch import nn
+from torch import Tensor, nn
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import CheckpointWrapper
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 _LOGIT_CHANGES = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier")
@@ -38,3 +42,47 @@ def head_of(language: PreTrainedModel) -> nn.Linear:
 def words_of(language: PreTrainedModel) -> nn.Embedding:
     """The word embeddings."""
     return cast(nn.Embedding, language.get_input_embeddings())
+
+
+@contextmanager
+def last_block_at(decoder: nn.Module, rows: Tensor) -> Iterator[None]:
+    """Within, the last block's queries, what attention gives and its MLP are computed at `rows` and are 0 elsewhere.
+
+    What the decoder then gives is right at these rows and without meaning at others; keys and values are whole. A
+    block that is compiled, or computed again in backward, when this has ended, is left as it is.
+
+    Args:
+        decoder: whose blocks are `layers`, with `mlp`, `self_attn.q_proj` and `self_attn.o_proj`; those that a kind of
+            model does not have are left out.
+        rows: flat positions, row-major.
+    """
+    layers = getattr(decoder, "layers", None)
+    last = layers[-1] if isinstance(layers, nn.ModuleList) and len(layers) else None
+    again = isinstance(last, CheckpointWrapper) or getattr(last, "gradient_checkpointing", False)
+    hooks = []
+    if last is not None and not again and last._compiled_call_impl is None:
+        attention = getattr(last, "self_attn", None)
+        parts = (getattr(last, "mlp", None), getattr(attention, "q_proj", None), getattr(attention, "o_proj", None))
+        for part in parts:
+            if isinstance(part, nn.Module):
+                shape: list[Any] = []
+                hooks.append(part.register_forward_pre_hook(partial(_take, rows, shape)))
+                hooks.append(part.register_forward_hook(partial(_put_back, rows, shape)))
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _take(rows: Tensor, shape: list[Any], _module: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    states, *others = arguments
+    shape[:] = states.shape[:-1]
+    return states.flatten(0, -2).index_select(0, rows), *others
+
+
+def _put_back(
+    rows: Tensor, shape: list[Any], _module: nn.Module, _arguments: tuple[Any, ...], output: Tensor
+) -> Tensor:
+    whole = output.new_zeros(shape[0] * shape[1], output.shape[-1])
+    return whole.index_copy(0, rows, output).unflatten(0, shape)

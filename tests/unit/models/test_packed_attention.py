@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import types
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from transformers.integrations import flex_attention as integrated
 
 from dragonfly_lit.models import attention
 from dragonfly_lit.models.attention import FLEX, PACKED, attention_arguments, dense_mask, register_flash
+from dragonfly_lit.models.dragonfly import DragonflyForConditionalGeneration
 from dragonfly_lit.models.packed_attention import OPERATOR, packed_attention, run_by_run
 from dragonfly_lit.models.tiny import tiny_model
 from dragonfly_lit.spec.outline import pack_runs
@@ -278,3 +280,37 @@ def test_padding_and_an_outline_change_no_argument_of_a_mask(make):
     )
     for name in ("ends", "host_ends", "keys"):
         assert torch.equal(getattr(known["packing"], name), getattr(found["packing"], name))
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "qwen3", "mistral", "smollm3"])
+def test_the_last_block_at_supervised_rows_gives_the_same_loss_and_gradients(make, monkeypatch, kind):
+    model = tiny_model(text={"model_type": kind}).double().train()
+    model.language.set_attn_implementation(PACKED)
+    *_, batch = batches(make, num=2)
+    inputs = batch.model_inputs() | {"labels": batch.labels, "label_weights": batch.label_weights}
+    found, rows = [], []
+    model.get_decoder().layers[-1].mlp.down_proj.register_forward_hook(lambda _m, _a, out: rows.append(out.numel()))
+    for way in (DragonflyForConditionalGeneration._last_block_at, lambda *_: nullcontext()):
+        monkeypatch.setattr(DragonflyForConditionalGeneration, "_last_block_at", way)
+        model.zero_grad()
+        sums = model.loss_sums(**inputs)
+        sums.loss.backward()
+        found.append([sums.loss, *(p.grad.clone() for p in model.parameters())])
+    width = model.config.text_config.hidden_size
+    assert rows == [width * len(batch.outline.supervised), width * batch.input_ids.numel()]
+    assert all((a - b).abs().max() < 1e-9 for a, b in zip(*found, strict=True))
+    mlp = model.get_decoder().layers[-1].mlp
+    assert not mlp._forward_pre_hooks
+    assert not mlp._forward_hooks
+
+
+@pytest.mark.parametrize("mode", ["selective", "full"])
+def test_a_last_block_that_is_computed_again_is_left_whole(make, mode):
+    model = tiny_model().train()
+    model.language.set_attn_implementation(PACKED)
+    (batch,) = batches(make)
+    plain = model.loss_sums(**batch.model_inputs(), labels=batch.labels).loss
+    checkpoint_activations(model.language, mode)
+    again = model.loss_sums(**batch.model_inputs(), labels=batch.labels).loss
+    again.backward()
+    torch.testing.assert_close(again, plain)
