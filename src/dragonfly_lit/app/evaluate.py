@@ -17,10 +17,11 @@ from dragonfly_lit.evaluation.report import table
 from dragonfly_lit.evaluation.runner import run, score_predictions
 from dragonfly_lit.evaluation.settings import Settings
 from dragonfly_lit.evaluation.show import show
+from dragonfly_lit.evaluation.submission import check_servers
 from dragonfly_lit.io.later import import_quickly
 
 SETTINGS = (
-    "data_root", "batch_tokens", "decoding", "max_new_tokens", "seed", "resamples", "gallery",
+    "data_root", "batch_tokens", "decoding", "max_new_tokens", "seed", "resamples", "gallery", "predict",
 )  # fmt: skip
 """Keys of the configuration that are settings of the same name."""
 
@@ -39,6 +40,8 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
         temperature=config["sampling"]["temperature"] if draws > 1 else config["temperature"],
         **{key: config[key] for key in SETTINGS},
     )
+    if settings.predict:
+        check_servers(benchmark.benchmarks)
     if any(one.show for one in benchmark.benchmarks):
         return _show(benchmark, settings)
     return _score(config, benchmark, settings) if config["predictions"] else _generate(config, benchmark, settings)

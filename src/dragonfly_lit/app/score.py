@@ -9,10 +9,8 @@ import torch
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 
 from dragonfly_lit.app.build import Config, make
-from dragonfly_lit.evaluation.answers import read
 from dragonfly_lit.evaluation.folders import other_answers, results_name
 from dragonfly_lit.evaluation.runner import run as run_benchmarks
-from dragonfly_lit.evaluation.selection import selection_recall
 from dragonfly_lit.evaluation.settings import Settings
 from dragonfly_lit.models.dragonfly import DragonflyForConditionalGeneration
 from dragonfly_lit.models.flops import Trained, Work, step_flops
@@ -47,15 +45,13 @@ def score(
     )
     if getattr(rank_zero_only, "rank", 0) != 0:
         return {}
-    kept = ("headline", "scale", "num_questions", "limited", "scores", "intervals", "groups", "answers")
+    kept = ("headline", "scale", "num_questions", "limited", "scores", "intervals", "groups", "selection", "answers")
     scored: dict[str, dict[str, Any]] = {}
     for one in members:
         entry = results["benchmarks"][one.name]
-        answers = read(out / entry["answers"]).values()
         scored[one.name] = {key: entry[key] for key in kept} | {
             "folder": str(out.relative_to(run)),
             "answers_per_s": results["times"]["benchmarks"][one.name]["per_second"],
-            "selection": selection_recall(one.questions(config["data_root"]), list(answers), seed=config["seed"]),
         }
     return {**image_cost(model), "benchmarks": scored}
 

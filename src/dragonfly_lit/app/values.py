@@ -222,6 +222,7 @@ EVALUATE: dict[str, Rule] = {
     "sampling.temperature": number(above=0),
     "resamples": whole(1, 10**6),
     "gallery": whole(0, 10**4),
+    "predict": flag,
     "judge.scores_file": text | null,
     "judge.base_url": text | null,
     "judge.model": text | null,

@@ -22,6 +22,7 @@ from typing import Any
 from dragonfly_lit.evaluation.metrics.base import Score
 from dragonfly_lit.evaluation.question import Question
 from dragonfly_lit.io import atomic, disk
+from dragonfly_lit.processing.images import read_header
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +52,7 @@ class Answer:
         lenient_answer: as `answer`, by the lenient rule.
         lenient_score: likewise.
         images: digests of the images' bytes.
+        sizes: width and height of each image in pixels, as it is stored; None where one of them cannot be read.
         zoom: for each image its medium grid, high grid (columns, rows), the high crops that were kept and their scores.
     """
 
@@ -64,6 +66,7 @@ class Answer:
     lenient_answer: str | None = None
     lenient_score: float | None = None
     images: list[str] = field(default_factory=list)
+    sizes: list[list[int]] | None = None
     zoom: list[dict[str, Any]] | None = None
     turn: int = 0
     question: str = ""
@@ -99,19 +102,33 @@ def scored(answer: Answer, score: Score) -> Answer:
 
 
 class ImageDigests:
-    """Digests of images' bytes, each distinct image read once."""
+    """Digests of images' bytes, and the images' sizes, each distinct image read once."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[str, ...], tuple[str, ...]] = {}
+        self._known: dict[tuple[str, ...], tuple[tuple[str, ...], list[list[int]] | None]] = {}
 
     def of(self, question: Question) -> tuple[str, ...]:
         """One digest an image of `question`; a ValueError names the question when an image is missing."""
+        return self._read(question)[0]
+
+    def sizes(self, question: Question) -> list[list[int]] | None:
+        """Width and height of each image; None where one of them is not an image."""
+        return self._read(question)[1]
+
+    def _read(self, question: Question) -> tuple[tuple[str, ...], list[list[int]] | None]:
         keys = question.image_keys
         if keys not in self._known:
-            self._known[keys] = tuple(
-                hashlib.blake2b(data, digest_size=8).hexdigest() for data in question.read_images()
-            )
+            contents = question.read_images()
+            digests = tuple(hashlib.blake2b(data, digest_size=8).hexdigest() for data in contents)
+            self._known[keys] = digests, _sizes(contents)
         return self._known[keys]
+
+
+def _sizes(contents: Iterable[bytes]) -> list[list[int]] | None:
+    try:
+        return [list(read_header(data)[:2]) for data in contents]
+    except ValueError:  # said where the image is decoded; to score answers it need not be one
+        return None
 
 
 def append(path: Path, answers: Iterable[Answer]) -> None:

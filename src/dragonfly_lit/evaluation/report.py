@@ -77,7 +77,7 @@ def markdown(results: Mapping[str, Any]) -> str:
     lines = [_row(head), _rule(len(head))]
     for entry in entries.values():
         published = {row["model"]: f"{row['value']:g}" for row in headline_rows(entry)}
-        mine = shown(entry, entry["headline"]) if entry["scores"] else "waits for a judge"
+        mine = headline_text(entry)
         cells = [entry["benchmark"], entry["headline"], num_questions(entry), entry["prompt"]["set"], mine]
         cells.append(interval_text(entry, entry["headline"]))
         lines.append(_row([*cells, *(published.get(model, "") for model in models)]))
@@ -101,7 +101,7 @@ def table(results: Mapping[str, Any]) -> Table:
     for name in ("questions", "score", f"{results['bootstrap']['level']:.0%} interval"):
         shape.add_column(name, justify="right")
     for entry in results["benchmarks"].values():
-        score = shown(entry, entry["headline"]) if entry["scores"] else "waits for a judge"
+        score = headline_text(entry)
         names = escape(entry["benchmark"]), escape(entry["headline"]), escape(entry["prompt"]["set"])
         shape.add_row(*names, num_questions(entry), score, interval_text(entry, entry["headline"]))
     return shape
@@ -115,6 +115,11 @@ def num_questions(entry: Mapping[str, Any]) -> str:
 def headline_rows(entry: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The published rows shown beside the headline."""
     return [row for row in entry["published"] if row["metric"] == entry["headline"]]
+
+
+def headline_text(entry: Mapping[str, Any]) -> str:
+    """The headline score, or whom it is waited for of."""
+    return shown(entry, entry["headline"]) if entry["scores"] else f"waits for {entry.get('waits_for', 'a judge')}"
 
 
 def shown(entry: Mapping[str, Any], name: str, digits: int = 2) -> str:
@@ -162,7 +167,35 @@ def _details(entry: Mapping[str, Any]) -> str:
         for row in entry["published"]
     )
     published = ["Published:\n\n" + "\n".join(sources)] if sources else []
-    return "\n\n".join([title, facts, "\n".join(lines), *published])
+    return "\n\n".join([title, facts, "\n".join(lines), *_sizes(entry), *published])
+
+
+SIZES = {
+    "image_size": "largest image",
+    "object_size": "smallest asked object, by side of the image",
+    "object_crop": "crops of the asked objects",
+}
+"""Ways of grouping questions by what resolution has to do with, in the words of a table."""
+
+
+def _sizes(entry: Mapping[str, Any]) -> list[str]:
+    """Tables of the scores by sizes, and a sentence on how often the crop of an asked object was selected."""
+    parts = []
+    for kind, words in SIZES.items():
+        if broken := entry["groups"].get(kind):
+            rows = [
+                _row([name, f"{group['num_questions']:,}", f"{100 * group['score']:.2f}"])
+                for name, group in broken.items()
+            ]
+            parts.append("\n".join([_row([words, "questions", "mean score"]), _rule(3), *rows]))
+    if selection := entry.get("selection"):
+        low, high = (100 * bound for bound in selection["interval"])
+        parts.append(
+            f"Selection recall: the crops of {100 * selection['recall']:.2f}% ({low:.2f} to {high:.2f}) of the asked "
+            f"objects were selected in {selection['num_questions']:,} questions; at random "
+            f"{100 * selection['random']:.2f}% would be."
+        )
+    return parts
 
 
 def _row(cells: Sequence[str]) -> str:

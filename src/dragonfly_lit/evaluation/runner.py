@@ -100,7 +100,7 @@ def _run(
     (out / "answers").mkdir(parents=True, exist_ok=True)
     scored, times = [], {}
     for benchmark in benchmarks:
-        questions = benchmark.questions(settings.data_root)
+        questions = benchmark.questions(settings.data_root, hidden=settings.predict)
         generation = _Generation(benchmark, questions, generator, settings, identity, beside)
         times[benchmark.name] = generation.run(out / "answers", ranks)
         for scores in ranks.gather(generation.scorer.scores):
@@ -137,7 +137,7 @@ def score_predictions(
         raise ValueError(
             f"predictions={path} would be overwritten by the scored answers. Choose another out than {out}."
         )
-    questions = benchmark.questions(settings.data_root)
+    questions = benchmark.questions(settings.data_root, hidden=settings.predict)
     asked = asks(benchmark, questions, settings)
     turns = [(ask.question.id, ask.turn) for ask in asked]
     outputs = store.read_predictions(path, benchmark.name, questions, turns)
@@ -199,6 +199,7 @@ def _unanswered(
                 prompt=prompt,
                 output="",
                 images=list(images),
+                sizes=digests.sizes(question),
                 question=question.text,
                 choices=None if question.choices is None else list(question.choices),
                 references=list(question.references),
@@ -224,7 +225,7 @@ class _Generation:
         self.name, self.generator, self.beside = benchmark.name, generator, beside
         self.asked = {ask.id: ask for ask in asks(benchmark, questions, settings)}
         self.max_new_tokens = settings.max_new_tokens or benchmark.max_new_tokens
-        self.progress, self.scorer = settings.progress, Scorer.of(benchmark, questions)
+        self.progress, self.scorer = settings.progress, Scorer.of(benchmark, questions, settings)
         drawn = {"temperature": settings.temperature, "seed": settings.seed} if settings.temperature else {}
         generation = {
             "max_new_tokens": self.max_new_tokens,

@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from dragonfly_lit.evaluation import answers as store
+from dragonfly_lit.evaluation import submission
 from dragonfly_lit.evaluation.answers import Answer
 from dragonfly_lit.evaluation.asking import all_right, majority, on_average, pass_at, rotated
 from dragonfly_lit.evaluation.benchmarks.base import Benchmark, Question
+from dragonfly_lit.evaluation.breakdown import groups
 from dragonfly_lit.evaluation.intervals import Resamples, intervals
 from dragonfly_lit.evaluation.metrics.base import QuestionMetric, Score, mean
 from dragonfly_lit.evaluation.prompts import Template
+from dragonfly_lit.evaluation.selection import selection_recall
 from dragonfly_lit.evaluation.settings import Settings
 
 
@@ -51,9 +54,9 @@ class Scorer:
     scores: dict[str, Score] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, benchmark: Benchmark, questions: Sequence[Question]) -> Scorer:
+    def of(cls, benchmark: Benchmark, questions: Sequence[Question], settings: Settings) -> Scorer:
         """The scorer of these questions."""
-        metric = None if benchmark.judged else benchmark.metric(questions)
+        metric = None if benchmark.judged or settings.predict else benchmark.metric(questions)
         return cls(metric=metric, circular=benchmark.circular)
 
     def scored(self, answer: Answer) -> Answer:
@@ -88,8 +91,8 @@ def score(
         out: folder of the results.
         scorer: with the scores that answers already have.
     """
-    scorer = scorer or Scorer.of(benchmark, questions)
-    if benchmark.judged:
+    scorer = scorer or Scorer.of(benchmark, questions, settings)
+    if benchmark.judged and not settings.predict:
         judged = settings.judge.scores(benchmark.name, questions, answers, out / "judge")
         scorer.metric = None if judged is None else benchmark.metric(questions, judged)
     answers = [scorer.scored(answer) for answer in answers]
@@ -117,15 +120,32 @@ def score(
         "published": [] if limited else [{"task": benchmark.name, **asdict(row)} for row in benchmark.published],
     }
     if scorer.metric is None:
-        entry |= {"scores": {}, "intervals": {}, "unparsed": None, "num_empty": _num_empty(answers), "groups": {}}
-        requests = f"judge/{benchmark.name}.requests.jsonl"
-        entry["waiting"] = f"{requests} is for a judge; give the scores with judge.scores_file=FILE."
+        entry |= {
+            "scores": {},
+            "intervals": {},
+            "unparsed": None,
+            "num_empty": _num_empty(answers),
+            "groups": {},
+            "selection": None,
+        }
         firsts = tuple(of[0] for of in turns)
+        entry["waits_for"] = "a server" if settings.predict else "a judge"
+        entry["waiting"] = _waiting(benchmark, questions, firsts, settings, out)
     else:
         found = [[scorer.scores[answer.key] for answer in of] for of in turns]
         firsts = tuple(_together(of[0], scores, benchmark) for of, scores in zip(turns, found, strict=True))
         entry |= _summary(benchmark, scorer.metric, found, answers, firsts, settings)
     return Scored(questions=tuple(questions), answers=firsts, turns=tuple(turns), entry=entry)
+
+
+def _waiting(
+    benchmark: Benchmark, questions: Sequence[Question], answers: Sequence[Answer], settings: Settings, out: Path
+) -> str:
+    """Whom the scores are waited for of; the file for a server is written first."""
+    if settings.predict:
+        path = submission.write(out, benchmark, questions, answers)
+        return f"submission/{path.name} is for {benchmark.server}, which scores it."
+    return f"judge/{benchmark.name}.requests.jsonl is for a judge; give the scores with judge.scores_file=FILE."
 
 
 def _note(benchmark: Benchmark, num_questions: int) -> str | None:
@@ -194,7 +214,8 @@ def _summary(
             "lenient": sum(answer.lenient_answer is None for answer in answers),
         },
         "num_empty": _num_empty(answers),
-        "groups": _groups(metric.questions, firsts),
+        "groups": groups(metric.questions, firsts),
+        "selection": selection_recall(metric.questions, firsts, resamples=settings.resamples, seed=settings.seed),
     }
 
 
@@ -211,22 +232,3 @@ def _alone() -> bool:
 
 def _num_empty(answers: Sequence[Answer]) -> int:
     return sum(not answer.output.strip() for answer in answers)
-
-
-def _groups(questions: Sequence[Question], answers: Sequence[Answer]) -> dict[str, dict[str, dict[str, Any]]]:
-    """The mean score of a question by split and by category, where there are several."""
-    groups: dict[str, dict[str, dict[str, Any]]] = {}
-    for kind in ("split", "category"):
-        members: dict[str, list[Answer]] = {}
-        for question, answer in zip(questions, answers, strict=True):
-            members.setdefault(getattr(question, kind), []).append(answer)
-        if len(members) > 1:
-            groups[kind] = {
-                name or "(none)": {
-                    "num_questions": len(group),
-                    "score": mean([answer.score or 0.0 for answer in group]),
-                    "lenient_score": mean([answer.lenient_score or 0.0 for answer in group]),
-                }
-                for name, group in sorted(members.items())
-            }
-    return groups

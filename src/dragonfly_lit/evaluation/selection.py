@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,55 +12,75 @@ from dragonfly_lit.evaluation.answers import Answer
 from dragonfly_lit.evaluation.intervals import Resamples, bounded
 from dragonfly_lit.evaluation.question import Question
 
+Canvas = tuple[float, float]
+"""Width and height that boxes are given in, in pixels."""
 
-def crop_of(box: Sequence[float], side: float, cols: int, rows: int) -> int:
+
+def crop_of(box: Sequence[float], canvas: float | Canvas, cols: int, rows: int) -> int:
     """Index, row by row, of the crop of a `cols` x `rows` grid that holds most of a box; the first one on a tie.
 
     Args:
         box: left, top, right, bottom in pixels.
-        side: of the square canvas, in pixels.
+        canvas: its width and height in pixels, one number where they are equal; it is stretched to the grid.
         cols: crops a row.
         rows: crops a column.
     """
 
-    def shared(start: float, end: float, place: int, number: int) -> float:
+    def shared(start: float, end: float, place: int, side: float, number: int) -> float:
         return max(0.0, min(end, (place + 1) * side / number) - max(start, place * side / number))
 
+    width, height = canvas if isinstance(canvas, tuple) else (canvas, canvas)
     left, top, right, bottom = box
     areas = [
-        shared(left, right, col, cols) * shared(top, bottom, row, rows) for row in range(rows) for col in range(cols)
+        shared(left, right, col, width, cols) * shared(top, bottom, row, height, rows)
+        for row in range(rows)
+        for col in range(cols)
     ]
     return areas.index(max(areas))
 
 
-def found(box: Sequence[float] | None, side: float, zoom: Mapping[str, Any] | None) -> tuple[float, float]:
-    """Whether the crop with the detail was kept, and how likely that is when as many crops are kept at random.
+def asked_objects(question: Question, answer: Answer) -> tuple[list[Sequence[float]], Canvas] | None:
+    """The boxes of what a question asks about, and the canvas that they are on; None where they are not known.
+
+    A probe's `meta` has the `box` of one detail on a square canvas of `side` pixels; that of V*Bench's questions has
+    `boxes` on the image, whose size the answer knows.
+    """
+    meta = question.meta
+    if meta.get("box") is not None:
+        return [meta["box"]], (meta["side"], meta["side"])
+    if not meta.get("boxes") or not answer.sizes:
+        return None
+    width, height = answer.sizes[0]
+    return meta["boxes"], (width, height)
+
+
+def found(question: Question, answer: Answer) -> tuple[float, float]:
+    """The share of the asked objects whose crop was kept, and what is expected when as many crops are kept at random.
 
     Args:
-        box: of the detail in question; None where a question is not about a single one.
-        side: of the square canvas, in pixels.
-        zoom: `high` (columns, rows) and `kept` (indices) of the image, as answers hold it.
+        question: whose `meta` says where its objects are.
+        answer: to it, with the crops that the zoom kept.
 
     Returns:
-        Both nan where there is no detail or nothing was selected.
+        Both nan where no object is known or nothing was selected.
     """
-    if box is None or zoom is None or zoom["kept"] is None:
+    asked, zoom = asked_objects(question, answer), answer.zoom[0] if answer.zoom else None
+    if asked is None or zoom is None or zoom["kept"] is None:
         return math.nan, math.nan
-    cols, rows = zoom["high"]
-    kept = zoom["kept"]
-    return float(crop_of(box, side, cols, rows) in kept), len(kept) / (cols * rows)
+    (boxes, canvas), (cols, rows), kept = asked, zoom["high"], zoom["kept"]
+    hits = [crop_of(box, canvas, cols, rows) in kept for box in boxes]
+    return sum(hits) / len(hits), len(kept) / (cols * rows)
 
 
 def selection_recall(
     questions: Sequence[Question], answers: Sequence[Answer], *, resamples: int = 1000, seed: int = 0
 ) -> dict[str, Any] | None:
-    """Recall over all questions with a `box` in their `meta`, and what a random choice of as many crops would find.
+    """Recall over all questions whose objects have known places, and what a random choice of as many crops would find.
 
-    Regions are equally large on the square canvases of the probes, so a random choice within each region finds a
-    detail with the probability kept / all.
+    Regions are equally large, so a random choice within each region finds an object with the probability kept / all.
 
     Args:
-        questions: with the `box` of the detail in question and the `side` of the canvas, in pixels.
+        questions: of a benchmark; their `meta` says where the objects are.
         answers: one a question, in any order, with the crops that the zoom kept.
         resamples: of the bootstrap over images.
         seed: of the bootstrap.
@@ -69,8 +89,8 @@ def selection_recall(
         `recall`, its `interval`, `random` and `num_questions`, and `by_split` the recall of each of the questions'
         splits; None where nothing was selected.
     """
-    zooms = {answer.id: answer.zoom[0] for answer in answers if answer.zoom}
-    pairs = [found(q.meta.get("box"), q.meta.get("side", 0), zooms.get(q.id)) for q in questions]
+    given = {answer.id: answer for answer in answers}
+    pairs = [found(q, given[q.id]) if q.id in given else (math.nan, math.nan) for q in questions]
     hits, chances = (np.array(column) for column in zip(*pairs, strict=True))
     known = np.isfinite(hits)
     if not known.any():

@@ -25,6 +25,7 @@ class Settings:
         limit: only the first so many questions of each benchmark.
         resamples: of the bootstrap.
         gallery: answers of each benchmark that the page shows.
+        predict: nothing is scored: answers become the file that a challenge's server takes.
         progress: whether to draw a progress bar.
         judge: who scores open answers.
     """
@@ -40,6 +41,7 @@ class Settings:
     limit: int | None = None
     resamples: int = 1000
     gallery: int = 24
+    predict: bool = False
     progress: bool = True
     judge: Judge = field(default_factory=Judge)
 
@@ -57,3 +59,5 @@ class Settings:
                 raise ValueError(f"{name}={value}: give at least {least}.")
         if self.draws > 1 and not self.temperature:
             raise ValueError(f"sampling.n={self.draws}: the likeliest answer is always the same; give a temperature.")
+        if self.predict and self.draws > 1:
+            raise ValueError(f"sampling.n={self.draws}: predict=true writes one answer a question; give sampling.n=1.")

@@ -28,7 +28,10 @@ def show(benchmarks: Sequence[Benchmark], settings: Settings) -> Iterator[str]:
     for benchmark in benchmarks:
         if not benchmark.show:
             continue
-        questions, template = benchmark.questions(settings.data_root), benchmark.template(settings.prompts)
+        questions, template = (
+            benchmark.questions(settings.data_root, hidden=settings.predict),
+            benchmark.template(settings.prompts),
+        )
         for question in questions:
             _text(template, question)
         shown = questions[: benchmark.show]

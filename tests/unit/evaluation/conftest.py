@@ -112,6 +112,7 @@ def lmms_eval():
                     "tasks/realworldqa/utils.py",
                     "tasks/seedbench/utils.py",
                     "tasks/mme_realworld/utils.py",
+                    "tasks/vqav2/utils.py",
                     "tasks/ocrbench/utils.py",
                     "tasks/vstar_bench/utils.py",
                 )

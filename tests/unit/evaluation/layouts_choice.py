@@ -346,6 +346,37 @@ def medxpertqa_hub(root):
     return {}, 2, 0
 
 
+def vqav2_rows():
+    answers = [{"answer": "Two", "answer_confidence": "yes", "answer_id": i} for i in range(1, 11)]
+    return [
+        {
+            "question_type": "how many",
+            "multiple_choice_answer": "2",
+            "answers": answers,
+            "image_id": 42,
+            "answer_type": "number",
+            "question_id": 42000 + i,
+            "question": f"How many dogs ({i})?",
+        }
+        for i in range(2)
+    ]
+
+
+def vqav2_hub(root):
+    parquet(root / "data/validation-00000-of-00068.parquet", [{**row, "image": cell()} for row in vqav2_rows()])
+    return {}, 2, 0
+
+
+def vqav2_original(root):
+    asked = ("question_id", "image_id", "question")
+    questions = [{key: row[key] for key in asked} for row in vqav2_rows()]
+    notes = [{key: value for key, value in row.items() if key != "question"} for row in vqav2_rows()]
+    put(root / "v2_OpenEnded_mscoco_val2014_questions.json", {"questions": questions})
+    put(root / "v2_mscoco_val2014_annotations.json", {"annotations": notes})
+    put(root / "val2014/COCO_val2014_000000000042.jpg", picture())
+    return {}, 2, 0
+
+
 LAYOUTS = [
     ("mmstar", mmstar_hub), ("mmstar", mmstar_original), ("realworldqa", realworldqa_hub),
     ("realworldqa", realworldqa_original), ("mmbench", mmbench_hub), ("mmbench", mmbench_original),
@@ -354,5 +385,6 @@ LAYOUTS = [
     ("mathvista", mathvista_hub), ("mathvista", mathvista_original), ("blink", blink_hub), ("blink", blink_one_file),
     ("cv_bench", cv_bench_hub), ("cv_bench", cv_bench_original), ("pmc_vqa", pmc_vqa_hub),
     ("pmc_vqa", pmc_vqa_original), ("pmc_vqa", pmc_vqa_second), ("omnimedvqa", omnimedvqa_hub),
-    ("omnimedvqa", omnimedvqa_original), ("medxpertqa", medxpertqa_hub), ("medxpertqa", medxpertqa_original),
+    ("omnimedvqa", omnimedvqa_original), ("medxpertqa", medxpertqa_hub), ("vqav2", vqav2_hub),
+    ("vqav2", vqav2_original), ("medxpertqa", medxpertqa_original),
 ]  # fmt: skip

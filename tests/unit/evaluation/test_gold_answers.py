@@ -6,9 +6,12 @@ from test_tasks_layouts import LAYOUTS, cell, ids, parquet, slake_original
 from dragonfly_lit.evaluation.answers import Answer
 from dragonfly_lit.evaluation.benchmarks.registry import BENCHMARKS
 from dragonfly_lit.evaluation.metrics.medical import MedicalVQA
+from dragonfly_lit.evaluation.prompts import PromptBook, Template
 from dragonfly_lit.evaluation.question import Question
 from dragonfly_lit.evaluation.scores import Scorer
+from dragonfly_lit.evaluation.settings import Settings
 
+SETTINGS = Settings(prompts=PromptBook(name="none", default=Template(text="{question}")))
 EXCEPTIONS = {
     ("mm_vet", "score"): "a judge scores it, so there is no rule that the gold answers could satisfy",
     ("slake", "closed_accuracy_llava_med"): "LLaVA-Med's released rule wants a yes or no in every output",
@@ -121,5 +124,5 @@ def test_white_space_at_the_ends_goes_before_any_rule(tmp_path, name):
         marks = []
         for output in (gold, f"\u00a0{gold}\u2028 \n", f"\t {gold}\u00a0"):
             answer = Answer(key=output, id=question.id, task=name, prompt="", output=output)
-            marks.append(Scorer.of(benchmark, questions).scored(answer))
+            marks.append(Scorer.of(benchmark, questions, SETTINGS).scored(answer))
         assert len({(one.answer, one.score, one.lenient_answer, one.lenient_score) for one in marks}) == 1, gold

@@ -15,6 +15,7 @@ from dragonfly_lit.evaluation.metrics.hallusion import HallusionBench
 from dragonfly_lit.evaluation.metrics.highres import WIDE, OCRBench, ocr_match
 from dragonfly_lit.evaluation.metrics.mathvista import extracted, normalised
 from dragonfly_lit.evaluation.metrics.perception import CVBench, MMBench, MMStar, RealWorldQA
+from dragonfly_lit.evaluation.metrics.vqa import normalise_vqav2, vqa_accuracy
 from dragonfly_lit.evaluation.parsers_choice import (
     letter_blink,
     letter_cv_bench,
@@ -317,3 +318,15 @@ def test_mathvista_is_that_of_lmms_eval(lmms_eval, outputs, kind, precision, tex
         assert ours == theirs_extracted, repr(output)
         expected = theirs.normalize_extracted_answer(ours, offered, question_type, kind, precision)
         assert normalised(ours, kind=kind, choices=offered, precision=precision) == expected, repr(output)
+
+
+@cases
+@given(outputs=many, answers=st.lists(st.sampled_from(PIECES), min_size=2, max_size=6))
+def test_vqav2_is_that_of_lmms_eval(lmms_eval, outputs, answers):
+    theirs = lmms_eval("tasks/vqav2/utils.py").vqav2_process_results
+    for number, output in enumerate([*outputs, *answers]):
+        people = [*answers, *[output] * (number % 4)]
+        doc = {"question_id": 7, "answers": [{"answer": text, "answer_id": i} for i, text in enumerate(people)]}
+        expected = theirs(doc, [output])
+        assert vqa_accuracy(output, people, normalise_vqav2) == pytest.approx(expected["exact_match"]), repr(output)
+        assert normalise_vqav2(output) == expected["submission"]["answer"]

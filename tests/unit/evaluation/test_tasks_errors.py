@@ -130,7 +130,7 @@ def test_broken_json_is_named(tmp_path):
 
 def test_options_are_checked():
     for name, options, message in (
-        ("vizwiz", {"split": "test"}, "benchmark.split='test': vizwiz has val, train"),
+        ("vizwiz", {"split": "dev"}, "benchmark.split='dev': vizwiz has val, train"),
         ("pope", {"limit": 0}, "benchmark.limit=0: give at least 1"),
         ("slake", {"language": "fr"}, "benchmark.language='fr': slake has en, zh and all"),
         ("scienceqa", {"subset": "text"}, "benchmark.subset='text': scienceqa has full and img"),

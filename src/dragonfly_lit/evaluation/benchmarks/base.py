@@ -27,6 +27,14 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
+class Sheet:
+    """A table that a challenge's server takes as a workbook."""
+
+    columns: Sequence[str]
+    rows: Sequence[Mapping[str, str | int | None]]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Benchmark(Reader, ABC):
     """One benchmark with its options. Its class holds everything about it; `name`, `metric_type` and `read` are enough.
 
@@ -58,6 +66,10 @@ class Benchmark(Reader, ABC):
     """Name of the rule that reads an answer out of the output, for the results file."""
     judged: ClassVar[bool] = False
     """Whether the metric needs scores of a judge."""
+    server: ClassVar[str] = ""
+    """Who scores answers to its hidden questions, if somebody does; `submission` makes the file."""
+    listed: ClassVar[str] = ""
+    """Why its choices are not rotated, if so: the data have them in every order, or the questions list them."""
     prompts: ClassVar[Mapping[str, Template]] = {}
     """Its templates by the name of the prompt set; a set that is not here gives its default."""
     asked_with: ClassVar[str] = "llava"
@@ -78,6 +90,8 @@ class Benchmark(Reader, ABC):
         if self.limit is not None and self.limit < 1:
             raise ValueError(f"benchmark.limit={self.limit}: give at least 1 question, or null for all of them.")
         check_shown(self.show)
+        if self.circular and self.listed:
+            raise ValueError(f"benchmark.circular=true: {self.name} is not asked like that: {self.listed}.")
 
     @property
     def variant(self) -> tuple[str, ...]:
@@ -99,6 +113,10 @@ class Benchmark(Reader, ABC):
     def headline(self) -> str:
         """The key of `metric.compute()` that the table shows."""
         return self.metric_type.headline
+
+    def submission(self, answered: Sequence[tuple[Question, str]]) -> Any:
+        """What the server takes, of each question and its output: what JSON can hold, or a `Sheet`."""
+        raise NotImplementedError(f"{self.name} has no server.")
 
     @abstractmethod
     def read(self, folder: Path) -> Iterable[Question]:
@@ -151,8 +169,12 @@ class Benchmark(Reader, ABC):
             )
         return folder
 
-    def questions(self, data_root: str | Path) -> list[Question]:
+    def questions(self, data_root: str | Path, *, hidden: bool = False) -> list[Question]:
         """The questions, checked.
+
+        Args:
+            data_root: folder of the benchmarks' data.
+            hidden: whether a question may have no accepted answer.
 
         Raises:
             ValueError: a file is missing (names what was expected), an id appears twice, an image or answer is missing.
@@ -170,7 +192,8 @@ class Benchmark(Reader, ABC):
             raise ValueError(
                 f"{self.name}: {folder}: question {len(questions) + 1}{kind}: {said}. Expected {self.expects}."
             ) from error
-        check_questions(self.name, questions)
+        way_out = f", or give predict=true for the file that {self.server} scores" if self.server else ""
+        check_questions(self.name, questions, hidden=hidden, way_out=way_out)
         if note := self.count_note(len(questions)):
             log.warning(note)
         return questions
@@ -225,8 +248,8 @@ def _encodes(text: str) -> bool:
     return True
 
 
-def check_questions(name: str, questions: Sequence[Question]) -> None:
-    """A ValueError for an empty set, an id that appears twice, or a question without text or answer."""
+def check_questions(name: str, questions: Sequence[Question], *, hidden: bool = False, way_out: str = "") -> None:
+    """A ValueError for an empty set, an id that appears twice, or a question without text or (unless hidden) answer."""
     if not questions:
         raise ValueError(f"{name}: no question was found.")
     repeated = [key for key, count in Counter(q.id for q in questions).items() if count > 1]
@@ -242,9 +265,10 @@ def check_questions(name: str, questions: Sequence[Question]) -> None:
         said = (question.text, *(question.choices or ()), str(question.meta.get("hint", "")))
         if token := next((token for token in STRUCTURAL for text in said if token in text), None):
             raise ValueError(f"{name}: question {question.id} holds the structural token {token}. Take it out.")
-        if not question.references:
+        if not question.references and not hidden:
             raise ValueError(
-                f"{name}: question {question.id} has no answer. Remove it, or read a split with public answers."
+                f"{name}: question {question.id} has no answer. Remove it, or read a split with public answers"
+                f"{way_out}."
             )
         for image in question.images:
             if isinstance(image, Path) and not image.is_file():

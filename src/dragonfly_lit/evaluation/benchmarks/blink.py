@@ -39,6 +39,7 @@ class BLINK(Benchmark):
         "TASK/val-*.parquet for fourteen tasks (idx, question, image_1 to image_4, choices, answer, prompt), or "
         "data/val-*.parquet of them all (with sub_task)"
     )
+    listed = "its questions' texts list the choices"
     splits = ("val", "test")
     metric_type = perception.BLINK
     parser = "lmms-eval: a short line that is a letter, the last after `answer`, the last in brackets, or in front"

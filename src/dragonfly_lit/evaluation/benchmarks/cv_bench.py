@@ -34,6 +34,7 @@ class CVBench(Benchmark):
         "test_2d.parquet and test_3d.parquet, or test.parquet (idx, type, task, choices, answer, prompt, source, "
         "image), or test_2d.jsonl and test_3d.jsonl (the same with filename) and img/"
     )
+    listed = "its questions' texts list the choices"
     metric_type = perception.CVBench
     parser = "lmms-eval: the letter in front, behind brackets and white space"
     prompts: ClassVar = dict.fromkeys(("llava", "lmms_eval", "released"), Template(text=f"{{question}}\n{LETTER}"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -27,6 +27,7 @@ class DocumentQuestions(Benchmark):
         "behind a registration and were not seen"
     )
     splits = ("validation", "test", "train")
+    server = "the Document VQA challenge of the Robust Reading Competition"
     metric_type = ANLS
     parser = "ANLS on the output as it is"
     prompts: ClassVar = dict.fromkeys(("llava", "lmms_eval"), Template(text=f"{{question}}\n{SHORT}"))
@@ -48,7 +49,7 @@ class DocumentQuestions(Benchmark):
         """Parquet of lmms-lab/DocVQA, else the original release."""
         files = parquet_files(folder, self.split, self.config)
         if files:
-            for row in self.parquet_rows(files, ("questionId", "question", "answers", "image"), (self.kinds,)):
+            for row in self.parquet_rows(files, ("questionId", "question", "image"), ("answers", self.kinds)):
                 yield self._question(row, image_of(row))
             return
         short = SHORT_NAMES.get(self.split, self.split)
@@ -63,6 +64,10 @@ class DocumentQuestions(Benchmark):
         return self.question(
             row["questionId"], row["question"], images=[image], references=answers, category="+".join(sorted(kinds))
         )
+
+    def submission(self, answered: Sequence[tuple[Question, str]]) -> list[dict[str, Any]]:
+        """A list of numbers of questions and answers."""
+        return [{"questionId": int(question.id), "answer": output} for question, output in answered]
 
 
 @dataclass(frozen=True, kw_only=True)

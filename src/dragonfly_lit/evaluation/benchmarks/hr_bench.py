@@ -28,6 +28,7 @@ class HRBench(Benchmark):
         "0.7.3's task, the mean over all rows against the authors' hrbench.py"
     )
     counts: ClassVar = {"test": (800,)}
+    listed = "its rows are each question in four orders already"
     metric_type = highres.HRBench
     parser = "VLMEvalKit: the only letter that is a word, else the only choice named; no language model is asked"
     prompts: ClassVar = dict.fromkeys(

@@ -166,6 +166,7 @@ class MedXpertQA(Benchmark):
         "MM/test.jsonl (id, question, options, label, images, medical_task, body_system, question_type) and images/, "
         "or MM/test-*.parquet or MM/test/*.parquet (the same) and images/"
     )
+    listed = "its questions' texts list the choices"
     splits = ("test", "dev")
     counts: ClassVar = {"test": (2000,), "dev": (5,)}
     metric_type = SimilarChoice

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from dragonfly_lit.evaluation.benchmarks.base import Benchmark, Question
+from dragonfly_lit.evaluation.benchmarks.base import Benchmark, Question, Sheet
 from dragonfly_lit.evaluation.benchmarks.tables import image_of, lettered, one, parquet_files
 from dragonfly_lit.evaluation.images import EncodedImage
 from dragonfly_lit.evaluation.metrics import perception
@@ -42,6 +42,8 @@ class MMBench(Benchmark):
     )
     splits = ("dev", "test")
     counts: ClassVar = {"dev": (4329, 4377), "test": (6666,)}
+    listed = "its rows are each question in every order already"
+    server = "OpenCompass's server of MMBench"
     metric_type = perception.MMBench
     parser = "lmms-eval without a judge: the one letter as a word, the one choice named, or its shared rule"
     prompts: ClassVar = {
@@ -92,3 +94,16 @@ class MMBench(Benchmark):
             category=row["category"],
             meta={"circle": index % CIRCLE, "hint": "" if hint in (None, "nan") else hint},
         )
+
+    def submission(self, answered: Sequence[tuple[Question, str]]) -> Sheet:
+        """A sheet of every row's question, choices and output."""
+        rows = [
+            {
+                "index": int(question.id),
+                "question": question.text,
+                **dict(zip("ABCD", question.choices or (), strict=False)),
+                "prediction": output,
+            }
+            for question, output in answered
+        ]
+        return Sheet(columns=("index", "question", "A", "B", "C", "D", "prediction"), rows=rows)

@@ -37,14 +37,18 @@ class MME(Benchmark):
         ("llava", "lmms_eval"), Template(text=f"{{question}}\n{SHORT}", remove=(" Please answer yes or no.",))
     )
 
-    def questions(self, data_root: str | Path) -> list[Question]:
+    def questions(self, data_root: str | Path, *, hidden: bool = False) -> list[Question]:
         """The questions, with both of each image.
+
+        Args:
+            data_root: folder of the benchmarks' data.
+            hidden: whether a question may have no accepted answer.
 
         Raises:
             ValueError: as for every benchmark, and when an image has not exactly two questions.
         """
         everything = replace(self, limit=None)
-        found = super(MME, everything).questions(data_root)
+        found = super(MME, everything).questions(data_root, hidden=hidden)
         pairs = mme_pairs(found)
         if self.limit is None:
             return found

@@ -12,7 +12,8 @@ from typing import Any, ClassVar
 from dragonfly_lit.evaluation.benchmarks.base import Benchmark, Question
 from dragonfly_lit.evaluation.benchmarks.tables import check_images, image_of, parquet_files, words
 from dragonfly_lit.evaluation.metrics import choice
-from dragonfly_lit.evaluation.parsers import LETTERS
+from dragonfly_lit.evaluation.parsers import LETTERS, final_answer
+from dragonfly_lit.evaluation.parsers_mmmu import mmmu_letter
 from dragonfly_lit.evaluation.prompts import LETTER, SHORT, Template
 from dragonfly_lit.evaluation.published import published_rows
 
@@ -53,6 +54,7 @@ class MMMU(Benchmark):
     )
     splits = ("validation", "dev", "test")
     counts: ClassVar = {"validation": (900,), "dev": (150,), "test": (10500,)}
+    server = "the MMMU challenge of EvalAI"
     metric_type = choice.MMMU
     parser = "MMMU, with no answer where it draws one at random"
     prompts: ClassVar = {
@@ -112,6 +114,13 @@ class MMMU(Benchmark):
             category=subject.group(1),
             split=DOMAIN_OF[subject.group(1)],
         )
+
+    def submission(self, answered: Sequence[tuple[Question, str]]) -> dict[str, str]:
+        """By the ids of the questions the letter, empty where none is read, or the final answer to an open one."""
+        return {
+            question.id: mmmu_letter(output, question.choices) or "" if question.choices else final_answer(output)
+            for question, output in answered
+        }
 
 
 def parse_options(task: str, key: str, options: str | Sequence[str]) -> tuple[str, ...]:

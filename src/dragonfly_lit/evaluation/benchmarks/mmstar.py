@@ -32,6 +32,7 @@ class MMStar(Benchmark):
         "mmstar.parquet or data/val-*.parquet (index, question, answer, category, l2_category, image), or MMStar.tsv "
         "(the same with A to D, images in base64)"
     )
+    listed = "its questions' texts list the choices"
     splits = ("val",)
     counts: ClassVar = {"val": (1500,)}
     metric_type = perception.MMStar

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from dragonfly_lit.evaluation.benchmarks.base import Benchmark, Question
 from dragonfly_lit.evaluation.benchmarks.tables import image_in, image_of, parquet_files
-from dragonfly_lit.evaluation.metrics.vqa import VQAAccuracy
+from dragonfly_lit.evaluation.metrics.vqa import VQAAccuracy, normalise
 from dragonfly_lit.evaluation.prompts import SHORT, Template
 
 TEXT = f"{{question}}\n{{ocr}}{SHORT}"
@@ -28,8 +28,9 @@ class TextVQA(Benchmark):
         "TextVQA_0.5.1_val.json and train_images/IMAGE_ID.jpg (with ocr, TextVQA_Rosetta_OCR_v0.2_val.json), or "
         "data/validation-*.parquet (image_id, question_id, question, answers, ocr_tokens, image)"
     )
-    splits = ("validation", "train")
-    counts: ClassVar = {"validation": (5000,), "train": (34602,)}
+    splits = ("validation", "train", "test")
+    counts: ClassVar = {"validation": (5000,), "train": (34602,), "test": (5734,)}
+    server = "the TextVQA challenge of EvalAI"
     metric_type = VQAAccuracy
     parser = "VQA accuracy on the output as it is"
     prompts: ClassVar = {
@@ -45,7 +46,7 @@ class TextVQA(Benchmark):
         """Parquet of lmms-lab/textvqa or facebook/textvqa, else the original release."""
         files = parquet_files(folder, self.split)
         if files:
-            columns = ("image_id", "question_id", "question", "answers", "image")
+            columns = ("image_id", "question_id", "question", "image", *(("answers",) if self.split != "test" else ()))
             for row in self.parquet_rows(files, (*columns, "ocr_tokens") if self.ocr else columns):
                 yield self._question(row, image_of(row, key=row["image_id"]), row.get("ocr_tokens"))
             return
@@ -56,10 +57,14 @@ class TextVQA(Benchmark):
             words = self.read_json(folder, f"TextVQA_Rosetta_OCR_v0.2_{short}.json")["data"]
             tokens = {entry["image_id"]: entry["ocr_tokens"] for entry in words}
         for row in rows:
-            image = image_in(folder, f"{row['image_id']}.jpg", "train_images", "images")
+            image = image_in(folder, f"{row['image_id']}.jpg", "train_images", "test_images", "images")
             yield self._question(row, image, tokens.get(row["image_id"]))
 
     def _question(self, row: Mapping[str, Any], image: Any, tokens: Sequence[str] | None) -> Question:
         meta = {"ocr_tokens": tuple(tokens or ())} if self.ocr else {}
-        answers = row["answers"] or ()
+        answers = row.get("answers") or ()
         return self.question(row["question_id"], row["question"], images=[image], references=answers, meta=meta)
+
+    def submission(self, answered: Sequence[tuple[Question, str]]) -> list[dict[str, Any]]:
+        """A list of numbers of questions and answers in EvalAI's form."""
+        return [{"question_id": int(question.id), "answer": normalise(output)} for question, output in answered]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from dragonfly_lit.evaluation.benchmarks.base import Benchmark, Question
 from dragonfly_lit.evaluation.benchmarks.tables import image_in, image_of, parquet_files
-from dragonfly_lit.evaluation.metrics.vqa import VQAAccuracy
+from dragonfly_lit.evaluation.metrics.vqa import VQAAccuracy, normalise
 from dragonfly_lit.evaluation.prompts import SHORT, Template
 
 TEXT = f"{{question}}\nWhen the provided information is insufficient, respond with 'Unanswerable'.\n{SHORT}"
@@ -29,8 +29,9 @@ class VizWiz(Benchmark):
         "val.json (or Annotations/val.json) and val/*.jpg, or data/val-*.parquet (question_id, image, question, "
         "answers, category)"
     )
-    splits = ("val", "train")
-    counts: ClassVar = {"val": (4319,)}
+    splits = ("val", "train", "test")
+    counts: ClassVar = {"val": (4319,), "test": (8000,)}
+    server = "the VizWiz challenge of EvalAI"
     metric_type = VQAAccuracy
     parser = "VQA accuracy on the output as it is"
     prompts: ClassVar = {"llava": Template(text=TEXT), "lmms_eval": Template(text=TEXT, capitalize=True)}
@@ -41,8 +42,8 @@ class VizWiz(Benchmark):
         """Parquet of lmms-lab/VizWiz-VQA, else the original release."""
         files = parquet_files(folder, self.split)
         if files:
-            for row in self.parquet_rows(files, ("question_id", "question", "answers", "image"), ("category",)):
-                key, answers = str(row["question_id"]).removesuffix(".jpg"), row["answers"] or ()
+            for row in self.parquet_rows(files, ("question_id", "question", "image"), ("answers", "category")):
+                key, answers = str(row["question_id"]).removesuffix(".jpg"), row.get("answers") or ()
                 kind = row.get("category") or ""
                 yield self.question(key, row["question"], images=[image_of(row)], references=answers, category=kind)
             return
@@ -51,3 +52,7 @@ class VizWiz(Benchmark):
             image = image_in(folder, name, self.split, "images", "")
             answers = [entry["answer"] for entry in row.get("answers") or ()]
             yield self.question(Path(name).stem, row["question"], images=[image], references=answers, category=kind)
+
+    def submission(self, answered: Sequence[tuple[Question, str]]) -> list[dict[str, Any]]:
+        """A list of images' names and answers in EvalAI's form."""
+        return [{"image": f"{question.id}.jpg", "answer": normalise(output)} for question, output in answered]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from statistics import mean
 
 from dragonfly_lit.evaluation.metrics.base import QuestionMetric, Score, short_score
@@ -59,13 +60,20 @@ def normalise(answer: str) -> str:
     return plain_words(without_punctuation(text.replace("\n", " ").replace("\t", " ").strip()))
 
 
-def vqa_accuracy(prediction: str, answers: tuple[str, ...] | list[str]) -> float:
-    """Leave-one-out mean over the human answers of min(1, matches among the others / 3), all normalised.
+def normalise_vqav2(answer: str) -> str:
+    """An answer as VQAv2's own code compares it: unlike `normalise`, it keeps commas and question marks until later."""
+    return plain_words(without_punctuation(answer.replace("\n", " ").replace("\t", " ").strip()))
+
+
+def vqa_accuracy(
+    prediction: str, answers: tuple[str, ...] | list[str], form: Callable[[str], str] = normalise
+) -> float:
+    """Leave-one-out mean over the human answers of min(1, matches among the others / 3), all in the same form.
 
     With ten answers, 1, 2, 3 and 4 matches give .3, .6, .9 and 1. Without answers it is 0.
     """
-    guess = normalise(prediction)
-    matches = [normalise(answer) == guess for answer in answers]
+    guess = form(prediction)
+    matches = [form(answer) == guess for answer in answers]
     if not matches:
         return 0.0
     return float(mean(min(1.0, (sum(matches) - match) / 3) for match in matches))
@@ -76,11 +84,19 @@ class VQAAccuracy(QuestionMetric):
 
     columns = ("accuracy", "accuracy_lenient", "num_empty")
     broken_down = ("accuracy",)
+    form = staticmethod(normalise)
+    """Of answers that are compared."""
 
     def score(self, prediction: str, question: Question) -> Score:
         """VQA accuracy of the output, and of its final answer."""
         official, lenient = (
-            (normalise(text), vqa_accuracy(text, question.references))
+            (self.form(text), vqa_accuracy(text, question.references, self.form))
             for text in (prediction, final_answer(prediction))
         )
         return short_score("accuracy", prediction, official=official, lenient=lenient)
+
+
+class VQAv2Accuracy(VQAAccuracy):
+    """VQA accuracy as VQAv2's own code has it, whose form of answers differs in commas and question marks."""
+
+    form = staticmethod(normalise_vqav2)
