@@ -69,11 +69,11 @@ def test_docvqa_and_infographicvqa_have_outputs_as_they_are(tmp_path, name, conf
 
 def test_mmmu_maps_ids_to_letters_and_words(tmp_path):
     images = {f"image_{i}": None for i in range(1, 8)} | {"image_1": cell()}
-    shared = {"question": "What is <image 1>?", "answer": "?", **images}
+    shared = {"question": "What is <image 1>?", **images}
     rows = [
         {"id": "test_Math_1", "options": "['x', 'y']", "question_type": "multiple-choice", **shared, "answer": "A"},
         {"id": "test_Math_2", "options": "['x', 'y']", "question_type": "multiple-choice", **shared, "answer": "A"},
-        {"id": "test_Math_3", "options": "[]", "question_type": "open", **shared},
+        {"id": "test_Math_3", "options": "[]", "question_type": "open", **shared, "answer": "5"},
     ]
     # The validation split has answers, and takes the same form.
     parquet(tmp_path / "mmmu/Math/validation-00000-of-00001.parquet", rows)
