@@ -19,7 +19,7 @@ from dragonfly_lit.data.packing import BatchShape
 from dragonfly_lit.data.position import Position
 from dragonfly_lit.data.quarantine import Quarantine
 from dragonfly_lit.data.samples import BadSampleError
-from dragonfly_lit.data.stream import Stream
+from dragonfly_lit.data.stream import Stream, Texts
 from dragonfly_lit.processing.batches import collate
 from dragonfly_lit.processing.sequences import SequenceBuilder
 from dragonfly_lit.spec.records import Batch, Sequence
@@ -100,6 +100,7 @@ class Streams(IterableDataset):
             for s in self.mix.sources
         ]
         streams: dict[int, Stream] = {}
+        texts = Texts()
         for k in range(first, self.length, step):
             number = (self.start + k * self.ranks + self.rank) % self.order["num_streams"]
             if number not in streams:
@@ -110,6 +111,7 @@ class Streams(IterableDataset):
                     shape=self.shape,
                     builder=self.builder,
                     quarantine=self.quarantine,
+                    texts=texts,
                     state=self.states.get(number),
                 )
             stream = streams[number]

@@ -9,6 +9,8 @@ from typing import Any, Literal, get_args
 from dragonfly_lit.spec.records import Batch
 
 Mode = Literal["padded", "packed", "grouped"]
+WIDTH = 4
+"""Micro-batches that wait to be grouped from, unless somebody says otherwise."""
 WITHOUT_EFFECT: dict[str, tuple[str, ...]] = {
     "padded": ("max_tokens", "max_crops", "buffer"),
     "grouped": ("max_tokens", "max_crops"),
@@ -53,10 +55,10 @@ class BatchShape:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"data.batch.{name}={value} must be at least 1.")
-        if self.mode == "grouped" and self.buffer < self.size:
+        if self.mode == "grouped" and self.buffer <= self.size:
             raise ValueError(
-                f"data.batch.buffer={self.buffer} holds fewer samples than data.batch.size={self.size}; "
-                f"to choose among them use a buffer of {4 * self.size}."
+                f"data.batch.buffer={self.buffer} with data.batch.size={self.size} leaves data.batch.mode=grouped "
+                f"nothing to choose from. Use a buffer of {WIDTH * self.size}, or null."
             )
 
     @classmethod
@@ -87,6 +89,8 @@ class BatchShape:
                     f"set data.batch.mode={modes}."
                 )
         defaults: dict[str, Any] = {"size": size, "max_tokens": max_tokens}
+        if mode == "grouped":
+            defaults["buffer"] = WIDTH * chosen.get("size", size or cls.size)
         return cls(**{name: value for name, value in defaults.items() if value is not None} | chosen)
 
     def choose(self, waiting: Sequence[Planned]) -> list[int]:

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol, get_args, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, get_args, runtime_checkable
 
 from dragonfly_lit.data.remote import is_remote
 from dragonfly_lit.data.samples import BadSampleError, ask, check_record, one_question, to_sample
 from dragonfly_lit.data.shards import Report, Shards
 from dragonfly_lit.io.tar import MAX_MEMBER_BYTES
-from dragonfly_lit.processing.sequences import SequenceBuilder, TooLongError
+from dragonfly_lit.processing.sequences import SequenceBuilder, TokenizedSample, TooLongError
 from dragonfly_lit.spec.records import Record, Sample, Sequence
 from dragonfly_lit.spec.tokens import IGNORE
 
@@ -96,6 +96,13 @@ class SourceSpec:
     on_error: OnError = "raise"
 
 
+class Text(NamedTuple):
+    """A record with its question chosen, and its tokens."""
+
+    record: Record
+    tokenized: TokenizedSample
+
+
 @dataclass(frozen=True, kw_only=True)
 class Source:
     """A source that is open."""
@@ -149,18 +156,35 @@ class Source:
         except Exception as error:
             raise self.bad(index, error, record) from _unforeseen(error)
 
-    def sequence(self, index: int, epoch: int, builder: SequenceBuilder) -> Sequence:
-        """The sequence of the sample at `index`: read, tokenised, and only if it fits decoded and cut into crops.
-
-        Whatever a sample makes go wrong on this way, foreseen or not, is a `BadSampleError` with its name.
+    def text(self, index: int, epoch: int, builder: SequenceBuilder) -> Text:
+        """The sample at `index`, read and tokenised; no image is decoded.
 
         Raises:
             BadSampleError: the sample cannot be used, or is too long.
         """
         record = self.record(index, epoch)
         try:
-            text = builder.tokenize(record.turns, len(record.images), share_image=record.share_image)
-            sequence = builder.build(self.sample(index, record, text.num_images), text)
+            return Text(record, builder.tokenize(record.turns, len(record.images), share_image=record.share_image))
+        except Exception as error:
+            raise self.bad(index, error, record) from _unforeseen(error)
+
+    def sequence(self, index: int, epoch: int, builder: SequenceBuilder, text: Text | None = None) -> Sequence:
+        """The sequence of the sample at `index`: read, tokenised, and only if it fits decoded and cut into crops.
+
+        Whatever a sample makes go wrong on this way, foreseen or not, is a `BadSampleError` with its name.
+
+        Args:
+            index: of the sample.
+            epoch: in which it was drawn.
+            builder: turns it into a sequence.
+            text: what `text` has given for the same arguments, where somebody has kept it.
+
+        Raises:
+            BadSampleError: the sample cannot be used, or is too long.
+        """
+        record, tokenized = text or self.text(index, epoch, builder)
+        try:
+            sequence = builder.build(self.sample(index, record, tokenized.num_images), tokenized)
             if not bool((sequence.labels[1:] != IGNORE).any()):
                 raise ValueError("no token of it is supervised.")
             return sequence

@@ -10,6 +10,7 @@ from dragonfly_lit.data.order import SourceOrder
 from dragonfly_lit.data.packing import BatchShape, Planned
 from dragonfly_lit.data.quarantine import Quarantine
 from dragonfly_lit.data.samples import BadSampleError
+from dragonfly_lit.data.source import Text
 from dragonfly_lit.processing.batches import pack
 from dragonfly_lit.processing.sequences import SequenceBuilder, TooLongError
 from dragonfly_lit.spec.records import Sequence
@@ -42,6 +43,37 @@ class Waiting(NamedTuple):
         return cls(Drawn(*numbers[:3]), Planned(num_tokens=numbers[3], num_crops=numbers[4]))
 
 
+class Texts:
+    """What was read and tokenised of the samples that wait, so that a sample is read once.
+
+    It is no part of a stream's state: what a resumed run, or one short of memory, does not find is read again.
+
+    Args:
+        max_bytes: of encoded images that are kept.
+    """
+
+    def __init__(self, max_bytes: int = 256 * 2**20) -> None:
+        self.room = max_bytes
+        self._kept: dict[tuple[int, Drawn], Text] = {}
+
+    def keep(self, stream: int, drawn: Drawn, text: Text) -> None:
+        """Keep the text of a sample that a stream has drawn, if there is room for its images."""
+        if (size := _size(text)) <= self.room:
+            self.room -= size
+            self._kept[stream, drawn] = text
+
+    def take(self, stream: int, drawn: Drawn) -> Text | None:
+        """What was kept of a sample; it is kept no longer."""
+        text = self._kept.pop((stream, drawn), None)
+        if text is not None:
+            self.room += _size(text)
+        return text
+
+
+def _size(text: Text) -> int:
+    return sum(map(len, text.record.images))
+
+
 class Stream:
     """Micro-batches of stream number `number`, without end.
 
@@ -52,6 +84,7 @@ class Stream:
         shape: what a micro-batch is.
         builder: turns samples into sequences; its lengths decide the packs.
         quarantine: where skipped samples go.
+        texts: of the samples that wait; several streams may share one.
         state: a `state()` to go on from; None starts at the beginning.
     """
 
@@ -64,10 +97,12 @@ class Stream:
         shape: BatchShape,
         builder: SequenceBuilder,
         quarantine: Quarantine,
+        texts: Texts | None = None,
         state: Mapping[str, Any] | None = None,
     ):
         self.number, self.mix, self.orders, self.shape = number, mix, orders, shape
         self.builder, self.quarantine = builder, quarantine
+        self.texts = texts or Texts()
         state = state or {}
         self.num_batches: int = state.get("batches", 0)
         self.num_draws: int = state.get("draws", 0)
@@ -136,8 +171,8 @@ class Stream:
         """Length of a sample, its images still encoded; None where it cannot be used."""
         source = self.mix.sources[drawn.source]
         try:
-            record = source.record(drawn.index, drawn.epoch)
-            num_tokens = source.length(drawn.index, record, self.builder)
+            text = source.text(drawn.index, drawn.epoch, self.builder)
+            record = text.record
             num_crops = len(record.images) * self.builder.layout.zoom.num_crops
             limit = self.shape.max_crops
             if self.shape.mode == "packed" and limit is not None and num_crops > limit:
@@ -146,14 +181,16 @@ class Stream:
         except BadSampleError as error:
             self._refuse(drawn, error)
             return None
-        return Planned(num_tokens=num_tokens, num_crops=num_crops)
+        self.texts.keep(self.number, drawn, text)
+        return Planned(num_tokens=len(text.tokenized), num_crops=num_crops)
 
     def _build(self, drawn: Drawn) -> Sequence | None:
         """The sequence of a sample, its images decoded and cut; None where it cannot be used."""
         source = self.mix.sources[drawn.source]
         num_cut = self.builder.counts.samples_cut
         try:
-            sequence = source.sequence(drawn.index, drawn.epoch, self.builder)
+            text = self.texts.take(self.number, drawn)
+            sequence = source.sequence(drawn.index, drawn.epoch, self.builder, text)
         except BadSampleError as error:
             self._refuse(drawn, error)
             return None

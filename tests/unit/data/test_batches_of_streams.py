@@ -6,10 +6,12 @@ import gc
 from collections import Counter
 
 import pytest
+import torch
 from conftest import PAD, make_record, write_shards
 
 from dragonfly_lit.data.datamodule import DragonflyDataModule
 from dragonfly_lit.data.packing import BatchShape, Planned, fill, useful_share
+from dragonfly_lit.data.stream import Drawn, Texts
 from dragonfly_lit.spec.records import Record, Turn
 from dragonfly_lit.spec.tokens import IGNORE
 
@@ -117,3 +119,44 @@ def test_an_epoch_holds_one_state_a_stream_however_long_it_is(make_data):
         next(batches)
     states = [found for found in gc.get_objects() if isinstance(found, dict) and found.keys() == {"stream", "state"}]
     assert 2 <= len(states) <= 3
+
+
+@pytest.mark.parametrize("shape", [{"mode": "packed", "max_tokens": 320}, {"mode": "grouped", "size": 3}])
+def test_a_sample_that_waits_is_read_and_tokenised_once(make_data, shape, monkeypatch):
+    def batches(room: int):
+        monkeypatch.setattr(Texts.__init__, "__defaults__", (room,))
+        data, read = make_data(batch=shape, epoch={"steps": 24}), Counter()
+        for source in data.mix.sources:
+            record = source.reader.record
+            monkeypatch.setattr(
+                source.reader, "record", lambda index, epoch, record=record: read.update("r") or record(index, epoch)
+            )
+        built = list(data.train_dataloader())
+        draws = sum(state["draws"] for state in data.position.streams.values())
+        return built, read.total(), draws
+
+    (once, num_once, draws), (twice, num_twice, _) = batches(2**20), batches(0)
+    assert num_once == draws
+    with_image = sum(key.startswith("pic") for batch in twice for row in batch.keys for key in row)
+    assert num_twice == draws + with_image  # where there is no room for images they are read again
+    assert all(torch.equal(a.input_ids, b.input_ids) and a.keys == b.keys for a, b in zip(once, twice, strict=True))
+    assert [batch.state for batch in once] == [batch.state for batch in twice]
+
+
+def test_kept_texts_never_exceed_their_room(make_data):
+    data = make_data(batch={"mode": "packed", "max_tokens": 320})
+    source, texts = data.mix.sources[0], Texts(3000)
+    kept = [Drawn(0, index, 0) for index in range(20)]
+    for drawn in kept:
+        texts.keep(1, drawn, source.text(drawn.index, 0, data.builder))
+    held = [drawn for drawn in kept if texts.take(1, drawn) is not None]
+    assert 0 < len(held) < 20
+    assert texts.room == 3000
+
+
+def test_groups_choose_from_more_than_one_micro_batch():
+    assert BatchShape.of({"mode": "grouped"}, size=16).buffer == 64
+    assert BatchShape.of({"mode": "grouped", "size": 5, "buffer": 6}).buffer == 6
+    for buffer in (4, 5):
+        with pytest.raises(ValueError, match=rf"buffer={buffer} with data\.batch\.size=5 .* a buffer of 20"):
+            BatchShape.of({"mode": "grouped", "size": 5, "buffer": buffer})
