@@ -8,7 +8,7 @@ from typing import ClassVar
 import pytest
 from PIL import Image
 
-from dragonfly_lit.evaluation import html
+from dragonfly_lit.evaluation import compare, html
 from dragonfly_lit.evaluation.benchmarks.base import Benchmark, Question
 from dragonfly_lit.evaluation.metrics.short import ExactMatch
 from dragonfly_lit.evaluation.prompts import PromptBook, Template
@@ -156,3 +156,106 @@ def test_light_and_dark_are_a_button_away(browser):
     before = browser.execute_script(paper)
     browser.find_element("id", "theme").click()
     assert browser.execute_script(paper) != before
+
+
+@dataclass(frozen=True, kw_only=True)
+class Many(Shapes):
+    """Three questions an image, 2,400 in all, in categories of unequal difficulty."""
+
+    def read(self, folder):
+        for i in range(2400):
+            if i % 3 == 0 and i < 60:
+                Image.new("RGB", (64, 48), (i, 90, 90)).save(folder / f"{i}.png")
+            image = folder / f"{i - i % 3 if i < 60 else 57}.png"
+            kind = ("a very long name of a category that no phone has room for", "easy", "hard")[i % 3]
+            yield Question(id=f"s{i}", task=self.name, text=f"Which {i}?", images=(image,), references=("red",),
+                           category=kind)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def two_runs(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("two")
+    book = PromptBook(name="released", default=Template(text="{question}"), templates={})
+    made = {
+        "model": "runs/x/checkpoints/step-1",
+        "step": "step-1",
+        "command": "evaluate.py benchmark=shapes",
+        "commit": "abc",
+    }
+    settings = Settings(prompts=book, data_root=folder, resamples=20, gallery=12, made=made)
+    for name, right in (("a", {1}), ("b", {0, 1})):
+        rows = [{"id": f"s{i}", "output": "red" if i % 3 in right else "it's blue"} for i in range(2400)]
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        score_predictions(Many(limit=2400), folder / f"{name}.jsonl", folder / name, settings=settings)
+    compare.main([str(folder / "a"), str(folder / "b"), "--names", "a", "b", "--html", str(folder / "both.html")])
+    return folder
+
+
+def phone(browser, width: int) -> None:
+    size = {"width": width, "height": 1000, "deviceScaleFactor": 1, "mobile": width < 500}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+
+
+CUT = """
+const width = document.documentElement.clientWidth;
+const panels = [...document.querySelectorAll(".panel")].filter((one) => one.scrollWidth > one.clientWidth + 1);
+return [document.documentElement.scrollWidth > width + 1, panels.length];
+"""
+
+
+def test_the_head_says_what_was_run_and_a_limit_is_marked(browser, two_runs):
+    browser.get((two_runs / "a/report.html").as_uri())
+    head = browser.find_element("id", "facts").text
+    for said in ("runs/x/checkpoints/step-1", "evaluate.py benchmark=shapes", "abc", "2,400, limited"):
+        assert said in head
+    assert "limited" in browser.find_element("id", "scores").text
+    numbers = [one.text for one in browser.find_elements("css selector", ".plot text")]
+    assert numbers == ["0", "25", "50", "75", "100"]
+    shares = [float(one.text.split("n")[0]) for one in browser.find_elements("css selector", ".bars .value")]
+    assert shares == sorted(shares), "the worst first"
+
+
+def test_thousands_of_answers_come_in_pages_one_card_an_image(browser, two_runs):
+    browser.get((two_runs / "a/report.html").as_uri())
+    first = browser.find_element("css selector", ".card")
+    assert len(first.find_elements("css selector", ".answer")) == 3
+    assert browser.find_element("id", "count").text == "2,400 of 2,400"
+    browser.find_element("id", "by-text").send_keys("s2399")
+    assert len(browser.find_elements("css selector", ".answer")) == 1
+    button = browser.find_element("css selector", ".copy")
+    command = button.get_attribute("data-command")
+    assert command.startswith("python -m dragonfly_lit ask 'Which 2399?' --model runs/x/checkpoints/step-1 --image ")
+    assert command.endswith("57.png --max-new-tokens 16")
+    button.click()
+
+
+def test_two_runs_stand_side_by_side_on_the_same_questions(browser, two_runs):
+    browser.get((two_runs / "both.html").as_uri())
+    assert browser.get_log("browser") == []
+    row = browser.find_element("css selector", "#scores-of-both tbody").text
+    for said in ("33.33", "66.67", "+33.33", "800", "1,600"):
+        assert said in row
+    browser.find_element("css selector", "[data-outcome='win']").click()
+    assert browser.find_element("id", "count").text == "800 of 2,400"
+    card = browser.find_element("css selector", ".card")
+    sides = card.find_elements("css selector", ".both > div")
+    assert [("it's blue" in side.text, bool(side.find_elements("css selector", "img"))) for side in sides] == [
+        (True, True),
+        (False, True),
+    ]
+    browser.find_element("css selector", "#by-outcome [data-outcome='loss']").click()
+    assert "No question fits" in browser.find_element("id", "cards").text
+
+
+@pytest.mark.parametrize("width", [1400, 390])
+def test_nothing_is_cut_on_a_wide_page_or_on_a_phone(browser, two_runs, width):
+    for page in ("a/report.html", "both.html"):
+        phone(browser, width)
+        browser.get((two_runs / page).as_uri())
+        assert browser.execute_script(CUT) == [False, 0], page
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_more_or_less_than_two_runs_have_no_page(two_runs):
+    with pytest.raises(ValueError, match="--html shows two runs side by side, and 1 are given"):
+        compare.main([str(two_runs / "a"), "--html", str(two_runs / "x.html")])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from rich.console import Console
 
 from dragonfly_lit.app.build import Config, make, plain
 from dragonfly_lit.app.known_warnings import silence_known_warnings
+from dragonfly_lit.app.made import how_made
 from dragonfly_lit.app.values import check_values
 from dragonfly_lit.evaluation.folders import other_answers, results_name
 from dragonfly_lit.evaluation.report import table
@@ -68,7 +70,7 @@ def _generate(config: Config, benchmark: Any, settings: Settings) -> dict[str, A
         vision=config["vision_config"],
         trust=config["trust"],
     )
-    root = _root(checkpoint)
+    root, settings = _root(checkpoint), replace(settings, made=how_made(checkpoint))
     out = _out(config, benchmark, settings, root)
     beside = () if config["out"] else other_answers(root)
     results = run(benchmark.benchmarks, model=model, processor=processor, out=out, settings=settings, beside=beside)
@@ -87,6 +89,7 @@ def _score(config: Config, benchmark: Any, settings: Settings) -> dict[str, Any]
         raise ValueError(
             f"predictions={predictions} does not exist. Give a JSONL file with an id and a prediction a line."
         )
+    settings = replace(settings, made=how_made(predictions))
     out = _out(config, benchmark, settings, predictions.parent / "evaluation")
     results = score_predictions(benchmark.benchmarks[0], predictions, out, settings=settings)
     _print_summary(results, out, predictions)

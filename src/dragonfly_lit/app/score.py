@@ -9,6 +9,7 @@ import torch
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 
 from dragonfly_lit.app.build import Config, make
+from dragonfly_lit.app.made import how_made
 from dragonfly_lit.evaluation.folders import other_answers, results_name
 from dragonfly_lit.evaluation.runner import run as run_benchmarks
 from dragonfly_lit.evaluation.settings import Settings
@@ -34,6 +35,7 @@ def score(
         data_root=config["data_root"],
         seed=config["seed"],
         progress=config["callbacks"]["progress"],
+        made=how_made(run),
     )
     whole: Any = model  # transformers wraps `to` in a way that pyright cannot see through
     moved = whole.to(device)

@@ -19,8 +19,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from dragonfly_lit.evaluation import answers as store
+from dragonfly_lit.evaluation import compare_page
 from dragonfly_lit.evaluation.answers import Answer
-from dragonfly_lit.evaluation.intervals import LEVEL, Resamples, interval, wilson
+from dragonfly_lit.evaluation.intervals import DIGITS, LEVEL, SAME, Resamples, interval, wilson
 from dragonfly_lit.evaluation.report import headline_rows, interval_text, num_questions, shown
 from dragonfly_lit.io.parsers import compare_parser
 
@@ -31,12 +32,28 @@ def main(argv: Sequence[str] | None = None) -> None:
     compared = compare(args.results, names=args.names, resamples=args.resamples, seed=args.seed)
     if args.json is not None:
         args.json.write_text(json.dumps(compared, indent=2, ensure_ascii=False) + "\n")
+    if args.html is not None:
+        args.html.write_text(_page(args.results, compared), encoding="utf-8")
     console = Console()
     console.print(scores_table(compared))
     if compared["differences"]:
         console.print(differences_table(compared))
     for note in compared["notes"]:
         console.print(f"note: {note}", soft_wrap=True, highlight=False, markup=False)
+
+
+def _page(paths: Sequence[Path], compared: dict[str, Any]) -> str:
+    """The page of two runs: their answers to the same questions beside each other."""
+    if len(paths) != 2:
+        raise ValueError(f"--html shows two runs side by side, and {len(paths)} are given. Give two.")
+    files = [_results_of(path) for path in paths]
+    one, other = (_read(file)["benchmarks"] for file in files)
+    pairs = []
+    for task in one:
+        if task in other and one[task]["scores"] and other[task]["scores"]:
+            answers = (_answers(file.parent, run[task]) for file, run in zip(files, (one, other), strict=True))
+            pairs += compare_page.pairs_of(task, *answers)
+    return compare_page.page(compared, pairs, [file.parent for file in files])
 
 
 def compare(
@@ -98,11 +115,17 @@ def difference(
 
 
 def _interval(changes: np.ndarray, draws: Resamples) -> list[float] | None:
-    """The bootstrap's; where all questions changed alike, Wilson's; None where all are about one image."""
+    """The bootstrap's; where all resamples agree Wilson's, or Newcombe's of the shares that rose and that fell."""
     if not np.ptp(changes):
         low, high = wilson(abs(float(changes[0])), len(changes))
         return [-high, high] if changes[0] == 0 else [low, high] if changes[0] > 0 else [-high, -low]
-    return interval(draws.means(changes)) if draws.num_clusters > 1 else None
+    estimates = draws.means(changes)
+    if np.ptp(estimates) > SAME:
+        return interval(estimates)
+    num, rose, fell = len(changes), float(changes.clip(min=0).mean()), float(-changes.clip(max=0).mean())
+    (low_rose, high_rose), (low_fell, high_fell) = wilson(rose, num), wilson(fell, num)
+    below, above = math.hypot(rose - low_rose, high_fell - fell), math.hypot(high_rose - rose, fell - low_fell)
+    return [round(rose - fell - below, DIGITS), round(rose - fell + above, DIGITS)]
 
 
 def scores_table(compared: dict[str, Any]) -> Table:
@@ -128,15 +151,14 @@ def differences_table(compared: dict[str, Any]) -> Table:
     for name in ("difference", f"{compared['level']:.0%} interval", "better", "worse", "shared"):
         table.add_column(name, justify="right")
     for row in compared["differences"]:
-        low, high = (100 * bound for bound in row["interval"] or (-1, 1))
+        low, high = (100 * bound for bound in row["interval"])
         clear = "" if low <= 0 <= high else " *"
-        bounds = f"{low:+.2f} to {high:+.2f}" if row["interval"] else "one image"
         table.add_row(
             escape(row["benchmark"]),
             escape(row["to"]),
             escape(row["from"]),
             f"{100 * row['difference']:+.2f}{clear}",
-            bounds,
+            f"{low:+.2f} to {high:+.2f}",
             *(f"{row[name]:,}" for name in ("num_better", "num_worse", "num_shared")),
         )
     table.caption = "* the interval leaves out zero"

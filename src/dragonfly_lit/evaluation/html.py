@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from io import BytesIO
@@ -11,11 +12,14 @@ from itertools import zip_longest
 from typing import Any
 
 from dragonfly_lit.evaluation.answers import Answer
+from dragonfly_lit.evaluation.images import StoredImage
 from dragonfly_lit.evaluation.metrics.base import RIGHT
 from dragonfly_lit.evaluation.question import Question
 from dragonfly_lit.evaluation.scores import Scored
 from dragonfly_lit.processing.images import decode
 
+MAX_ANSWERS, MAX_TEXT_BYTES = 10_000, 16_000_000
+"""Answers that the page holds at most, and their text."""
 IMAGE_SIDE = 384
 """Longest side of an image on the page, in pixels."""
 MAX_IMAGE_BYTES = 12_000_000
@@ -36,12 +40,41 @@ def page(results: Mapping[str, Any], scored: Sequence[Scored], *, num_examples: 
         num_examples: answers of each benchmark in the gallery.
     """
     album = _Album()
-    examples = [card for one in scored for card in _examples(one, num_examples, album)]
+    shown = [(one, _examples(one, num_examples)) for one in scored]
+    for _, pairs in shown:
+        for question, answer in pairs[:num_examples]:
+            album.add(question, answer)
+    share = MAX_ANSWERS // max(1, len(shown))
+    examples, size = [], 0
+    for one, pairs in shown:
+        turns = {of[0].id: of for of in one.turns}
+        for question, answer in pairs[:share]:
+            card = _card(question, answer, turns[answer.id], album)
+            size += len(card["prompt"]) + len(card["output"]) + len(card["question"]) + 400
+            if size <= MAX_TEXT_BYTES:
+                examples.append(card)
     data = {"results": results, "examples": examples, "images": album.images, "num_left_out": album.num_left_out}
+    return filled("report_page.html", data)
+
+
+def filled(name: str, data: Mapping[str, Any]) -> str:
+    """A page of this package with its data inside."""
     text = json.dumps(data, ensure_ascii=False, allow_nan=False)
-    template = read_asset("report_page.html").replace("/*STYLE*/", read_asset("page.css"))
+    template = read_asset(name).replace("/*STYLE*/", read_asset("page.css"))
     # "</script>" inside an answer would end the data, "<!--" would hide the rest of the page.
     return template.replace("/*DATA*/", text.replace("<", "\\u003c"))
+
+
+def data_of(page: str) -> dict[str, Any]:
+    """The data inside a page that `filled` made.
+
+    Raises:
+        ValueError: it is not such a page.
+    """
+    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
+    if found is None:
+        raise ValueError("the page holds no data.")
+    return json.loads(found[1])
 
 
 class _Album:
@@ -52,9 +85,9 @@ class _Album:
         self.num_bytes = 0
         self.num_left_out = 0
 
-    def add(self, question: Question, answer: Answer) -> list[str]:
-        """The names of the question's images."""
-        names = answer.images or [f"{question.task}/{question.id}/{i}" for i in range(len(question.images))]
+    def add(self, question: Question, answer: Answer) -> None:
+        """Puts the question's images onto the page while there is room."""
+        names = image_names(question, answer)
         if any(name not in self.images for name in names):
             for name, data in zip(names, question.read_images(), strict=True):
                 if name in self.images:
@@ -64,7 +97,11 @@ class _Album:
                     self.num_left_out += 1
                     continue
                 self.images[name], self.num_bytes = image, self.num_bytes + len(image["uri"])
-        return [name for name in names if name in self.images]
+
+
+def image_names(question: Question, answer: Answer) -> list[str]:
+    """What the images of a question are called on the page."""
+    return answer.images or [f"{question.task}/{question.id}/{i}" for i in range(len(question.images))]
 
 
 def _small(data: bytes) -> dict[str, Any]:
@@ -78,14 +115,16 @@ def _small(data: bytes) -> dict[str, Any]:
     return {"width": width, "height": height, "uri": uri}
 
 
-def _examples(one: Scored, num: int, album: _Album) -> list[dict[str, Any]]:
-    """Half right and half wrong answers where there are enough of both, spread over the categories."""
+def _examples(one: Scored, num: int) -> list[tuple[Question, Answer]]:
+    """All answers; first `num`, half right and half wrong where there are enough of both, spread over categories."""
     pairs = list(zip(one.questions, one.answers, strict=True))
     right = _spread([pair for pair in pairs if pair[1].score is not None and pair[1].score >= RIGHT])
     wrong = _spread([pair for pair in pairs if pair[1].score is None or pair[1].score < RIGHT])
     num_wrong = min(len(wrong), max(num - num // 2, num - len(right)))
     in_turn = zip_longest(wrong[:num_wrong], right[: num - num_wrong])
-    return [_card(pair[0], pair[1], album) for turn in in_turn for pair in turn if pair is not None]
+    first = [pair for turn in in_turn for pair in turn if pair is not None]
+    known = {answer.id for _, answer in first}
+    return [*first, *(pair for pair in pairs if pair[1].id not in known)]
 
 
 def _spread(pairs: list[tuple[Question, Answer]]) -> list[tuple[Question, Answer]]:
@@ -102,7 +141,18 @@ def _spread(pairs: list[tuple[Question, Answer]]) -> list[tuple[Question, Answer
     return [pair for _, _, pair in turns]
 
 
-def _card(question: Question, answer: Answer, album: _Album) -> dict[str, Any]:
+def _place(question: Question) -> list[str]:
+    """Where the images lie, as a command would name them; of a table a name that says which row it is."""
+    names = []
+    for number, image in enumerate(question.images, start=1):
+        if isinstance(image, StoredImage):
+            names.append(f"IMAGE_OF_ROW_{image.row + 1}_OF_{image.file.name}")
+        else:
+            names.append(f"IMAGE_{number}" if isinstance(image, bytes) else str(image))
+    return names
+
+
+def _card(question: Question, answer: Answer, turns: Sequence[Answer], album: _Album) -> dict[str, Any]:
     verdict = "unscored" if answer.score is None else "right" if answer.score >= RIGHT else "wrong"
     return {
         "benchmark": question.task,
@@ -119,6 +169,9 @@ def _card(question: Question, answer: Answer, album: _Album) -> dict[str, Any]:
         "verdict": verdict,
         "category": question.category,
         "split": question.split,
-        "images": album.add(question, answer),
+        "images": [name for name in image_names(question, answer) if name in album.images],
+        "about": image_names(question, answer),
+        "files": _place(question),
+        "turns": [[one.output, one.answer, one.score] for one in turns] if len(turns) > 1 else None,
         "zoom": answer.zoom,
     }

@@ -28,10 +28,11 @@ PACKAGES = ("dragonfly_lit", "torch", "transformers", "torchmetrics", "pycocoeva
 def results(
     scored: Sequence[Scored], *, settings: Settings, model: Mapping[str, Any], times: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """What `results.json` holds: the same for any number of ranks, but for `times`."""
+    """What `results.json` holds: the same for any number of ranks, but for `times` and the date of `made`."""
     found = {
         "schema": SCHEMA_VERSION,
         "model": dict(model),
+        "made": dict(settings.made),
         "prompts": settings.prompts.name,
         "generation": {
             "temperature": settings.temperature,
@@ -81,7 +82,8 @@ def markdown(results: Mapping[str, Any]) -> str:
         cells = [entry["benchmark"], entry["headline"], num_questions(entry), entry["prompt"]["set"], mine]
         cells.append(interval_text(entry, entry["headline"]))
         lines.append(_row([*cells, *(published.get(model, "") for model in models)]))
-    parts = ["# Results", "\n".join(lines)]
+    made = [f"- {plain(name)}: {plain(str(value))}" for name, value in results.get("made", {}).items()]
+    parts = ["# Results", *(["\n".join(made)] if made else []), "\n".join(lines)]
     notes = [
         f"- {plain(entry['benchmark'])}: {plain(entry[kind])}"
         for kind in ("note", "waiting")

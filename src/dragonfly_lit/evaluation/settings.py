@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from dragonfly_lit.evaluation.judge import Judge
 from dragonfly_lit.evaluation.prompts import PromptBook
@@ -28,6 +30,7 @@ class Settings:
         predict: nothing is scored: answers become the file that a challenge's server takes.
         progress: whether to draw a progress bar.
         judge: who scores open answers.
+        made: what the results say of their origin: model, run, step, date, command, commit.
     """
 
     prompts: PromptBook
@@ -44,6 +47,7 @@ class Settings:
     predict: bool = False
     progress: bool = True
     judge: Judge = field(default_factory=Judge)
+    made: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, least in (

@@ -55,6 +55,7 @@ def compare_parser() -> argparse.ArgumentParser:
     parser.add_argument("results", nargs="+", type=Path, help="results.json of a run, or the folder it lies in")
     parser.add_argument("--names", nargs="+", help="what to call the runs; their paths otherwise")
     parser.add_argument("--json", type=Path, help="also write the comparison to this file")
+    parser.add_argument("--html", type=Path, help="also write a page with both answers to each question (two runs)")
     parser.add_argument("--resamples", type=int, default=1000, help="of the bootstrap (default 1000)")
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (default 0)")
     return parser

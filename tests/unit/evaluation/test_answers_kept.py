@@ -251,3 +251,17 @@ def test_samples_of_another_set_are_named(tmp_path, change, message):
     given[3] = {**given[3], **change}
     with pytest.raises(ValueError, match=message):
         score_predictions(Words(), predictions(tmp_path / "s.jsonl", given), tmp_path / "out", settings=SETTINGS)
+
+
+def test_a_difference_that_every_image_shows_alike_has_newcombes_interval():
+    answers = [
+        store.Answer(
+            key=str(i), id=str(i), task="t", prompt="", output="", score=float(i % 3 == 0), images=[str(i // 3)]
+        )
+        for i in range(60)
+    ]
+    better = [replace(answer, score=float(int(answer.id) % 3 < 2)) for answer in answers]
+    found = difference(answers, better)
+    low, high = found["interval"]
+    assert low < 1 / 3 < high
+    assert (low, high) == pytest.approx((0.208, 0.46), abs=0.01)
