@@ -40,7 +40,8 @@ def main(argv: list[str]) -> int:
 
     name = benchmark_parser().parse_args(argv).name
     if name is None:
-        print("\n".join(f"{key:<12}{benchmark.title}" for key, benchmark in BENCHMARKS.items()))
+        width = max(map(len, BENCHMARKS)) + 2
+        print("\n".join(f"{key:<{width}}{benchmark.title}" for key, benchmark in BENCHMARKS.items()))
         return 0
     print(describe(name))
     return 0

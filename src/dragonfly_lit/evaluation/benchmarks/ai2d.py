@@ -22,6 +22,10 @@ class AI2D(Benchmark):
     hub = ("lmms-lab/ai2d", "Efficient-Large-Model/ai2d-no-mask")
     licence = "CC BY-SA 4.0 (annotations)"
     note = "The first hub copy masks the labels in the diagrams, the second does not: scores are not comparable."
+    verified = (
+        "columns against the script that made the hub's copy, its count against its viewer, rule against "
+        "lmms-eval 0.7.3"
+    )
     expects = (
         "data/test-*.parquet (question, options, answer, image) or questions/*.json with images/ and ai2d_test_ids.csv"
     )

@@ -21,6 +21,7 @@ class GQA(Benchmark):
     original = "testdev_balanced_questions.json and images of its page"
     hub = ("lmms-lab/GQA, testdev_balanced_instructions and testdev_balanced_images",)
     licence = "CC BY 4.0"
+    verified = "columns and counts against the hub's viewer, rules against LLaVA's script and lmms-eval 0.7.3"
     expects = (
         "testdev_balanced_questions.json and images/IMAGE_ID.jpg, or testdev_balanced_instructions/testdev-*.parquet "
         "(id, imageId, question, answer) with testdev_balanced_images/testdev-*.parquet (id, image)"

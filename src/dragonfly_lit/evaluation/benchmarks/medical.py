@@ -76,6 +76,7 @@ class VQARAD(MedicalBenchmark):
     hub = ("flaviagiammarino/vqa-rad",)
     licence = "CC0 1.0"
     note = "The hub copy has no answer types: there, closed means that the answer is yes or no."
+    verified = "columns and counts of the hub's copy against its card, rules against LLaVA-Med's released scripts"
     expects = (
         "`VQA_RAD Dataset Public.json` (or testset.json) and `VQA_RAD Image Folder/` (or images/), or "
         "data/test-*.parquet (image, question, answer) of flaviagiammarino/vqa-rad"
@@ -106,6 +107,9 @@ class SLAKE(MedicalBenchmark):
     original = "test.json and imgs.zip, which is to be unpacked"
     hub = ("BoKelvin/SLAKE (the original)", "mdwiratathya/SLAKE-vqa-english")
     licence = "CC BY 4.0"
+    verified = (
+        "fields and English counts against the original's card, rules against LLaVA-Med's scripts and lmms-eval 0.7.3"
+    )
     expects = (
         "test.json and imgs/NAME/source.jpg (imgs.zip unpacked) of BoKelvin/SLAKE, or data/test-*.parquet (image, "
         "question, answer) of mdwiratathya/SLAKE-vqa-english"
@@ -158,6 +162,10 @@ class PathVQA(MedicalBenchmark):
     original = "pickles, which are not read because they can run code, and images"
     hub = ("flaviagiammarino/path-vqa",)
     licence = "MIT"
+    verified = (
+        "columns and counts of the hub's copy against its card, rules against LLaVA-Med's; the original's counts "
+        "are from memory"
+    )
     expects = (
         "data/test-*.parquet (image, question, answer) of flaviagiammarino/path-vqa, or test_qa.jsonl (image, "
         "question, answer) and images/test/NAME.jpg"

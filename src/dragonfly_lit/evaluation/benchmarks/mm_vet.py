@@ -29,6 +29,7 @@ class MMVet(Benchmark):
     hub = ("lmms-lab/MMVet",)
     licence = "CC BY-NC 4.0"
     note = "A judge scores it; evaluate.py writes the requests and reads the scores."
+    verified = "columns and count against the hub's card; a judge scores it, so that no rule was compared"
     expects = "mm-vet.json and images/*, or data/test-*.parquet (question_id, question, answer, image, capability)"
     counts: ClassVar = {"test": (218,)}
     metric_type = JudgeScore

@@ -25,6 +25,9 @@ class MME(Benchmark):
     original = "MME_Benchmark_release_version.zip, on request from its authors"
     hub = ("lmms-lab/MME",)
     licence = "research only, as its authors ask"
+    verified = (
+        "columns and counts against the hub's card, rules against the original's eval_tool and lmms-eval 0.7.3's task"
+    )
     expects = (
         "SUBTASK/NAME.txt beside SUBTASK/NAME.png (or SUBTASK/questions_answers_YN/NAME.txt and "
         "SUBTASK/images/NAME.jpg), or eval_tool/*/SUBTASK.txt with the images, or data/test-*.parquet (question_id, "

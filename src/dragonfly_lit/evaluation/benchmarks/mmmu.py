@@ -48,6 +48,7 @@ class MMMU(Benchmark):
     hub = ("MMMU/MMMU, thirty subjects", "lmms-lab/MMMU")
     licence = "Apache-2.0"
     note = "The answers of the test split are public since 2026-02-12; older copies of it have none."
+    verified = "columns and counts against the hub's card, rules against MMMU's own code and lmms-eval 0.7.3's task"
     expects = (
         "SUBJECT/validation-*.parquet for thirty subjects (MMMU/MMMU) or data/validation-*.parquet (lmms-lab/MMMU), "
         "with id, question, options, answer, question_type, image_1 to image_7"

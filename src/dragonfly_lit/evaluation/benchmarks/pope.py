@@ -26,6 +26,10 @@ class POPE(Benchmark):
     hub = ("lmms-lab/POPE, default or Full",)
     licence = "MIT (questions); the images are COCO's"
     note = "The random split had 2,910 questions at first, which LLaVA-1.5 used, and has 3,000 now."
+    verified = (
+        "the original's lines were counted, columns against the hub's card, rules against POPE's script and "
+        "lmms-eval 0.7.3"
+    )
     expects = (
         "coco_pope_{random,popular,adversarial}.json (JSON lines) and val2014/*.jpg, or data/test-*.parquet, or "
         "Full/random-*.parquet (question_id, question, answer, image_source, image, category) and so on"

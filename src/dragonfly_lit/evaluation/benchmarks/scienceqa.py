@@ -26,6 +26,7 @@ class ScienceQA(Benchmark):
     original = "problems.json, pid_splits.json and images of its release"
     hub = ("lmms-lab/ScienceQA, ScienceQA-FULL", "derek-thomas/ScienceQA")
     licence = "CC BY-NC-SA 4.0"
+    verified = "counts against the original's pid_splits.json, rules against LLaVA's script and lmms-eval 0.7.3's task"
     expects = (
         "problems.json, pid_splits.json and images/SPLIT/ID/image.png, or ScienceQA-FULL/test-*.parquet "
         "(image, question, choices, answer, hint), or data/test-*.parquet of derek-thomas/ScienceQA"

@@ -24,6 +24,7 @@ class TextVQA(Benchmark):
     original = "TextVQA_0.5.1_val.json and the images of textvqa.org"
     hub = ("lmms-lab/textvqa", "facebook/textvqa")
     licence = "CC BY 4.0"
+    verified = "columns and counts against the hub's card, rule against lmms-eval 0.7.3's task"
     expects = (
         "TextVQA_0.5.1_val.json and train_images/IMAGE_ID.jpg (with ocr, TextVQA_Rosetta_OCR_v0.2_val.json), or "
         "data/validation-*.parquet (image_id, question_id, question, answers, ocr_tokens, image)"

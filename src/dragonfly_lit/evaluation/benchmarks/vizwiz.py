@@ -25,6 +25,7 @@ class VizWiz(Benchmark):
     hub = ("lmms-lab/VizWiz-VQA",)
     licence = "CC BY 4.0"
     note = "The answers of the test split are hidden; scores of it come from the challenge's server."
+    verified = "columns and counts against the hub's card, rule against lmms-eval 0.7.3's task"
     expects = (
         "val.json (or Annotations/val.json) and val/*.jpg, or data/val-*.parquet (question_id, image, question, "
         "answers, category)"
