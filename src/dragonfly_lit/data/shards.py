@@ -119,6 +119,9 @@ class Shards:
         self.entries = self._remote_entries() if self.remote else self._local_entries(Path(self.path))
         self._starts = [0, *accumulate(entry.num_samples for entry in self.entries)]
         self._open: OrderedDict[int, _Opened] = OrderedDict()
+        self._offsets: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        """Of every shard that was read from, 8 bytes a sample: a remote index is fetched once, however few files are
+        open."""
 
     def __len__(self) -> int:
         return self._starts[-1]
@@ -213,7 +216,9 @@ class Shards:
         opened = self._open.get(shard)
         if opened is None:
             path = self._local(shard)
-            starts, ends = self._bounds(shard, path)
+            if shard not in self._offsets:
+                self._offsets[shard] = self._bounds(shard, path)
+            starts, ends = self._offsets[shard]
             opened = self._open[shard] = _Opened(path, starts, ends, keep_open=not self.remote)
             while len(self._open) > OPEN_FILES:
                 self._open.popitem(last=False)
