@@ -193,3 +193,57 @@ def test_any_tokenizer_learns_the_structural_tokens():
     assert add_structural_tokens(foreign) == len(STRUCTURAL)
     assert len(tokenize(foreign, header("user"))) == len("user") + 4
     assert foreign.pad_token_id == special_ids(foreign).end
+
+
+def cut_one_by_one(builder: SequenceBuilder, whole: SequenceBuilder, turns, num_images: int, share_image: bool):
+    """The rule itself: drop the last exchange, tokenise what is left anew, until it fits; None where nothing does."""
+    marked = any(turn.num_images for turn in turns)
+    kept = [len(turns), *(n for n in range(len(turns) - 1, 0, -1) if turns[n - 1].role == "assistant")]
+    for number in kept:
+        images = sum(turn.num_images for turn in turns[:number]) if marked else num_images
+        found = whole.tokenize(turns[:number], images, share_image=share_image)
+        if len(found) <= builder.max_tokens:
+            return found, len(turns) - number
+    return None
+
+
+@settings(max_examples=120, deadline=None)
+@given(
+    said=st.lists(st.tuples(texts, texts.filter(str.strip)), min_size=1, max_size=7),
+    system=st.one_of(st.none(), texts),
+    images=st.integers(0, 2),
+    later=st.booleans(),
+    share_image=st.booleans(),
+    supervise=st.sampled_from(("assistant", "all")),
+    max_tokens=st.integers(8, 400),
+)
+def test_what_is_cut_is_what_dropping_exchanges_one_by_one_leaves(
+    tokenizer, small, said, system, images, later, share_image, supervise, max_tokens
+):
+    turns = list(say(*(text for pair in said for text in pair), system=system, images=images))
+    if later and not share_image and len(said) > 1 and images:  # an image with the last question too
+        turns[-2] = Turn(role="user", text=turns[-2].text, num_images=1)
+    num_images = sum(turn.num_images for turn in turns)
+    options = {"tokenizer": tokenizer, "layout": small, "supervise": supervise}
+    builder, whole = (SequenceBuilder(**options, max_tokens=limit) for limit in (max_tokens, 10**9))
+    wanted = cut_one_by_one(builder, whole, tuple(turns), num_images, share_image)
+    if wanted is None:
+        with pytest.raises(TooLongError):
+            builder.tokenize(tuple(turns), num_images, share_image=share_image)
+        return
+    found = builder.tokenize(tuple(turns), num_images, share_image=share_image)
+    parts = [(found.trunk, wanted[0].trunk), *zip(found.branches, wanted[0].branches, strict=True)]
+    assert all((a.ids, a.answer, a.question) == (b.ids, b.answer, b.question) for a, b in parts)
+    assert (found.num_images, found.num_turns_cut) == (wanted[0].num_images, wanted[1])
+
+
+@pytest.mark.parametrize("share_image", [False, True])
+def test_each_exchange_is_tokenised_once_however_many_are_cut(build, monkeypatch, share_image):
+    builder, seen = build(max_tokens=60), []
+    monkeypatch.setattr(
+        "dragonfly_lit.processing.sequences.tokenize", lambda given, text: seen.append(text) or tokenize(given, text)
+    )
+    turns = say(*(f"word {n}" for n in range(400)))
+    found = builder.tokenize(turns, 0, share_image=share_image)
+    assert found.num_turns_cut > 300
+    assert "".join(seen) == render(turns)
