@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import dragonfly_lit
 from benchmarks.gpu.recording import Report
+from dragonfly_lit.models.backbones import builtin_folder
 
 WAITS = """
 import runpy, sys, warnings, torch
@@ -144,7 +144,7 @@ def pipeline(report: Report) -> None:
     with tempfile.TemporaryDirectory() as folder:
         where = Path(folder)
         report.attempt("material", _material, report, where)
-        tokenizer = Path(dragonfly_lit.__path__[0]) / "models" / "tiny_weights" / "tokenizer"
+        tokenizer = builtin_folder("tokenizer")
         runs = Runs(where)
         started = runs.start(
             "pipeline",

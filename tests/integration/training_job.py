@@ -152,12 +152,10 @@ def _full(tensor: torch.Tensor) -> torch.Tensor:
 
 class _Losses(pl.Callback):
     def __init__(self) -> None:
-        self.step, self.losses, self.norms = -1, [], []
+        self.losses, self.norms = [], []
 
     def on_train_batch_end(self, trainer, pl_module, *args) -> None:
-        report = pl_module.report
-        if report is not None and report.step != self.step:
-            self.step = report.step
+        for report in pl_module.reports:
             self.losses.append(report.loss)
             self.norms.append(report.grad_norm)
 

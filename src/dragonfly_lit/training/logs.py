@@ -71,6 +71,9 @@ class AnswerLog(Callback):
         self.beside = beside or Beside()
         self._asked = -1
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        pl_module.reads.append(lambda step: self.every is not None and step % self.every == 0)
+
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
         self._ask_if_due(trainer, pl_module)
 

@@ -32,7 +32,15 @@ from dragonfly_lit.training.optimizer import build_optimizer, class_name, group_
 from dragonfly_lit.training.precision import cast_weights, check_precision, to_fp8
 from dragonfly_lit.training.sharding import blocks
 from dragonfly_lit.training.stages import ParamGroup, Stage, freeze, param_groups, widen
-from dragonfly_lit.training.update import SkipRule, StepReport, prepare_update, set_learning_rates
+from dragonfly_lit.training.update import (
+    PendingReport,
+    SkipRule,
+    StepReport,
+    decides_by_itself,
+    launch_update,
+    prepare_update,
+    set_learning_rates,
+)
 
 
 class TrainingModule(pl.LightningModule):
@@ -73,7 +81,15 @@ class TrainingModule(pl.LightningModule):
         """Whether the model's weights are bfloat16, from `configure_optimizers` on, and masters of them train."""
         self.strict_loading = False
         self.report: StepReport | None = None
-        """Of the last optimizer step."""
+        """The newest that is here: of the last optimizer step, or on a GPU of the one before."""
+        self.reports: list[StepReport] = []
+        """Those that came with the last micro-batch, in the order of their steps: none or one, or two at once."""
+        self.reads: list[Callable[[int], bool]] = []
+        """Asked with the number of steps taken, by who must know of a step at its end; else its report may come a step
+        later on a GPU, which then never waits for the host."""
+        self.decides_by_itself: bool | None = None
+        """Whether the device decides on a step; None: where it can."""
+        self._pending: PendingReport | None = None
         self.stop_after_step = False
         """Set by a callback of any rank; every rank's report says so after the next step."""
         self.averages: dict[str, Tensor] | None = None
@@ -115,6 +131,7 @@ class TrainingModule(pl.LightningModule):
             self.network.set_requires_gradient_sync(not self.trainer.fit_loop._should_accumulate())
         if self.masters is not None:
             self.masters.begin(last=not self.trainer.fit_loop._should_accumulate())
+        self.reports = []
         step_loss = self.network(batch)
         self._sums.append(torch.stack([step_loss.loss.detach(), step_loss.weight]))
         return {"loss": step_loss.loss, "step_loss": LossSums(*(t.detach() for t in step_loss))}
@@ -125,6 +142,9 @@ class TrainingModule(pl.LightningModule):
 
     def on_train_start(self) -> None:
         self._sums: list[Tensor] = []
+        self.optimizer.found_inf = self._pending = None
+        if self.decides_by_itself is None:
+            self.decides_by_itself = decides_by_itself(self.optimizer)
         set_learning_rates(self.optimizer, self.stage, self.trainer.global_step)
         self.model.train()  # not at an epoch's start: a run that resumes within an epoch does not come by there
 
@@ -179,16 +199,34 @@ class TrainingModule(pl.LightningModule):
         if self.masters is not None:
             self.masters.collect()
             ranks = 1  # they add up and do not divide
-        self.report = prepare_update(
-            optimizer,
-            self.stage,
-            self.trainer.global_step,
-            loss=loss,
-            weight=weight,
-            divided_by=self.trainer.accumulate_grad_batches * ranks,
-            stop=self.stop_after_step,
-            skip_rule=self.skip_rule,
-        )
+        step = self.trainer.global_step
+        sums: dict[str, Any] = {
+            "loss": loss,
+            "weight": weight,
+            "divided_by": self.trainer.accumulate_grad_batches * ranks,
+            "stop": self.stop_after_step,
+        }
+        if not self.decides_by_itself or self.skip_rule is not None:
+            report = prepare_update(optimizer, self.stage, step, **sums, skip_rule=self.skip_rule)
+            self.reports.append(report)
+        else:
+            if self._pending is not None:
+                self.reports.append(self._pending.read())  # it came while the host launched this step
+            self._pending = launch_update(self.optimizer, self.stage, step, **sums)
+            if self._must_know(step + 1):
+                self.reports.append(self._pending.read())
+                self._pending = None
+        self.report = self.reports[-1] if self.reports else self.report
+
+    def _must_know(self, taken: int) -> bool:
+        """Whether somebody needs the report of a step at its end."""
+        stopping = any(report.stop for report in self.reports)
+        return stopping or taken >= self.stage.steps or any(asks(taken) for asks in self.reads)
+
+    @property
+    def knows_last_step(self) -> bool:
+        """Whether the report of the last optimizer step is here."""
+        return self._pending is None
 
     def checkpoint_tensors(self, trainable_only: bool) -> dict[str, Tensor]:
         """Live tensors by name: weights, their averages, and the optimizer's state."""

@@ -59,10 +59,11 @@ class Bar(ProgressBar):
             return
         self._samples += batch.num_samples * trainer.world_size
         self._tokens += batch.input_ids.numel() * trainer.world_size
+        for report in pl_module.reports:
+            self._loss = report.loss if self._loss is None else 0.9 * self._loss + 0.1 * report.loss
         report, step = pl_module.report, trainer.global_step
-        if report is None or report.step + 1 != step or trainer.fit_loop._should_accumulate():
+        if self._loss is None or trainer.fit_loop._should_accumulate():
             return
-        self._loss = report.loss if self._loss is None else 0.9 * self._loss + 0.1 * report.loss
         if self._progress is not None:
             self._progress.update(self._task, completed=step, text=self._text(pl_module))
         elif time.perf_counter() - self._printed > 30 or step >= pl_module.stage.steps or report.stop:

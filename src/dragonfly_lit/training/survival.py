@@ -22,6 +22,7 @@ from torch import Tensor
 from dragonfly_lit.io import disk
 from dragonfly_lit.io.commands import INTERRUPT_STATUS
 from dragonfly_lit.training.beside import Beside
+from dragonfly_lit.training.update import StepReport
 
 REQUEUE_STATUS = getattr(os, "EX_TEMPFAIL", 75)
 """Exit status after a pre-emption: the run is saved and wants to be started again with `resume=auto`."""
@@ -73,7 +74,7 @@ class Preemption(Callback):
         trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        if pl_module.report is not None and pl_module.report.stop:
+        if any(report.stop for report in pl_module.reports):
             self.received = True
 
 
@@ -108,6 +109,7 @@ class BadSteps(Callback):
         self.total = self.consecutive = 0
         self._losses: deque[float] = deque(maxlen=window)
         self._batches: list[tuple[list[str], Tensor]] = []
+        self._by_step: dict[int, list[tuple[list[str], Tensor]]] = {}
 
     def state_dict(self) -> dict[str, Any]:
         return {"total": self.total, "consecutive": self.consecutive, "losses": list(self._losses)}
@@ -129,10 +131,13 @@ class BadSteps(Callback):
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         self._batches.append(([key for row in batch.keys for key in row], outputs["step_loss"].loss))
-        report = pl_module.report
-        if report is None or report.step + 1 != trainer.global_step or trainer.fit_loop._should_accumulate():
-            return
-        batches, self._batches = self._batches, []
+        if not trainer.fit_loop._should_accumulate():
+            self._by_step[trainer.global_step - 1], self._batches = self._batches, []
+        for report in pl_module.reports:
+            self._take(trainer, report)
+
+    def _take(self, trainer: pl.Trainer, report: StepReport) -> None:
+        batches = self._by_step.pop(report.step, [])
         if report.skipped is None:
             self.consecutive = 0
             self._losses.append(report.loss)

@@ -47,6 +47,7 @@ class Telemetry(Callback):
         self._config = pl_module.model.config
         self._projector = pl_module.model.projector
         self._peak = peak_flops(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
+        pl_module.reads.append(lambda step: step % self.every == 0)
         self._start_window()
 
     def _start_window(self) -> None:
@@ -63,12 +64,12 @@ class Telemetry(Callback):
         sums = count(batch, outputs["step_loss"])
         self._sums = sums if self._sums is None else self._sums + sums
         self._sources.add(batch, outputs["step_loss"])
-        report = pl_module.report
-        if report is not None and not trainer.fit_loop._should_accumulate():
-            self._steps += 1
+        for report in pl_module.reports:
             self._skipped += report.skipped is not None
             if report.skipped is None:
                 self._loss, self._weight = self._loss + report.loss * report.weight, self._weight + report.weight
+        if not trainer.fit_loop._should_accumulate():
+            self._steps += 1
             if trainer.global_step % self.every == 0 or trainer.global_step >= pl_module.stage.steps:
                 self._log(trainer, pl_module)
         self._idle_since = time.perf_counter()

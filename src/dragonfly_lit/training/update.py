@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -60,6 +62,37 @@ def moving_rate(optimizer: Optimizer, step: int) -> float:
     return max((group["group"].lr for group in optimizer.param_groups if group["group"].moves(step)), default=0.0)
 
 
+class PendingReport:
+    """The report of a step that its device decides on: on its way to the host, which may ask for it later.
+
+    Args:
+        totals: what the report is made of, on its device.
+        build: makes the report of their values.
+    """
+
+    def __init__(self, totals: Tensor, build: Callable[[list[float]], StepReport]) -> None:
+        self._build, self._arrived = build, None
+        if totals.device.type == "cuda":
+            self._totals = torch.empty(totals.shape, dtype=totals.dtype, pin_memory=True)
+            self._totals.copy_(totals, non_blocking=True)
+            self._arrived = torch.cuda.Event()
+            self._arrived.record()
+        else:
+            self._totals = totals.clone()
+
+    def read(self) -> StepReport:
+        """The report; waits until the device has come to it, which it has when another step has been launched."""
+        if self._arrived is not None:
+            self._arrived.synchronize()
+        return self._build(self._totals.tolist())
+
+
+def decides_by_itself(optimizer: Optimizer) -> bool:
+    """Whether the optimizer's kernel can leave out a step without a word from the host, as fused ones on a GPU can."""
+    fused = getattr(optimizer, "_step_supports_amp_scaling", False)
+    return fused and all(p.device.type == "cuda" for group in optimizer.param_groups for p in group["params"])
+
+
 def prepare_update(
     optimizer: Optimizer,
     stage: Stage,
@@ -87,6 +120,56 @@ def prepare_update(
         skip_rule: asked about steps that are finite.
     """
     factor = set_learning_rates(optimizer, stage, step)
+    names, totals = _add_up(optimizer, step, loss, weight, stop)
+    report = _report(_read(totals), names, step=step, factor=factor, divided_by=divided_by, skip_rule=skip_rule)
+    gradients = _gradients(optimizer)
+    if report.skipped:
+        optimizer.zero_grad(set_to_none=True)
+    elif gradients:
+        scale = divided_by / report.weight if report.weight > 0 else 0.0
+        clip = min(1.0, stage.clip / (report.grad_norm + 1e-6)) if stage.clip is not None else 1.0
+        torch._foreach_mul_(gradients, scale * clip)  # pyright: ignore[reportPrivateImportUsage]
+    return report
+
+
+def launch_update(
+    optimizer: Any,
+    stage: Stage,
+    step: int,
+    *,
+    loss: Tensor,
+    weight: Tensor,
+    divided_by: float | int,
+    stop: bool = False,
+) -> PendingReport:
+    """`prepare_update` without a wait: the device scales the gradients and decides whether the step is taken.
+
+    Args:
+        optimizer: a fused one; see `decides_by_itself`.
+        stage: as there.
+        step: as there.
+        loss: as there.
+        weight: as there.
+        divided_by: as there.
+        stop: as there.
+    """
+    factor = set_learning_rates(optimizer, stage, step)
+    names, totals = _add_up(optimizer, step, loss, weight, stop)
+    loss_sum, weight_sum, _, *squares = totals.unbind()
+    positive = weight_sum > 0
+    scale = torch.where(positive, divided_by / weight_sum, 0.0)
+    norm = (torch.stack(squares).sqrt() * scale).square().sum().sqrt()
+    mean = torch.where(positive, loss_sum / weight_sum, 0.0)
+    clip = (stage.clip / (norm + 1e-6)).clamp(max=1.0) if stage.clip is not None else 1.0
+    if gradients := [g.to_local() if isinstance(g, DTensor) else g for g in _gradients(optimizer)]:
+        torch._foreach_mul_(gradients, (scale * clip).float())  # pyright: ignore[reportPrivateImportUsage]
+    # How torch tells a fused optimizer that its gradients are bad: it then changes neither weights nor state.
+    optimizer.found_inf = (mean.isfinite() & norm.isfinite()).logical_not().float()
+    return PendingReport(totals, partial(_report, names=names, step=step, factor=factor, divided_by=divided_by))
+
+
+def _add_up(optimizer: Optimizer, step: int, loss: Tensor, weight: Tensor, stop: bool) -> tuple[list[str], Tensor]:
+    """Names of the groups; over all ranks loss, weight, wishes to stop and the groups' sums of squared gradients."""
     names, squares, sharded = [], [], False
     for group in optimizer.param_groups:
         if not group["group"].moves(step):
@@ -97,7 +180,27 @@ def prepare_update(
         names.append(group["group"].name)
         squares.append(_sum_of_squares(gradients, weight))
     wish = torch.full((), float(stop), dtype=torch.float64, device=loss.device)  # filled there, not sent
-    totals = _all_reduce(torch.stack([loss.double(), weight.double(), wish]), squares, sharded)
+    sums, norms = torch.stack([loss.double(), weight.double(), wish]), torch.stack(squares)
+    if not (dist.is_initialized() and dist.get_world_size() > 1):
+        return names, torch.cat([sums, norms])
+    together = torch.cat([sums, norms]) if sharded else sums  # squares only where each rank holds a shard
+    dist.all_reduce(together)
+    return names, together if sharded else torch.cat([together, norms])
+
+
+def _gradients(optimizer: Optimizer) -> list[Tensor]:
+    return [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+
+
+def _report(
+    totals: list[float],
+    names: Sequence[str],
+    *,
+    step: int,
+    factor: float,
+    divided_by: float | int,
+    skip_rule: SkipRule | None = None,
+) -> StepReport:
     loss_sum, weight_sum, wants_stop, *group_squares = totals
     scale = divided_by / weight_sum if weight_sum > 0 else 0.0
     norms = dict.fromkeys(names, 0.0)
@@ -105,13 +208,6 @@ def prepare_update(
         norms[name] = math.hypot(norms[name], math.sqrt(square) * scale if square >= 0 else math.nan)
     norm = math.hypot(*norms.values())
     mean = loss_sum / weight_sum if weight_sum > 0 else 0.0
-    skipped = _skip_reason(mean, norm, skip_rule)
-    gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-    if skipped:
-        optimizer.zero_grad(set_to_none=True)
-    elif gradients:
-        clip = min(1.0, stage.clip / (norm + 1e-6)) if stage.clip is not None else 1.0
-        torch._foreach_mul_(gradients, scale * clip)  # pyright: ignore[reportPrivateImportUsage]
     return StepReport(
         step=step,
         loss=mean,
@@ -119,7 +215,7 @@ def prepare_update(
         lr=factor,
         grad_norms=norms,
         grad_norm=norm,
-        skipped=skipped,
+        skipped=_skip_reason(mean, norm, skip_rule),
         stop=wants_stop > 0,
     )
 
@@ -140,16 +236,6 @@ def _sum_of_squares(gradients: Sequence[Tensor], like: Tensor) -> Tensor:
     return torch.stack(norms).double().square().sum()
 
 
-def _all_reduce(sums: Tensor, squares: Sequence[Tensor], sharded: bool) -> list[float]:
-    """Sums over ranks; squares of gradients only where each rank holds a shard."""
-    norms = torch.stack(list(squares))
-    if not (dist.is_initialized() and dist.get_world_size() > 1):
-        return _read(torch.cat([sums, norms]))
-    together = torch.cat([sums, norms]) if sharded else sums
-    dist.all_reduce(together)
-    return _read(together if sharded else torch.cat([together, norms]))
-
-
 def _read(sums: Tensor) -> list[float]:
-    """The one wait for the device in a step."""
+    """The one wait for the device in a step, where the host decides on it."""
     return sums.tolist()

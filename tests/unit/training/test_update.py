@@ -1,14 +1,16 @@
 """From summed gradients to one update, without Lightning."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
 from torch import nn
+from torch._subclasses import FakeTensorMode
 
 from dragonfly_lit.training.optimizer import build_optimizer, no_decay_names
 from dragonfly_lit.training.stages import Group, Stage, freeze
-from dragonfly_lit.training.update import prepare_update
+from dragonfly_lit.training.update import decides_by_itself, launch_update, prepare_update
 
 
 @pytest.fixture
@@ -109,3 +111,59 @@ def test_the_learning_rate_follows_the_config_not_the_optimizer(net):
     loss, weight = backward(net, 6)
     prepare_update(optimizer, stage, 5, loss=loss, weight=weight, divided_by=1)
     assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.05] * 4)
+
+
+FUSED = {"optimizer": partial(torch.optim.AdamW, fused=True)}
+
+
+def step_both_ways(factor, stage_fields, spoil=None):
+    """Weights, optimizer state and report of a step that the host decides on, and of one that the device does."""
+    found = []
+    for launch in (False, True):
+        torch.manual_seed(0)
+        net = nn.ModuleDict({"a": nn.Linear(4, 4), "b": nn.Linear(4, 1)})
+        stage, optimizer = start(net, **FUSED, **stage_fields)
+        loss, weight = backward(net, 6, factor)
+        if spoil is not None:
+            spoil(net)
+        arguments = {"loss": loss, "weight": weight, "divided_by": 2}
+        if launch:
+            pending = launch_update(optimizer, stage, 1, **arguments)
+            optimizer.step()
+            report = pending.read()
+        else:
+            report = prepare_update(optimizer, stage, 1, **arguments)
+            optimizer.step()
+        state = {name: dict(optimizer.state[p]) for name, p in net.named_parameters()}
+        found.append((dict(net.named_parameters()), state, report))
+    return found
+
+
+@pytest.mark.parametrize("clip", [None, 0.01, 1e6])
+def test_the_device_takes_the_step_that_the_host_would(clip):
+    (weights, state, report), (launched, launched_state, late) = step_both_ways(1.0, {"clip": clip})
+    assert late == report
+    torch.testing.assert_close(launched, weights)
+    torch.testing.assert_close(launched_state, state)
+
+
+@pytest.mark.parametrize("bad", [math.inf, math.nan])
+def test_the_device_leaves_a_bad_step_out(bad):
+    def spoil(net):
+        net["b"].weight.grad[0, 0] = bad
+
+    (weights, state, report), (launched, launched_state, late) = step_both_ways(1.0, {}, spoil)
+    assert late.skipped == report.skipped == "the gradient is not finite"
+    torch.testing.assert_close(launched, weights, rtol=0, atol=0)
+    torch.testing.assert_close(launched_state, state, rtol=0, atol=0)
+
+
+def test_only_a_fused_optimizer_on_a_gpu_decides_by_itself(net):
+    _, fused = start(net, **FUSED)
+    _, plain = start(net, optimizer=torch.optim.AdamW)
+    assert (decides_by_itself(fused), decides_by_itself(plain)) == (False, False)  # on a CPU nobody waits
+    with FakeTensorMode():
+        groups = [{"params": [nn.Parameter(torch.empty(4, 4, device="cuda"))]}]
+        assert decides_by_itself(torch.optim.AdamW(groups, fused=True))
+        assert not decides_by_itself(torch.optim.AdamW(groups))
+        assert not decides_by_itself(torch.optim.Adagrad(groups))

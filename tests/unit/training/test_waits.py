@@ -1,11 +1,13 @@
 """A step waits for the device once: to know whether it is taken. Between two lines of telemetry nothing else waits."""
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 from torch import nn
 from torch._subclasses import FakeTensorMode
+from torch.optim import AdamW
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -18,7 +20,7 @@ from dragonfly_lit.training import update
 from dragonfly_lit.training.optimizer import build_optimizer, no_decay_names
 from dragonfly_lit.training.stages import Group, Stage, freeze
 from dragonfly_lit.training.telemetry import SourceLosses, count
-from dragonfly_lit.training.update import prepare_update
+from dragonfly_lit.training.update import launch_update, prepare_update
 
 READS = {
     torch.ops.aten._local_scalar_dense.default,
@@ -116,3 +118,23 @@ def test_an_update_reads_once(monkeypatch):
         with Refuses():
             prepare_update(optimizer, stage, 3, loss=sums, weight=sums, divided_by=1)
     assert len(reads) == 1
+
+
+def test_an_update_that_the_device_decides_on_reads_nothing(monkeypatch):
+    scaled = []
+    monkeypatch.setattr(update, "PendingReport", lambda totals, build: totals)
+    # One kernel for all of them, which a GPU that is not there lacks.
+    monkeypatch.setattr(torch, "_foreach_mul_", lambda gradients, factor: scaled.extend([*gradients, factor]))
+    with FakeTensorMode():
+        net = nn.Linear(4, 4, device="meta")
+        for key in ("weight", "bias"):
+            setattr(net, key, nn.Parameter(torch.empty(getattr(net, key).shape, device="cuda")))
+        stage = Stage(name="s", steps=10, groups=(Group(match="*", lr=0.1),), optimizer=partial(AdamW, fused=True))
+        optimizer = build_optimizer(freeze(net, stage), no_decay_names(net), stage)
+        for parameter in net.parameters():
+            parameter.grad = torch.empty_like(parameter)
+        sums = torch.empty((), device="cuda")
+        with Refuses():
+            totals = launch_update(optimizer, stage, 3, loss=sums, weight=sums, divided_by=1)
+    assert (totals.device.type, len(totals)) == ("cuda", 5)
+    assert [tensor.device.type for tensor in scaled] == ["cuda"] * 3

@@ -72,6 +72,7 @@ class Checkpoints(Checkpoint):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         self._saved_step = trainer.global_step
+        pl_module.reads.append(lambda step: step % self.every == 0 or self._stop_after_step)
         if self._randomness is not None:
             set_randomness(self._randomness)
             self._randomness = None
@@ -95,8 +96,10 @@ class Checkpoints(Checkpoint):
         self._save_if_stopping(trainer)
 
     def _within_step(self, trainer: pl.Trainer) -> bool:
-        """Whoever wants to stop within an accumulation would leave half a step behind: it waits for the step's end."""
-        within = trainer.fit_loop._should_accumulate()
+        """Whoever wants to stop within an accumulation would leave half a step behind: it waits for the step's end, and
+        for one whose report is here."""
+        module: Any = trainer.lightning_module
+        within = trainer.fit_loop._should_accumulate() or not module.knows_last_step
         wanted = self._stop_after_step or trainer.should_stop
         self._stop_after_step, trainer.should_stop = (wanted, False) if within else (False, wanted)
         return within
