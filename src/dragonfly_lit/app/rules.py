@@ -55,6 +55,15 @@ def one_of(*texts: str) -> Rule:
     return Rule(texts, lambda value: isinstance(value, str) and value in texts)
 
 
+def each(rule: Rule) -> Rule:
+    """A mapping of any names to what `rule` takes."""
+
+    def fits(value: Any) -> bool:
+        return isinstance(value, Mapping) and all(isinstance(k, str) and rule.fits(v) for k, v in value.items())
+
+    return Rule((f"a mapping of parts to these, {{language: {rule.alternatives[-1]}}}",), fits)
+
+
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 

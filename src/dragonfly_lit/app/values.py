@@ -7,7 +7,20 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any
 
-from dragonfly_lit.app.rules import Rule, any_text, flag, mapping, null, number, one_of, refuse, text, texts, whole
+from dragonfly_lit.app.rules import (
+    Rule,
+    any_text,
+    each,
+    flag,
+    mapping,
+    null,
+    number,
+    one_of,
+    refuse,
+    text,
+    texts,
+    whole,
+)
 
 Config = dict[str, Any]
 OWN = "dragonfly_lit."
@@ -29,6 +42,7 @@ processes = Rule(
     (*whole(1, 2**16).alternatives, "auto, all that there are (CUDA_VISIBLE_DEVICES chooses among GPUs)"), _is_processes
 )
 
+CHECKPOINTING = one_of("none", "selective", "full", "offload")
 RECIPE = {
     "lr": number(above=0),
     "steps": count,
@@ -132,14 +146,14 @@ TRAIN: dict[str, Rule] = {
     "stage.groups.*.optional": flag,
     "strategy.name": text,
     "strategy.device": text,
-    "strategy.activation_checkpointing": one_of("none", "selective", "full"),
+    "strategy.activation_checkpointing": CHECKPOINTING | each(CHECKPOINTING),
     "strategy.bucket_mb": number(1e-3, 1e6),
     "strategy.reshard": flag,
     "strategy.offload": flag,
     "strategy.reduce": one_of("every", "last"),
     "trainer.precision": text,
     "trainer.gradients": one_of("float32", "bfloat16"),
-    "trainer.compile": one_of("off", "blocks"),
+    "trainer.compile": one_of("auto", "off", "blocks"),
     "trainer.log_every": count,
     "trainer.val_every": count | null,
     "trainer.accelerator": text,

@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import Callback
 
 from dragonfly_lit.io import disk
 from dragonfly_lit.training.beside import Beside
+from dragonfly_lit.training.sharding import uncompiled
 
 Answer = Callable[[Any, Path, int], None]
 """`answer(model, folder, count)`: asks the model `count` questions and leaves answers and pictures in `folder`."""
@@ -91,7 +92,8 @@ class AnswerLog(Callback):
     def _ask(self, trainer: pl.Trainer, pl_module: Any, step: int) -> None:
         if getattr(pl_module.network, "sharded", False) or not trainer.is_global_zero:
             return
-        with torch.random.fork_rng(), torch.no_grad():  # answering must not change what training draws
+        # Answering must not change what training draws.
+        with torch.random.fork_rng(), torch.no_grad(), uncompiled(pl_module.model):
             pl_module.model.eval()
             try:
                 with self.beside("callbacks.answers"):

@@ -55,7 +55,7 @@ class TrainingModule(pl.LightningModule):
         model_name: written into checkpoints, and asked for when one is loaded.
         precision: fp32, bf16 or fp8.
         gradients: in what they are added up: float32 or bfloat16.
-        compile: off or blocks.
+        compile: off, blocks, or auto: blocks on a GPU.
         init_from: a run, a checkpoint or a transformers folder whose weights the model starts from; None keeps the
             factory's.
     """
@@ -68,7 +68,7 @@ class TrainingModule(pl.LightningModule):
         model_name: str = "dragonfly",
         precision: str = "fp32",
         gradients: str = "float32",
-        compile: str = "off",
+        compile: str = "auto",
         init_from: str | Path | None = None,
     ) -> None:
         super().__init__()

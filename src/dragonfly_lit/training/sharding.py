@@ -2,33 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+import shutil
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
+from importlib.util import find_spec
 from typing import Any, Literal, get_args
 
 import torch
 from torch import nn
-from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import (
+    OffloadWrapper,
+    checkpoint_wrapper,
+    offload_wrapper,
+)
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, fully_shard
 from torch.fx.experimental import _config as symbolic_shapes
 from torch.utils.checkpoint import CheckpointPolicy, create_selective_checkpoint_contexts
 
-from dragonfly_lit.models.packed_attention import OPERATOR
+ActivationCheckpointing = Literal["none", "selective", "full", "offload"]
+Compile = Literal["auto", "off", "blocks"]
 
-ActivationCheckpointing = Literal["none", "selective", "full"]
-Compile = Literal["off", "blocks"]
-
-_MATMULS = {
-    torch.ops.aten.mm.default,
-    torch.ops.aten.addmm.default,
-    torch.ops.aten._scaled_dot_product_flash_attention.default,
-    torch.ops.aten._scaled_dot_product_efficient_attention.default,
-    torch.ops.aten._scaled_dot_product_cudnn_attention.default,
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default,
-    OPERATOR,
+KEPT = {
+    "aten::mm",
+    "aten::addmm",
+    "aten::_scaled_mm",
+    "aten::_flash_attention_forward",
+    "aten::_scaled_dot_product_flash_attention",
+    "aten::_scaled_dot_product_efficient_attention",
+    "aten::_scaled_dot_product_cudnn_attention",
+    "aten::_scaled_dot_product_flash_attention_for_cpu",
+    "dragonfly_lit::packed_attention",
+    "torch_attn::_varlen_attn",
+    "flash_attn::_flash_attn_forward",
+    "flash_attn::_flash_attn_varlen_forward",
+    "flash_attn_3::fwd",
+    "flash_attn_3::_flash_attn_forward",
+    "flex_attention",
 }
-"""Kept by selective checkpointing: what costs most to compute again; norms, activations and rotations are redone."""
+"""Kept by selective checkpointing, by name, as most come with packages: what costs most to compute again. Norms,
+activations and rotations are redone."""
+GRAPHS = 64
+"""Cases of a block that may be compiled: one piece of code serves all parts, with gradients and without."""
 
 
 def block_slots(model: nn.Module) -> Iterator[tuple[nn.ModuleList, int]]:
@@ -47,43 +64,98 @@ def blocks(model: nn.Module) -> list[nn.Module]:
     return [slots[index] for slots, index in block_slots(model)]
 
 
-def checkpoint_activations(model: nn.Module, mode: str) -> None:
-    """Computes activations again in backward: of whole blocks, or (selective) all but their matmuls and attention.
+def checkpoint_activations(model: nn.Module, mode: str | Mapping[str, str]) -> None:
+    """Computes activations again in backward: of whole blocks (full), all but their matmuls and attention (selective),
+    or of whole blocks from inputs that wait in the host's memory (offload).
 
     Blocks through which no gradient flows (a frozen tower before the first trained weight) save nothing anyway.
 
+    Args:
+        model: whose blocks are wrapped in place.
+        mode: of all parts, or of each by its name; parts without one save everything.
+
     Raises:
-        ValueError: the mode is unknown.
+        ValueError: a mode or a part is unknown.
     """
-    if mode not in get_args(ActivationCheckpointing):
-        known = ", ".join(get_args(ActivationCheckpointing))
-        raise ValueError(f"strategy.activation_checkpointing={mode} is unknown. Use one of {known}.")
+    parts = dict(model.named_children())
+    modes = dict.fromkeys(parts, mode) if isinstance(mode, str) else dict(mode)
+    for part, wanted in modes.items():
+        key = "strategy.activation_checkpointing" + ("" if isinstance(mode, str) else f".{part}")
+        if part not in parts:
+            raise ValueError(f"{key}={wanted}: the model has no part {part}. Use {', '.join(parts)}.")
+        if wanted not in get_args(ActivationCheckpointing):
+            raise ValueError(f"{key}={wanted} is unknown. Use one of {', '.join(get_args(ActivationCheckpointing))}.")
+        for slots, index in block_slots(parts[part]):
+            slots[index] = _wrapped(slots[index], wanted)
+
+
+def _wrapped(block: nn.Module, mode: str) -> nn.Module:
     if mode == "none":
-        return
-    options: dict[str, Any] = (
-        {"context_fn": partial(create_selective_checkpoint_contexts, _keep_matmuls)} if mode == "selective" else {}
-    )
-    for slots, index in block_slots(model):
-        slots[index] = checkpoint_wrapper(slots[index], **options)
+        return block
+    if mode == "selective":
+        return checkpoint_wrapper(block, context_fn=partial(create_selective_checkpoint_contexts, keep))
+    wrapped = checkpoint_wrapper(block)
+    return offload_wrapper(wrapped) if mode == "offload" else wrapped
 
 
-def _keep_matmuls(_context, operation, *_args, **_kwargs) -> CheckpointPolicy:
-    return CheckpointPolicy.MUST_SAVE if operation in _MATMULS else CheckpointPolicy.PREFER_RECOMPUTE
+def keep(_context: Any, operation: Any, *_args: Any, **_kwargs: Any) -> CheckpointPolicy:
+    """Whether selective checkpointing keeps what an operation gives."""
+    name = operation.name().split(".")[0]  # without the name of its overload
+    return CheckpointPolicy.MUST_SAVE if name in KEPT else CheckpointPolicy.PREFER_RECOMPUTE
 
 
-def compile_blocks(model: nn.Module, mode: str) -> None:
-    """Compiles each block in place; blocks of one kind share the compiled code.
+def compile_blocks(model: nn.Module, mode: str, device: torch.device | str, *, hooked: bool = False) -> None:
+    """Compiles one block of each kind, which serves all of them, at all lengths.
+
+    Args:
+        model: whose blocks are compiled in place, at their first call.
+        mode: off, blocks, or auto: blocks where they run on a GPU and can be compiled.
+        device: that they run on.
+        hooked: whether others hang hooks on the blocks (shards are gathered there), which stay out of the graphs.
 
     Raises:
         ValueError: the mode is unknown.
     """
     if mode not in get_args(Compile):
         raise ValueError(f"trainer.compile={mode} is unknown. Use one of {', '.join(get_args(Compile))}.")
-    if mode == "blocks":
-        for block in blocks(model):
-            # Every pack has other lengths, and two that are equal once need not be so again.
+    if mode == "off" or (mode == "auto" and not _can_compile(torch.device(device))):
+        return
+    from torch._dynamo import config  # not before it is needed: it takes seconds
+
+    config.recompile_limit = max(GRAPHS, config.recompile_limit)
+    # Every pack has other lengths, and two that are equal once need not be so again.
+    symbolic_shapes.use_duck_shape = False
+    for block in blocks(model):
+        if isinstance(block, OffloadWrapper):  # what sends to the host stays out of the graph
+            block = block._checkpoint_wrapped_module._checkpoint_wrapped_module
+        if hooked:
+            block.forward = torch.compile(block.forward, dynamic=True)
+        else:
             block.compile(dynamic=True)
-        symbolic_shapes.use_duck_shape = False
+
+
+@contextmanager
+def uncompiled(model: nn.Module) -> Generator[None, None, None]:
+    """Blocks run as they are written meanwhile: a model that answers has other cases than one that trains."""
+    compiled = {module: module._compiled_call_impl for module in model.modules() if module._compiled_call_impl}
+    leave_uncompiled(model)
+    try:
+        yield
+    finally:
+        for module, call in compiled.items():
+            module._compiled_call_impl = call
+
+
+def leave_uncompiled(model: nn.Module) -> None:
+    """Blocks run as they are written from now on."""
+    for module in model.modules():
+        module._compiled_call_impl = None
+
+
+def _can_compile(device: torch.device) -> bool:
+    compilers = (os.environ.get("CC"), "cc", "gcc", "clang")
+    has_compiler = any(shutil.which(name) for name in compilers if name)
+    return device.type == "cuda" and find_spec("triton") is not None and has_compiler
 
 
 def units(root: nn.Module) -> list[nn.Module]:

@@ -23,7 +23,7 @@ from dragonfly_lit.training.network import TrainingNetwork
 from dragonfly_lit.training.optimizer import load_plain_state, make_room, plain_state
 from dragonfly_lit.training.peers import Peers
 from dragonfly_lit.training.precision import sharding_policy
-from dragonfly_lit.training.sharding import checkpoint_activations, compile_blocks, shard
+from dragonfly_lit.training.sharding import checkpoint_activations, compile_blocks, leave_uncompiled, shard
 
 
 class NamedCheckpoints:
@@ -33,11 +33,11 @@ class NamedCheckpoints:
     """
 
     writer: CheckpointWriter
-    activation_checkpointing: str
+    activation_checkpointing: str | Mapping[str, str]
     peers: Peers | None = None
     """The processes of the run, which meet before torch's group does."""
 
-    def _prepare(self, activation_checkpointing: str) -> None:
+    def _prepare(self, activation_checkpointing: str | Mapping[str, str]) -> None:
         self.writer = CheckpointWriter()
         self.activation_checkpointing = activation_checkpointing
 
@@ -47,7 +47,8 @@ class NamedCheckpoints:
     def arrange(self, network: TrainingNetwork, module: Any) -> None:
         """Makes of a built network what `module` trains: activation checkpointing, compiling, sharding."""
         checkpoint_activations(network.model, self.activation_checkpointing)
-        compile_blocks(network.model, module.compile_mode)
+        device: torch.device = self.root_device  # type: ignore[attr-defined]
+        compile_blocks(network.model, module.compile_mode, device, hooked=not self.holds_half)
 
     @property
     def restore_checkpoint_after_setup(self) -> bool:
@@ -121,8 +122,10 @@ class NamedCheckpoints:
         self.writer.finish()
         super().teardown()  # type: ignore[misc]
         module: Any = self.lightning_module  # type: ignore[attr-defined]
-        if module is not None and module.masters is not None:
-            module.masters.to("cpu")  # where Lightning has put the model
+        if module is not None and module.network is not None:
+            leave_uncompiled(module.model)
+            if module.masters is not None:
+                module.masters.to("cpu")  # where Lightning has put the model
 
 
 class Single(NamedCheckpoints, SingleDeviceStrategy):
@@ -130,10 +133,10 @@ class Single(NamedCheckpoints, SingleDeviceStrategy):
 
     Args:
         device: the Trainer's accelerator (`cpu`, `gpu`, `auto`) or a device such as `cuda:1`.
-        activation_checkpointing: none, selective or full.
+        activation_checkpointing: none, selective, full or offload, or one of them for each part by its name.
     """
 
-    def __init__(self, device: str = "cpu", activation_checkpointing: str = "none") -> None:
+    def __init__(self, device: str = "cpu", activation_checkpointing: str | Mapping[str, str] = "none") -> None:
         if device in ("gpu", "auto"):
             best = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
             device = "cpu" if best is None else best.type if best.type == "mps" else f"{best.type}:0"
@@ -167,11 +170,13 @@ class Ddp(SeveralProcesses, DDPStrategy):
     """Every rank holds every weight; gradients are summed in float32. The choice while the language model is frozen.
 
     Args:
-        activation_checkpointing: none, selective or full.
+        activation_checkpointing: none, selective, full or offload, or one of them for each part by its name.
         bucket_mb: size of one reduction.
     """
 
-    def __init__(self, activation_checkpointing: str = "none", bucket_mb: int = 25, **lightning: Any):
+    def __init__(
+        self, activation_checkpointing: str | Mapping[str, str] = "none", bucket_mb: int = 25, **lightning: Any
+    ):
         super().__init__(gradient_as_bucket_view=True, broadcast_buffers=False, bucket_cap_mb=bucket_mb, **lightning)
         self.bucket_mb = bucket_mb
         self._prepare(activation_checkpointing)
@@ -188,7 +193,7 @@ class Fsdp(SeveralProcesses, ModelParallelStrategy):
     """Weights, gradients and optimizer state sharded over all ranks, block by block (FSDP2).
 
     Args:
-        activation_checkpointing: none, selective or full.
+        activation_checkpointing: none, selective, full or offload, or one of them for each part by its name.
         reshard: give back a block's gathered weights after its forward; False saves a gather and costs memory.
         offload: keep shards and optimizer state in CPU memory.
         reduce: sum gradients over ranks after `every` micro-batch, or after the `last` of an optimizer step (fewer
@@ -199,7 +204,7 @@ class Fsdp(SeveralProcesses, ModelParallelStrategy):
 
     def __init__(
         self,
-        activation_checkpointing: str = "none",
+        activation_checkpointing: str | Mapping[str, str] = "none",
         reshard: bool = True,
         offload: bool = False,
         reduce: str = "every",
