@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
+from torch import distributed as dist
 from torch.distributed.fsdp import FSDPModule
 from transformers import (
     AutoModelForCausalLM,
@@ -256,10 +257,13 @@ class DragonflyForConditionalGeneration(DragonflyGenerationMixin):
         Ranks that sum gradients need one of everything that trains; ranks that hold shards must gather the same
         parts in the same order, frozen ones and those of a validation included. So it goes the way of any image.
         """
-        modules = [m for part in (self.vision, self.zoom, self.projector) for m in part.modules()]
-        trained = any(p.requires_grad for module in modules for p in module.parameters(recurse=False))
-        sharded = any(isinstance(module, FSDPModule) for module in modules)
-        if not (sharded or (trained and self.training and torch.is_grad_enabled())):
+        # Asked at every token of an answer: the modules are looked through only where it may matter.
+        parts = (self.vision, self.zoom, self.projector)
+        learns = self.training and torch.is_grad_enabled()
+        trained = learns and any(p.requires_grad for part in parts for p in part.parameters())
+        together = dist.is_available() and dist.is_initialized()
+        sharded = together and any(isinstance(module, FSDPModule) for part in parts for module in part.modules())
+        if not (sharded or trained):
             return embeddings
         side, device = self.layout.image_size, embeddings.device
         blank = torch.zeros(1, self.layout.zoom.num_crops, 3, side, side, dtype=torch.uint8, device=device)
