@@ -14,19 +14,24 @@ import random
 import time
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
+from transformers import AutoTokenizer
 
 from dragonfly_lit.evaluation.generate import BatchGenerator
 from dragonfly_lit.evaluation.requests import GenerationRequest
+from dragonfly_lit.models.backbones import BUILTIN, builtin_folder
+from dragonfly_lit.models.dragonfly import DragonflyForConditionalGeneration
 from dragonfly_lit.models.tiny import tiny_model, tiny_tokenizer
 from dragonfly_lit.processing.images import decode
 from dragonfly_lit.processing.processor import DragonflyImageProcessor, DragonflyProcessor
 from dragonfly_lit.processing.prompts import question_text
+from dragonfly_lit.spec.layout import Zoom
 
 
 def questions(num: int, per_image: int, max_new_tokens: int) -> list[GenerationRequest]:
@@ -59,6 +64,18 @@ def picture(seed: int) -> bytes:
     return file.getvalue()
 
 
+def built(name: str) -> tuple[Any, Any]:
+    """The tokenizer and the model: random, or the demo's pretrained backbones with a random projector."""
+    if name == "random":
+        return tiny_tokenizer(), tiny_model(seed=3)
+    tokenizer = AutoTokenizer.from_pretrained(builtin_folder("tokenizer"))
+    zoom = Zoom(high_crops=16, top_k=1)
+    model = DragonflyForConditionalGeneration.from_backbones(
+        vision=BUILTIN, language=BUILTIN, tokenizer=tokenizer, zoom=zoom
+    )
+    return tokenizer, model.eval()
+
+
 def one_by_one(model, processor, requests: list[GenerationRequest]) -> list[str]:
     """The straightforward way."""
     outputs = []
@@ -82,6 +99,7 @@ def together(model, processor, requests: list[GenerationRequest], batch_tokens: 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", choices=("random", "demo"), default="random", help="100k or 1.3M weights")
     parser.add_argument("--questions", type=int, default=200, help="how many (default 200)")
     parser.add_argument("--per-image", type=int, default=10, help="questions about a shared image (default 10)")
     parser.add_argument("--max-new-tokens", type=int, default=4, help="length of every answer at most (default 4)")
@@ -91,8 +109,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="also write the numbers to this file")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    model = tiny_model(seed=3)
-    processor = DragonflyProcessor(DragonflyImageProcessor.of(model.config.layout), tiny_tokenizer())
+    tokenizer, model = built(args.model)
+    processor = DragonflyProcessor(DragonflyImageProcessor.of(model.config.layout), tokenizer)
     requests = questions(args.questions, args.per_image, args.max_new_tokens)
     ways = {
         "one by one": lambda some: one_by_one(model, processor, some),

@@ -48,6 +48,9 @@ class DragonflyForConditionalGeneration(DragonflyGenerationMixin):
         self.zoom = build_zoom_rule(config)
         self.projector = build_projector(config, self.vision.width)
         self.language = build_language(config.text_config) if language is None else language
+        if self.language.config._attn_implementation is None:
+            # A config of several parts takes the choice off its parts; without one nothing would mask what comes later.
+            self.language.set_attn_implementation("sdpa")
         self.unused_vision = {}
         self.post_init()
         # A generated image token would be a slot without an image.

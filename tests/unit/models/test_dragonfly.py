@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from transformers import AutoModel
+from transformers import AutoModel, AutoTokenizer
 
+from dragonfly_lit.models.backbones import BUILTIN, builtin_folder
 from dragonfly_lit.models.dragonfly import DragonflyForConditionalGeneration
 from dragonfly_lit.models.tiny import NUM_WORDS, tiny_config, tiny_model, tiny_tokenizer
 from dragonfly_lit.models.vision import VisionTower
+from dragonfly_lit.spec.layout import Zoom
 
 TOWERS = ("clip_vision_model", "siglip_vision_model")
 
@@ -171,3 +173,14 @@ def test_a_tower_looks_at_some_crops_at_a_time_and_sees_the_same(make):
     assert len(pixels) > model.vision._crops_at_once > 8
     with torch.no_grad():
         torch.testing.assert_close(model.vision(pixels), model.vision._features(pixels), atol=1e-6, rtol=0)
+
+
+def test_a_model_of_pretrained_backbones_sees_no_later_word():
+    tokenizer = AutoTokenizer.from_pretrained(builtin_folder("tokenizer"))
+    zoom = Zoom(high_crops=16, top_k=1)
+    model = DragonflyForConditionalGeneration.from_backbones(
+        vision=BUILTIN, language=BUILTIN, tokenizer=tokenizer, zoom=zoom
+    )
+    ids = torch.tensor([[105, 106, 107, 108]])
+    with torch.no_grad():
+        torch.testing.assert_close(model(input_ids=ids).logits[:, :2], model(input_ids=ids[:, :2]).logits)
