@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dragonfly_lit.app.data import configure, recipe_of, train_mix
+from dragonfly_lit.app.plan import cost_of
 from dragonfly_lit.data.mix import shares, specs_of
 from dragonfly_lit.data.packing import BatchShape
 from dragonfly_lit.data.plan import SourcePlan, packing_note, plan_mix, samples_per_micro_batch
@@ -97,7 +98,7 @@ def main(argv: list[str]) -> int:
         print(as_typed(f"{told}; without it the plan counts the others' tokens and images only."), file=sys.stderr)
     mix = train_mix(config, sources_there(data["train"]))
     recipe_size = recipe_of(config).get("batch_size")
-    shape = BatchShape.of(data["batch"], size=recipe_size, max_tokens=builder.max_tokens)
+    shape = BatchShape.of(data["batch"], size=recipe_size, max_tokens=builder.max_tokens, cost=cost_of(config))
     size = samples_per_micro_batch(mix, shape, builder)
     micro_batches = stage["steps"] * stage["accumulate"] * trainer["devices"] * trainer["num_nodes"]
     draws = float(given.samples or micro_batches * size)

@@ -14,6 +14,7 @@ from dragonfly_lit.app.check import check_weights
 from dragonfly_lit.app.errors import describe
 from dragonfly_lit.app.factories import build_components
 from dragonfly_lit.app.launch import resolve_processes
+from dragonfly_lit.app.plan import cost_of
 from dragonfly_lit.app.values import check_values
 from dragonfly_lit.data.datamodule import DragonflyDataModule
 from dragonfly_lit.data.mix import Mix
@@ -60,6 +61,8 @@ def build_data(config: Config, builder: SequenceBuilder, **more: Any) -> Dragonf
         "pad_id": builder.tokenizer.pad_token_id,
         "batch_size": recipe_of(config).get("batch_size"),
     }
+    if (cost := cost_of(config)) is not None:
+        own["cost"] = cost
     return make(config["data"], where="data", **own | more)
 
 

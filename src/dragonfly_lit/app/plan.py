@@ -1,27 +1,23 @@
-"""`python -m dragonfly_lit plan [key=value ...]`: what fits and what binds, before anyone queues.
-
-Parameters, FLOPs, memory of a GPU by part, time and traffic of a step, from the configuration alone: without weights,
-data or a GPU. Memory is what eager layers keep; `trainer.compile=blocks` needs less.
-
-    python -m dragonfly_lit plan stage=2 model=dragonfly_v2 data=general_stage2 trainer=gpu8 strategy=fsdp
-    python -m dragonfly_lit plan stage=1 model=dragonfly_v1 trainer=gpu --gpu H200 --mfu 0.56
-"""
+"""`python -m dragonfly_lit plan [key=value ...]`: what fits and what binds, before anyone queues."""
 
 from __future__ import annotations
 
-import argparse
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dragonfly_lit.io.commands import as_typed
+from dragonfly_lit.io.parsers import plan_parser
 
 if TYPE_CHECKING:
+    from torch import nn
+
+    from dragonfly_lit.data.packing import Cost
     from dragonfly_lit.models.config import DragonflyConfig
-    from dragonfly_lit.models.flops import Work
+    from dragonfly_lit.models.flops import Trained, Work
     from dragonfly_lit.training.costs import Memory
+    from dragonfly_lit.training.stages import Stage
 
 GPUS = {
     "H100": (80, 450), "H200": (141, 450), "H800": (80, 200), "H20": (96, 450), "A100": (80, 300), "A800": (80, 200),
@@ -51,11 +47,11 @@ class Machine:
     """
 
     gpu: str
-    memory: float
-    peak: float
-    mfu: float
-    node: float
-    network: float
+    memory: float | int
+    peak: float | int
+    mfu: float | int
+    node: float | int
+    network: float | int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,13 +80,13 @@ class Plan:
     shards: int
     accumulate: int
     work: Work
-    samples: float
-    flops: float
-    again: float
+    samples: float | int
+    flops: float | int
+    again: float | int
     memory: Memory
-    sent: dict[str, float]
-    computing: float
-    sending: float
+    sent: dict[str, float | int]
+    computing: float | int
+    sending: float | int
 
     def binds(self, machine: Machine) -> str:
         """`memory`, `network` or `compute`."""
@@ -149,7 +145,7 @@ def work_of(config: Mapping[str, Any], sizes: DragonflyConfig, text_tokens: int)
         ValueError: an image alone is longer than a sample may be.
     """
     from dragonfly_lit.app.data import recipe_of
-    from dragonfly_lit.data.packing import BatchShape
+    from dragonfly_lit.data.packing import BatchShape, Planned
     from dragonfly_lit.models.flops import Work
 
     layout, longest = sizes.layout, config["model"]["max_tokens"]
@@ -159,14 +155,16 @@ def work_of(config: Mapping[str, Any], sizes: DragonflyConfig, text_tokens: int)
             "it, or set a larger zoom.pool, a smaller zoom.top_k, or another tower."
         )
     batch = config["data"].get("batch") or {}
-    shape = BatchShape.of(batch, size=recipe_of(dict(config)).get("batch_size"), max_tokens=longest)
+    size, cost = recipe_of(dict(config)).get("batch_size"), cost_of(config)
+    shape = BatchShape.of(batch, size=size, max_tokens=longest, cost=cost)
     length = min(longest, layout.num_tokens + text_tokens)
     samples = float(shape.size)
     if shape.mode == "packed":
-        samples = max(1.0, shape.max_tokens / length)
+        one = Planned(num_tokens=length, num_crops=layout.zoom.num_crops)
+        samples = max(1.0, shape.max_tokens / (length if cost is None else cost.of(one)))
         if shape.max_crops is not None:
             samples = max(1.0, min(samples, shape.max_crops / layout.zoom.num_crops))
-    tokens = shape.max_tokens if shape.mode == "packed" else round(samples * length)
+    tokens = shape.max_tokens if shape.mode == "packed" and cost is None else round(samples * length)
     found = Work(
         images=max(1, int(samples)),
         tokens=tokens,
@@ -174,6 +172,44 @@ def work_of(config: Mapping[str, Any], sizes: DragonflyConfig, text_tokens: int)
         supervised=max(1, tokens - round(samples * layout.num_tokens)),
     )
     return found, samples
+
+
+def frozen_model(sizes: DragonflyConfig, stage: Stage) -> tuple[nn.Module, Trained]:
+    """The model of a stage on the meta device, and which parts of it train."""
+    import torch
+
+    from dragonfly_lit.models.dragonfly import DragonflyForConditionalGeneration
+    from dragonfly_lit.models.flops import Trained
+    from dragonfly_lit.training.lora import add_adapters
+    from dragonfly_lit.training.stages import freeze
+
+    with torch.device("meta"):
+        model = DragonflyForConditionalGeneration(sizes)
+        if stage.lora is not None:
+            add_adapters(model.language, stage.lora)
+    freeze(model, stage)
+    trains = {
+        name: any(p.requires_grad and "lora_" not in n for n, p in getattr(model, name).named_parameters())
+        for name in ("vision", "projector", "language")
+    }
+    return model, Trained(**trains, adapters=stage.lora is not None)
+
+
+def cost_of(config: Mapping[str, Any]) -> Cost | None:
+    """What `data.batch.balance=flops` counts with; None where nothing asks for it.
+
+    Raises:
+        ValueError: the sizes of the model are not known.
+    """
+    if (config["data"].get("batch") or {}).get("balance") != "flops":
+        return None
+    from dragonfly_lit.app.stage import build_stage
+    from dragonfly_lit.data.packing import Cost
+    from dragonfly_lit.models.flops import relative_costs
+
+    sizes = model_config(config)
+    crop, pair = relative_costs(sizes, frozen_model(sizes, build_stage(config["stage"]))[1])
+    return Cost(crop=crop, pair=pair)
 
 
 def plan(config: Mapping[str, Any], machine: Machine, text_tokens: int = 128) -> Plan:
@@ -187,43 +223,29 @@ def plan(config: Mapping[str, Any], machine: Machine, text_tokens: int = 128) ->
     Raises:
         ValueError: a part is not known, or nothing that a group names trains.
     """
-    import torch
-
     from dragonfly_lit.app.stage import build_stage
-    from dragonfly_lit.models.dragonfly import DragonflyForConditionalGeneration
-    from dragonfly_lit.models.flops import Trained, step_flops
+    from dragonfly_lit.models.flops import step_flops
     from dragonfly_lit.training.costs import memory, payload_bytes, sharding_units
-    from dragonfly_lit.training.lora import add_adapters
     from dragonfly_lit.training.network import TrainingNetwork
-    from dragonfly_lit.training.stages import freeze
 
     trainer, strategy, stage = config["trainer"], config["strategy"], build_stage(config["stage"])
     sizes = model_config(config)
     work, samples = work_of(config, sizes, text_tokens)
-    with torch.device("meta"):
-        model = DragonflyForConditionalGeneration(sizes)
-        if stage.lora is not None:
-            add_adapters(model.language, stage.lora)
-    freeze(model, stage)
+    model, trained = frozen_model(sizes, stage)
     found = sharding_units(TrainingNetwork(model))
-    trains = {
-        name: any(p.requires_grad and "lora_" not in n for n, p in getattr(model, name).named_parameters())
-        for name in ("vision", "projector", "language")
-    }
-    flops = step_flops(sizes, work, Trained(**trains, adapters=stage.lora is not None))
+    flops = step_flops(sizes, work, trained)
     ranks = trainer["devices"] * trainer["num_nodes"]
     sharded, modes = strategy["name"] == "fsdp", _modes(strategy.get("activation_checkpointing", "none"))
     replicas = int(strategy.get("replicate") or 1)
     shards = max(1, ranks // replicas) if sharded else 1
     half = trainer["precision"] != "fp32"
-    masters = "bfloat16" if "gradients" in trainer else "autocast"
-    kind = "float32" if not half else "sharded" if sharded else masters
+    kind = "float32" if not half else "sharded" if sharded else "bfloat16"
     held = memory(
         sizes,
         found,
         work,
         kind=kind,
-        trains=(trains["vision"], trains["language"]),
+        trains=(trained.vision, trained.language),
         shards=shards,
         checkpointing=modes,
         accumulates=stage.accumulate > 1,
@@ -231,7 +253,7 @@ def plan(config: Mapping[str, Any], machine: Machine, text_tokens: int = 128) ->
         moments=_moments(config["stage"].get("optimizer")),
         offloaded=bool(strategy.get("offload")),
     )
-    again = flops["language"] * (modes[1] == "full") + flops["vision"] * (trains["vision"] and modes[0] == "full")
+    again = flops["language"] * (modes[1] == "full") + flops["vision"] * (trained.vision and modes[0] == "full")
     sent, sending = _traffic(
         payload_bytes(found, strategy["name"], 2 if half else 4) if ranks > 1 else {},
         accumulate=stage.accumulate,
@@ -283,12 +305,12 @@ def _traffic(
     devices: int,
     trained: int,
     machine: Machine,
-) -> tuple[dict[str, float], float]:
+) -> tuple[dict[str, float | int], float]:
     """Bytes that a rank sends in a step, and the seconds that it takes; a ring moves (N-1)/N of a payload."""
-    sent: dict[str, float] = {}
+    sent: dict[str, float | int] = {}
     seconds = 0.0
 
-    def add(name: str, size: float, group: int) -> None:
+    def add(name: str, size: float | int, group: int) -> None:
         nonlocal seconds
         within = group <= devices
         sent[f"{name}, {'within a node' if within else 'between nodes'}"] = size
@@ -328,7 +350,7 @@ def ways_out(config: Mapping[str, Any], machine: Machine, text_tokens: int) -> l
     return found[:2]
 
 
-def check_fits(config: Mapping[str, Any], gpu: str, gpu_memory: float) -> str | None:
+def check_fits(config: Mapping[str, Any], gpu: str, gpu_memory: float | int) -> str | None:
     """Refuse a run whose weights, gradients and optimizer alone are too large; a line where the rest makes it so.
 
     Args:
@@ -349,8 +371,9 @@ def check_fits(config: Mapping[str, Any], gpu: str, gpu_memory: float) -> str | 
     fits = ways_out(config, machine, 128)
     advice = f"Set {' or '.join(fits)}." if fits else "Use more GPUs with strategy=fsdp, or a smaller model."
     if held.held + held.gathered > gpu_memory:
+        over = f", over {found.shards} shards" if found.shards > 1 else ""
         raise DoesNotFitError(
-            f"{found.parameters[0]:,} weights, {found.parameters[1]:,} of them trained, over {found.shards} shards: "
+            f"{found.parameters[0]:,} weights, {found.parameters[1]:,} of them trained{over}: "
             f"{named} = {(held.held + held.gathered) / 1e9:.1f} GB do not fit {gpu_memory / 1e9:.1f} GB of {gpu}. "
             f"{advice}"
         )
@@ -417,26 +440,14 @@ def main(argv: list[str]) -> int:
     Raises:
         ValueError: the configuration is not one, or a part is not known.
     """
-    parser = argparse.ArgumentParser(
-        prog=as_typed("python -m dragonfly_lit plan"),
-        description=as_typed(__doc__ or ""),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="configuration as train.py takes it")
-    parser.add_argument("--config-dir", help="a folder with configuration groups of your own, as train.py takes it")
-    parser.add_argument("--gpu", choices=GPUS, default="H100", help="default: H100")
-    parser.add_argument("--memory", type=float, metavar="GB", help="of a GPU; default: as made")
-    parser.add_argument("--mfu", type=float, default=0.4, help="share of the GPU's peak that is expected; default: 0.4")
-    parser.add_argument(
-        "--text", type=int, default=128, metavar="TOKENS", help="of a sample beside its image; default: 128"
-    )
-    parser.add_argument(
-        "--network", type=float, default=400, metavar="GBIT", help="of a GPU between nodes; default: 400"
-    )
-    given = parser.parse_args(argv)
-    for name, low in (("memory", 0), ("mfu", 0), ("text", 0), ("network", 0)):
-        if getattr(given, name) is not None and getattr(given, name) <= low:
-            raise ValueError(f"--{name}={getattr(given, name)} must be above {low}.")
+    given = plan_parser().parse_args(argv)
+    if given.gpu not in GPUS:
+        raise ValueError(
+            f"--gpu={given.gpu} is not known. Use one of {', '.join(GPUS)}, and --memory for another size."
+        )
+    for name in ("memory", "mfu", "text", "network"):
+        if getattr(given, name) is not None and getattr(given, name) <= 0:
+            raise ValueError(f"--{name}={getattr(given, name)} must be above 0.")
 
     from dragonfly_lit.app.build import compose
     from dragonfly_lit.app.errors import describe

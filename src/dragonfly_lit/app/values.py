@@ -201,6 +201,7 @@ TRAIN: dict[str, Rule] = {
     "data.batch.max_crops": count | null,
     "data.batch.buffer": count | null,
     "data.batch.pad_to": count | null,
+    "data.batch.balance": one_of("tokens", "flops") | null,
     "data.epoch.steps": count | null,
     "data.epoch.samples": count | null,
     "data.epoch.passes": number(above=0) | null,

@@ -15,7 +15,7 @@ from lightning import LightningDataModule
 from dragonfly_lit.data.dealing import FEW, MANY, check_saved, check_streams, choose_streams, fit_workers
 from dragonfly_lit.data.loader import Streams, TrainLoader, ValidationBatches, ValidationLoader
 from dragonfly_lit.data.mix import Mix
-from dragonfly_lit.data.packing import BatchShape
+from dragonfly_lit.data.packing import BatchShape, Cost
 from dragonfly_lit.data.plan import micro_batches_per_rank, packing_note
 from dragonfly_lit.data.position import MarkConsumed, OnMismatch, Position
 from dragonfly_lit.data.quarantine import Quarantine
@@ -39,6 +39,7 @@ class DragonflyDataModule(LightningDataModule):
         prepare: makes the data where they are missing; called once a node, before anything is opened.
         batch: fields of `BatchShape`; None of a field is its default.
         batch_size: what `size: null` of `batch` means; the recipe's.
+        cost: what `balance: flops` of `batch` counts with; the model's.
         epoch: one of `steps` (micro-batches a rank), `samples` (of all ranks), `passes` (over all sources).
         num_workers: processes that read, a rank; 0 reads in the training process.
         seed: of order, mix and prompts.
@@ -69,6 +70,7 @@ class DragonflyDataModule(LightningDataModule):
         prepare: Callable[[], Any] | None = None,
         batch: Mapping[str, Any] | None = None,
         batch_size: int | None = None,
+        cost: Cost | None = None,
         epoch: Mapping[str, Any] | None = None,
         num_workers: int = 2,
         seed: int = 0,
@@ -87,7 +89,7 @@ class DragonflyDataModule(LightningDataModule):
         pin_memory: bool = True,
     ):
         super().__init__()
-        self.shape = BatchShape.of(batch or {}, size=batch_size, max_tokens=builder.max_tokens)
+        self.shape = BatchShape.of(batch or {}, size=batch_size, max_tokens=builder.max_tokens, cost=cost)
         if builder.max_tokens > self.shape.max_tokens and self.shape.mode == "packed":
             raise ValueError(
                 f"model.max_tokens={builder.max_tokens} lets a sample be longer than data.batch.max_tokens="
@@ -152,6 +154,8 @@ class DragonflyDataModule(LightningDataModule):
             shape |= {"size": self.shape.size} if self.shape.mode == "grouped" else {}
         if self.shape.mode == "packed":
             shape |= {"max_tokens": self.shape.max_tokens, "max_crops": self.shape.max_crops}
+            if self.shape.balance == "flops" and self.shape.cost is not None:
+                shape |= {"balance": {"crop": self.shape.cost.crop, "pair": self.shape.cost.pair}}
         sources = {s.name: {"samples": len(s), "shards": s.reader.digest} for s in self.mix.sources}
         names = " ".join(source.name for source in self.mix.sources)
         order = {"version": ORDER_VERSION, **self._order}

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, get_args
 
 from dragonfly_lit.spec.records import Batch
 
+BALANCES = ("tokens", "flops")
 Mode = Literal["padded", "packed", "grouped"]
 WIDTH = 4
 """Micro-batches that wait to be grouped from, unless somebody says otherwise."""
 WITHOUT_EFFECT: dict[str, tuple[str, ...]] = {
-    "padded": ("max_tokens", "max_crops", "buffer"),
-    "grouped": ("max_tokens", "max_crops"),
+    "padded": ("max_tokens", "max_crops", "buffer", "balance"),
+    "grouped": ("max_tokens", "max_crops", "balance"),
     "packed": ("size",),
 }
 """Fields of `BatchShape` that a mode does not look at."""
@@ -28,6 +29,24 @@ class Planned:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What a sample costs beside its tokens' way through the linear layers, counted in such tokens.
+
+    Attributes:
+        crop: one crop in the vision tower and the projector.
+        pair: one pair of tokens of which the second sees the first.
+    """
+
+    crop: float | int
+    pair: float | int
+
+    def of(self, sample: Planned) -> int:
+        """Tokens of text that cost as much as the sample; never fewer than it has."""
+        pairs = sample.num_tokens * (sample.num_tokens + 1) // 2
+        return sample.num_tokens + round(sample.num_crops * self.crop + pairs * self.pair)
+
+
+@dataclass(frozen=True, kw_only=True)
 class BatchShape:
     """What a micro-batch is.
 
@@ -39,6 +58,9 @@ class BatchShape:
         max_crops: crops a packed row may bring to the vision tower; None sets no limit.
         pad_to: length of every row, for static shapes; None pads to the longest row.
         buffer: samples that wait to be chosen from when packed or grouped.
+        balance: what fills a packed row up to `max_tokens`: `tokens`, or `flops`, where a sample counts as many tokens
+            as cost what it costs, so that the rows of all ranks take equally long.
+        cost: what `balance=flops` counts with.
     """
 
     mode: str = "padded"
@@ -47,8 +69,16 @@ class BatchShape:
     max_crops: int | None = None
     pad_to: int | None = None
     buffer: int = 16
+    balance: str = "tokens"
+    cost: Cost | None = None
 
     def __post_init__(self) -> None:
+        if self.balance not in BALANCES:
+            raise ValueError(f"data.batch.balance={self.balance!r} is unknown. Use one of {', '.join(BALANCES)}.")
+        if self.balance == "flops" and self.cost is None:
+            raise ValueError(
+                "data.batch.balance=flops needs the cost of a crop and of a pair of tokens: cost=Cost(...)."
+            )
         if self.mode not in get_args(Mode):
             raise ValueError(f"data.batch.mode={self.mode!r} is unknown. Use one of {', '.join(get_args(Mode))}.")
         for name in ("size", "max_tokens", "buffer", "max_crops", "pad_to"):
@@ -62,23 +92,31 @@ class BatchShape:
             )
 
     @classmethod
-    def of(cls, given: Mapping[str, Any], *, size: int | None = None, max_tokens: int | None = None) -> BatchShape:
+    def of(
+        cls,
+        given: Mapping[str, Any],
+        *,
+        size: int | None = None,
+        max_tokens: int | None = None,
+        cost: Cost | None = None,
+    ) -> BatchShape:
         """The shape that a configuration describes, where null stands for a default.
 
         Args:
             given: fields by name; None takes the default.
             size: what `size: null` means.
             max_tokens: what `max_tokens: null` means.
+            cost: what `balance: flops` counts with.
 
         Raises:
             ValueError: an unknown field, a value of another type, or one that is set and without effect in this mode.
         """
-        known = [field.name for field in fields(cls)]
+        known = [field.name for field in fields(cls) if field.name != "cost"]
         if unknown := [name for name in given if name not in known]:
             raise ValueError(f"data.batch.{unknown[0]} is unknown. Use {', '.join(known)}.")
         chosen = {name: value for name, value in given.items() if value is not None}
         for name, value in chosen.items():
-            if name != "mode" and (isinstance(value, bool) or not isinstance(value, int)):
+            if name not in ("mode", "balance") and (isinstance(value, bool) or not isinstance(value, int)):
                 raise ValueError(f"data.batch.{name}={value} must be a whole number.")
         mode = chosen.get("mode", cls.mode)
         for name in WITHOUT_EFFECT.get(mode, ()):
@@ -91,12 +129,15 @@ class BatchShape:
         defaults: dict[str, Any] = {"size": size, "max_tokens": max_tokens}
         if mode == "grouped":
             defaults["buffer"] = WIDTH * chosen.get("size", size or cls.size)
-        return cls(**{name: value for name, value in defaults.items() if value is not None} | chosen)
+        return cls(**{name: value for name, value in defaults.items() if value is not None} | chosen, cost=cost)
 
     def choose(self, waiting: Sequence[Planned]) -> list[int]:
         """Places, in ascending order, of the waiting samples that go next; the oldest is always among them."""
-        grouped = self.mode == "grouped"
-        return sorted(group(waiting, self.size) if grouped else fill(waiting, self.max_tokens, self.max_crops))
+        if self.mode == "grouped":
+            return sorted(group(waiting, self.size))
+        if self.balance == "flops" and self.cost is not None:
+            waiting = [replace(sample, num_tokens=self.cost.of(sample)) for sample in waiting]
+        return sorted(fill(waiting, self.max_tokens, self.max_crops))
 
 
 def fill(waiting: Sequence[Planned], max_tokens: int, max_crops: int | None) -> list[int]:
@@ -104,7 +145,7 @@ def fill(waiting: Sequence[Planned], max_tokens: int, max_crops: int | None) -> 
 
     Exact, as a subset sum: bit t of `reach[n][c]` says whether some of the first n others have t tokens and c crops.
     """
-    room = max_tokens - waiting[0].num_tokens
+    room = max(0, max_tokens - waiting[0].num_tokens)  # one that costs more than a row is a row of its own
     spare = None if max_crops is None else max_crops - waiting[0].num_crops
     mask = (1 << room + 1) - 1
     reach: list[dict[int, int]] = [{0: 1}]

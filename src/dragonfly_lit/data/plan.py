@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dragonfly_lit.data.mix import Mix, Source
-from dragonfly_lit.data.packing import BatchShape
+from dragonfly_lit.data.packing import BatchShape, Planned
 from dragonfly_lit.data.samples import BadSampleError
 from dragonfly_lit.processing.sequences import SequenceBuilder
 
@@ -82,7 +82,8 @@ def samples_per_micro_batch(mix: Mix, shape: BatchShape, builder: SequenceBuilde
     plans = plan_mix(mix, builder, 1.0)
     tokens = sum(plan.share * plan.tokens_per_sample for plan in plans)
     crops = sum(plan.share * plan.images_per_sample for plan in plans) * builder.layout.zoom.num_crops
-    by_tokens = shape.max_tokens * EXPECTED_FILL / tokens
+    one = Planned(num_tokens=round(tokens), num_crops=round(crops))
+    by_tokens = shape.max_tokens * EXPECTED_FILL / (tokens if shape.cost is None else shape.cost.of(one))
     by_crops = shape.max_crops / crops if shape.max_crops and crops else by_tokens
     return max(1.0, min(by_tokens, by_crops))
 

@@ -14,6 +14,16 @@ SMALL = 0.09
 TRUST_HELP = "a module of your own whose classes the model may have as its parts; again for more of them"
 
 
+PLAN = """What fits and what binds, before anyone queues.
+
+Parameters, FLOPs, memory of a GPU by part, time and traffic of a step, from the configuration alone: without weights,
+data or a GPU. Memory is what eager layers keep; trainer.compile=blocks needs less.
+
+    python -m dragonfly_lit plan stage=2 model=dragonfly_v2 data=general_stage2 trainer=gpu8 strategy=fsdp
+    python -m dragonfly_lit plan stage=1 model=dragonfly_v1 trainer=gpu --gpu H200 --mfu 0.56
+"""
+
+
 def _parser(name: str, description: str) -> argparse.ArgumentParser:
     return argparse.ArgumentParser(prog=as_typed(f"python -m dragonfly_lit {name}"), description=description)
 
@@ -49,6 +59,31 @@ def export_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def plan_parser() -> argparse.ArgumentParser:
+    """The command line of `plan`."""
+    parser = argparse.ArgumentParser(
+        prog=as_typed("python -m dragonfly_lit plan"),
+        description=as_typed(PLAN),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="configuration as train.py takes it")
+    parser.add_argument("--config-dir", help="a folder with configuration groups of your own, as train.py takes it")
+    parser.add_argument(
+        "--gpu", default="H100", metavar="NAME", help="such as H200, A100 or L40S (default: %(default)s)"
+    )
+    parser.add_argument("--memory", type=float, metavar="GB", help="of a GPU (default: as made)")
+    parser.add_argument(
+        "--mfu", type=float, default=0.4, help="share of its peak that is expected (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--text", type=int, default=128, metavar="TOKENS", help="of a sample beside its image (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--network", type=float, default=400, metavar="GBIT", help="of a GPU between nodes (default: %(default)s)"
+    )
+    return parser
+
+
 def compare_parser() -> argparse.ArgumentParser:
     """The command line of `compare`."""
     parser = _parser("compare", "Runs side by side.")
@@ -76,6 +111,7 @@ def study_parser() -> argparse.ArgumentParser:
 PARSERS: dict[str, Callable[[], argparse.ArgumentParser]] = {
     "ask": ask_parser,
     "export": export_parser,
+    "plan": plan_parser,
     "compare": compare_parser,
     "study": study_parser,
 }

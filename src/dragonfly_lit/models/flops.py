@@ -139,6 +139,17 @@ def step_flops(
     }
 
 
+def relative_costs(config: DragonflyConfig, trained: Trained) -> tuple[float, float]:
+    """What a crop costs, and a pair of tokens that see each other, in tokens of text; forward and backward, no head."""
+
+    def flops(**work: int) -> int:
+        empty = {"images": 0, "tokens": 0, "pairs": 0, "supervised": 0}
+        return sum(step_flops(config, Work(**empty | work), trained).values())
+
+    token = flops(tokens=1)
+    return flops(images=1) / config.layout.zoom.num_crops / token, flops(pairs=1) / token
+
+
 PEAK_FLOPS = {
     "GB200": 2500e12, "B200": 2250e12, "H200 NVL": 835e12, "H200": 989e12, "H100 PCIe": 756e12, "H100 NVL": 835e12,
     "H100": 989e12, "H800 PCIe": 756e12, "H800": 989e12, "H20": 148e12, "A100": 312e12, "A800": 312e12,

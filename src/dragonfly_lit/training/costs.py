@@ -73,7 +73,7 @@ def _unit(weights: list[nn.Parameter], gathers: int) -> Unit:
     return Unit(frozen=frozen, trained=trained, gathers=gathers)
 
 
-def held_bytes(found: list[Unit], strategy: str, world: int, frozen_bytes: int = 2) -> float:
+def held_bytes(found: list[Unit], strategy: str, world: int, frozen_bytes: int = 2) -> float | int:
     """Weights, gradients and optimizer state that a rank holds: float32 where they train."""
     frozen, trained = (sum(getattr(unit, kind) for unit in found) for kind in ("frozen", "trained"))
     return (frozen_bytes * frozen + 16 * trained) / (world if strategy == "fsdp" else 1)
@@ -128,21 +128,21 @@ def _outputs_of_matmuls(config: DragonflyConfig, size: int) -> int:
 class Memory:
     """Bytes that a GPU holds where a step is highest, by part."""
 
-    weights: float
-    optimizer: float
-    gradients: float
-    gathered: float
-    language: float
-    tower: float
-    logits: float
+    weights: float | int
+    optimizer: float | int
+    gradients: float | int
+    gathered: float | int
+    language: float | int
+    tower: float | int
+    logits: float | int
 
     @property
-    def held(self) -> float:
+    def held(self) -> float | int:
         """What does not depend on the batch."""
         return self.weights + self.optimizer + self.gradients
 
     @property
-    def total(self) -> float:
+    def total(self) -> float | int:
         return self.held + self.gathered + self.language + self.tower + self.logits
 
 
