@@ -12,13 +12,15 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import connection, get_context, parent_process
 from typing import TypeVar
 
+from dragonfly_lit.io.machine import usable_cpus
+
 MAX_WORKERS = 8
 Result = TypeVar("Result")
 
 
 def num_workers() -> int:
     """Processes to use when nobody says how many: the processors, at most `MAX_WORKERS`."""
-    return min(os.cpu_count() or 1, MAX_WORKERS)
+    return min(usable_cpus(), MAX_WORKERS)
 
 
 def in_order(function: Callable[..., Result], arguments: Iterable[tuple], workers: int) -> Iterator[Result]:

@@ -17,7 +17,9 @@ from dragonfly_lit.app.launch import resolve_processes
 from dragonfly_lit.app.plan import cost_of
 from dragonfly_lit.app.values import check_values
 from dragonfly_lit.data.datamodule import DragonflyDataModule
+from dragonfly_lit.data.dealing import FEW, fit_workers
 from dragonfly_lit.data.mix import Mix
+from dragonfly_lit.io.machine import Share
 from dragonfly_lit.processing.sequences import SequenceBuilder
 
 log = logging.getLogger(__name__)
@@ -56,14 +58,27 @@ def build_data(config: Config, builder: SequenceBuilder, **more: Any) -> Dragonf
         builder: turns samples into sequences.
         more: arguments that replace those of `data`.
     """
-    own = {
+    own: dict[str, Any] = {
         "builder": builder,
         "pad_id": builder.tokenizer.pad_token_id,
         "batch_size": recipe_of(config).get("batch_size"),
     }
     if (cost := cost_of(config)) is not None:
         own["cost"] = cost
+    if config["data"].get("num_workers") is None:
+        own["num_workers"] = _readers(config)
     return make(config["data"], where="data", **own | more)
+
+
+def share_of(config: Config) -> Share:
+    """What each process of a run may use of this machine, once it is known how many there are."""
+    return Share.of(int(config["trainer"]["devices"]), on_gpu=config["trainer"]["accelerator"] == "gpu")
+
+
+def _readers(config: Config) -> int:
+    """As many of the readers that the machine has room for as share out the streams, or all of them."""
+    readers, world = share_of(config).readers, config["trainer"]["devices"] * config["trainer"]["num_nodes"]
+    return fit_workers(config["data"].get("num_streams") or FEW, world, readers) or readers
 
 
 def prepare_data(data: LightningDataModule) -> None:

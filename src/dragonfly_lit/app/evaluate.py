@@ -21,6 +21,7 @@ from dragonfly_lit.evaluation.settings import Settings
 from dragonfly_lit.evaluation.show import show
 from dragonfly_lit.evaluation.submission import check_servers
 from dragonfly_lit.io.later import import_quickly
+from dragonfly_lit.io.machine import usable_cpus
 
 SETTINGS = (
     "data_root", "batch_tokens", "decoding", "max_new_tokens", "seed", "resamples", "gallery", "predict",
@@ -59,6 +60,8 @@ def _show(benchmark: Any, settings: Settings) -> dict[str, Any]:
 def _generate(config: Config, benchmark: Any, settings: Settings) -> dict[str, Any]:
     import torch
 
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(usable_cpus())  # torch knows affinities, and no quotas
     load = import_quickly("dragonfly_lit.app.load")  # here: scoring a file of answers needs no model
     checkpoint = load.find_checkpoint(config["checkpoint"], config["runs_root"])
     dtype = None if config["dtype"] is None else getattr(torch, config["dtype"])

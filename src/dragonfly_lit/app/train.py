@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
 from contextlib import ExitStack
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -18,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from dragonfly_lit.app.build import Config, make, plain
 from dragonfly_lit.app.check import DEVICES, check_multirun, check_objective, check_recipe_overrides, check_train
-from dragonfly_lit.app.data import build_data, prepare_data
+from dragonfly_lit.app.data import build_data, prepare_data, share_of
 from dragonfly_lit.app.factories import Components, build_components, look_up_parts, model_factory
 from dragonfly_lit.app.known_warnings import silence_known_warnings
 from dragonfly_lit.app.launch import check_processes, resolve_processes
@@ -81,6 +83,8 @@ def fit(config: Config) -> float | None:
     check_values(config, "train")
     resolve_processes(config)
     check_processes(config)
+    if "OMP_NUM_THREADS" not in os.environ:  # torch knows affinities, and neither quotas nor other ranks
+        torch.set_num_threads(share_of(config).threads)
     # They meet before anything can fail on one of them alone; a wrong value is refused on all of them alike.
     with Peers(config["trainer"]["devices"], config["trainer"]["num_nodes"]) as peers:
         return _fit_together(config, peers)
@@ -111,7 +115,7 @@ def _fit(config: Config, components: Components, stage: Stage, held: ExitStack, 
     data = build_data(config, components.builder)
     prepare_data(data)
     run = open_run(Path(config["runs_root"]), config["name"], config, resume=config["resume"] is not None, held=held)
-    announce(run, resume, init_from, components.attention)
+    announce(run, resume, init_from, components.attention, machine_line(config, data.num_workers))
     pl.seed_everything(config["seed"], workers=True, verbose=False)
     module = TrainingModule(
         model_factory(config, components),
@@ -223,10 +227,22 @@ def build_own_callbacks(config: Config) -> list[pl.Callback]:
 
 
 @rank_zero_only
-def announce(run: Path, resume: Path | None, init_from: Path | None, attention: tuple[str, str]) -> None:
-    """Where the run lies, what it starts from, and which attention it computes."""
+def announce(run: Path, resume: Path | None, init_from: Path | None, attention: tuple[str, str], machine: str) -> None:
+    """Where the run lies, what it starts from, which attention it computes, and what it uses of the machine."""
     start = f"goes on from {resume}" if resume else f"starts from {init_from}" if init_from else "starts afresh"
-    print(f"{run} {start}.\nAttention: {attention[1]}.")
+    print(f"{run} {start}.\nAttention: {attention[1]}.\n{machine}")
+
+
+def machine_line(config: Config, readers: int) -> str:
+    """One line: processors, threads, readers and precision of each process of a run."""
+    trainer = config["trainer"]
+    device = torch.cuda.get_device_name() if trainer["accelerator"] == "gpu" else "the CPU"
+    cpus, threads = share_of(config).cpus, torch.get_num_threads()
+    each = "" if trainer["devices"] * trainer["num_nodes"] == 1 else " for each process"
+    return (
+        f"Machine: {cpus} of {os.cpu_count()} processors{each}; threads: {threads}, data.num_workers: {readers}, "
+        f"{trainer['precision']} on {device}."
+    )
 
 
 @rank_zero_only

@@ -205,7 +205,7 @@ TRAIN: dict[str, Rule] = {
     "data.epoch.steps": count | null,
     "data.epoch.samples": count | null,
     "data.epoch.passes": number(above=0) | null,
-    "data.num_workers": whole(0, 1024),
+    "data.num_workers": whole(0, 1024) | null,
     "data.seed": seed,
     "data.num_streams": whole(1, 2**20) | null,
     "data.block": count,
