@@ -20,9 +20,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 STEPS = {
-    "machine": (40, "machine"), "tests": (60, "runs"), "v1": (100, "training"), "stage2": (110, "training"),
-    "parity": (200, "runs"), "generation": (90, "runs"), "v2": (80, "training"), "tower": (30, "tower"),
-    "kernels": (60, "kernels"), "pipeline": (100, "runs"), "stage2_more": (70, "training"), "v1_more": (80, "training"),
+    "machine": (40, "machine"), "tests": (80, "runs"), "v1": (80, "training"), "stage2": (130, "training"),
+    "v2": (70, "training"), "generation": (80, "runs"), "parity": (220, "runs"), "kernels": (60, "kernels"),
+    "tower": (40, "tower"), "pipeline": (100, "runs"), "v1_more": (80, "training"), "stage2_more": (110, "training"),
 }  # fmt: skip
 """Seconds that a step may take, and the module that holds it, in the order in which they run."""
 

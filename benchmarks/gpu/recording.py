@@ -60,7 +60,8 @@ class Report:
         self.free()
 
     def free(self) -> None:
-        """Gives the device's memory back, and counts its peak afresh."""
+        """Gives the device's memory back, compiled code and what it holds with it, and counts its peak afresh."""
+        torch._dynamo.reset()
         gc.collect()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()

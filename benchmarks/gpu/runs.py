@@ -122,13 +122,13 @@ def parity(report: Report) -> None:
         if not report.dry:
             packed = ("data.batch.mode=packed", "data.batch.max_tokens=4096")
             started["waits-s1"] = runs.start("waits-s1", *first, *on, *packed, waits=True)
-            started["compiled-s1"] = runs.start("compiled-s1", *first, *on, "trainer.compile=blocks")
+            started["eager-s1"] = runs.start("eager-s1", *first, *on, "trainer.compile=off")
         failed |= runs.end(started, 90 * patience)
         for name in ("cpu-s1", "waits-s1"):
             if name in plans or name in started:
                 report.record(name, runs.compare(name))
         for name, beside in (
-            ("fp32-s1", "cpu-s1"), ("half-s1", "cpu-s1"), ("compiled-s1", "half-s1"), ("half-s2", "cpu-s1"),
+            ("fp32-s1", "cpu-s1"), ("half-s1", "cpu-s1"), ("eager-s1", "half-s1"), ("half-s2", "cpu-s1"),
             ("fsdp-s2", "half-s2"), ("again-s2", "half-s2"),
         ):  # fmt: skip
             if name in plans or name in started:
@@ -229,7 +229,7 @@ def tests(report: Report) -> None:
 def generation(report: Report) -> None:
     """benchmarks/generate.py: tokens a second, with and without a static cache and graphs."""
     tiny = ["--size", "tiny", "--rows", "1", "--questions", "2", "--new-tokens", "6"]
-    size = tiny if report.dry else ["--device", "cuda", "--size", "v1"]
+    size = tiny if report.dry else ["--device", "cuda", "--size", "v1", "--ways", "static"]
     target = report.folder / "generate.json"
     _run(report, [sys.executable, "benchmarks/generate.py", *size, "--json", str(target)])
 
