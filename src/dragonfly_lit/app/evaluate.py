@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,9 @@ from dragonfly_lit.app.build import Config, make, plain
 from dragonfly_lit.app.known_warnings import silence_known_warnings
 from dragonfly_lit.app.made import how_made
 from dragonfly_lit.app.values import check_values
+from dragonfly_lit.evaluation import robustness
 from dragonfly_lit.evaluation.folders import other_answers, results_name
+from dragonfly_lit.evaluation.perturb import STRENGTHS, Perturbation
 from dragonfly_lit.evaluation.report import table
 from dragonfly_lit.evaluation.runner import run, score_predictions
 from dragonfly_lit.evaluation.settings import Settings
@@ -25,6 +28,7 @@ from dragonfly_lit.io.machine import usable_cpus
 
 SETTINGS = (
     "data_root", "batch_tokens", "decoding", "max_new_tokens", "seed", "resamples", "gallery", "predict",
+    "scoring", "shots", "shots_split", "shots_seed",
 )  # fmt: skip
 """Keys of the configuration that are settings of the same name."""
 
@@ -76,8 +80,34 @@ def _generate(config: Config, benchmark: Any, settings: Settings) -> dict[str, A
     root, settings = _root(checkpoint), replace(settings, made=how_made(checkpoint))
     out = _out(config, benchmark, settings, root)
     beside = () if config["out"] else other_answers(root)
-    results = run(benchmark.benchmarks, model=model, processor=processor, out=out, settings=settings, beside=beside)
+    asking = {"model": model, "processor": processor}
+    if config["perturb"]["kind"] is not None:
+        return _sweep(config["perturb"], benchmark, settings, out, asking, beside)
+    results = run(benchmark.benchmarks, out=out, settings=settings, beside=beside, **asking)
     _print_summary(results, out, checkpoint)
+    return results
+
+
+def _sweep(
+    wanted: Config, benchmark: Any, settings: Settings, out: Path, asking: dict[str, Any], beside: Sequence[Path]
+) -> dict[str, Any]:
+    """The results at each strength, `none` first; each strength has its folder beside the curve."""
+    kind = wanted["kind"]
+    ways = [None, *(Perturbation(kind=kind, strength=each) for each in wanted["strengths"] or STRENGTHS[kind])]
+    out, results = out.with_name(f"{out.name}-{kind}"), {}
+    for way in ways:
+        name = "none" if way is None else f"{way.strength:g}"
+        results[name] = run(
+            benchmark.benchmarks,
+            out=out / name,
+            settings=replace(settings, perturb=way),
+            beside=[*beside, *other_answers(out)],
+            **asking,
+        )
+    if os.environ.get("RANK", "0") == "0":
+        files = robustness.write(out, kind, results)
+        print(robustness.markdown(kind, results))
+        print(f"{', '.join(file.name for file in files)} are in {out}")
     return results
 
 

@@ -68,6 +68,10 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
+def _is_finite(value: Any) -> bool:
+    return _is_number(value) and math.isfinite(value)
+
+
 def _is_texts(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(item, str) for item in value)
 
@@ -77,6 +81,10 @@ flag = Rule(("true", "false"), lambda value: isinstance(value, bool))
 text = Rule(("a text",), lambda value: isinstance(value, str) and value != "")
 any_text = Rule(("a text",), lambda value: isinstance(value, str))
 texts = Rule(("a list of texts, [a, b]",), _is_texts)
+numbers = Rule(
+    ("a list of numbers, [1, 2]",),
+    lambda value: isinstance(value, list) and len(value) > 0 and all(map(_is_finite, value)),
+)
 mapping = Rule(("a mapping, {key: value}",), lambda value: isinstance(value, Mapping))
 
 

@@ -53,6 +53,7 @@ class Answer:
         lenient_score: likewise.
         images: digests of the images' bytes.
         sizes: width and height of each image in pixels, as it is stored; None where one of them cannot be read.
+        likelihoods: logarithms of those of the choices, where they were compared.
         zoom: for each image its medium grid, high grid (columns, rows), the high crops that were kept and their scores.
     """
 
@@ -68,6 +69,7 @@ class Answer:
     images: list[str] = field(default_factory=list)
     sizes: list[list[int]] | None = None
     zoom: list[dict[str, Any]] | None = None
+    likelihoods: list[float] | None = None
     turn: int = 0
     question: str = ""
     choices: list[str] | None = None

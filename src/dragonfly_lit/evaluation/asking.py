@@ -45,6 +45,12 @@ def asks(benchmark: Benchmark, questions: Sequence[Question], settings: Settings
             f"sampling.n={settings.draws}: {benchmark.name} is asked in every rotation of its choices; give "
             "benchmark.circular=false or sampling.n=1."
         )
+    bare = next((q for q in questions if not q.choices), None) if settings.scoring == "loglikelihood" else None
+    if bare is not None:
+        raise ValueError(
+            f"scoring=loglikelihood: question {bare.id} of {benchmark.name} has no choices whose likelihoods could be "
+            "compared; give scoring=generation."
+        )
     if benchmark.judged and settings.draws > 1:
         raise ValueError(f"sampling.n={settings.draws}: a judge scores {benchmark.name}, one answer a question.")
     return [ask for question in questions for ask in _asks(benchmark, question, settings)]

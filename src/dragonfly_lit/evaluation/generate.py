@@ -25,8 +25,8 @@ from dragonfly_lit.models.decoding import DECODINGS, InPlaceDecoder, LateReads
 from dragonfly_lit.processing.crops import Resize, cut
 from dragonfly_lit.processing.encoding import TokenizedText, tokenize
 from dragonfly_lit.processing.images import decode
-from dragonfly_lit.processing.prompts import question_text
-from dragonfly_lit.spec.records import Crops
+from dragonfly_lit.processing.prompts import question_text, render
+from dragonfly_lit.spec.records import Crops, Turn
 from dragonfly_lit.spec.tokens import END_OF_TEXT, END_OF_TURN, special_ids
 
 
@@ -131,7 +131,7 @@ class BatchGenerator:
     def _encode(self, request: GenerationRequest) -> EncodedRequest:
         text = TokenizedText()
         text.extend([self.ids.begin])
-        text.append(tokenize(self.tokenizer, question_text(request.prompt)))
+        text.append(tokenize(self.tokenizer, _conversation(request)))
         total = len(request.image_keys) * len(self.image_ids) + len(text) + request.max_new_tokens
         limit = getattr(self.model.config.text_config, "max_position_embeddings", total)
         if total > limit:
@@ -180,6 +180,8 @@ class BatchGenerator:
         """The outputs of one batch, in its order."""
         start = self._start_by_question if self.by_question else self._start
         logits, state, prefix = start(batch, crops)
+        if batch.items[0].request.options:
+            return self._likeliest(batch, logits, self._zoom(crops, prefix, len(batch.items[0].request.image_keys)))
         words = (self._decode if state.cache is not None else self._decode_in_place)(batch, logits, state)
         texts = self.tokenizer.batch_decode(words, skip_special_tokens=True)
         zoom = self._zoom(crops, prefix, len(batch.items[0].request.image_keys))
@@ -187,6 +189,24 @@ class BatchGenerator:
             GenerationOutput(id=item.request.id, text=text.strip(), zoom=zoom[group] if zoom else None)
             for item, text, group in zip(batch.items, texts, batch.owner, strict=True)
         ]
+
+    def _likeliest(self, batch: RequestBatch, logits: Tensor, zoom: list[Any]) -> list[GenerationOutput]:
+        """The likeliest option of each question: one pass has read the prompt for all of them."""
+        rows = logits.float().log_softmax(-1).cpu()
+        outputs = []
+        for item, row, group in zip(batch.items, rows, batch.owner, strict=True):
+            found = [round(float(row[self._token_of(option)]), 5) for option in item.request.options]
+            best = item.request.options[found.index(max(found))]
+            outputs.append(
+                GenerationOutput(id=item.request.id, text=best, zoom=zoom[group] if zoom else None, likelihoods=found)
+            )
+        return outputs
+
+    def _token_of(self, option: str) -> int:
+        ids = self.tokenizer.encode(option, add_special_tokens=False)
+        if len(ids) != 1:
+            raise ValueError(f"scoring=loglikelihood: {option!r} is {len(ids)} tokens of this tokenizer, not one.")
+        return ids[0]
 
     def _start(self, batch: RequestBatch, crops: list[Crops]) -> tuple[Tensor, _Decoding, Any]:
         """The prefix once an image, then the rest of every question on the repeated cache."""
@@ -334,6 +354,18 @@ class BatchGenerator:
             for entry, (kept, scores) in zip(entries, rankings, strict=True):
                 entry |= {"kept": kept, "scores": [round(score, 3) for score in scores]}
         return [entries[start : start + num_images] for start in range(0, len(entries), num_images)]
+
+
+def _conversation(request: GenerationRequest) -> str:
+    """The examples as turns, then the question, whose answer is next."""
+    if not request.examples:
+        return question_text(request.prompt)
+    turns = [
+        Turn(role=role, text=text)
+        for pair in request.examples
+        for role, text in zip(("user", "assistant"), pair, strict=True)
+    ]
+    return render([*turns, Turn(role="user", text=request.prompt)], answer_next=True)
 
 
 def _num_common(texts: list[list[int]]) -> int:

@@ -145,11 +145,19 @@ def interval_text(entry: Mapping[str, Any], name: str) -> str:
 
 def asked_text(entry: Mapping[str, Any]) -> str:
     """A sentence about questions that were asked several times; nothing where each was asked once."""
-    asked = entry.get("asked") or {}
-    if asked.get("circular"):
-        return " Circular: each question was asked in every rotation of its choices, and is right only when all are."
+    asked, said = entry.get("asked") or {}, ""
     draws = asked.get("draws", 1)
-    return f" {draws} drawn answers a question; scores are their means." if draws > 1 else ""
+    if asked.get("circular"):
+        said += " Circular: each question was asked in every rotation of its choices, and is right only when all are."
+    if draws > 1:
+        said += f" {draws} drawn answers a question; scores are their means."
+    if asked.get("scoring") == "loglikelihood":
+        said += " The answer is the choice whose letter is likeliest."
+    if asked.get("shots"):
+        said += f" {asked['shots']} examples in front of each question, drawn with seed {asked['shots_seed']}."
+    if asked.get("perturb"):
+        said += f" Images under {asked['perturb']}."
+    return said
 
 
 def _details(entry: Mapping[str, Any]) -> str:

@@ -19,6 +19,8 @@ class GenerationRequest:
         image_keys: identity of each image; equal keys, equal images.
         read_images: gives the encoded images, called when they are needed.
         max_new_tokens: the answer stops there.
+        examples: prompts and answers in front of this one; their images come first among the images.
+        options: texts of one token each, of which the likeliest is the answer; without any the answer is generated.
     """
 
     id: str
@@ -26,15 +28,18 @@ class GenerationRequest:
     image_keys: tuple[str, ...] = ()
     read_images: Callable[[], Sequence[bytes]] = tuple
     max_new_tokens: int = 16
+    examples: tuple[tuple[str, str], ...] = ()
+    options: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class GenerationOutput:
-    """The generated text, and the crops that the zoom kept: one entry an image."""
+    """The text, the crops that the zoom kept (one entry an image), and the logarithms of the options' likelihoods."""
 
     id: str
     text: str
     zoom: list[dict[str, Any]] | None = None
+    likelihoods: list[float] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

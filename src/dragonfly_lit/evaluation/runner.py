@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from pathlib import Path
+from string import ascii_uppercase
 from typing import Any
 
 import torch
@@ -28,9 +29,10 @@ from dragonfly_lit.evaluation.asking import Asking, asks
 from dragonfly_lit.evaluation.benchmarks.base import Benchmark, Question
 from dragonfly_lit.evaluation.generate import BatchGenerator
 from dragonfly_lit.evaluation.ranks import Ranks
-from dragonfly_lit.evaluation.requests import GenerationRequest, RequestBatch
+from dragonfly_lit.evaluation.requests import GenerationOutput, GenerationRequest, RequestBatch
 from dragonfly_lit.evaluation.scores import Scorer, score
 from dragonfly_lit.evaluation.settings import Settings
+from dragonfly_lit.evaluation.shots import images_of, shots
 from dragonfly_lit.io import disk
 from dragonfly_lit.io.lock import locked
 
@@ -226,15 +228,58 @@ class _Generation:
         self.asked = {ask.id: ask for ask in asks(benchmark, questions, settings)}
         self.max_new_tokens = settings.max_new_tokens or benchmark.max_new_tokens
         self.progress, self.scorer = settings.progress, Scorer.of(benchmark, questions, settings)
+        self.options, self.perturb = settings.scoring == "loglikelihood", settings.perturb
+        self.examples = shots(benchmark, settings)
+        if self.examples and generator.by_question:
+            raise ValueError(
+                f"shots={settings.shots}: this model's zoom selects crops by the first question of a conversation "
+                "(zoom.score=question), which would be that of an example. Give shots=0."
+            )
         drawn = {"temperature": settings.temperature, "seed": settings.seed} if settings.temperature else {}
         generation = {
             "max_new_tokens": self.max_new_tokens,
             **drawn,
             "resize": generator.resize,
             "dtype": str(generator.model.dtype),
+            **self._differently(),
         }
         unanswered = _unanswered(benchmark, [*self.asked.values()], settings, generation=generation, model=model)
         self.unanswered = dict(zip(self.asked, unanswered, strict=True))
+
+    def _differently(self) -> dict[str, Any]:
+        """What tells these answers from those of one greedy answer to the question alone."""
+        digests = store.ImageDigests()
+        seen = [[shot.prompt, shot.answer, list(digests.of(shot.question))] for shot in self.examples]
+        self.example_images = [name for _, _, names in seen for name in names]
+        found = {
+            "scoring": "loglikelihood" if self.options else None,
+            "shots": store.digest(seen) if seen else None,
+            "perturb": self.perturb.name if self.perturb else None,
+        }
+        return {name: value for name, value in found.items() if value is not None}
+
+    def _request(self, name: str, ask: Asking) -> GenerationRequest:
+        question, answer = ask.question, self.unanswered[name]
+
+        def read() -> list[bytes]:
+            images = [*images_of(self.examples), *question.read_images()]
+            return [self.perturb.of(data) for data in images] if self.perturb else images
+
+        return GenerationRequest(
+            id=name,
+            prompt=answer.prompt,
+            max_new_tokens=1 if self.options else self.max_new_tokens,
+            image_keys=(*self.example_images, *answer.images),
+            read_images=read,
+            examples=tuple((shot.prompt, shot.answer) for shot in self.examples),
+            options=tuple(ascii_uppercase[: len(question.choices or ())]) if self.options else (),
+        )
+
+    def _answer(self, output: GenerationOutput) -> Answer:
+        """The answer, with what the zoom kept of the question's own images."""
+        answer = self.unanswered[output.id]
+        zoom = output.zoom[len(self.example_images) :] if output.zoom else output.zoom
+        return replace(answer, output=output.text, zoom=zoom, likelihoods=output.likelihoods)
 
     def run(self, folder: Path, ranks: Ranks) -> dict[str, Any]:
         """Appends the answers that are not there yet to this rank's file; how many, in how many seconds."""
@@ -252,31 +297,20 @@ class _Generation:
         with _progress(self.progress and ranks.first) as bar:
             row = bar.add_task(self.name, total=total, completed=total - num_todo)
             for outputs in self.generator.answer(todo):
-                answers = [replace(self.unanswered[one.id], output=one.text, zoom=one.zoom) for one in outputs]
-                store.append(path, map(self.scorer.scored, answers))
+                store.append(path, [self.scorer.scored(self._answer(one)) for one in outputs])
                 bar.advance(row, len(outputs))
         ranks.wait()
         seconds = time.perf_counter() - start
         return {"asked": len(missing), "seconds": round(seconds, 3), "per_second": round(len(missing) / seconds, 3)}
 
     def _plan(self) -> list[RequestBatch]:
-        return self.generator.plan(
-            [
-                GenerationRequest(
-                    id=name,
-                    prompt=self.unanswered[name].prompt,
-                    max_new_tokens=self.max_new_tokens,
-                    image_keys=tuple(self.unanswered[name].images),
-                    read_images=ask.question.read_images,
-                )
-                for name, ask in self.asked.items()
-            ]
-        )
+        return self.generator.plan([self._request(name, ask) for name, ask in self.asked.items()])
 
     def merge(self, folder: Path) -> list[Answer]:
         """All answers in the order of the questions, in one file; files of the other ranks go, old answers stay."""
         known = store.known(folder, self.name, self.beside)
-        merged = [replace(a, output=known[a.key].output, zoom=known[a.key].zoom) for a in self.unanswered.values()]
+        given = [(answer, known[answer.key]) for answer in self.unanswered.values()]
+        merged = [replace(a, output=k.output, zoom=k.zoom, likelihoods=k.likelihoods) for a, k in given]
         store.keep(folder, self.name, merged)
         return merged
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dragonfly_lit.evaluation.judge import Judge
+from dragonfly_lit.evaluation.perturb import Perturbation
 from dragonfly_lit.evaluation.prompts import PromptBook
 
 
@@ -23,6 +24,11 @@ class Settings:
         max_new_tokens: length of an answer at most; the benchmark's own unless given.
         temperature: 0 takes the likeliest token.
         draws: answers to each question, each with a generator of its own.
+        scoring: `generation`, or `loglikelihood`: the choice whose letter is likeliest, from one pass for all choices.
+        shots: examples in front of each question.
+        shots_split: where they are from; a split of the benchmark that is not asked unless given.
+        shots_seed: which of its questions they are.
+        perturb: what is done to the images.
         seed: of drawn answers and of the bootstrap.
         limit: only the first so many questions of each benchmark.
         resamples: of the bootstrap.
@@ -40,6 +46,11 @@ class Settings:
     max_new_tokens: int | None = None
     temperature: float = 0.0
     draws: int = 1
+    scoring: str = "generation"
+    shots: int = 0
+    shots_split: str | None = None
+    shots_seed: int = 0
+    perturb: Perturbation | None = None
     seed: int = 0
     limit: int | None = None
     resamples: int = 1000
@@ -55,6 +66,7 @@ class Settings:
             ("max_new_tokens", 1),
             ("limit", 1),
             ("draws", 1),
+            ("shots", 0),
             ("resamples", 1),
             ("gallery", 0),
         ):
@@ -63,5 +75,9 @@ class Settings:
                 raise ValueError(f"{name}={value}: give at least {least}.")
         if self.draws > 1 and not self.temperature:
             raise ValueError(f"sampling.n={self.draws}: the likeliest answer is always the same; give a temperature.")
+        if self.scoring not in ("generation", "loglikelihood"):
+            raise ValueError(f"scoring={self.scoring}: use generation or loglikelihood.")
+        if self.draws > 1 and self.scoring == "loglikelihood":
+            raise ValueError(f"sampling.n={self.draws}: scoring=loglikelihood draws nothing; give sampling.n=1.")
         if self.predict and self.draws > 1:
             raise ValueError(f"sampling.n={self.draws}: predict=true writes one answer a question; give sampling.n=1.")

@@ -6,15 +6,25 @@ from itertools import combinations
 from typing import ClassVar
 
 import pytest
-from test_runner_resume import SETTINGS, Words, asked, go, model, picture, predictions, timeless  # noqa: F401
+import torch
+from test_runner_resume import PROCESSOR, SETTINGS, Words, asked, go, model, picture, predictions, timeless  # noqa: F401
 
 from dragonfly_lit.evaluation import answers as store
+from dragonfly_lit.evaluation import robustness
 from dragonfly_lit.evaluation.asking import all_right, asks, majority, pass_at, rotated
 from dragonfly_lit.evaluation.benchmarks.registry import BENCHMARKS
+from dragonfly_lit.evaluation.generate import BatchGenerator, _conversation
 from dragonfly_lit.evaluation.metrics.base import Score
 from dragonfly_lit.evaluation.metrics.choice import MultipleChoice
+from dragonfly_lit.evaluation.perturb import Perturbation
 from dragonfly_lit.evaluation.question import Question
+from dragonfly_lit.evaluation.requests import GenerationRequest
 from dragonfly_lit.evaluation.runner import score_predictions
+from dragonfly_lit.evaluation.shots import shots
+from dragonfly_lit.models.tiny import tiny_model
+from dragonfly_lit.processing.images import decode
+from dragonfly_lit.processing.prompts import question_text, render
+from dragonfly_lit.spec.records import Turn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +90,7 @@ def test_always_the_first_letter_gets_nothing_in_circular_evaluation(tmp_path):
     entry = circular(tmp_path, lambda question: "A")
     assert entry["scores"]["accuracy"] == 0
     assert entry["unparsed"]["official"] == 0
-    assert entry["asked"] == {"draws": 1, "circular": True}
+    assert (entry["asked"]["draws"], entry["asked"]["circular"]) == (1, True)
     entry = circular(tmp_path, lambda question: question.references[0])
     assert entry["scores"]["accuracy"] == 1
     assert len((tmp_path / "out/answers/words.jsonl").read_text().splitlines()) == 17 * 3
@@ -105,10 +115,15 @@ def test_draws_give_means_pass_at_k_and_the_vote(tmp_path):
     assert "pass@3" in entry["wilson"]
 
 
-@pytest.mark.parametrize("way", ["circular", "draws"])
+@pytest.mark.parametrize("way", ["circular", "draws", "loglikelihood", "shots", "perturb"])
 def test_a_kill_changes_no_byte_whichever_way_is_asked(tmp_path, model, asked, monkeypatch, way):  # noqa: F811
-    task = Choices(circular=True, num=7) if way == "circular" else Words(num=7)
-    changes = {"task": task} | ({} if way == "circular" else {"temperature": 0.7, "draws": 3})
+    changes = {
+        "circular": {"task": Choices(circular=True, num=7)},
+        "draws": {"task": Words(num=7), "temperature": 0.7, "draws": 3},
+        "loglikelihood": {"task": Choices(num=21), "scoring": "loglikelihood"},
+        "shots": {"task": Split(num=21), "shots": 1},
+        "perturb": {"task": Words(num=21), "perturb": Perturbation(kind="jpeg", strength=5)},
+    }[way]
     go(tmp_path / "whole", model, **changes)
     assert len(asked) == 21
     real, left = store.append, [1]
@@ -159,3 +174,123 @@ def test_what_cannot_be_asked_like_that_is_named(tmp_path, benchmark, changes, m
 def test_draws_need_a_temperature():
     with pytest.raises(ValueError, match=r"sampling\.n=3: the likeliest answer is always the same"):
         replace(SETTINGS, draws=3)
+
+
+# Likelihoods of choices
+
+
+def test_the_likeliest_letter_is_the_answer_in_one_pass(tmp_path, model, monkeypatch):  # noqa: F811
+    decoded = []
+    for name in ("_decode", "_decode_in_place"):
+        monkeypatch.setattr(BatchGenerator, name, lambda self, *args: decoded.append(args))
+    go(tmp_path, model, task=Choices(num=7), scoring="loglikelihood")
+    assert decoded == []
+    lines = [json.loads(line) for line in (tmp_path / "answers/words.jsonl").read_text().splitlines()]
+    tokens = PROCESSOR.tokenizer.convert_tokens_to_ids(["A", "B", "C"])
+    for line, question in zip(lines, Choices(num=7).questions(tmp_path), strict=True):
+        images = [decode(data) for data in question.read_images()]
+        inputs = PROCESSOR(text=[question_text(line["prompt"])], images=[images or None], return_tensors="pt")
+        with torch.inference_mode():
+            alone = model(**inputs).logits[0, -1].log_softmax(-1)[tokens]
+        assert line["likelihoods"] == pytest.approx(alone.tolist(), abs=1e-3)
+        assert line["output"] == "ABC"[line["likelihoods"].index(max(line["likelihoods"]))]
+
+
+def test_likelihoods_need_choices(tmp_path, model):  # noqa: F811
+    with pytest.raises(ValueError, match="scoring=loglikelihood: question w0 of words has no choices"):
+        go(tmp_path, model, scoring="loglikelihood")
+
+
+# Examples
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split(Words):
+    splits: ClassVar = ("test", "train")
+
+    def read(self, folder):
+        for question in super().read(folder):
+            text = question.text if self.split == "test" else f"train {question.text}"
+            yield replace(question, id=f"{self.split}-{question.id}", text=text)
+
+
+def spy_of_requests(monkeypatch):
+    seen, real = [], BatchGenerator.plan
+    monkeypatch.setattr(BatchGenerator, "plan", lambda self, all_: (seen.extend(all_), real(self, all_))[1])
+    return seen
+
+
+def test_examples_come_first_with_their_images_and_answers(tmp_path, model, monkeypatch):  # noqa: F811
+    seen = spy_of_requests(monkeypatch)
+    results = go(tmp_path, model, task=Split(num=6), shots=2, shots_seed=5, batch_tokens=4000)
+    assert results["benchmarks"]["words"]["asked"]["shots_seed"] == 5
+    chosen = shots(Split(num=6), replace(SETTINGS, shots=2, shots_seed=5, data_root=tmp_path))
+    assert all(shot.question.id.startswith("train-") for shot in chosen)
+    assert len({request.examples for request in seen}) == 1
+    assert seen[0].examples == tuple((shot.prompt, shot.question.references[0]) for shot in chosen)
+    num_images = sum(len(shot.question.images) for shot in chosen)
+    for request, question in zip(seen, Split(num=6).questions(tmp_path), strict=True):
+        assert len(request.image_keys) == len(request.read_images()) == num_images + len(question.images)
+    answers = store.read(tmp_path / "answers/words.jsonl").values()
+    assert [len(answer.zoom or ()) for answer in answers] == [len(answer.images) for answer in answers]
+    assert chosen != shots(Split(num=6), replace(SETTINGS, shots=2, shots_seed=6, data_root=tmp_path))
+
+
+def test_the_prompt_of_examples_is_a_conversation():
+    request = GenerationRequest(id="q", prompt="Who?", examples=(("What?", "A cat"),))
+    assert _conversation(request) == render(
+        [Turn(role="user", text="What?"), Turn(role="assistant", text="A cat"), Turn(role="user", text="Who?")],
+        answer_next=True,
+    )
+
+
+def test_examples_that_cannot_be_had_are_named(tmp_path, model):  # noqa: F811
+    with pytest.raises(ValueError, match="shots=2: words has no split beside 'test' to take examples from"):
+        go(tmp_path, model, shots=2)
+    with pytest.raises(ValueError, match=r"shots=20: the split train of words has 6 questions"):
+        go(tmp_path, model, task=Split(num=6), shots=20)
+    with pytest.raises(ValueError, match=r"not 'dev'"):
+        go(tmp_path, model, task=Split(num=6), shots=2, shots_split="dev")
+    asks_first = tiny_model(seed=3, zoom={"score": "question"})
+    with pytest.raises(ValueError, match=r"zoom\.score=question.*Give shots=0"):
+        go(tmp_path, asks_first, task=Split(num=6), shots=2)
+
+
+# Worse images
+
+
+@pytest.mark.parametrize(
+    ("kind", "strength", "size"), [("jpeg", 10, (40, 30)), ("downscale", 4, (10, 8)), ("crop", 0.2, (32, 24))]
+)
+def test_images_get_worse_as_said(kind, strength, size):
+    data = picture(3)
+    worse = decode(Perturbation(kind=kind, strength=strength).of(data))
+    assert worse.size == size
+    if kind == "crop":
+        assert worse.tobytes() == decode(data).crop((4, 3, 36, 27)).tobytes()
+    assert worse.tobytes() != decode(data).tobytes()
+
+
+@pytest.mark.parametrize(("kind", "strength"), [("jpeg", 0), ("downscale", 0.5), ("crop", 1), ("blur", 1)])
+def test_strengths_that_make_no_sense_are_named(kind, strength):
+    with pytest.raises(ValueError, match=r"perturb\.(kind=blur|strengths: " + kind + ")"):
+        Perturbation(kind=kind, strength=strength)
+
+
+def test_worse_images_have_answers_of_their_own_and_a_curve(tmp_path, model, asked, monkeypatch):  # noqa: F811
+    seen = spy_of_requests(monkeypatch)
+    results = {"none": go(tmp_path / "out", model)}
+    asked.clear()
+    way = Perturbation(kind="downscale", strength=2)
+    results["2"] = go(tmp_path / "out", model, perturb=way)
+    assert len(asked) == 17
+    assert results["2"]["benchmarks"]["words"]["asked"]["perturb"] == "downscale2"
+    request = next(request for request in seen[17:] if request.image_keys)
+    assert decode(request.read_images()[0]).size == (20, 15)
+    assert results["2"]["benchmarks"]["words"]["data"] == results["none"]["benchmarks"]["words"]["data"]
+    files = robustness.write(tmp_path, "downscale", results)
+    found = json.loads((tmp_path / "curve.json").read_text())
+    assert found["strengths"] == ["none", "2"]
+    assert len(found["benchmarks"]["words"]["scores"]) == 2
+    assert "| words | accuracy | 17 |" in (tmp_path / "curve.md").read_text()
+    assert {"curve.svg", "curve.png"} <= {file.name for file in files}
