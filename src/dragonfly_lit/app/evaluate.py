@@ -118,6 +118,8 @@ def _score(config: Config, benchmark: Any, settings: Settings) -> dict[str, Any]
             f"predictions={predictions} holds answers to one benchmark, but benchmark={benchmark.name} is a suite of "
             f"{', '.join(one.name for one in benchmark.benchmarks)}. Score them one by one."
         )
+    if config["perturb"]["kind"] is not None:
+        raise ValueError(f"perturb.kind={config['perturb']['kind']}: predictions={predictions} are answers already.")
     if not predictions.is_file():
         raise ValueError(
             f"predictions={predictions} does not exist. Give a JSONL file with an id and a prediction a line."

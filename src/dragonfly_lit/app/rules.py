@@ -82,7 +82,7 @@ text = Rule(("a text",), lambda value: isinstance(value, str) and value != "")
 any_text = Rule(("a text",), lambda value: isinstance(value, str))
 texts = Rule(("a list of texts, [a, b]",), _is_texts)
 numbers = Rule(
-    ("a list of numbers, [1, 2]",),
+    ("a list of values, [1, 2.5]",),
     lambda value: isinstance(value, list) and len(value) > 0 and all(map(_is_finite, value)),
 )
 mapping = Rule(("a mapping, {key: value}",), lambda value: isinstance(value, Mapping))
