@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from lightning import LightningDataModule
@@ -64,7 +65,7 @@ def build_data(config: Config, builder: SequenceBuilder, **more: Any) -> Dragonf
         "batch_size": recipe_of(config).get("batch_size"),
     }
     if (cost := cost_of(config)) is not None:
-        own["cost"] = cost
+        own["cost"] = asdict(cost)  # Hydra would make a mapping of it anyway
     if config["data"].get("num_workers") is None:
         own["num_workers"] = _readers(config)
     return make(config["data"], where="data", **own | more)

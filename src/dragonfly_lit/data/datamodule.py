@@ -39,7 +39,7 @@ class DragonflyDataModule(LightningDataModule):
         prepare: makes the data where they are missing; called once a node, before anything is opened.
         batch: fields of `BatchShape`; None of a field is its default.
         batch_size: what `size: null` of `batch` means; the recipe's.
-        cost: what `balance: flops` of `batch` counts with; the model's.
+        cost: fields of `Cost`, which `balance: flops` of `batch` counts with; the model's.
         epoch: one of `steps` (micro-batches a rank), `samples` (of all ranks), `passes` (over all sources).
         num_workers: processes that read, a rank; 0 reads in the training process.
         seed: of order, mix and prompts.
@@ -70,7 +70,7 @@ class DragonflyDataModule(LightningDataModule):
         prepare: Callable[[], Any] | None = None,
         batch: Mapping[str, Any] | None = None,
         batch_size: int | None = None,
-        cost: Cost | None = None,
+        cost: Mapping[str, float | int] | None = None,
         epoch: Mapping[str, Any] | None = None,
         num_workers: int = 2,
         seed: int = 0,
@@ -89,7 +89,9 @@ class DragonflyDataModule(LightningDataModule):
         pin_memory: bool = True,
     ):
         super().__init__()
-        self.shape = BatchShape.of(batch or {}, size=batch_size, max_tokens=builder.max_tokens, cost=cost)
+        self.shape = BatchShape.of(
+            batch or {}, size=batch_size, max_tokens=builder.max_tokens, cost=Cost(**cost) if cost else None
+        )
         if builder.max_tokens > self.shape.max_tokens and self.shape.mode == "packed":
             raise ValueError(
                 f"model.max_tokens={builder.max_tokens} lets a sample be longer than data.batch.max_tokens="

@@ -1,11 +1,14 @@
 """Rows of equal FLOPs: what a sample costs fills the row, and everything that is exact stays so."""
 
 import random
+from dataclasses import asdict
 
 import pytest
 from test_dealing import pairs, steps_of
 
 from dragonfly_lit.app.build import compose
+from dragonfly_lit.app.data import build_data
+from dragonfly_lit.app.factories import build_components
 from dragonfly_lit.app.plan import cost_of
 from dragonfly_lit.data.packing import BatchShape, Cost, Planned
 
@@ -47,7 +50,7 @@ def test_a_sample_that_costs_more_than_a_row_is_a_row_of_its_own():
 
 def test_it_resumes_exactly_and_on_another_number_of_ranks(make_data):
     def fresh():
-        return make_data(batch=PACKED, cost=COST, epoch={"steps": 8})
+        return make_data(batch=PACKED, cost=asdict(COST), epoch={"steps": 8})
 
     def resumed():
         data = fresh()
@@ -66,11 +69,11 @@ def test_it_resumes_exactly_and_on_another_number_of_ranks(make_data):
 
 def test_other_rows_are_another_order(make_data):
     plain = {key: value for key, value in PACKED.items() if key != "balance"}
-    state = make_data(batch=PACKED, cost=COST).state_dict()
+    state = make_data(batch=PACKED, cost=asdict(COST)).state_dict()
     with pytest.raises(ValueError, match=r"balance"):
         make_data(batch=plain).load_state_dict(state)
     assert make_data(batch=plain | {"balance": "tokens"}).fingerprint == make_data(batch=plain).fingerprint
-    rows = [[batch.keys for batch in make_data(batch=b, cost=COST).train_dataloader()] for b in (PACKED, plain)]
+    rows = [[batch.keys for batch in make_data(batch=b, cost=asdict(COST)).train_dataloader()] for b in (PACKED, plain)]
     assert rows[0] != rows[1]
 
 
@@ -84,6 +87,14 @@ def test_the_model_and_the_stage_say_what_a_crop_costs():
     assert 0.2 < crop("model=dragonfly_v1", "stage=1") < 0.4
     assert crop("model=dragonfly_v2", "stage=1") < crop("model=dragonfly_v2", "stage=2")
     assert 20 < crop("model=dragonfly_v2", "stage=2") < 30
+
+
+def test_a_configuration_hands_the_cost_to_its_data():
+    overrides = ["data.batch.mode=packed", "data.batch.max_tokens=2048", "data.batch.balance=flops"]
+    config = compose(overrides)
+    data = build_data(config, build_components(config).builder)
+    assert data.shape.cost == cost_of(config)
+    assert data.shape.balance == "flops"
 
 
 @pytest.mark.parametrize(
