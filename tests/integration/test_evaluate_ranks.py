@@ -85,6 +85,44 @@ def test_three_ranks_give_the_files_of_one(tmp_path, one_rank):
     assert kept(tmp_path / "out") == one_rank
 
 
+OTHER_WAYS = {
+    "drawn, with an example, of worse images": (
+        "[EasyVQA(limit=13, max_new_tokens=2)]",
+        'draws=2, temperature=0.7, shots=1, perturb=Perturbation(kind="jpeg", strength=20), batch_tokens=2400',
+    ),
+    "every rotation, by likelihood": (
+        "[Choices(limit=13, circular=True)]",
+        'scoring="loglikelihood", batch_tokens=2400',
+    ),
+}
+CHOICES = """
+from dataclasses import replace
+from dragonfly_lit.evaluation.metrics.choice import MultipleChoice
+from dragonfly_lit.evaluation.perturb import Perturbation
+
+class Choices(EasyVQA):
+    metric_type = MultipleChoice
+
+    def read(self, folder):
+        for question in super().read(folder):
+            yield replace(question, choices=("yes", "no", "blue"), references=("A",))
+
+"""
+
+
+@pytest.mark.parametrize("way", OTHER_WAYS)
+def test_three_ranks_give_the_files_of_one_whichever_way_is_asked(tmp_path, monkeypatch, way):
+    benchmarks, settings = OTHER_WAYS[way]
+    script = SCRIPT.replace("\npause, real", CHOICES + "\npause, real")
+    script = script.replace("[EasyVQA(limit=61, max_new_tokens=2)]", benchmarks)
+    monkeypatch.setattr(sys.modules[__name__], "SCRIPT", script.replace("batch_tokens=1200", settings))
+    for ranks in (1, 3):
+        finish(start(tmp_path, tmp_path / f"out{ranks}", ranks))
+    assert kept(tmp_path / "out1") == kept(tmp_path / "out3")
+    lines = (tmp_path / "out1/answers/easy_vqa.jsonl").read_text().splitlines()
+    assert len(lines) in (26, 39), "two draws, or three rotations of each question"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("ranks_after", [1, 3])
 def test_three_killed_ranks_go_on_as_one_or_three(tmp_path, one_rank, ranks_after):
