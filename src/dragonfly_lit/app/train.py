@@ -29,7 +29,7 @@ from dragonfly_lit.app.overrides import search_path_of_job
 from dragonfly_lit.app.plan import look_for_room
 from dragonfly_lit.app.runs import held_run, open_run
 from dragonfly_lit.app.sample_answers import SampleAnswers
-from dragonfly_lit.app.score import score
+from dragonfly_lit.app.score import num_scored, score
 from dragonfly_lit.app.stage import build_stage
 from dragonfly_lit.app.sweep import run_job, write_result
 from dragonfly_lit.app.trainer import build_trainer, check_flags
@@ -129,7 +129,10 @@ def _fit(config: Config, components: Components, stage: Stage, held: ExitStack, 
     beside = Beside()
     asker = SampleAnswers(components.processor, lambda: data.val_mix or data.mix, beside)
     ours = {key: value for key, value in config["callbacks"].items() if key in OWN}
-    callbacks = [Together(peers), *build_callbacks(run, answer=asker, beside=beside, own=own, **ours)]
+    callbacks = [
+        Together(peers),
+        *build_callbacks(run, answer=asker, beside=beside, own=own, num_scored=num_scored(config), **ours),
+    ]
     strategy = make({key: value for key, value in config["strategy"].items() if key != "name"}, where="strategy")
     if isinstance(strategy, NamedCheckpoints):
         strategy.peers = peers

@@ -211,14 +211,22 @@ class DragonflyDataModule(LightningDataModule):
         )
         return TrainLoader(streams, self.position, num_workers=num_workers, pin_memory=self.pin_memory)
 
+    @property
+    def val_batch_size(self) -> int:
+        """Samples of a micro-batch of validation."""
+        return (self._val or {}).get("batch_size") or self.shape.size
+
     def val_dataloader(self) -> ValidationLoader | list:
         """Every validation sample once over all ranks; no loader without `val`."""
         if self.val_mix is None:
             return []
         self._quarantine.release()
-        size = (self._val or {}).get("batch_size") or self.shape.size
         batches = ValidationBatches(
-            mix=self.val_mix, size=size, builder=self.builder, quarantine=self._quarantine, collating=self._collating
+            mix=self.val_mix,
+            size=self.val_batch_size,
+            builder=self.builder,
+            quarantine=self._quarantine,
+            collating=self._collating,
         )
         return ValidationLoader(
             batches, rank=self._rank, ranks=self._ranks, num_workers=self.num_workers, pin_memory=self.pin_memory

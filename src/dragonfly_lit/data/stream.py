@@ -46,7 +46,7 @@ class Waiting(NamedTuple):
 class Texts:
     """What was read and tokenised of the samples that wait, so that a sample is read once.
 
-    It is no part of a stream's state: what a resumed run, or one short of memory, does not find is read again.
+    It is not a part of a stream's state: what a resumed run, or one short of memory, does not find is read again.
 
     Args:
         max_bytes: of encoded images that are kept.

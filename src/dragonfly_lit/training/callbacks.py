@@ -41,6 +41,7 @@ def build_callbacks(
     bad_steps: Mapping[str, Any],
     telemetry: Mapping[str, Any],
     progress: bool = True,
+    num_scored: int = 0,
     sample_log: str | Path | None = None,
     answers: Mapping[str, Any] | None = None,
     answer: Answer | None = None,
@@ -59,6 +60,7 @@ def build_callbacks(
         bad_steps: fields of BadSteps.
         telemetry: fields of Telemetry.
         progress: whether to show a table and a bar.
+        num_scored: images or samples that are looked at behind the last step, for the time that is left.
         sample_log: file of SampleLog; None writes none.
         answers: fields of AnswerLog; None asks nothing.
         answer: asks the questions; None asks nothing.
@@ -69,7 +71,7 @@ def build_callbacks(
     callbacks: list[Callback] = [BadSteps(run, **bad_steps, beside=beside), Telemetry(**telemetry)]
     if progress:
         callbacks.append(StartTable())
-        callbacks += [] if any(isinstance(callback, lightning.ProgressBar) for callback in own) else [Bar()]
+        callbacks += [] if any(isinstance(callback, lightning.ProgressBar) for callback in own) else [Bar(num_scored)]
     if sample_log is not None:
         callbacks.append(SampleLog(sample_log, beside))
     if answers is not None and answer is not None:

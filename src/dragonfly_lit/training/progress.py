@@ -9,22 +9,76 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import ProgressBar
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
 from dragonfly_lit.spec.layout import Layout
 from dragonfly_lit.training.stages import ParamGroup
 from dragonfly_lit.training.update import moving_rate
 
+FIRST_LINE, LINES = 8.0, 30.0
+"""Seconds until the first line where the output is not a terminal, and between two lines."""
+FORWARD = 0.4
+"""Time of a sample that is only looked at, as a share of one that is trained on, until it is measured."""
+BAR_FROM, RATES_FROM = 80, 120
+"""Columns of a terminal from which a bar, and learning rate and speed, have room beside step, loss and time."""
 
-class Bar(ProgressBar):
-    """Steps done, loss, learning rate, samples and tokens a second, time left.
 
-    Where the output is not a terminal, a line every 30 seconds and one at the end.
+class TimeLeft:
+    """How long a run goes on: its steps, its validations, and what is scored after them.
+
+    The first step of a process, which warms everything up, counts only as long as it is the only one.
+
+    Args:
+        steps: to be taken in all.
+        val_every: steps between two validations; one follows the last step in any case.
+        num_val: samples of a validation.
+        num_scored: samples, or images with their questions, that are looked at behind the last step.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, steps: int, *, val_every: int, num_val: int = 0, num_scored: int = 0) -> None:
+        self.steps, self.val_every, self.num_val, self.num_scored = steps, val_every, num_val, num_scored
+        self._seconds = self._first = 0.0
+        self._taken = self._samples = self._first_samples = 0
+        self._validating, self._validated = 0.0, 0
+
+    def step_taken(self, seconds: float, samples: int) -> None:
+        """A step has taken `seconds` for its `samples`."""
+        if not self._taken:
+            self._first, self._first_samples = seconds, samples
+        self._taken, self._seconds, self._samples = self._taken + 1, self._seconds + seconds, self._samples + samples
+
+    def validated(self, seconds: float) -> None:
+        """A validation has taken `seconds`."""
+        self._validating, self._validated = self._validating + seconds, self._validated + 1
+
+    def left(self, step: int) -> float | None:
+        """Seconds until the run has ended, after `step` steps of it; None before one was taken here."""
+        if not self._taken:
+            return None
+        few = self._taken == 1
+        seconds = self._seconds - (0.0 if few else self._first)
+        a_step = seconds / (self._taken if few else self._taken - 1)
+        a_sample = FORWARD * seconds / max(1, self._samples - (0 if few else self._first_samples))
+        validations = len(range(step + self.val_every - step % self.val_every, self.steps, self.val_every)) + 1
+        validation = self._validating / self._validated if self._validated else self.num_val * a_sample
+        if self._validated and self.num_val:
+            a_sample = validation / self.num_val
+        return a_step * (self.steps - step) + validations * validation * bool(self.num_val) + self.num_scored * a_sample
+
+
+class Bar(ProgressBar):
+    """Steps done, loss, learning rate, samples and tokens a second, and the time left with validation and scoring.
+
+    Where the output is not a terminal, a line after 8 seconds, one every 30 seconds and one at the end.
+
+    Args:
+        num_scored: images or samples that are looked at once training has ended.
+    """
+
+    def __init__(self, num_scored: int = 0) -> None:
         super().__init__()
+        self.num_scored = num_scored
         self._console = Console()
         self._progress: Progress | None = None
 
@@ -37,15 +91,20 @@ class Bar(ProgressBar):
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         self._samples = self._tokens = 0
         self._loss: float | None = None
-        self._first_step = trainer.global_step
-        self._since = self._printed = time.perf_counter()
+        self._since = self._step_since = time.perf_counter()
+        self._next_line, self._validating, self._step_samples = self._since + FIRST_LINE, 0.0, 0
+        self._time = TimeLeft(
+            pl_module.stage.steps,
+            val_every=max(1, int(trainer.val_check_interval) // pl_module.stage.accumulate),
+            num_scored=self.num_scored,
+        )
         if trainer.is_global_zero and sys.stdout.isatty():
+            bar = [BarColumn()] if self._console.width >= BAR_FROM else []
             progress = Progress(
                 TextColumn("stage {task.fields[stage]}"),
-                BarColumn(),
+                *bar,
                 MofNCompleteColumn(),
                 TextColumn("{task.fields[text]}"),
-                TimeRemainingColumn(),
                 console=self._console,
             )
             progress.start()
@@ -57,30 +116,48 @@ class Bar(ProgressBar):
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         if not trainer.is_global_zero:
             return
-        self._samples += batch.num_samples * trainer.world_size
+        num_samples = batch.num_samples * trainer.world_size
+        self._samples, self._step_samples = self._samples + num_samples, self._step_samples + num_samples
         self._tokens += batch.input_ids.numel() * trainer.world_size
         for report in pl_module.reports:
             self._loss = report.loss if self._loss is None else 0.9 * self._loss + 0.1 * report.loss
         report, step = pl_module.report, trainer.global_step
-        if self._loss is None or trainer.fit_loop._should_accumulate():
+        if trainer.fit_loop._should_accumulate():
             return
+        now = time.perf_counter()
+        self._time.step_taken(now - self._step_since, self._step_samples)
+        self._time.num_val = samples_of_validation(trainer)
+        self._step_since, self._step_samples = now, 0
+        if self._loss is None:
+            return
+        told = f"loss {self._loss:.4f} left {clock(self._time.left(step))}"
         if self._progress is not None:
-            self._progress.update(self._task, completed=step, text=self._text(pl_module))
-        elif time.perf_counter() - self._printed > 30 or step >= pl_module.stage.steps or report.stop:
-            self._printed = time.perf_counter()
-            left = (self._printed - self._since) / (step - self._first_step) * (pl_module.stage.steps - step)
+            rates = f" {self._rates(pl_module)}" if self._console.width >= RATES_FROM else ""
+            self._progress.update(self._task, completed=step, text=told + rates)
+        elif now > self._next_line or step >= pl_module.stage.steps or report.stop:
+            self._next_line = now + LINES
+            # What matters is at the start of the line, wherever a narrow log cuts or wraps it.
             self._console.print(
-                f"stage {pl_module.stage.name} step {step}/{pl_module.stage.steps} {self._text(pl_module)} "
-                f"left {time.strftime('%H:%M:%S', time.gmtime(left)) if left < 86400 else f'{left / 86400:.1f} days'}",
+                f"stage {pl_module.stage.name} step {step}/{pl_module.stage.steps} {told} {self._rates(pl_module)}",
                 highlight=False,
                 soft_wrap=True,
             )
 
-    def _text(self, pl_module: Any) -> str:
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        self._validation_since = time.perf_counter()
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        if trainer.sanity_checking or not hasattr(self, "_time"):
+            return
+        spent = time.perf_counter() - self._validation_since
+        self._time.validated(spent)
+        self._step_since, self._since = self._step_since + spent, self._since + spent
+
+    def _rates(self, pl_module: Any) -> str:
         seconds = time.perf_counter() - self._since
         report = pl_module.report
         return (
-            f"loss {self._loss:.4f} lr {report.lr * moving_rate(pl_module.optimizer, report.step):.2e} "
+            f"lr {report.lr * moving_rate(pl_module.optimizer, report.step):.2e} "
             f"{self._samples / seconds:.1f} samples/s {self._tokens / seconds:,.0f} tokens/s"
         )
 
@@ -94,6 +171,22 @@ class Bar(ProgressBar):
         if self._progress is not None:
             self._progress.stop()
             self._progress = None
+
+
+def clock(seconds: float | None) -> str:
+    """A time that is left, as 1:02:03, or in days where it is more than one."""
+    if seconds is None:
+        return "?"
+    if seconds >= 86400:
+        return f"{seconds / 86400:.1f} days"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
+
+
+def samples_of_validation(trainer: Any) -> int:
+    """Samples that a validation of all ranks looks at, as far as it is known; 0 where there is no validation data."""
+    batches = sum(number for number in trainer.num_val_batches if number != float("inf"))
+    return int(batches) * getattr(trainer.datamodule, "val_batch_size", 0) * trainer.world_size
 
 
 class StartTable(pl.Callback):
