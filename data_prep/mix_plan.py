@@ -14,8 +14,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from dragonfly_lit.app.data import configure, recipe_of, train_mix
+from dragonfly_lit.app.data import configure, train_mix
 from dragonfly_lit.app.plan import cost_of
+from dragonfly_lit.app.recipe import recipe_of
 from dragonfly_lit.data.mix import shares, specs_of
 from dragonfly_lit.data.packing import BatchShape
 from dragonfly_lit.data.plan import SourcePlan, packing_note, plan_mix, samples_per_micro_batch

@@ -16,6 +16,7 @@ from dragonfly_lit.app.errors import describe
 from dragonfly_lit.app.factories import build_components
 from dragonfly_lit.app.launch import resolve_processes
 from dragonfly_lit.app.plan import cost_of
+from dragonfly_lit.app.recipe import recipe_of
 from dragonfly_lit.app.values import check_values
 from dragonfly_lit.data.datamodule import DragonflyDataModule
 from dragonfly_lit.data.dealing import FEW, fit_workers
@@ -104,8 +105,3 @@ def train_mix(config: Config, mix: Mapping[str, Any] | None = None) -> Mix:
         cache_bytes=int(data["cache_gb"] * 10**9),
         max_member_bytes=int((data.get("max_member_mb") or 256) * 2**20),
     )
-
-
-def recipe_of(config: Config) -> dict[str, Any]:
-    """The recipe of the model for this stage; empty where a stage of the user's own has none."""
-    return (config["model"].get("recipe") or {}).get(str(config["stage"]["name"])) or {}

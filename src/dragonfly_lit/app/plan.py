@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dragonfly_lit.app.recipe import recipe_of
 from dragonfly_lit.io.parsers import plan_parser
 
 if TYPE_CHECKING:
@@ -144,7 +145,6 @@ def work_of(config: Mapping[str, Any], sizes: DragonflyConfig, text_tokens: int)
     Raises:
         ValueError: an image alone is longer than a sample may be.
     """
-    from dragonfly_lit.app.data import recipe_of
     from dragonfly_lit.data.packing import BatchShape, Planned
     from dragonfly_lit.models.flops import Work
 
