@@ -131,14 +131,15 @@ def run(
     found = batches or micro_batches(num_batches, rows)
     held_out = Stream(found[:6], rank, world) if validates else None
     trainer.fit(lightning_module, Stream(found, rank, world), held_out, ckpt_path=resume, weights_only=True)
+    trained = lightning_module.trained_weights()  # first: it gives gathered shards back
     held = named_weights(lightning_module.model)
-    weights = held | lightning_module.trained_weights()
+    weights = held | trained
     return {
         "losses": losses.losses,
         "norms": losses.norms,
         "step": trainer.global_step,
         "weights": {name: _full(p) for name, p in weights.items()},
-        "trained": {str(p.dtype) for p in lightning_module.trained_weights().values()},
+        "trained": {str(p.dtype) for p in trained.values()},
         "held": {str(p.dtype) for p in held.values()},
         "frozen": {str(p.dtype) for p in weights.values() if not p.requires_grad},
         "rotary": {str(b.dtype) for name, b in lightning_module.model.named_buffers() if "inv_freq" in name},
