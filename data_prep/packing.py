@@ -19,7 +19,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
-from dragonfly_lit.data.index import ShardEntry, build_index, read_rows, write_dataset_file
+from dragonfly_lit.data.index import ShardEntry, read_rows, write_dataset_file
 from dragonfly_lit.io import atomic, disk
 from dragonfly_lit.io.lock import locked
 from dragonfly_lit.processing.images import MAX_PIXELS, Window
@@ -29,7 +29,7 @@ from dragonfly_lit.spec.shard import DATASET_FILE, INDEX_SUFFIX, SIDECAR_SUFFIX,
 
 from .images import load_image
 from .parallel import in_order
-from .shards import shard_name, write_shard
+from .shards import shard_name, write_indexed_shard
 from .sources import source
 from .sources.conversations import Options, label
 from .sources.files import read_rows as row_reader
@@ -246,12 +246,10 @@ def pack_chunk(job: Job, number: int, rows: list[Any]) -> int:
     skipped: list[dict[str, Any]] = []
     columns: dict[str, Counter[str]] = {}
     path = state / _shard_name(job, number)
-    if write_shard(path, _records(job, number * job.shard_size, rows, skipped, columns)):
-        entry = asdict(build_index(path))
-    else:
-        path.unlink()
-        entry = None
-    atomic.write(_mark(state, number), json.dumps({"entry": entry, "skipped": skipped, "columns": columns}))
+    entry = write_indexed_shard(path, _records(job, number * job.shard_size, rows, skipped, columns))
+    atomic.write(
+        _mark(state, number), json.dumps({"entry": entry and asdict(entry), "skipped": skipped, "columns": columns})
+    )
     _place_shard(job, number)
     return len(rows)
 
@@ -333,7 +331,10 @@ def _count(row: Row | list[Row], columns: dict[str, Counter[str]]) -> None:
     """Add what became of each cell of a packed row."""
     for each in row if isinstance(row, list) else [row]:
         for name, state in each.columns():
-            columns.setdefault(name, Counter())[state] += 1
+            counts = columns.get(name)
+            if counts is None:
+                counts = columns[name] = Counter()
+            counts[state] = counts.get(state, 0) + 1  # `+=` of a Counter asks for what is missing by an exception
 
 
 def _conclude(job: Job, state: Path, plan: dict[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -9,9 +10,11 @@ import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
 
+from dragonfly_lit.data.index import ShardEntry, write_index
+from dragonfly_lit.data.scan import Scan, row_of
 from dragonfly_lit.io.atomic import PARTIAL, publish, replacing
+from dragonfly_lit.io.tar_writer import SampleWriter
 from dragonfly_lit.spec.samples import Record
 from dragonfly_lit.spec.shard import DATASET_FILE, IMAGE_EXTENSIONS, check_key, record_to_json
 
@@ -66,12 +69,6 @@ def new_folder(folder: Path, name: str) -> Iterator[Path]:
     publish(partial, folder)
 
 
-def _writer(file: BinaryIO) -> Any:
-    from webdataset.writer import TarWriter  # it loads torch
-
-    return TarWriter(file, encoder=False, mtime=0, user="", group="", mode=0o644)
-
-
 def write_shard(path: Path, records: Iterable[Record]) -> int:
     """Write one tar with fixed times and owners, so that equal records give equal bytes.
 
@@ -79,8 +76,45 @@ def write_shard(path: Path, records: Iterable[Record]) -> int:
         The number of samples written.
     """
     num_samples = 0
-    with replacing(path) as partial, partial.open("wb") as file, _writer(file) as writer:
+    with replacing(path) as partial, partial.open("wb") as file:
+        writer = SampleWriter(file)
         for record in records:
-            writer.write(sample_members(record))
+            _write(writer, record)
             num_samples += 1
+        writer.close()
     return num_samples
+
+
+def write_indexed_shard(path: Path, records: Iterable[Record]) -> ShardEntry | None:
+    """Write a shard like `write_shard`, with its index; None, and no file, where there is no record.
+
+    Each sample is read as training will read it, from the bytes that are on their way to the disk, and the file on the
+    disk is compared with them by its digest.
+
+    Raises:
+        ValueError: the file on the disk is not what was written.
+    """
+    scan, digest = Scan(starts=[], ends=[], rows=[]), hashlib.sha256()
+    with replacing(path) as partial, partial.open("wb") as file:
+        writer = SampleWriter(file)
+        for record in records:
+            scan.starts.append(writer.offset)
+            written = _write(writer, record)
+            digest.update(written)
+            scan.ends.append(writer.offset)
+            scan.rows.append(row_of(path.name, record.key, written))
+        digest.update(writer.close())
+    if not scan.rows:
+        path.unlink()
+        return None
+    entry = write_index(path, scan)
+    if entry.sha256 != digest.hexdigest():
+        raise ValueError(f"{path} is not what was written to it: its disk changes what it stores. Use another disk.")
+    return entry
+
+
+def _write(writer: SampleWriter, record: Record) -> bytes:
+    members = sample_members(record)
+    key = members.pop("__key__")
+    assert isinstance(key, str)
+    return writer.write(key, members)  # type: ignore[arg-type]  # all but the key are bytes

@@ -86,8 +86,9 @@ def finish(
     turns = list(turns)
     if not any(turn.role == "assistant" for turn in turns):
         raise RowError(row.place, "no turn of the assistant has a text: nothing to learn from.")
+    first = next((number for number, turn in enumerate(turns) if turn.role == "user"), len(turns))
     for number, turn in enumerate(turns):
-        _check_turn(row, number, turn, is_first=all(before.role != "user" for before in turns[:number]))
+        _check_turn(row, number, turn, is_first=number <= first)
     check_images(row, [turn.text for turn in turns if turn.role != "assistant"], images)
     placeholders = sum(turn.num_images for turn in turns)
     if not placeholders and images:

@@ -18,7 +18,7 @@ from PIL import Image
 
 from dragonfly_lit.data.samples import BadSampleError, is_read, raw_sample, split_name, to_record
 from dragonfly_lit.io.tar import MAX_MEMBER_BYTES, Gap, Member, ReadAt, read_from, walk
-from dragonfly_lit.processing.images import FORMATS
+from dragonfly_lit.processing.images import FORMATS, read_header
 from dragonfly_lit.spec.samples import Record
 
 TORN = "a part of the shard beside it cannot be read, and may have held the conversation that its text belongs to."
@@ -96,9 +96,7 @@ def _row(key: str, record: Record | BadSampleError) -> Row:
     for number, image in enumerate(record.images):
         images.update(hashlib.sha256(image).digest())
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                size = Image.open(BytesIO(image), formats=FORMATS).size
+            size = _size(image)
             width, height = (width, height) if number else size
         except Exception as problem:  # a decoder fed with foreign bytes raises what it likes
             error = f"image {number} has no readable header ({type(problem).__name__})."
@@ -115,6 +113,24 @@ def _row(key: str, record: Record | BadSampleError) -> Row:
         checksum=hashlib.sha256(images.digest() + text).hexdigest()[:16],
         image_checksum=images.hexdigest()[:16] if record.images else "",
     )
+
+
+def _size(image: bytes) -> tuple[int, int]:
+    """Width and height by the header, whatever a decoder thinks of the rest; whoever packs has just read it."""
+    try:
+        return read_header(image)[:2]
+    except ValueError:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return Image.open(BytesIO(image), formats=FORMATS).size
+
+
+def row_of(shard: str, key: str, written: bytes) -> Row:
+    """The row of a sample whose bytes, from header to header, are `written`."""
+    try:
+        return _row(key, to_record(raw_sample(shard, written)))
+    except BadSampleError as bad:
+        return _row(key, bad)
 
 
 @dataclass(kw_only=True)

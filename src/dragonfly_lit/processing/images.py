@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
+from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
@@ -89,6 +90,7 @@ class Header(NamedTuple):
     deep: bool
 
 
+@lru_cache(4)
 def read_header(data: bytes) -> Header:
     """Size and depth of an encoded image; no pixel is decoded.
 

@@ -57,12 +57,16 @@ def is_given(value: Any, depth: int = 4) -> bool:
         value: the cell.
         depth: levels of lists and structs that are looked into; what lies deeper counts as something.
     """
+    if value is None:
+        return False
     if isinstance(value, str):
-        return bool(value.strip())
-    if isinstance(value, Mapping | list | tuple):
+        return bool(value) and not value.isspace()
+    if isinstance(value, int | float):
+        return value == value  # NaN differs from itself
+    if isinstance(value, dict | list | tuple | Mapping):
         inside = value.values() if isinstance(value, Mapping) else value
         return not depth or any(is_given(each, depth - 1) for each in inside)
-    return value is not None and value == value  # NaN differs from itself
+    return value == value
 
 
 def shown(value: Any) -> str:

@@ -15,6 +15,7 @@ from PIL import Image
 from data_prep.__main__ import main
 from data_prep.images import find_image, load_image
 from data_prep.packing import Job, pack
+from dragonfly_lit.data.index import build_index
 from dragonfly_lit.data.shards import open_dataset
 
 
@@ -196,7 +197,7 @@ def test_a_full_disk_is_said_and_the_run_goes_on_when_there_is_room(captions, mo
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr("data_prep.packing.write_shard", full)
+        patched.setattr("data_prep.packing.write_indexed_shard", full)
         with pytest.raises(ValueError, match=r"out cannot be written: its disk is full .* goes on where it was"):
             pack(job(captions), workers=1)
     pack(job(captions), workers=1)
@@ -276,3 +277,27 @@ def test_pack_from_the_command_line(captions, capsys):
 def test_a_source_name_that_cannot_be_a_key_is_refused(captions):
     with pytest.raises(ValueError, match="key"):
         pack(job(captions, source="a.b"), workers=1)
+
+
+def test_a_disk_that_changes_what_it_stores_is_noticed(captions, monkeypatch):
+    import data_prep.shards as shards
+
+    write = shards.write_index
+
+    def corrupt(path, scan):
+        data = bytearray(path.read_bytes())
+        data[600] ^= 1
+        path.write_bytes(data)
+        return write(path, scan)
+
+    monkeypatch.setattr(shards, "write_index", corrupt)
+    with pytest.raises(ValueError, match=r"is not what was written to it"):
+        pack(job(captions), workers=1)
+
+
+def test_the_index_that_packing_writes_is_the_one_that_reading_the_shard_gives(captions):
+    pack(job(captions), workers=1)
+    for shard in sorted((captions / "out").glob("*.tar")):
+        written = [shard.with_name(f"{shard.name}{suffix}").read_bytes() for suffix in (".idx", ".meta.jsonl")]
+        build_index(shard)
+        assert written == [shard.with_name(f"{shard.name}{suffix}").read_bytes() for suffix in (".idx", ".meta.jsonl")]
