@@ -151,6 +151,7 @@ TRAIN: dict[str, Rule] = {
     "strategy.bucket_mb": number(1e-3, 1e6),
     "strategy.reshard": flag,
     "strategy.offload": flag,
+    "strategy.replicate": whole(1, 2**16),
     "strategy.reduce": one_of("every", "last"),
     "trainer.precision": text,
     "trainer.gradients": one_of("float32", "bfloat16"),

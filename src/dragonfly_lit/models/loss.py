@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -74,22 +75,40 @@ def loss_sums(
     weights = torch.ones(rows.numel(), device=rows.device) if label_weights is None else label_weights.flatten()[rows]
     weights = weights.to(dtype)
     # A rank without a supervised row still goes through the head, or the others' gradients would wait for it.
-    idle = states if rows.numel() else head(hidden.flatten(0, 1)[:1])
-    total, token_losses = idle.sum().to(dtype) * 0, []
-    for start in range(0, rows.numel(), rows_per_chunk):
+    inputs = states if rows.numel() else hidden.flatten(0, 1)[:1]
+    at_once = getattr(head, AT_ONCE, None) or partial(losses_of_rows, head)
+    total, token_losses = at_once(inputs, targets, weights, rows_per_chunk)
+    return LossSums(loss=total, weight=weights.sum(), token_losses=token_losses, rows=rows)
+
+
+AT_ONCE = "losses_of_rows"
+"""Method of a head that is sharded by itself: gathered once for all rows, however many calls they take."""
+
+
+def losses_of_rows(
+    head: Head, states: Tensor, targets: Tensor, weights: Tensor, rows_per_chunk: int
+) -> tuple[Float[Tensor, ""], Float[Tensor, " supervised"]]:
+    """Weighted sum of the losses of rows, with a graph, and each of them, without one.
+
+    Args:
+        head: hidden states to logits.
+        states: of the rows; of any row where there are none, so that the head is in the graph.
+        targets: labels of the rows.
+        weights: of the labels.
+        rows_per_chunk: rows whose logits exist at a time.
+    """
+    rows = len(targets)
+    idle = states if rows else head(states)
+    total, token_losses = idle.sum().to(weights.dtype) * 0, []
+    for start in range(0, rows, rows_per_chunk):
         chunk = slice(start, start + rows_per_chunk)
-        if torch.is_grad_enabled() and rows.numel() > rows_per_chunk:
+        if torch.is_grad_enabled() and rows > rows_per_chunk:
             losses = checkpoint(_token_losses, states[chunk], targets[chunk], head, use_reentrant=False)
         else:
             losses = _token_losses(states[chunk], targets[chunk], head)
         total = total + (losses * weights[chunk]).sum()
         token_losses.append(losses.detach())
-    return LossSums(
-        loss=total,
-        weight=weights.sum(),
-        token_losses=torch.cat(token_losses) if token_losses else weights.new_zeros(0),
-        rows=rows,
-    )
+    return total, torch.cat(token_losses) if token_losses else weights.new_zeros(0)
 
 
 def _token_losses(states: Tensor, targets: Tensor, head: Head) -> Tensor:

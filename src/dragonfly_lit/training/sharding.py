@@ -8,6 +8,8 @@ from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from importlib.util import find_spec
+from itertools import pairwise
+from types import MethodType
 from typing import Any, Literal, get_args
 
 import torch
@@ -18,9 +20,11 @@ from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import (
     offload_wrapper,
 )
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 from torch.fx.experimental import _config as symbolic_shapes
 from torch.utils.checkpoint import CheckpointPolicy, create_selective_checkpoint_contexts
+
+from dragonfly_lit.models.loss import AT_ONCE, losses_of_rows
 
 ActivationCheckpointing = Literal["none", "selective", "full", "offload"]
 Compile = Literal["auto", "off", "blocks"]
@@ -159,8 +163,8 @@ def _can_compile(device: torch.device) -> bool:
 
 
 def units(root: nn.Module) -> list[nn.Module]:
-    """What is sharded on its own, besides the root: every block, and every part whose weights train differently
-    from the root's.
+    """What is sharded on its own, besides the root: every block, the embedding and the head where they are not one
+    weight, and every part whose weights train differently from the root's.
 
     The root keeps what is left of the kind (trainable or frozen) that most of it has, so that embeddings and a head
     tied to them stay together.
@@ -168,12 +172,22 @@ def units(root: nn.Module) -> list[nn.Module]:
     Raises:
         ValueError: one module holds frozen and trainable weights directly.
     """
-    found = [unit for block in blocks(root) for unit in (*_islands(block, _kind(block)), block)]
+    alone = [*blocks(root), *ends(root)]
+    found = [unit for one in alone for unit in (*_islands(one, _kind(one)), one)]
     inside = {p for unit in found for p in unit.parameters()}
     left = [p for p in root.parameters() if p not in inside]
     trained = sum(p.numel() for p in left if p.requires_grad)
     majority = trained * 2 >= sum(p.numel() for p in left)
     return found + _islands(root, majority, exclude=inside)
+
+
+def ends(root: nn.Module) -> list[nn.Module]:
+    """The language model's embedding and head; none where they share a weight."""
+    model: Any = getattr(root, "model", root)
+    if not hasattr(model, "get_output_embeddings"):
+        return []
+    words, head = model.get_input_embeddings(), model.get_output_embeddings()
+    return [] if {*words.parameters()} & {*head.parameters()} else [words, head]
 
 
 def _kind(module: nn.Module) -> bool:
@@ -209,7 +223,7 @@ def shard(
 
     Args:
         root: its forward must return the loss: sharded children cannot be called from outside.
-        mesh: one dimension: the ranks.
+        mesh: of the ranks; of two dimensions, shards are dealt out over the second one and repeated over the first.
         policy: types of gathered weights and of summed gradients.
         reshard: whether a unit's gathered weights are given back after its forward; False saves a gather in backward.
         offload: whether shards and optimizer state live in CPU memory.
@@ -217,6 +231,31 @@ def shard(
     options: dict = {"mesh": mesh, "mp_policy": policy}
     if offload:
         options["offload_policy"] = CPUOffloadPolicy(pin_memory=mesh.device_type == "cuda")
+    words_and_head = ends(root)
     for unit in units(root):
-        fully_shard(unit, reshard_after_forward=reshard, **options)
+        # Backward begins with the head: it stays gathered.
+        fully_shard(unit, reshard_after_forward=reshard and unit not in words_and_head[1:], **options)
     fully_shard(root, reshard_after_forward=False, **options)
+    for head in words_and_head[1:]:
+        # One gather and one sum over ranks for all rows: ranks have other numbers of them.
+        setattr(head, AT_ONCE, MethodType(_through_forward, head))
+        register_fsdp_forward_method(head, AT_ONCE)
+    _prefetch(root, words_and_head[1:])
+
+
+def _through_forward(head: nn.Module, *rows: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    return losses_of_rows(head.forward, *rows)  # `forward`: the hooks of shards run around all of it
+
+
+def _prefetch(root: nn.Module, head: list[nn.Module]) -> None:
+    """A block's weights are asked for while the one before it computes, in forward and in backward."""
+    chains: dict[nn.ModuleList, list[Any]] = {}
+    for slots, index in block_slots(root):
+        chains.setdefault(slots, []).append(slots[index])
+    language = getattr(getattr(root, "model", root), "language", nn.Module())
+    before_head = {slots for slots, _ in block_slots(language)}
+    for slots, chain in chains.items():
+        line: list[Any] = [*chain, *(head if slots in before_head else [])]
+        for earlier, later in pairwise(line):
+            earlier.set_modules_to_forward_prefetch([later])
+            later.set_modules_to_backward_prefetch([earlier])

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import atexit
+from collections import defaultdict
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import lightning.pytorch as pl
 import torch
 import torch.distributed as dist
 from lightning.pytorch.overrides.distributed import _sync_module_states
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, SingleDeviceStrategy
 from lightning.pytorch.utilities import rank_zero_warn
+from torch.distributed.device_mesh import init_device_mesh
 from torch.optim import Optimizer
 
 from dragonfly_lit.training.checkpoint.format import read_state, verify_together
@@ -196,6 +199,8 @@ class Fsdp(SeveralProcesses, ModelParallelStrategy):
         activation_checkpointing: none, selective, full or offload, or one of them for each part by its name.
         reshard: give back a block's gathered weights after its forward; False saves a gather and costs memory.
         offload: keep shards and optimizer state in CPU memory.
+        replicate: times that every shard is held: weights are gathered within a node where this is the number of nodes,
+            and only sums of gradients go between them.
         reduce: sum gradients over ranks after `every` micro-batch, or after the `last` of an optimizer step (fewer
             bytes, but each rank holds all gradients meanwhile).
     """
@@ -208,15 +213,19 @@ class Fsdp(SeveralProcesses, ModelParallelStrategy):
         reshard: bool = True,
         offload: bool = False,
         reduce: str = "every",
+        replicate: int = 1,
         **lightning: Any,
     ) -> None:
         super().__init__(**lightning)
         if reduce not in ("every", "last"):
             raise ValueError(f"strategy.reduce={reduce} is unknown. Use every or last.")
         self.reshard, self.offload, self.reduce_last_only = reshard, offload, reduce == "last"
+        self.replicate = replicate
+        self._states: list[tuple[Optimizer, Any]] = []
         self._prepare(activation_checkpointing)
 
     def setup_environment(self) -> None:
+        check_replicate(self.replicate, self.num_nodes * self.num_processes)
         self._data_parallel_size = self.num_nodes * self.num_processes
         self._tensor_parallel_size = 1
         super().setup_environment()
@@ -225,8 +234,27 @@ class Fsdp(SeveralProcesses, ModelParallelStrategy):
         super().arrange(network, module)
         policy = sharding_policy(module.precision, module.gradients)
         mesh = self.device_mesh["data_parallel"]
+        if self.replicate > 1:
+            mesh = init_device_mesh(
+                self.root_device.type,
+                (self.replicate, self.world_size // self.replicate),
+                mesh_dim_names=("replicate", "shard"),
+            )
         shard(network, mesh, policy=policy, reshard=self.reshard, offload=self.offload)
         network.sharded = True
+
+    def setup(self, trainer: pl.Trainer) -> None:
+        super().setup(trainer)
+        for optimizer, state in self._states:
+            optimizer.state = state
+        self._states.clear()
+
+    def setup_optimizers(self, trainer: pl.Trainer) -> None:
+        super().setup_optimizers(trainer)
+        if self.offload:  # Lightning would move the state to the device now; it stays with its shards
+            self._states = [(optimizer, optimizer.state) for optimizer in self.optimizers]
+            for optimizer in self.optimizers:
+                optimizer.state = defaultdict(dict)
 
     def model_to_device(self) -> None:
         if not self.offload:
@@ -235,3 +263,16 @@ class Fsdp(SeveralProcesses, ModelParallelStrategy):
         assert self.model is not None
         for buffer in self.model.buffers():  # shards stay in CPU memory
             buffer.data = buffer.data.to(self.root_device)
+
+
+def check_replicate(replicate: int, ranks: int) -> None:
+    """Refuses shards that cannot be repeated so often.
+
+    Raises:
+        ValueError: the number of times does not divide that of the ranks.
+    """
+    if replicate < 1 or ranks % replicate:
+        raise ValueError(
+            f"strategy.replicate={replicate} does not divide the {ranks} processes of the run. Use the number of nodes "
+            "(trainer.num_nodes), or 1 to hold every shard once."
+        )

@@ -233,7 +233,16 @@ def _sum_of_squares(gradients: Sequence[Tensor], like: Tensor) -> Tensor:
         return like.new_zeros((), dtype=torch.float64)
     local = [g.to_local() if isinstance(g, DTensor) else g for g in gradients]
     norms = torch._foreach_norm(local)  # pyright: ignore[reportPrivateImportUsage]
-    return torch.stack(norms).double().square().sum()
+    # Shards that live in the host's memory are summed there; the sums meet those of the loss on its device.
+    return (torch.stack(norms).double().square().sum() / _holders(gradients[0])).to(like.device)
+
+
+def _holders(gradient: Tensor) -> int:
+    """Ranks that hold the same shard, each of which adds its square to the sum over all ranks."""
+    if not isinstance(gradient, DTensor):
+        return 1
+    placed = zip(gradient.placements, gradient.device_mesh.shape, strict=True)
+    return math.prod(size for placement, size in placed if placement.is_replicate())
 
 
 def _read(sums: Tensor) -> list[float]:

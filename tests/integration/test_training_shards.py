@@ -1,0 +1,87 @@
+"""Shards: repeated over nodes, in the host's memory, and a head that is gathered once for all rows."""
+
+import pytest
+import torch
+from training_job import ALL, largest_difference, run, run_ranks
+
+from dragonfly_lit.models import loss
+from dragonfly_lit.models.tiny import tiny_model
+from dragonfly_lit.training.network import TrainingNetwork
+from dragonfly_lit.training.sharding import ends, units
+from dragonfly_lit.training.strategies import Fsdp, check_replicate
+
+FOUR = {"groups": ALL, "steps": 3, "rows": 1, "num_batches": 18}
+"""The fifth sample has no image: a micro-batch of one rank lacks what the others' have."""
+
+
+@pytest.fixture(scope="module")
+def four(tmp_path_factory):
+    options = {"replicate": 2, "activation_checkpointing": {"language": "selective"}}
+    twice = {"strategy": "fsdp", "strategy_options": options, **FOUR}
+    jobs = {"twice": {"every": 2, "save": {"keep_last": 9}, **twice}}
+    jobs["resumed"] = {"resume": "twice/checkpoints/step-00000002", **twice}
+    folder = tmp_path_factory.mktemp("four")
+    return folder, run_ranks(4, folder, jobs)
+
+
+def test_four_ranks_that_hold_shards_twice_equal_one_that_accumulates(four, tmp_path):
+    folder, found = four
+    alone = run(tmp_path / "alone", accumulate=4, **FOUR)
+    assert found["twice"]["losses"] == pytest.approx(alone["losses"], rel=1e-6)
+    assert found["twice"]["norms"] == pytest.approx(alone["norms"], rel=1e-5)
+    assert largest_difference(alone, found["twice"]) < 2e-6
+    assert largest_difference(found["twice"], found["resumed"]) == 0.0
+    on_one = run(tmp_path / "on", accumulate=4, resume=folder / "twice/checkpoints/step-00000002", **FOUR)
+    assert largest_difference(alone, on_one) < 2e-6
+
+
+@pytest.mark.parametrize(("replicate", "ranks"), [(3, 4), (8, 4), (0, 4)])
+def test_shards_that_cannot_be_repeated_so_often_are_refused(replicate, ranks):
+    with pytest.raises(ValueError, match=rf"^strategy\.replicate={replicate} does not divide the {ranks} processes"):
+        check_replicate(replicate, ranks)
+
+
+def test_embedding_and_head_are_units_unless_they_are_one():
+    network = TrainingNetwork(tiny_model())
+    language = network.model.language
+    assert ends(network) == [language.get_input_embeddings(), language.get_output_embeddings()]
+    assert set(ends(network)) <= set(units(network))
+    language.lm_head.weight = language.get_input_embeddings().weight
+    assert ends(network) == []
+    assert not {language.lm_head, language.get_input_embeddings()} & set(units(network))
+
+
+def test_the_state_of_shards_in_the_hosts_memory_stays_there(monkeypatch):
+    from lightning.fabric.utilities.optimizer import _optimizers_to_device
+    from lightning.pytorch.strategies import ModelParallelStrategy
+
+    weight = torch.nn.Parameter(torch.ones(3))
+    optimizer = torch.optim.AdamW([weight])
+    optimizer.state[weight] = {"step": torch.zeros(()), "exp_avg": torch.zeros(3)}
+
+    def lightnings_setup(self, trainer):
+        self.setup_optimizers(trainer)
+        _optimizers_to_device(self.optimizers, torch.device("meta"))
+
+    def lightnings_optimizers(self, trainer):
+        self.optimizers = [optimizer]
+
+    monkeypatch.setattr(ModelParallelStrategy, "setup", lightnings_setup)
+    monkeypatch.setattr(ModelParallelStrategy, "setup_optimizers", lightnings_optimizers)
+    Fsdp(offload=True).setup(None)  # type: ignore[arg-type]
+    assert optimizer.state[weight]["exp_avg"].device.type == "cpu"
+    Fsdp().setup(None)  # type: ignore[arg-type]
+    assert optimizer.state[weight]["exp_avg"].device.type == "meta"
+
+
+def test_a_head_of_its_own_takes_all_rows_in_one_call(monkeypatch):
+    torch.manual_seed(0)
+    head, hidden = torch.nn.Linear(8, 32), torch.randn(1, 9, 8)
+    labels = torch.randint(0, 32, (1, 9))
+    plain = loss.loss_sums(hidden, head, labels, rows_per_chunk=3)
+    calls = []
+    monkeypatch.setattr(head, loss.AT_ONCE, lambda *rows: calls.append(rows) or loss.losses_of_rows(head, *rows), False)
+    found = loss.loss_sums(hidden, head, labels, rows_per_chunk=3)
+    assert len(calls) == 1
+    assert torch.equal(found.loss, plain.loss)
+    assert torch.equal(found.token_losses, plain.token_losses)
