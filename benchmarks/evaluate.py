@@ -68,7 +68,7 @@ def built(name: str) -> tuple[Any, Any]:
     """The tokenizer and the model: random, or the demo's pretrained backbones with a random projector."""
     if name == "random":
         return tiny_tokenizer(), tiny_model(seed=3)
-    tokenizer = AutoTokenizer.from_pretrained(builtin_folder("tokenizer"))
+    tokenizer = AutoTokenizer.from_pretrained(builtin_folder("tokenizer"), trust_remote_code=False)
     zoom = Zoom(high_crops=16, top_k=1)
     model = DragonflyForConditionalGeneration.from_backbones(
         vision=BUILTIN, language=BUILTIN, tokenizer=tokenizer, zoom=zoom

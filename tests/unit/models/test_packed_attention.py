@@ -173,7 +173,7 @@ def test_a_compiled_block_is_one_graph_for_every_pack(make, monkeypatch):
     counters.clear()
     graphs = []
     with symbolic_shapes.patch(use_duck_shape=True):  # as it is by itself; what compiling sets ends with this test
-        compile_blocks(model.get_decoder(), "blocks")
+        compile_blocks(model.get_decoder(), "blocks", "cpu")
         for batch, loss in zip(inputs, plain, strict=True):
             sums = model.loss_sums(**batch)
             sums.loss.backward()
