@@ -16,7 +16,7 @@ from dragonfly_lit.models.config import DragonflyConfig
 from dragonfly_lit.models.flops import Work
 from dragonfly_lit.models.loss import ROWS_PER_CHUNK
 from dragonfly_lit.training.network import TrainingNetwork
-from dragonfly_lit.training.sharding import units
+from dragonfly_lit.training.sharding import ends, units
 
 Kind = Literal["float32", "autocast", "sharded", "bfloat16"]
 """How trained weights are held and computed with: in float32; in float32, cast for each matmul; in float32 shards that
@@ -59,11 +59,14 @@ def sharding_units(network: TrainingNetwork) -> list[Unit]:
     forward = {"vision": 3 if in_two else 1, "projector": 1 + ranked, "language": 1}
     through = {"vision": 2 if in_two else int(trains["vision"]), "projector": 1, "language": 1}
     names, seen, found = {p: name for name, p in network.named_parameters()}, set(), []
+    words_and_head = ends(network)
     for unit in units(network):
         mine = [p for p in unit.parameters() if p not in seen]
         seen.update(mine)
         part = names[mine[0]].split(".")[1]
-        found.append(_unit(mine, forward.get(part, 1) + through.get(part, 1)))
+        # The head stays gathered for backward, which does not ask for words.
+        once = unit in words_and_head
+        found.append(_unit(mine, 1 if once else forward.get(part, 1) + through.get(part, 1)))
     return [*found, _unit([p for p in names if p not in seen], 1)]
 
 

@@ -10,7 +10,7 @@ from functools import partial
 from importlib.util import find_spec
 from itertools import pairwise
 from types import MethodType
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import nn
@@ -20,7 +20,13 @@ from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import (
     offload_wrapper,
 )
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
+from torch.distributed.fsdp import (
+    CPUOffloadPolicy,
+    FSDPModule,
+    MixedPrecisionPolicy,
+    fully_shard,
+    register_fsdp_forward_method,
+)
 from torch.fx.experimental import _config as symbolic_shapes
 from torch.utils.checkpoint import CheckpointPolicy, create_selective_checkpoint_contexts
 
@@ -236,6 +242,8 @@ def shard(
         # Backward begins with the head: it stays gathered.
         fully_shard(unit, reshard_after_forward=reshard and unit not in words_and_head[1:], **options)
     fully_shard(root, reshard_after_forward=False, **options)
+    for words in words_and_head[:1]:
+        cast(FSDPModule, words).set_unshard_in_backward(False)  # the gradient of a look-up asks for no weight
     for head in words_and_head[1:]:
         # One gather and one sum over ranks for all rows: ranks have other numbers of them.
         setattr(head, AT_ONCE, MethodType(_through_forward, head))
