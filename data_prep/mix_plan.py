@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dragonfly_lit.app.data import configure, train_mix
-from dragonfly_lit.app.plan import cost_of
+from dragonfly_lit.app.planning import cost_of
 from dragonfly_lit.app.recipe import recipe_of
 from dragonfly_lit.data.mix import shares, specs_of
 from dragonfly_lit.data.packing import BatchShape

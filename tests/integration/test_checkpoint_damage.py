@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import pathlib
 import pickle
 import random
 import shutil
@@ -13,7 +14,12 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch.distributed.checkpoint.filesystem import _StorageInfo
-from torch.distributed.checkpoint.metadata import BytesStorageMetadata, MetadataIndex, TensorStorageMetadata
+from torch.distributed.checkpoint.metadata import (
+    _MEM_FORMAT_ENCODING,
+    BytesStorageMetadata,
+    MetadataIndex,
+    TensorStorageMetadata,
+)
 from torch.distributed.checkpoint.planner import LoadItemType, ReadItem
 from training_job import PROJECTOR, run
 
@@ -278,6 +284,17 @@ def description_with_code_inside(folder, mark):
     rewrite_description(folder, lambda metadata, name: setattr(metadata, "planner_data", Evil(mark)))
 
 
+class Reaches:
+    """Takes a name from what a description may refer to."""
+
+    def __reduce__(self):
+        return getattr, (pathlib.PosixPath, "unlink")
+
+
+def description_that_reaches_into_a_class(folder, mark):
+    rewrite_description(folder, lambda metadata, name: setattr(metadata, "planner_data", Reaches()))
+
+
 def state_that_runs(folder, mark):
     torch.save(Evil(mark), folder / "state.pt")
     without_checksums(folder)
@@ -319,6 +336,7 @@ ATTACKS = [
     tensor_that_runs,
     description_that_runs,
     description_with_code_inside,
+    description_that_reaches_into_a_class,
     file_of_another_folder,
     compressed,
     larger_than_its_bytes,
@@ -340,6 +358,20 @@ def test_what_a_stranger_wrote_is_refused_in_one_line_and_does_not_run(copy, tmp
         assert "\n" not in str(caught.value)
     assert find_resume(copy) == step_folder(copy, 2)
     assert not mark.exists()
+
+
+def test_a_description_of_an_older_python_is_read(copy, monkeypatch):
+    folder = step_folder(copy, 3)
+    model, again = tiny_model(), tiny_model()
+    load_weights(model, folder)
+    # So Python 3.11 before 3.11.4 writes the members of an enumeration.
+    monkeypatch.setattr(
+        _MEM_FORMAT_ENCODING, "__reduce_ex__", lambda self, _protocol: (getattr, (type(self), self.name))
+    )
+    rewrite_description(folder, lambda metadata, name: None)
+    assert b"getattr" in (folder / ".metadata").read_bytes()
+    load_weights(again, folder)
+    torch.testing.assert_close(again.state_dict(), model.state_dict(), rtol=0, atol=0)
 
 
 def test_a_state_of_a_stranger_does_not_run(copy, tmp_path):

@@ -8,7 +8,7 @@ from typing import ClassVar
 import pytest
 from PIL import Image
 
-from dragonfly_lit.evaluation import compare, html
+from dragonfly_lit.evaluation import compare, compare_page, html
 from dragonfly_lit.evaluation.benchmarks.base import Benchmark, Question
 from dragonfly_lit.evaluation.metrics.short import ExactMatch
 from dragonfly_lit.evaluation.prompts import PromptBook, Template
@@ -247,6 +247,17 @@ def test_two_runs_stand_side_by_side_on_the_same_questions(browser, two_runs):
     ]
     browser.find_element("css selector", "#by-outcome [data-outcome='loss']").click()
     assert "No question fits" in browser.find_element("id", "cards").text
+
+
+def test_counts_are_of_all_questions_where_the_page_holds_some(browser, two_runs, tmp_path, monkeypatch):
+    monkeypatch.setattr(compare_page, "MAX_ANSWERS", 1000)
+    compare.main([str(two_runs / name) for name in "ab"] + ["--html", str(tmp_path / "some.html")])
+    browser.get((tmp_path / "some.html").as_uri())
+    row = browser.find_element("css selector", "#scores-of-both tbody").text
+    assert "800" in row
+    assert "1,600" in row
+    assert "1,400 questions are left out" in browser.find_element("id", "pairs-lead").text
+    assert browser.find_element("id", "count").text == "1,000 of 1,000"
 
 
 @pytest.mark.parametrize("width", [1400, 390])

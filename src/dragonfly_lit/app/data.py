@@ -15,7 +15,7 @@ from dragonfly_lit.app.check import check_weights
 from dragonfly_lit.app.errors import describe
 from dragonfly_lit.app.factories import build_components
 from dragonfly_lit.app.launch import resolve_processes
-from dragonfly_lit.app.plan import cost_of
+from dragonfly_lit.app.planning import cost_of
 from dragonfly_lit.app.recipe import recipe_of
 from dragonfly_lit.app.values import check_values
 from dragonfly_lit.data.datamodule import DragonflyDataModule

@@ -26,7 +26,7 @@ from dragonfly_lit.app.known_warnings import silence_known_warnings
 from dragonfly_lit.app.launch import check_processes, resolve_processes
 from dragonfly_lit.app.loggers import build_loggers
 from dragonfly_lit.app.overrides import search_path_of_job
-from dragonfly_lit.app.plan import look_for_room
+from dragonfly_lit.app.room import look_for_room
 from dragonfly_lit.app.runs import held_run, open_run
 from dragonfly_lit.app.sample_answers import SampleAnswers
 from dragonfly_lit.app.score import num_scored, score

@@ -28,7 +28,8 @@ def page(compared: Mapping[str, Any], pairs: Sequence[Mapping[str, Any]], folder
             images[name], size = image, size + len(image["uri"])
     # Questions whose image is here come first: there is more to see.
     shown.sort(key=lambda pair: not any(name in images for name in pair["images"]))
-    return filled("compare_page.html", {"compared": dict(compared), "pairs": shown, "images": images})
+    data = {"compared": dict(compared), "pairs": shown, "images": images, "num_left_out": len(pairs) - len(shown)}
+    return filled("compare_page.html", data)
 
 
 def pairs_of(benchmark: str, first: Sequence[Answer], second: Sequence[Answer]) -> list[dict[str, Any]]:

@@ -60,7 +60,8 @@ def page(results: Mapping[str, Any], scored: Sequence[Scored], *, num_examples: 
 def filled(name: str, data: Mapping[str, Any]) -> str:
     """A page of this package with its data inside."""
     text = json.dumps(data, ensure_ascii=False, allow_nan=False)
-    template = read_asset(name).replace("/*STYLE*/", read_asset("page.css"))
+    template = read_asset(name).replace("/*STYLE*/", read_asset("page.css") + read_asset("answers.css"))
+    template = template.replace("/*SHARED*/", read_asset("answers.js"))
     # "</script>" inside an answer would end the data, "<!--" would hide the rest of the page.
     return template.replace("/*DATA*/", text.replace("<", "\\u003c"))
 

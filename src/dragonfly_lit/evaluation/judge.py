@@ -22,6 +22,7 @@ from typing import Any
 
 from dragonfly_lit.evaluation import answers as store
 from dragonfly_lit.evaluation.answers import Answer
+from dragonfly_lit.evaluation.predictions import read_rows
 from dragonfly_lit.evaluation.question import Question
 from dragonfly_lit.io import atomic
 
@@ -196,7 +197,7 @@ def read_scores(path: Path, task: str, ids: set[str]) -> dict[str, float]:
             or missing.
     """
     scores: dict[str, float] = {}
-    for row in store.rows(path):
+    for row in read_rows(path):
         key, score = str(row.get("id")), row.get("score")
         if key not in ids:
             raise ValueError(f"{path}: {key!r} is not a question of {task}.")

@@ -28,6 +28,7 @@ from dragonfly_lit.evaluation.answers import Answer
 from dragonfly_lit.evaluation.asking import Asking, asks
 from dragonfly_lit.evaluation.benchmarks.base import Benchmark, Question
 from dragonfly_lit.evaluation.generate import BatchGenerator
+from dragonfly_lit.evaluation.predictions import read_predictions, read_rows
 from dragonfly_lit.evaluation.ranks import Ranks
 from dragonfly_lit.evaluation.requests import GenerationOutput, GenerationRequest, RequestBatch
 from dragonfly_lit.evaluation.scores import Scorer, score
@@ -142,10 +143,10 @@ def score_predictions(
     questions = benchmark.questions(settings.data_root, hidden=settings.predict)
     asked = asks(benchmark, questions, settings)
     turns = [(ask.question.id, ask.turn) for ask in asked]
-    outputs = store.read_predictions(path, benchmark.name, questions, turns)
+    outputs = read_predictions(path, benchmark.name, questions, turns)
     zooms = {
         (row["id"], row.get("turn") or 0): row["zoom"]
-        for row in store.rows(path)
+        for row in read_rows(path)
         if row.get("zoom") and isinstance(row.get("id"), str)
     }
     identity = {"predictions": hashlib.sha256(path.read_bytes()).hexdigest()[:16]}

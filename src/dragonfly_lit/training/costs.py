@@ -16,12 +16,11 @@ from dragonfly_lit.models.config import DragonflyConfig
 from dragonfly_lit.models.flops import Work
 from dragonfly_lit.models.loss import ROWS_PER_CHUNK
 from dragonfly_lit.training.network import TrainingNetwork
-from dragonfly_lit.training.sharding import ends, units
+from dragonfly_lit.training.sharding import ActivationCheckpointing, ends, units
 
 Kind = Literal["float32", "autocast", "sharded", "bfloat16"]
 """How trained weights are held and computed with: in float32; in float32, cast for each matmul; in float32 shards that
 are gathered in bfloat16; in bfloat16 with float32 masters in the optimizer."""
-Checkpointing = Literal["none", "selective", "full"]
 
 SCORES = 2 + 4 + 4 + 4
 """Bytes a logit: as the head gives it, in float32, its log-softmax, and the gradient."""
@@ -82,13 +81,13 @@ def held_bytes(found: list[Unit], strategy: str, world: int, frozen_bytes: int =
     return (frozen_bytes * frozen + 16 * trained) / (world if strategy == "fsdp" else 1)
 
 
-def payload_bytes(found: list[Unit], strategy: str, gathered_bytes: int = 2) -> dict[str, int]:
+def payload_bytes(found: list[Unit], strategy: str, gathered_bytes: int = 2, gradient_bytes: int = 4) -> dict[str, int]:
     """What the collectives of one micro-batch carry, whole tensors, by kind."""
     if strategy == "ddp":
-        return {"all-reduce": 4 * sum(unit.trained for unit in found)}
+        return {"all-reduce": gradient_bytes * sum(unit.trained for unit in found)}
     return {
         "all-gather": gathered_bytes * sum(unit.weights * unit.gathers for unit in found),
-        "reduce-scatter": 4 * sum(unit.trained for unit in found),
+        "reduce-scatter": gradient_bytes * sum(unit.trained for unit in found),
     }
 
 
@@ -157,7 +156,7 @@ def memory(
     kind: Kind,
     trains: tuple[bool, bool],
     shards: int = 1,
-    checkpointing: tuple[Checkpointing, Checkpointing] = ("none", "none"),
+    checkpointing: tuple[ActivationCheckpointing, ActivationCheckpointing] = ("none", "none"),
     accumulates: bool = False,
     gradient_bytes: int = 4,
     moments: int = 2,
@@ -194,12 +193,14 @@ def memory(
         "none": layers * block,
         "selective": layers * min(block, _outputs_of_matmuls(config, size)) + block,
         "full": layers * size * config.text_config.hidden_size + block,
+        "offload": block,  # inputs of layers wait in the host's memory
     }[checkpointing[1]]
     layout = config.layout
     crops = layout.zoom.num_crops - (layout.zoom.num_high - layout.zoom.num_high_kept)
     features, used = work.images * crops * layout.features_per_crop, config.num_vision_layers_used
     feature = tower_bytes(config, kind)
-    seen = used * feature if checkpointing[0] == "none" else used * size * config.vision_config.hidden_size + feature
+    inputs = used * size * config.vision_config.hidden_size * (checkpointing[0] != "offload")
+    seen = used * feature if checkpointing[0] == "none" else inputs + feature
     scores = (FLOAT32_SCORES if kind == "float32" else SCORES) * config.text_config.vocab_size
     here = 0.0 if offloaded else 1 / shards
     gradients = gradient_bytes * trained * here

@@ -5,15 +5,18 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
 
 from dragonfly_lit.__main__ import main
-from dragonfly_lit.app import plan as planning
 from dragonfly_lit.app.build import compose
-from dragonfly_lit.app.plan import GPUS, Machine, check_fits, known_folder, look_for_room, plan
+from dragonfly_lit.app.plan import GPUS
+from dragonfly_lit.app.planning import Machine, known_folder, plan
+from dragonfly_lit.app.room import DoesNotFitError, check_fits, look_for_room
 from dragonfly_lit.models.flops import PEAK_FLOPS, peak_flops
+from dragonfly_lit.training.sharding import ActivationCheckpointing
 
 V1 = ["stage=1", "model=dragonfly_v1", "data=general_stage1", "trainer=gpu8"]
 V2 = ["stage=2", "model=dragonfly_v2", "data=general_stage2", "trainer=gpu8"]
@@ -61,6 +64,23 @@ def test_what_binds_is_memory_network_or_compute():
     assert planned(*full).binds(H100) == "compute"
     assert planned(*full, "trainer.num_nodes=4").binds(H100) == "network"
     assert planned(*full, "trainer.num_nodes=4", "data.batch.max_tokens=32768").binds(H100) == "compute"
+
+
+def test_every_way_to_checkpoint_holds_less_than_the_one_before():
+    modes = get_args(ActivationCheckpointing)
+    assert modes == ("none", "selective", "full", "offload")
+    held = [planned(*V2, "strategy=fsdp", f"strategy.activation_checkpointing={mode}").memory.total for mode in modes]
+    assert held == sorted(held, reverse=True)
+    assert len(set(held)) == 4
+    part = "strategy.activation_checkpointing={vision: none, language: offload}"
+    assert held[-1] < planned(*V2, "strategy=fsdp", part).memory.total < held[0]
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_gradients_in_bfloat16_are_half_of_what_is_sent(strategy):
+    usual, half = (planned(*V1, f"strategy={strategy}", f"trainer.gradients={g}") for g in ("float32", "bfloat16"))
+    name = "all-reduce of gradients" if strategy == "ddp" else "reduce-scatter of gradients"
+    assert half.sent[f"{name}, within a node"] == usual.sent[f"{name}, within a node"] / 2
 
 
 def test_traffic_is_that_of_a_ring():
@@ -152,7 +172,7 @@ def test_no_run_fails_of_a_plan_that_cannot_be_made(monkeypatch):
     properties = type("Properties", (), {"name": "H100", "total_memory": 80 * 10**9})
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: properties)
     config = compose([*V2, "strategy=ddp"])
-    with pytest.raises(planning.DoesNotFitError):
+    with pytest.raises(DoesNotFitError):
         look_for_room(config)
     config["language"]["path"] = "weights/some.gguf"
     assert look_for_room(config) is None

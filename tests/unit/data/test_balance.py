@@ -9,7 +9,7 @@ from test_dealing import pairs, steps_of
 from dragonfly_lit.app.build import compose
 from dragonfly_lit.app.data import build_data
 from dragonfly_lit.app.factories import build_components
-from dragonfly_lit.app.plan import cost_of
+from dragonfly_lit.app.planning import cost_of
 from dragonfly_lit.data.packing import BatchShape, Cost, Planned
 
 COST = Cost(crop=5.0, pair=0.01)

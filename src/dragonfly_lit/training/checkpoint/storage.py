@@ -211,6 +211,19 @@ class _Index(_Entry):
     pass
 
 
+def _memory_format(value: int) -> int:
+    return value
+
+
+def _member(of: Any, name: str) -> str:
+    """A memory format by its name, which is how Python before 3.11.4 writes what an enumeration holds."""
+    if of is not _memory_format:
+        raise ValueError(
+            f"{METADATA_FILE} asks {of!r:.80} for {name!r:.80}, which is not part of a checkpoint: not read"
+        )
+    return name
+
+
 _DTYPES = "float32 float64 float16 bfloat16 int64 int32 int16 int8 uint8 bool"
 _INERT: dict[str, dict[str, Any]] = {
     "torch.distributed.checkpoint.metadata": {
@@ -220,7 +233,7 @@ _INERT: dict[str, dict[str, Any]] = {
         "ChunkStorageMetadata": _Entry,
         "MetadataIndex": _Index,
         "StorageMeta": _Entry,
-        "_MEM_FORMAT_ENCODING": int,
+        "_MEM_FORMAT_ENCODING": _memory_format,
     },
     "torch.distributed.checkpoint.filesystem": {"_StorageInfo": _Entry},
     "torch.serialization": {"_get_layout": str},
@@ -228,6 +241,7 @@ _INERT: dict[str, dict[str, Any]] = {
     "pathlib": dict.fromkeys(("Path", "PosixPath", "WindowsPath"), lambda *parts: parts),
     "pathlib._local": dict.fromkeys(("Path", "PosixPath", "WindowsPath"), lambda *parts: parts),
     "collections": {"OrderedDict": OrderedDict},
+    "builtins": {"getattr": _member},
 }
 """What a description may refer to, and what stands for it: nothing of torch's is called or changed."""
 

@@ -1,0 +1,317 @@
+"""What a configuration comes to before anything of it is loaded: sizes, work, memory and traffic of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dragonfly_lit.app.recipe import recipe_of
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from dragonfly_lit.data.packing import Cost
+    from dragonfly_lit.models.config import DragonflyConfig
+    from dragonfly_lit.models.flops import Trained, Work
+    from dragonfly_lit.training.costs import Memory
+    from dragonfly_lit.training.stages import Stage
+
+RESERVED = 5e9
+"""Bytes that CUDA, NCCL and fragmentation take beside what torch allocates."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """What a run would run on.
+
+    Attributes:
+        gpu: its name.
+        memory: bytes of a GPU.
+        peak: dense bfloat16 FLOP/s of a GPU.
+        mfu: share of the peak that is expected.
+        node: bytes/s of a GPU to the others of its node.
+        network: bytes/s of a GPU between nodes.
+    """
+
+    gpu: str
+    memory: float | int
+    peak: float | int
+    mfu: float | int
+    node: float | int
+    network: float | int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a run would hold, compute and send; bytes and seconds are those of one GPU.
+
+    Attributes:
+        parameters: of the model, and of its trained part.
+        layout_tokens: tokens of an image.
+        ranks: GPUs.
+        shards: of them, that divide the weights.
+        accumulate: micro-batches a step.
+        work: of one micro-batch.
+        samples: of one micro-batch, not rounded.
+        flops: of a step.
+        again: what checkpointing computes a second time in a step.
+        memory: by part.
+        sent: bytes a step by collective and the link that carries them.
+        computing: seconds a step.
+        sending: likewise.
+    """
+
+    parameters: tuple[int, int]
+    layout_tokens: int
+    ranks: int
+    shards: int
+    accumulate: int
+    work: Work
+    samples: float | int
+    flops: float | int
+    again: float | int
+    memory: Memory
+    sent: dict[str, float | int]
+    computing: float | int
+    sending: float | int
+
+    def binds(self, machine: Machine) -> str:
+        """`memory`, `network` or `compute`."""
+        if self.memory.total + RESERVED > machine.memory:
+            return "memory"
+        return "network" if self.sending > self.computing else "compute"
+
+
+def known_folder(path: str) -> str:
+    """The folder of a part, or of the config.json that comes with the package where the part is not on disk."""
+    shipped = Path(__file__).parents[1] / "models/known_configs" / Path(path).name
+    return str(shipped) if not Path(path).exists() and (shipped / "config.json").is_file() else path
+
+
+def model_config(config: Mapping[str, Any]) -> DragonflyConfig:
+    """The model's config from the configuration, its parts' config.json and nothing else.
+
+    Raises:
+        ValueError: a part is neither on disk nor known, or has no config of its own.
+    """
+    from dragonfly_lit.app.check import check_weights
+    from dragonfly_lit.app.factories import own_parts, zoom_of
+    from dragonfly_lit.io.foreign import read_json, read_model_config
+    from dragonfly_lit.models.backbones import BUILTIN, builtin_folder, vision_config_of
+    from dragonfly_lit.models.config import OWN_PARTS, DragonflyConfig
+    from dragonfly_lit.models.released_keys import text_config
+    from dragonfly_lit.spec.released import released_zoom
+
+    vision, language, model = config["vision"], config["language"], config["model"]
+    folders = {name: Path(known_folder(config[name]["path"])) for name in ("vision", "language")}
+    for name, folder in folders.items():
+        if config[name]["path"] == BUILTIN:
+            folders[name] = builtin_folder(name)
+        else:
+            check_weights(name, str(folder), dict(config))
+    if folders["language"].suffix == ".gguf":
+        raise ValueError(f"language.path={language['path']}: plan reads a config.json, which a .gguf file has not.")
+    tower = vision_config_of(folders["vision"], folders["vision"], None)
+    tower.image_size = vision["image_size"] or tower.image_size
+    if model["released"]:
+        words = text_config(read_json(Path(model["released"]) / "config.json"))
+        zoom = released_zoom(model["version"])
+    else:
+        words = read_model_config(folders["language"], where=f"language.path={language['path']}")
+        zoom = zoom_of(dict(config))
+    parts = {} if model["released"] else dict(zip(OWN_PARTS, own_parts(dict(config)).values(), strict=True))
+    return DragonflyConfig(
+        vision_config=tower, text_config=words, zoom=vars(zoom), feature_layer=vision["feature_layer"], **parts
+    )
+
+
+def work_of(config: Mapping[str, Any], sizes: DragonflyConfig, text_tokens: int) -> tuple[Work, float]:
+    """The largest micro-batch, and how many samples it has, of one image and `text_tokens` tokens each.
+
+    Raises:
+        ValueError: an image alone is longer than a sample may be.
+    """
+    from dragonfly_lit.data.packing import BatchShape, Planned
+    from dragonfly_lit.models.flops import Work
+
+    layout, longest = sizes.layout, config["model"]["max_tokens"]
+    if layout.num_tokens >= longest:
+        raise ValueError(
+            f"an image takes {layout.num_tokens:,} tokens, and a sample may have model.max_tokens={longest:,}. Raise "
+            "it, or set a larger zoom.pool, a smaller zoom.top_k, or another tower."
+        )
+    batch = config["data"].get("batch") or {}
+    size, cost = recipe_of(dict(config)).get("batch_size"), cost_of(config)
+    shape = BatchShape.of(batch, size=size, max_tokens=longest, cost=cost)
+    length = min(longest, layout.num_tokens + text_tokens)
+    samples = float(shape.size)
+    if shape.mode == "packed":
+        one = Planned(num_tokens=length, num_crops=layout.zoom.num_crops)
+        samples = max(1.0, shape.max_tokens / (length if cost is None else cost.of(one)))
+        if shape.max_crops is not None:
+            samples = max(1.0, min(samples, shape.max_crops / layout.zoom.num_crops))
+    tokens = shape.max_tokens if shape.mode == "packed" and cost is None else round(samples * length)
+    found = Work(
+        images=max(1, int(samples)),
+        tokens=tokens,
+        pairs=round(samples * length * (length + 1) / 2),
+        supervised=max(1, tokens - round(samples * layout.num_tokens)),
+    )
+    return found, samples
+
+
+def frozen_model(sizes: DragonflyConfig, stage: Stage) -> tuple[nn.Module, Trained]:
+    """The model of a stage on the meta device, and which parts of it train."""
+    import torch
+
+    from dragonfly_lit.models.dragonfly import DragonflyForConditionalGeneration
+    from dragonfly_lit.models.flops import Trained
+    from dragonfly_lit.training.lora import add_adapters
+    from dragonfly_lit.training.stages import freeze
+
+    with torch.device("meta"):
+        model = DragonflyForConditionalGeneration(sizes)
+        if stage.lora is not None:
+            add_adapters(model.language, stage.lora)
+    freeze(model, stage)
+    trains = {
+        name: any(p.requires_grad and "lora_" not in n for n, p in getattr(model, name).named_parameters())
+        for name in ("vision", "projector", "language")
+    }
+    return model, Trained(**trains, adapters=stage.lora is not None)
+
+
+def cost_of(config: Mapping[str, Any]) -> Cost | None:
+    """What `data.batch.balance=flops` counts with; None where nothing asks for it.
+
+    Raises:
+        ValueError: the sizes of the model are not known.
+    """
+    if (config["data"].get("batch") or {}).get("balance") != "flops":
+        return None
+    from dragonfly_lit.app.stage import build_stage
+    from dragonfly_lit.data.packing import Cost
+    from dragonfly_lit.models.flops import relative_costs
+
+    sizes = model_config(config)
+    crop, pair = relative_costs(sizes, frozen_model(sizes, build_stage(config["stage"]))[1])
+    return Cost(crop=crop, pair=pair)
+
+
+def plan(config: Mapping[str, Any], machine: Machine, text_tokens: int = 128) -> Plan:
+    """What a resolved configuration comes to.
+
+    Args:
+        config: resolved, its values checked, its processes whole numbers.
+        machine: what it would run on.
+        text_tokens: of a sample, beside its image.
+
+    Raises:
+        ValueError: a part is not known, or nothing that a group names trains.
+    """
+    from dragonfly_lit.app.stage import build_stage
+    from dragonfly_lit.models.flops import step_flops
+    from dragonfly_lit.training.costs import memory, payload_bytes, sharding_units
+    from dragonfly_lit.training.network import TrainingNetwork
+
+    trainer, strategy, stage = config["trainer"], config["strategy"], build_stage(config["stage"])
+    sizes = model_config(config)
+    work, samples = work_of(config, sizes, text_tokens)
+    model, trained = frozen_model(sizes, stage)
+    found = sharding_units(TrainingNetwork(model))
+    flops = step_flops(sizes, work, trained)
+    ranks = trainer["devices"] * trainer["num_nodes"]
+    sharded, modes = strategy["name"] == "fsdp", _modes(strategy.get("activation_checkpointing", "none"))
+    replicas = int(strategy.get("replicate") or 1)
+    shards = max(1, ranks // replicas) if sharded else 1
+    half = trainer["precision"] != "fp32"
+    summed = 2 if half and trainer["gradients"] == "bfloat16" else 4
+    kind = "float32" if not half else "sharded" if sharded else "bfloat16"
+    held = memory(
+        sizes,
+        found,
+        work,
+        kind=kind,
+        trains=(trained.vision, trained.language),
+        shards=shards,
+        checkpointing=modes,
+        accumulates=stage.accumulate > 1,
+        gradient_bytes=summed if kind == "bfloat16" else 4,
+        moments=_moments(config["stage"].get("optimizer")),
+        offloaded=bool(strategy.get("offload")),
+    )
+    whole = ("full", "offload")
+    again = flops["language"] * (modes[1] in whole) + flops["vision"] * (trained.vision and modes[0] in whole)
+    sent, sending = _traffic(
+        payload_bytes(found, strategy["name"], 2 if half else 4, summed) if ranks > 1 else {},
+        accumulate=stage.accumulate,
+        last_only=strategy.get("reduce") == "last",
+        shards=shards,
+        replicas=replicas if sharded else ranks,
+        devices=trainer["devices"],
+        machine=machine,
+    )
+    total = stage.accumulate * sum(flops.values())
+    return Plan(
+        parameters=(sum(unit.weights for unit in found), sum(unit.trained for unit in found)),
+        layout_tokens=sizes.layout.num_tokens,
+        ranks=ranks,
+        shards=shards,
+        accumulate=stage.accumulate,
+        work=work,
+        samples=samples,
+        flops=total,
+        again=stage.accumulate * again,
+        memory=held,
+        sent=sent,
+        computing=(total + stage.accumulate * again) / (machine.mfu * machine.peak),
+        sending=sending,
+    )
+
+
+def _modes(given: Any) -> tuple[Any, Any]:
+    """Checkpointing of the tower and of the language model: one for both, or one of each."""
+    if isinstance(given, Mapping):
+        return given.get("vision", "none"), given.get("language", "none")
+    return given, given
+
+
+def _moments(optimizer: Any) -> int:
+    """Numbers that an optimizer keeps of a weight: two of Adam's kind, one with momentum; of an unknown one none."""
+    name = str((optimizer or {}).get("_target_", "torch.optim.AdamW"))
+    return 2 if "Adam" in name else int(bool((optimizer or {}).get("momentum")))
+
+
+def _traffic(
+    payload: Mapping[str, int],
+    *,
+    accumulate: int,
+    last_only: bool,
+    shards: int,
+    replicas: int,
+    devices: int,
+    machine: Machine,
+) -> tuple[dict[str, float | int], float]:
+    """Bytes that a rank sends in a step, and the seconds that it takes; a ring moves (N-1)/N of a payload."""
+    sent: dict[str, float | int] = {}
+    seconds = 0.0
+
+    def add(name: str, size: float | int, group: int) -> None:
+        nonlocal seconds
+        within = group <= devices
+        sent[f"{name}, {'within a node' if within else 'between nodes'}"] = size
+        seconds += size / (machine.node if within else machine.network)
+
+    if "all-reduce" in payload:  # once a step: a micro-batch before the last is added up in place
+        add("all-reduce of gradients", 2 * (replicas - 1) / replicas * payload["all-reduce"], replicas)
+    elif payload:
+        ring = (shards - 1) / shards
+        add("all-gather of weights", ring * accumulate * payload["all-gather"], shards)
+        times = 1 if last_only else accumulate
+        add("reduce-scatter of gradients", ring * times * payload["reduce-scatter"], shards)
+        if replicas > 1:  # shards of one number lie on different nodes
+            size = 2 * (replicas - 1) / replicas * times * payload["reduce-scatter"] / shards
+            add("all-reduce of shards", size, shards * replicas)
+    return sent, seconds
