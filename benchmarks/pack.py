@@ -77,7 +77,8 @@ def bare_loop(rows: Path, out: Path, shard_size: int) -> None:
 
 def packed(rows: Path, out: Path, shard_size: int, workers: int) -> None:
     """What `data_prep pack` does."""
-    from data_prep.packing import Job, pack
+    from data_prep.job import Job
+    from data_prep.packing import pack
 
     images = rows.parent / "images"
     pack(

@@ -10,7 +10,8 @@ from pathlib import Path
 from dragonfly_lit.processing.images import Window
 
 from .arguments import command_parser
-from .packing import DUPLICATES_FILE, SKIPPED_FILE, Job, pack
+from .job import Job
+from .packing import DUPLICATES_FILE, SKIPPED_FILE, pack
 from .parallel import num_workers
 from .progress import progress_bar
 from .report import column_table, sample_texts

@@ -14,26 +14,23 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from dragonfly_lit.data.index import ShardEntry, read_rows, write_dataset_file
 from dragonfly_lit.io import atomic, disk
 from dragonfly_lit.io.lock import locked
-from dragonfly_lit.processing.images import MAX_PIXELS, Window
-from dragonfly_lit.spec.rows import Place, Row, RowError, shown
-from dragonfly_lit.spec.samples import Record
+from dragonfly_lit.spec.rows import Place
 from dragonfly_lit.spec.shard import DATASET_FILE, INDEX_SUFFIX, SIDECAR_SUFFIX, check_key
 
-from .images import load_image
+from .job import Job
 from .parallel import in_order
+from .records import records_of
 from .shards import shard_name, write_indexed_shard
 from .sources import source
-from .sources.conversations import Options, label
 from .sources.files import read_rows as row_reader
-from .sources.files import row_files
 
 STATE_FOLDER = ".pack"
 PLAN_FILE = "plan.json"
@@ -47,60 +44,6 @@ _OWN = re.compile(
     r"plan\.json|\d{5}\.json|\..+\.\d+\.partial|.+-\d{5}\.tar(\.idx|\.meta\.jsonl)?|" + "|".join(map(re.escape, LISTS))
 )
 """Names that files of a run have in `.pack/`."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Job:
-    """What is packed, from where, and how.
-
-    Attributes:
-        form: one of `sources.SOURCES`.
-        path: file or folder with the rows.
-        images: folder of the images that rows name.
-        out: folder of the shards.
-        source: name of the data set; keys start with it.
-        licence: of the data, as it is to be stated.
-        shard_size: rows a shard.
-        max_side: longest side of an image in pixels; None keeps every image as it is.
-        max_pixels: of an image that is decoded; None is the decoder's own limit.
-        window: the values that become black and white in images of more than 8 bits; None keeps such images.
-        on_error: `raise` stops at a bad row; `skip` leaves it out and writes it down.
-        options: what the format is asked for.
-    """
-
-    form: str
-    path: Path
-    out: Path
-    source: str
-    licence: str
-    images: Path | None = None
-    shard_size: int = 1000
-    max_side: int | None = None
-    max_pixels: int | None = None
-    window: Window | None = None
-    on_error: Literal["raise", "skip"] = "raise"
-    options: Options = field(default_factory=Options)
-
-    def plan(self) -> dict[str, Any]:
-        """What must be the same when a killed run goes on; an input file is known by its size and time."""
-        inputs = [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in _input_files(self)]
-        return {
-            "from": self.form,
-            "inputs": inputs,
-            "source": self.source,
-            "licence": self.licence,
-            "shard_size": self.shard_size,
-            "max_side": self.max_side,
-            **({"max_pixels": self.max_pixels} if self.max_pixels is not None else {}),
-            **({"window": list(self.window)} if self.window is not None else {}),
-            "options": self.options.plan(),
-        }
-
-
-def _input_files(job: Job) -> list[Path]:
-    if job.form == "roco" and job.path.suffix == ".txt" and job.path.is_file():
-        return [job.path]
-    return row_files(job.path)
 
 
 def pack(job: Job, *, workers: int, on_progress: Callable[[int], None] = lambda num_rows: None) -> dict[str, Any]:
@@ -246,7 +189,7 @@ def pack_chunk(job: Job, number: int, rows: list[Any]) -> int:
     skipped: list[dict[str, Any]] = []
     columns: dict[str, Counter[str]] = {}
     path = state / _shard_name(job, number)
-    entry = write_indexed_shard(path, _records(job, number * job.shard_size, rows, skipped, columns))
+    entry = write_indexed_shard(path, records_of(job, number * job.shard_size, rows, skipped, columns))
     atomic.write(
         _mark(state, number), json.dumps({"entry": entry and asdict(entry), "skipped": skipped, "columns": columns})
     )
@@ -262,79 +205,6 @@ def _place_shard(job: Job, number: int) -> None:
             if os.path.lexists(job.out / made.name):
                 raise ValueError(f"--out {job.out}: {made.name} is not from this run. Take it away and run this again.")
             made.rename(job.out / made.name)
-
-
-def _records(
-    job: Job, start: int, rows: list[Any], skipped: list[dict[str, Any]], columns: dict[str, Counter[str]]
-) -> Iterator[Record]:
-    for number, row in enumerate(rows, start):
-        try:
-            record = _record(job, number, row)
-        except RowError as error:
-            name = _name(row)
-            if job.on_error == "raise":
-                about = f"id {name}; " if name else ""
-                raise ValueError(f"{error} ({about}--on-error skip leaves such rows out)") from error
-            line = {key: value for key, value in asdict(error.place).items() if value is not None}
-            skipped.append({**line, **({"id": name} if name else {}), "reason": error.reason})
-            continue
-        _count(row, columns)
-        yield record
-
-
-def _record(job: Job, number: int, row: Row | list[Row] | RowError) -> Record:
-    if isinstance(row, RowError):
-        raise row
-    conversation = source(job.form).conversation(row, job.options)
-    try:
-        max_pixels = MAX_PIXELS if job.max_pixels is None else job.max_pixels
-        images = tuple(
-            load_image(image, job.images, job.max_side, max_pixels=max_pixels, window=job.window)
-            for image in conversation.images
-        )
-    except (ValueError, OSError) as error:
-        raise RowError(_place(row), _short(str(error))) from error
-    meta = {**conversation.meta, **({"id": conversation.name} if conversation.name else {})}
-    return Record(
-        key=f"{job.source}-{number:08d}",
-        source=job.source,
-        licence=job.licence,
-        turns=conversation.turns,
-        images=images,
-        share_image=conversation.share_image,
-        meta=meta,
-    )
-
-
-def _short(text: str) -> str:
-    """A reason on one line, however long the name of an image in it is."""
-    text = " ".join(text.split())
-    return text if len(text) < 500 else f"{text[:200]} ... {text[-200:]}"
-
-
-def _place(row: Row | list[Row]) -> Place:
-    return row[0].place if isinstance(row, list) else row.place
-
-
-def _name(row: Row | list[Row] | RowError) -> str:
-    """What the row calls itself, for a person who looks for it."""
-    first = row[0] if isinstance(row, list) else row
-    if isinstance(first, RowError):
-        return ""
-    with suppress(RowError):
-        name = label(first, "id", "qid", "question_id")
-        return shown(name) if name else ""
-    return ""
-
-
-def _count(row: Row | list[Row], columns: dict[str, Counter[str]]) -> None:
-    """Add what became of each cell of a packed row."""
-    for each in row if isinstance(row, list) else [row]:
-        for name, state in each.columns():
-            counts = columns.get(name)
-            if counts is None:
-                counts = columns[name] = Counter()
-            counts[state] = counts.get(state, 0) + 1  # `+=` of a Counter asks for what is missing by an exception
 
 
 def _conclude(job: Job, state: Path, plan: dict[str, Any]) -> dict[str, Any]:

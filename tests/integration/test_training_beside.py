@@ -10,7 +10,8 @@ import pytest
 from lightning.pytorch.loggers import Logger
 from PIL import Image
 
-from data_prep.packing import Job, pack
+from data_prep.job import Job
+from data_prep.packing import pack
 from dragonfly_lit.app.build import compose
 from dragonfly_lit.app.sample_answers import SampleAnswers
 from dragonfly_lit.app.train import fit

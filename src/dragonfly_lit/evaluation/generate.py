@@ -21,7 +21,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dragonfly_lit.evaluation.requests import EncodedRequest, GenerationOutput, GenerationRequest, RequestBatch
-from dragonfly_lit.models.decoding import DECODINGS, InPlaceDecoder, LateReads
+from dragonfly_lit.models.decoding import DECODINGS, InPlaceDecoder
+from dragonfly_lit.models.host_reads import LateReads
 from dragonfly_lit.processing.crops import Resize, cut
 from dragonfly_lit.processing.encoding import TokenizedText, tokenize
 from dragonfly_lit.processing.images import decode

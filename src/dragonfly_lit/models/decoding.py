@@ -10,26 +10,32 @@ from __future__ import annotations
 
 import logging
 import weakref
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from functools import lru_cache
 from itertools import chain
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from transformers import AttentionInterface, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
+
+from dragonfly_lit.models.decoding_places import (
+    IN_PLACE,
+    Buffers,
+    NotInPlaceError,
+    Places,
+    Reading,
+    fill,
+    layers_of,
+    outside_graphs,
+    shapes_of,
+)
 
 log = logging.getLogger(__name__)
 
 DECODINGS = ("auto", "dynamic", "static", "compiled")
-IN_PLACE = "in_place_decoding"
-"""Name of this module's attention among transformers'; a model has it only while a step is run or captured."""
 IN_SIZES = ("cuda",)
 """Devices on which rows and places come in a few sizes, so that a few graphs serve all batches."""
 PLACES = 256
@@ -37,111 +43,6 @@ PLACES = 256
 MAX_GRAPHS = 12
 WORTH_MOVING = 32
 """Rows that go on move together only where at least so many steps may follow: another graph costs about ten."""
-
-
-def in_place_attention(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    scaling: float | None = None,
-    dropout: float = 0.0,
-    places: Any = None,
-    **kwargs: Any,
-) -> tuple[Tensor, None]:
-    """Attention of transformers' interface; the new keys and values go into their places first."""
-    if any(kwargs.get(name) is not None for name in ("softcap", "s_aux", "sinks", "position_bias")):
-        raise NotImplementedError(f"{type(module).__name__} changes its scores, which decoding in place does not know")
-    keys, values = places.write(module.layer_idx, key, value)
-    rows, heads, tokens, width = query.shape
-    groups = heads // keys.shape[1]
-    # The queries that share a key lie side by side: no key is repeated for them, but the mask of several tokens is.
-    grouped = query.reshape(rows, keys.shape[1], groups * tokens, width)
-    if attention_mask is not None and tokens > 1 and attention_mask.shape[2] == tokens:
-        attention_mask = attention_mask.repeat(1, 1, groups, 1)
-    out = F.scaled_dot_product_attention(grouped, keys, values, attn_mask=attention_mask, scale=scaling)
-    return out.reshape(rows, heads, tokens, out.shape[-1]).transpose(1, 2), None
-
-
-AttentionInterface.register(IN_PLACE, in_place_attention)
-
-
-@lru_cache(maxsize=1)
-def _outside_graphs() -> str:
-    """Name of the same attention, left out of what `torch.compile` compiles: it alone differs from block to block."""
-    name = f"{IN_PLACE}_outside_graphs"
-    AttentionInterface.register(name, torch.compiler.disable(in_place_attention))
-    return name
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Places:
-    """The buffers as a batch of one size sees them; views of `_Buffers`. `place` is where the next token goes."""
-
-    keys: list[Float[Tensor, "rows heads places width"]]
-    values: list[Float[Tensor, "rows heads places width"]]
-    mask: Float[Tensor, "rows places"]
-    words: Int[Tensor, " rows"]
-    position: Int[Tensor, " rows"]
-    place: Tensor
-    logits: Float[Tensor, "rows words"]
-
-    def until(self, place: int) -> _Places:
-        """Without the places from this one on."""
-        keys, values = ([part[:, :, :place] for part in parts] for parts in (self.keys, self.values))
-        return replace(self, keys=keys, values=values, mask=self.mask[:, :place])
-
-    def write(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        return self.keys[layer].index_copy_(2, self.place, key), self.values[layer].index_copy_(2, self.place, value)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Reading:
-    """The places of several tokens a row, from `start` on, after those that are there."""
-
-    places: _Places
-    rows: int
-    start: int
-    end: int
-
-    def write(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        both = self.places.keys[layer][: self.rows], self.places.values[layer][: self.rows]
-        for old, new in zip(both, (key, value), strict=True):
-            old[:, :, self.start : self.end] = new
-        return both[0][:, :, : self.end], both[1][:, :, : self.end]
-
-
-class _Buffers:
-    """Memory for so many tokens of so many rows, whatever the shape of a batch."""
-
-    def __init__(self, cache: Cache, tokens: int, rows: int, head: nn.Linear, dtype: torch.dtype) -> None:
-        self.tokens, self.rows = tokens, rows
-        self.shapes = _shapes(cache)
-        device = _layers(cache)[0].keys.device
-        size = {"device": device, "dtype": dtype}
-        # Zeros: a place that the mask hides is multiplied by nothing, which is not enough where memory holds a NaN.
-        self.keys = [torch.zeros(tokens * heads * width, **size) for heads, width, _ in self.shapes]
-        self.values = [torch.zeros(tokens * heads * width, **size) for heads, _, width in self.shapes]
-        self.mask = torch.zeros(tokens, **size)
-        self.words = torch.zeros(rows, dtype=torch.long, device=device)
-        self.position = torch.zeros(rows, dtype=torch.long, device=device)
-        self.place = torch.zeros(1, dtype=torch.long, device=device)
-        self.logits = torch.zeros(rows, head.weight.shape[0], **size)
-
-    def seen_as(self, rows: int, places: int) -> _Places:
-        def view(flat: Tensor, heads: int, width: int) -> Tensor:
-            return flat[: rows * heads * places * width].view(rows, heads, places, width)
-
-        return _Places(
-            keys=[view(flat, heads, width) for flat, (heads, width, _) in zip(self.keys, self.shapes, strict=True)],
-            values=[view(flat, heads, width) for flat, (heads, _, width) in zip(self.values, self.shapes, strict=True)],
-            mask=self.mask[: rows * places].view(rows, places),
-            words=self.words[:rows],
-            position=self.position[:rows],
-            place=self.place,
-            logits=self.logits[:rows],
-        )
 
 
 class InPlaceDecoder:
@@ -156,8 +57,8 @@ class InPlaceDecoder:
         self._model = weakref.ref(model)
         self.compiled = compiled
         self.rows = self._used = self._left = 0
-        self._buffers: _Buffers | None = None
-        self._steps: dict[tuple[int, int], tuple[_Places, Callable[[], None]]] = {}
+        self._buffers: Buffers | None = None
+        self._steps: dict[tuple[int, int], tuple[Places, Callable[[], None]]] = {}
         self._addresses: tuple[int, ...] = ()
         self._broken = self._tried = self._sized = False
         self._said: set[str] = set()
@@ -168,7 +69,7 @@ class InPlaceDecoder:
         """Whether the model can be decoded so, as far as can be said before it has read a prompt."""
         try:
             self._check()
-        except NotImplementedError as error:
+        except NotInPlaceError as error:
             self._give_up(error)
         else:
             return not self._broken
@@ -204,7 +105,7 @@ class InPlaceDecoder:
                 wide = -(-wide // PLACES) * PLACES if self._sized else wide
                 self._make_room(cache, self._rows_of(rows), wide)
                 self._now = self._step_of(self._rows_of(rows), wide)
-                _fill(self._now[0], cache, mask, position, owner)
+                fill(self._now[0], cache, mask, position, owner)
         except Exception as error:  # whatever a library raises: generation goes on as it did
             self._give_up(error)
             self.forget()
@@ -220,7 +121,7 @@ class InPlaceDecoder:
         (decoder, embed, head), tokens = self._parts(), ids.shape[1]
         assert self._left >= tokens, "more tokens than start() was told"
         with _plainly(), self._in_place(reading=True):
-            part = _Reading(places=places, rows=self.rows, start=self._used, end=self._used + tokens)
+            part = Reading(places=places, rows=self.rows, start=self._used, end=self._used + tokens)
             before = places.mask[: self.rows, None, : self._used].expand(-1, tokens, -1)
             seen = mask[:, None, :] & torch.ones(tokens, tokens, dtype=torch.bool, device=mask.device).tril()
             hidden = torch.finfo(before.dtype).min
@@ -288,13 +189,13 @@ class InPlaceDecoder:
         weights = list(chain(decoder.parameters(), decoder.buffers(), head.parameters()))
         device = weights[0].device
         if any(weight.device != device for weight in weights):
-            raise NotImplementedError("the language model lies on several devices")
+            raise NotInPlaceError("the language model lies on several devices")
         if decoder.training:
-            raise NotImplementedError("the language model is in training mode")
+            raise NotInPlaceError("the language model is in training mode")
         if torch.is_autocast_enabled(device.type):
-            raise NotImplementedError("autocast casts the weights again at every step")
+            raise NotInPlaceError("autocast casts the weights again at every step")
         if any(module._forward_hooks or module._forward_pre_hooks for module in decoder.modules()):
-            raise NotImplementedError("hooks of the language model (shards, recorders) would not be called")
+            raise NotInPlaceError("hooks of the language model (shards, recorders) would not be called")
         # A graph has the weights' addresses: weights put elsewhere, other adapters and other buffers need another one.
         addresses = tuple(weight.data_ptr() for weight in weights)
         if addresses != self._addresses:
@@ -303,13 +204,13 @@ class InPlaceDecoder:
 
     def _check_cache(self, cache: Cache, tokens: int, steps: int) -> None:
         """Raises where a cache of fixed places would not hold what this one does."""
-        for layer in _layers(cache):
+        for layer in layers_of(cache):
             keys = getattr(layer, "keys", None)
             if not isinstance(keys, Tensor) or keys.shape[-2] != tokens:
-                raise NotImplementedError(f"a cache of {type(layer).__name__} does not hold every token")
+                raise NotInPlaceError(f"a cache of {type(layer).__name__} does not hold every token")
         window = getattr(self._parts()[0].config, "sliding_window", None)
         if window is not None and tokens + steps > window:
-            raise NotImplementedError(f"{tokens + steps} tokens exceed the language model's sliding_window={window}")
+            raise NotInPlaceError(f"{tokens + steps} tokens exceed the language model's sliding_window={window}")
 
     def forget(self) -> None:
         """Give back the memory of the cache and the graphs."""
@@ -317,20 +218,20 @@ class InPlaceDecoder:
         self._buffers = self._pool = self._stream = None
 
     def _make_room(self, cache: Cache, rows: int, wide: int) -> None:
-        head, like = self._parts()[2], _layers(cache)[0].keys
+        head, like = self._parts()[2], layers_of(cache)[0].keys
         have = self._buffers
         if (
             have is not None
             and have.tokens >= rows * wide
             and have.rows >= rows
-            and have.shapes == _shapes(cache)
+            and have.shapes == shapes_of(cache)
             and have.mask.dtype == like.dtype
         ):
             return
         least = (0, 0) if have is None else (have.tokens, have.rows)
         have = None
         self.forget()
-        self._buffers = _Buffers(cache, max(rows * wide, least[0]), max(rows, least[1]), head, like.dtype)
+        self._buffers = Buffers(cache, max(rows * wide, least[0]), max(rows, least[1]), head, like.dtype)
 
     def _parts(self) -> tuple[PreTrainedModel, nn.Module, nn.Linear]:
         model = self._model()
@@ -339,7 +240,7 @@ class InPlaceDecoder:
 
     # The step ---------------------------------------------------------------------------------------------------------
 
-    def _step_of(self, rows: int, wide: int) -> tuple[_Places, Callable[[], None]]:
+    def _step_of(self, rows: int, wide: int) -> tuple[Places, Callable[[], None]]:
         found = self._steps.get((rows, wide))
         if found is None:
             assert self._buffers is not None
@@ -350,7 +251,7 @@ class InPlaceDecoder:
             self._steps[rows, wide] = found
         return found
 
-    def _capture(self, places: _Places) -> Callable[[], None]:
+    def _capture(self, places: Places) -> Callable[[], None]:
         """A step of this size: a graph's replay on a GPU, else the plain call, tried once in either case."""
 
         def run() -> None:
@@ -390,7 +291,7 @@ class InPlaceDecoder:
         self._used, self._tried = used, True
         return replay
 
-    def _run(self, places: _Places) -> None:
+    def _run(self, places: Places) -> None:
         decoder, embed, head = self._parts()
         places.mask.index_fill_(1, places.place, 0.0)  # a token sees itself
         hidden = decoder(
@@ -414,7 +315,7 @@ class InPlaceDecoder:
         config, name = decoder.config, decoder.config._attn_implementation
         calls = [getattr(block, "_compiled_call_impl", None) for block in blocks]
         try:
-            config._attn_implementation = _outside_graphs() if compiled else IN_PLACE
+            config._attn_implementation = outside_graphs() if compiled else IN_PLACE
             for block in blocks:
                 # What was compiled for training has other lengths; a step is compiled for itself or not at all.
                 block._compiled_call_impl = torch.compile(block._call_impl) if compiled else None
@@ -429,74 +330,17 @@ class InPlaceDecoder:
         what = " ".join(str(error).split()) or type(error).__name__
         if isinstance(error, torch.OutOfMemoryError):
             what = "no memory is left for a cache of fixed places; fewer rows or tokens at once need less"
-        elif not isinstance(error, NotImplementedError):
+        elif not isinstance(error, NotInPlaceError):
             self._broken = True
         if what not in self._said:
             self._said.add(what)
             log.warning("decoding without a static cache and CUDA graphs, token by token: %s", what[:200])
 
 
-class LateReads:
-    """Tensors of a device, given to the host one push later: it never waits for the step that it has just launched."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.lag = 1 if device.type == "cuda" else 0
-        self._waiting: deque[tuple[Any, Tensor, Any]] = deque()
-
-    def push(self, tag: Any, values: Tensor) -> None:
-        """Hand over `values` as they are now; they come back with `tag`."""
-        if not values.is_cuda:
-            self._waiting.append((tag, values, None))
-            return
-        host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
-        host.copy_(values, non_blocking=True)
-        copied = torch.cuda.Event()
-        copied.record()
-        self._waiting.append((tag, host, copied))
-
-    def ready(self, *, last: bool = False) -> Iterator[tuple[Any, Tensor]]:
-        """What was pushed before the last push; with `last` that one, too."""
-        while len(self._waiting) > (0 if last else self.lag):
-            tag, values, copied = self._waiting.popleft()
-            if copied is not None:
-                copied.synchronize()
-            yield tag, values
-
-
-def _layers(cache: Cache) -> list[Any]:
-    return list(cache.layers)
-
-
-def _shapes(cache: Cache) -> list[tuple[int, int, int]]:
-    """Heads, width of a key and width of a value of every layer."""
-    return [(layer.keys.shape[1], layer.keys.shape[3], layer.values.shape[3]) for layer in _layers(cache)]
-
-
 def _rounded(rows: int) -> int:
     """The next of 1, 2, 3, 4, 6, 8, 12, 16, 24, ...: at most half as many rows again."""
     power = 1 << (rows - 1).bit_length()
     return power * 3 // 4 if power >= 4 and rows <= power * 3 // 4 else power
-
-
-def _fill(places: _Places, cache: Cache, mask: Tensor, position: Tensor, owner: Sequence[int] | None = None) -> None:
-    rows, tokens = mask.shape
-    chosen = None if owner is None or list(owner) == list(range(rows)) else torch.tensor(owner, device=mask.device)
-    for keys, values, layer in zip(places.keys, places.values, _layers(cache), strict=True):
-        for old, new in ((keys, layer.keys), (values, layer.values)):
-            if chosen is None:
-                old[:rows, :, :tokens] = new
-            elif new.is_cuda:
-                old[:rows, :, :tokens] = new[chosen]
-            else:  # a copy less, for a call more
-                for row, number in enumerate(owner or ()):
-                    old[row, :, :tokens] = new[number]
-    hidden = torch.finfo(places.mask.dtype).min
-    places.mask.fill_(hidden)
-    places.mask[:rows, :tokens].masked_fill_(mask, 0.0)
-    places.position.zero_()
-    places.position[:rows] = position
-    places.words.zero_()
-    places.place.fill_(tokens)
 
 
 @contextmanager

@@ -11,8 +11,9 @@ from torch import Tensor
 from transformers import GenerationConfig, GenerationMixin, LogitsProcessorList, StoppingCriteriaList
 from transformers.cache_utils import DynamicCache, StaticCache
 
-from dragonfly_lit.models.decoding import InPlaceDecoder, LateReads
+from dragonfly_lit.models.decoding import InPlaceDecoder
 from dragonfly_lit.models.fusion import ids_of_slots
+from dragonfly_lit.models.host_reads import LateReads
 from dragonfly_lit.models.pretrained import DragonflyPreTrainedModel
 
 _OF_IMAGES = ("pixel_values", "image_grids")

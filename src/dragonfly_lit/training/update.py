@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
+from dragonfly_lit.models.host_reads import HostCopy
 from dragonfly_lit.training.stages import Stage
 
 SkipRule = Callable[[float, float], str | None]
@@ -71,20 +72,11 @@ class PendingReport:
     """
 
     def __init__(self, totals: Tensor, build: Callable[[list[float]], StepReport]) -> None:
-        self._build, self._arrived = build, None
-        if totals.device.type == "cuda":
-            self._totals = torch.empty(totals.shape, dtype=totals.dtype, pin_memory=True)
-            self._totals.copy_(totals, non_blocking=True)
-            self._arrived = torch.cuda.Event()
-            self._arrived.record()
-        else:
-            self._totals = totals.clone()
+        self._totals, self._build = HostCopy(totals), build
 
     def read(self) -> StepReport:
         """The report; waits until the device has come to it, which it has when another step has been launched."""
-        if self._arrived is not None:
-            self._arrived.synchronize()
-        return self._build(self._totals.tolist())
+        return self._build(self._totals.read().tolist())
 
 
 def decides_by_itself(optimizer: Optimizer) -> bool:
@@ -145,13 +137,13 @@ def launch_update(
     """`prepare_update` without a wait: the device scales the gradients and decides whether the step is taken.
 
     Args:
-        optimizer: a fused one; see `decides_by_itself`.
-        stage: as there.
-        step: as there.
-        loss: as there.
-        weight: as there.
-        divided_by: as there.
-        stop: as there.
+        optimizer: a fused one, of which `decides_by_itself` holds; whose gradients are summed over the micro-batches.
+        stage: groups, schedule and clipping.
+        step: number of this step, counted from 0.
+        loss: this rank's sum of weighted token losses.
+        weight: this rank's sum of weights.
+        divided_by: what the gradients were divided by already (accumulation times ranks).
+        stop: whether this rank wants to stop after the step.
     """
     factor = set_learning_rates(optimizer, stage, step)
     names, totals = _add_up(optimizer, step, loss, weight, stop)

@@ -14,7 +14,8 @@ from test_packing import photo
 
 from data_prep import demo, packing
 from data_prep.__main__ import main
-from data_prep.packing import Job, pack
+from data_prep.job import Job
+from data_prep.packing import pack
 from data_prep.probes import make_probes
 from dragonfly_lit.io.lock import locked
 

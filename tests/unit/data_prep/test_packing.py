@@ -14,7 +14,8 @@ from PIL import Image
 
 from data_prep.__main__ import main
 from data_prep.images import find_image, load_image
-from data_prep.packing import Job, pack
+from data_prep.job import Job
+from data_prep.packing import pack
 from dragonfly_lit.data.index import build_index
 from dragonfly_lit.data.shards import open_dataset
 

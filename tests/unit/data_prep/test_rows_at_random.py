@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from data_prep.packing import Job, pack_chunk
+from data_prep.job import Job
+from data_prep.packing import pack_chunk
 from data_prep.sources import SOURCES, source
 from data_prep.sources.conversations import Options
 from data_prep.sources.files import read_rows

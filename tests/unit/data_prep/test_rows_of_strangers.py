@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from data_prep.__main__ import main
-from data_prep.packing import Job, pack
+from data_prep.job import Job
+from data_prep.packing import pack
 from data_prep.sources.conversations import Options
 from dragonfly_lit.data.shards import open_dataset
 

@@ -9,7 +9,8 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 
-from data_prep.packing import Job, pack
+from data_prep.job import Job
+from data_prep.packing import pack
 from data_prep.sources.conversations import Options
 from data_prep.sources.dragonfly import parse_turns
 from dragonfly_lit.data.shards import open_dataset

@@ -9,6 +9,7 @@ from PIL import Image
 from dragonfly_lit.evaluation.generate import BatchGenerator
 from dragonfly_lit.evaluation.requests import GenerationRequest
 from dragonfly_lit.models import decoding
+from dragonfly_lit.models.host_reads import LateReads
 from dragonfly_lit.models.tiny import tiny_config, tiny_model, tiny_tokenizer
 from dragonfly_lit.processing.crops import cut
 from dragonfly_lit.processing.encoding import tokenize
@@ -107,13 +108,13 @@ def test_rows_in_sizes_and_words_a_step_late_are_the_same_answers(model, monkeyp
     expected = {request.id: alone(model, request) for request in asks()}
     monkeypatch.setattr(decoding, "IN_SIZES", ("cpu",))
     monkeypatch.setattr(decoding, "WORTH_MOVING", 1)
-    begin = decoding.LateReads.__init__
+    begin = LateReads.__init__
 
     def late(self, device):
         begin(self, device)
         self.lag = 1
 
-    monkeypatch.setattr(decoding.LateReads, "__init__", late)
+    monkeypatch.setattr(LateReads, "__init__", late)
     assert ask_all(BatchGenerator(model, PROCESSOR, batch_tokens=3000), asks()) == expected
 
 

@@ -18,7 +18,8 @@ from transformers import CompileConfig
 from transformers.cache_utils import DynamicCache
 
 from dragonfly_lit.models import decoding, generation
-from dragonfly_lit.models.decoding import InPlaceDecoder, LateReads
+from dragonfly_lit.models.decoding import InPlaceDecoder
+from dragonfly_lit.models.host_reads import LateReads
 from dragonfly_lit.models.tiny import tiny_model, tiny_tokenizer
 from dragonfly_lit.processing.image_processor import DragonflyImageProcessor
 from dragonfly_lit.processing.processor import DragonflyProcessor
@@ -204,9 +205,9 @@ def test_what_cannot_be_done_in_place_is_said_in_one_line_and_done_otherwise(mon
         def none_left(*_):
             raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 5 GiB")
 
-        monkeypatch.setattr(decoding, "_Buffers", none_left)
+        monkeypatch.setattr(decoding, "Buffers", none_left)
     elif failing == "attention":
-        monkeypatch.setattr(decoding._Places, "write", lambda *_: 1 / 0)
+        monkeypatch.setattr(decoding.Places, "write", lambda *_: 1 / 0)
     elif failing == "hook":
         cast(nn.ModuleList, model.get_decoder().layers)[0].register_forward_hook(lambda *_: None)
     with caplog.at_level(logging.WARNING):
@@ -320,7 +321,7 @@ def test_a_step_on_a_gpu_keeps_to_its_dtypes_and_never_waits():
         places = decoder._buffers.seen_as(3, 512)
         with decoder._in_place():
             ones = torch.ones(3, 300, dtype=torch.bool, device="cuda")
-            decoding._fill(places, cache, ones, ones.sum(1))
+            decoding.fill(places, cache, ones, ones.sum(1))
             decoder._run(places)
     assert places.logits.shape == (3, model.config.text_config.vocab_size)
     assert (places.logits.device.type, places.logits.dtype) == ("cuda", torch.bfloat16)

@@ -3,42 +3,22 @@
 import pytest
 import torch
 
+from benchmarks.train_step import SIZES, STAGES
 from dragonfly_lit.models.dragonfly import DragonflyForConditionalGeneration
 from dragonfly_lit.models.flops import Work
 from dragonfly_lit.models.tiny import tiny_config
 from dragonfly_lit.training.costs import memory, sharding_units
 from dragonfly_lit.training.network import TrainingNetwork
-from dragonfly_lit.training.stages import Group, Stage, freeze
+from dragonfly_lit.training.stages import Stage, freeze
 
-LLAMA_8B = {
-    "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32,
-    "num_key_value_heads": 8, "head_dim": 128, "vocab_size": 128256,
-}  # fmt: skip
-LLAMA_1B = LLAMA_8B | {"hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16, "head_dim": 64}
-B32 = {
-    "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12,
-    "image_size": 224, "patch_size": 32,
-}  # fmt: skip
-L14 = {
-    "hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16,
-    "image_size": 336, "patch_size": 14,
-}  # fmt: skip
-SELECT = {"medium_crops": 4, "high_crops": 24, "top_k": 3, "regions": "raster"}
-POOL = {"medium_crops": 4, "high_crops": 36, "high_grid": "medium", "top_k": None, "pool": 4}
-SIZES = {
-    "v1": {"vision": B32, "text": LLAMA_8B, "zoom": SELECT},
-    "v2": {"vision": L14, "text": LLAMA_8B, "zoom": POOL},
-    "1b": {"vision": B32, "text": LLAMA_1B, "zoom": SELECT},
-    "quarter": {"vision": B32, "text": LLAMA_8B | {"num_hidden_layers": 8}, "zoom": SELECT},
-}
-STAGES = {"1": (Group(match="projector.*", lr=1e-4),), "2": (Group(match="*", lr=1e-5),)}
+QUARTER = {**SIZES["v1"], "text": SIZES["v1"]["text"] | {"num_hidden_layers": 8}}
 LONGEST = Work(images=8, tokens=9297, pairs=0, supervised=2137)
 """Of the four batches of a run, the longest: 8 images and their ragged answers."""
 LONGEST_V2 = Work(images=8, tokens=18172, pairs=0, supervised=1164)
 
 
 def memory_of(size, stage, work, kind, mode="none", **more):
-    config = tiny_config(**SIZES[size])
+    config = tiny_config(**QUARTER if size == "quarter" else SIZES[size])
     with torch.device("meta"):
         model = DragonflyForConditionalGeneration(config)
     freeze(model, Stage(name=stage, steps=1, groups=STAGES[stage]))

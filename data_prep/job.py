@@ -1,0 +1,66 @@
+"""What is packed, from where, and how."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from dragonfly_lit.processing.images import Window
+
+from .sources.conversations import Options
+from .sources.files import row_files
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What is packed, from where, and how.
+
+    Attributes:
+        form: one of `sources.SOURCES`.
+        path: file or folder with the rows.
+        images: folder of the images that rows name.
+        out: folder of the shards.
+        source: name of the data set; keys start with it.
+        licence: of the data, as it is to be stated.
+        shard_size: rows a shard.
+        max_side: longest side of an image in pixels; None keeps every image as it is.
+        max_pixels: of an image that is decoded; None is the decoder's own limit.
+        window: the values that become black and white in images of more than 8 bits; None keeps such images.
+        on_error: `raise` stops at a bad row; `skip` leaves it out and writes it down.
+        options: what the format is asked for.
+    """
+
+    form: str
+    path: Path
+    out: Path
+    source: str
+    licence: str
+    images: Path | None = None
+    shard_size: int = 1000
+    max_side: int | None = None
+    max_pixels: int | None = None
+    window: Window | None = None
+    on_error: Literal["raise", "skip"] = "raise"
+    options: Options = field(default_factory=Options)
+
+    def plan(self) -> dict[str, Any]:
+        """What must be the same when a killed run goes on; an input file is known by its size and time."""
+        inputs = [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in _input_files(self)]
+        return {
+            "from": self.form,
+            "inputs": inputs,
+            "source": self.source,
+            "licence": self.licence,
+            "shard_size": self.shard_size,
+            "max_side": self.max_side,
+            **({"max_pixels": self.max_pixels} if self.max_pixels is not None else {}),
+            **({"window": list(self.window)} if self.window is not None else {}),
+            "options": self.options.plan(),
+        }
+
+
+def _input_files(job: Job) -> list[Path]:
+    if job.form == "roco" and job.path.suffix == ".txt" and job.path.is_file():
+        return [job.path]
+    return row_files(job.path)

@@ -1,0 +1,103 @@
+"""Rows of a published format to records; a bad row ends the work or is written down, as the job says."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import asdict
+from typing import Any
+
+from dragonfly_lit.processing.images import MAX_PIXELS
+from dragonfly_lit.spec.rows import Place, Row, RowError, shown
+from dragonfly_lit.spec.samples import Record
+
+from .images import load_image
+from .job import Job
+from .sources import source
+from .sources.conversations import label
+
+
+def records_of(
+    job: Job, start: int, rows: list[Any], skipped: list[dict[str, Any]], columns: dict[str, Counter[str]]
+) -> Iterator[Record]:
+    """The records of the good rows.
+
+    Args:
+        job: what is packed.
+        start: number of the first row.
+        rows: as the format reads them.
+        skipped: a line for each row that is left out is added.
+        columns: what became of the cells of each column is added.
+
+    Raises:
+        ValueError: a row is bad under `on_error="raise"`.
+    """
+    for number, row in enumerate(rows, start):
+        try:
+            record = _record(job, number, row)
+        except RowError as error:
+            name = _name(row)
+            if job.on_error == "raise":
+                about = f"id {name}; " if name else ""
+                raise ValueError(f"{error} ({about}--on-error skip leaves such rows out)") from error
+            line = {key: value for key, value in asdict(error.place).items() if value is not None}
+            skipped.append({**line, **({"id": name} if name else {}), "reason": error.reason})
+            continue
+        _count(row, columns)
+        yield record
+
+
+def _record(job: Job, number: int, row: Row | list[Row] | RowError) -> Record:
+    if isinstance(row, RowError):
+        raise row
+    conversation = source(job.form).conversation(row, job.options)
+    try:
+        max_pixels = MAX_PIXELS if job.max_pixels is None else job.max_pixels
+        images = tuple(
+            load_image(image, job.images, job.max_side, max_pixels=max_pixels, window=job.window)
+            for image in conversation.images
+        )
+    except (ValueError, OSError) as error:
+        raise RowError(_place(row), _short(str(error))) from error
+    meta = {**conversation.meta, **({"id": conversation.name} if conversation.name else {})}
+    return Record(
+        key=f"{job.source}-{number:08d}",
+        source=job.source,
+        licence=job.licence,
+        turns=conversation.turns,
+        images=images,
+        share_image=conversation.share_image,
+        meta=meta,
+    )
+
+
+def _short(text: str) -> str:
+    """A reason on one line, however long the name of an image in it is."""
+    text = " ".join(text.split())
+    return text if len(text) < 500 else f"{text[:200]} ... {text[-200:]}"
+
+
+def _place(row: Row | list[Row]) -> Place:
+    return row[0].place if isinstance(row, list) else row.place
+
+
+def _name(row: Row | list[Row] | RowError) -> str:
+    """What the row calls itself, for a person who looks for it."""
+    first = row[0] if isinstance(row, list) else row
+    if isinstance(first, RowError):
+        return ""
+    with suppress(RowError):
+        name = label(first, "id", "qid", "question_id")
+        return shown(name) if name else ""
+    return ""
+
+
+def _count(row: Row | list[Row], columns: dict[str, Counter[str]]) -> None:
+    """Add what became of each cell of a packed row."""
+    for each in row if isinstance(row, list) else [row]:
+        for name, state in each.columns():
+            counts = columns.get(name)
+            if counts is None:
+                counts = columns[name] = Counter()
+            counts[state] = counts.get(state, 0) + 1  # `+=` of a Counter asks for what is missing by an exception
