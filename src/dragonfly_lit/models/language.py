@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from typing import Any, cast
 
 from torch import Tensor, nn
-from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import CheckpointWrapper
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import ActivationWrapper, CheckpointWrapper
+from torch.utils.checkpoint import noop_context_fn
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 _LOGIT_CHANGES = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier")
@@ -49,7 +50,8 @@ def last_block_at(decoder: nn.Module, rows: Tensor) -> Iterator[None]:
     """Within, the last block's queries, what attention gives and its MLP are computed at `rows` and are 0 elsewhere.
 
     What the decoder then gives is right at these rows and without meaning at others; keys and values are whole. A
-    block that is compiled, or computed again in backward, when this has ended, is left as it is.
+    wrapped block that is computed again in backward, when this has ended, is computed at these rows again. A block
+    that is compiled, or that computes itself again, is left as it is.
 
     Args:
         decoder: whose blocks are `layers`, with `mlp`, `self_attn.q_proj` and `self_attn.o_proj`; those that a kind of
@@ -58,16 +60,44 @@ def last_block_at(decoder: nn.Module, rows: Tensor) -> Iterator[None]:
     """
     layers = getattr(decoder, "layers", None)
     last = layers[-1] if isinstance(layers, nn.ModuleList) and len(layers) else None
-    again = isinstance(last, CheckpointWrapper) or getattr(last, "gradient_checkpointing", False)
+    if last is None or last._compiled_call_impl is not None or getattr(last, "gradient_checkpointing", False):
+        yield
+        return
+    with ExitStack() as stack:
+        while isinstance(last, ActivationWrapper):
+            if isinstance(last, CheckpointWrapper):
+                stack.callback(setattr, last, "checkpoint_fn", last.checkpoint_fn)
+                contexts = partial(_contexts, last.checkpoint_fn, last._checkpoint_wrapped_module, rows)
+                last.checkpoint_fn = partial(last.checkpoint_fn, context_fn=contexts)
+            last = last._checkpoint_wrapped_module
+        stack.enter_context(_parts_at(last, rows))
+        yield
+
+
+def _contexts(
+    checkpoint: partial[Any], block: nn.Module, rows: Tensor
+) -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
+    """Around the forward of a block, and around the one in backward."""
+    forward, again = checkpoint.keywords.get("context_fn", noop_context_fn)()
+    return forward, _both(again, _parts_at(block, rows))
+
+
+@contextmanager
+def _both(one: AbstractContextManager[Any], other: AbstractContextManager[Any]) -> Iterator[None]:
+    with one, other:
+        yield
+
+
+@contextmanager
+def _parts_at(block: nn.Module, rows: Tensor) -> Iterator[None]:
+    attention = getattr(block, "self_attn", None)
+    parts = (getattr(block, "mlp", None), getattr(attention, "q_proj", None), getattr(attention, "o_proj", None))
     hooks = []
-    if last is not None and not again and last._compiled_call_impl is None:
-        attention = getattr(last, "self_attn", None)
-        parts = (getattr(last, "mlp", None), getattr(attention, "q_proj", None), getattr(attention, "o_proj", None))
-        for part in parts:
-            if isinstance(part, nn.Module):
-                shape: list[Any] = []
-                hooks.append(part.register_forward_pre_hook(partial(_take, rows, shape)))
-                hooks.append(part.register_forward_hook(partial(_put_back, rows, shape)))
+    for part in parts:
+        if isinstance(part, nn.Module):
+            shape: list[Any] = []
+            hooks.append(part.register_forward_pre_hook(partial(_take, rows, shape)))
+            hooks.append(part.register_forward_hook(partial(_put_back, rows, shape)))
     try:
         yield
     finally:

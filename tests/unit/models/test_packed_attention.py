@@ -304,13 +304,21 @@ def test_the_last_block_at_supervised_rows_gives_the_same_loss_and_gradients(mak
     assert not mlp._forward_hooks
 
 
-@pytest.mark.parametrize("mode", ["selective", "full"])
-def test_a_last_block_that_is_computed_again_is_left_whole(make, mode):
+@pytest.mark.parametrize("mode", ["selective", "full", "offload"])
+def test_a_last_block_that_is_computed_again_is_computed_at_supervised_rows(make, mode):
     model = tiny_model().train()
     model.language.set_attn_implementation(PACKED)
     (batch,) = batches(make)
-    plain = model.loss_sums(**batch.model_inputs(), labels=batch.labels).loss
-    checkpoint_activations(model.language, mode)
-    again = model.loss_sums(**batch.model_inputs(), labels=batch.labels).loss
-    again.backward()
-    torch.testing.assert_close(again, plain)
+    rows, found = [], []
+    model.get_decoder().layers[-1].mlp.gate_proj.register_forward_hook(lambda _m, _a, out: rows.append(len(out)))
+    for again in (False, True):
+        if again:
+            checkpoint_activations(model.language, mode)
+        model.zero_grad()
+        model.loss_sums(**batch.model_inputs(), labels=batch.labels).loss.backward()
+        found.append([p.grad.clone() for p in model.parameters() if p.grad is not None])
+    assert rows == 3 * [len(batch.outline.supervised)]  # of the plain one, of the forward, of backward
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+    mlp = model.get_decoder().layers[-1].mlp
+    assert not mlp._forward_pre_hooks
+    assert not mlp._forward_hooks
