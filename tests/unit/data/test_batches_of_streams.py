@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 import torch
-from conftest import PAD, make_record, write_shards
+from small_shards import PAD, make_record, write_shards
 
 from dragonfly_lit.data.datamodule import DragonflyDataModule
 from dragonfly_lit.data.packing import BatchShape, Planned, fill, useful_share

@@ -14,10 +14,10 @@ from pathlib import Path
 import fsspec
 import pytest
 import webdataset.tariterators
-from conftest import LAYOUT, PAD, make_record, members, picture, tar_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from small_shards import LAYOUT, PAD, make_record, members, picture, tar_of
 
 from data_prep.lint import lint_folder
 from dragonfly_lit.data.datamodule import DragonflyDataModule

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
-from conftest import make_record, write_shards
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_shards import make_record, write_shards
 
 from dragonfly_lit.data.mix import Mix, shares
 from dragonfly_lit.data.order import SourceOrder, permutation, uniform

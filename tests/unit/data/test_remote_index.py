@@ -9,7 +9,7 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from conftest import make_record, write_shards
+from small_shards import make_record, write_shards
 
 from dragonfly_lit.data import shards
 from dragonfly_lit.data.index import index_folder

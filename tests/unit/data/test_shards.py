@@ -9,7 +9,7 @@ import fsspec
 import numpy as np
 import pytest
 import webdataset
-from conftest import make_record, picture, write_shards
+from small_shards import make_record, picture, write_shards
 
 from dragonfly_lit.data.index import index_folder, index_path, read_rows
 from dragonfly_lit.data.shards import Shards, open_dataset

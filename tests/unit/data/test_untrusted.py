@@ -12,9 +12,9 @@ from io import BytesIO
 from pathlib import Path
 
 import pytest
-from conftest import PAD, make_record, members, picture, tar_of, write_shards
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from small_shards import PAD, make_record, members, picture, tar_of, write_shards
 
 from dragonfly_lit.data import remote
 from dragonfly_lit.data.datamodule import DragonflyDataModule

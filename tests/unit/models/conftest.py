@@ -12,15 +12,6 @@ from dragonfly_lit.processing.sequences import SequenceBuilder
 from dragonfly_lit.spec.records import Sample, Turn
 
 
-def talkative_model():
-    """A tiny model whose answers depend on the picture: its projector and its head are turned up."""
-    model = tiny_model(zoom={"score": "question"})
-    with torch.no_grad():
-        model.projector.weight.mul_(10)
-        model.language.lm_head.weight.mul_(30)
-    return model
-
-
 class Maker:
     """Makes sequences and batches for one model."""
 

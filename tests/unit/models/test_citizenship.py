@@ -18,8 +18,8 @@ import copy
 
 import pytest
 import torch
-from conftest import talkative_model
 from PIL import Image
+from talkative import talkative_model
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, GenerationConfig
 
 import dragonfly_lit

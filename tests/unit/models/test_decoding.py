@@ -9,8 +9,8 @@ from typing import Any, cast
 
 import pytest
 import torch
-from conftest import talkative_model
 from PIL import Image
+from talkative import talkative_model
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.overrides import TorchFunctionMode

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import talkative_model
 from PIL import Image
+from talkative import talkative_model
 
 from dragonfly_lit.models.tiny import tiny_model, tiny_tokenizer
 from dragonfly_lit.processing.image_processor import DragonflyImageProcessor
