@@ -11,6 +11,7 @@ from PIL import Image
 from dragonfly_lit.io.inside import inside
 from dragonfly_lit.processing.images import MAX_PIXELS, Window, decode, read_header
 
+from .metadata import stripped
 from .shards import image_extension
 
 JPEG_QUALITY = 95
@@ -44,6 +45,7 @@ def load_image(
     *,
     max_pixels: int = MAX_PIXELS,
     window: Window | None = None,
+    strip: bool = False,
 ) -> bytes:
     """Encoded bytes of an image: as they are if a shard may hold them, else as PNG; smaller if `max_side` asks for it.
 
@@ -53,6 +55,7 @@ def load_image(
         max_side: longest side in pixels; a larger image is scaled down (JPEG stays JPEG, the rest becomes PNG).
         max_pixels: of what is decoded; a JPEG that `max_side` makes small is decoded small.
         window: black and white of images of more than 8 bits, which are stored with 8.
+        strip: whether the image loses what it says besides its pixels and how they are turned.
 
     Raises:
         ValueError: the image cannot be found or opened, or is too large.
@@ -67,7 +70,7 @@ def load_image(
                 f"image says it has {size[0]}x{size[1]} pixels, more than {max_pixels}. Scale it down with --max-side, "
                 "or raise --max-pixels here and data.max_pixels in training."
             )
-        return data
+        return stripped(data) if strip else data
     picture = decode(data, max_pixels=max_pixels, max_side=max_side if shrinks else None, window=window)
     if max_side is not None and shrinks:
         width, height = (max(1, round(side * max_side / max(size))) for side in size)
@@ -78,4 +81,4 @@ def load_image(
         picture.save(out, "JPEG", quality=JPEG_QUALITY)
     else:
         picture.save(out, "PNG")
-    return out.getvalue()
+    return stripped(out.getvalue()) if strip else out.getvalue()

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from dragonfly_lit.processing.images import Window
 
+from .names import hashed
 from .sources.conversations import Options
 from .sources.files import row_files
 
@@ -27,6 +28,8 @@ class Job:
         max_side: longest side of an image in pixels; None keeps every image as it is.
         max_pixels: of an image that is decoded; None is the decoder's own limit.
         window: the values that become black and white in images of more than 8 bits; None keeps such images.
+        strip_metadata: whether images lose what they say besides their pixels.
+        salt: names of rows are hashed with it; None keeps them.
         on_error: `raise` stops at a bad row; `skip` leaves it out and writes it down.
         options: what the format is asked for.
     """
@@ -41,6 +44,8 @@ class Job:
     max_side: int | None = None
     max_pixels: int | None = None
     window: Window | None = None
+    strip_metadata: bool = False
+    salt: bytes | None = field(default=None, repr=False)
     on_error: Literal["raise", "skip"] = "raise"
     options: Options = field(default_factory=Options)
 
@@ -56,6 +61,8 @@ class Job:
             "max_side": self.max_side,
             **({"max_pixels": self.max_pixels} if self.max_pixels is not None else {}),
             **({"window": list(self.window)} if self.window is not None else {}),
+            **({"strip_metadata": True} if self.strip_metadata else {}),
+            **({"names_hashed_with": hashed("the salt", self.salt)} if self.salt is not None else {}),
             "options": self.options.plan(),
         }
 

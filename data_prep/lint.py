@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from hashlib import file_digest
@@ -23,10 +25,12 @@ from dragonfly_lit.spec.samples import Record
 from dragonfly_lit.spec.shard import DATASET_FILE
 
 from .arguments import command_parser
+from .metadata import metadata_in
 from .parallel import in_order, num_workers
 from .progress import follow
 
 ROWS_SHOWN = 50
+FILE_NAME = re.compile(r"\.(?:jpe?g|png|webp|gif|bmp|tiff?|dcm|dicom)$", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +109,7 @@ def lint_shard(shard: Path, entry: ShardEntry | None) -> Linted:
     findings = [Finding(shard=shard.name, key="", what=what) for what in told]
     for what, n in sorted(scan.num_unread.items()):
         findings.append(Finding(shard=shard.name, key="", what=f"{n} {what} members are not read", wrong=False))
+    kept: dict[str, list[str]] = {}
     keys = Counter(row.key for row in scan.rows)
     twice = {printable(key): n for key, n in keys.items() if n > 1}
     findings += [Finding(shard=shard.name, key=key, what=f"key is there {n} times") for key, n in twice.items()]
@@ -114,7 +119,10 @@ def lint_shard(shard: Path, entry: ShardEntry | None) -> Linted:
                 findings.append(Finding(shard=shard.name, key=printable(row.key), what=row.error))
                 continue
             file.seek(start)
-            findings += _lint_sample(shard.name, printable(row.key), file.read(end - start))
+            findings += _lint_sample(shard.name, printable(row.key), file.read(end - start), kept)
+    for what, found in kept.items():
+        told = f"{len(found)} sample{'s' * (len(found) > 1)} with {what}; the first is {found[0]}"
+        findings.append(Finding(shard=shard.name, key="", what=told, wrong=False))
     return Linted(shard=shard.name, findings=findings, samples=[(row.key, row.checksum) for row in scan.rows])
 
 
@@ -154,12 +162,15 @@ def _disagreements(shard: Path, scan: Scan, entry: ShardEntry | None) -> Iterato
             yield f"its sidecar cannot be read: {error}"
 
 
-def _lint_sample(shard: str, key: str, data: bytes) -> Iterator[Finding]:
+def _lint_sample(shard: str, key: str, data: bytes, kept: dict[str, list[str]]) -> Iterator[Finding]:
+    """What is to be said of a sample; what many samples have alike is added to `kept`, with the sample's key."""
     try:
         record = to_record(raw_sample(shard, data))
     except BadSampleError as error:
         yield Finding(shard=shard, key=key, what=error.reason)
         return
+    for what in _says_more(record):
+        kept.setdefault(what, []).append(key)
     checks = [lambda: check_record(record), lambda: _check_text(record)]
     checks += [partial(_check_image, number, image) for number, image in enumerate(record.images)]
     for check in checks:
@@ -173,6 +184,17 @@ def _lint_sample(shard: str, key: str, data: bytes) -> Iterator[Finding]:
             if note:
                 yield Finding(shard=shard, key=key, what=note, wrong=False)
     yield from (Finding(shard=shard, key=key, what=what, wrong=wrong) for what, wrong in _conversation(record))
+
+
+def _says_more(record: Record) -> Iterator[str]:
+    """What a sample would tell of a person besides its pixels and its text."""
+    kinds: dict[str, None] = {}
+    for image in record.images:
+        with suppress(ValueError):  # another format, or damaged, which is found when it is decoded
+            kinds |= dict.fromkeys(metadata_in(image))
+    yield from (f"an image with metadata, {kind}: pack --strip-metadata leaves it out" for kind in kinds)
+    if isinstance(name := record.meta.get("id"), str) and FILE_NAME.search(name):
+        yield "the name of a file as its id: pack --hash-names keeps a code in its place"
 
 
 def _check_text(record: Record) -> None:

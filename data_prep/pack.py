@@ -11,6 +11,7 @@ from dragonfly_lit.processing.images import Window
 
 from .arguments import command_parser
 from .job import Job
+from .names import read_salt
 from .packing import DUPLICATES_FILE, SKIPPED_FILE, pack
 from .parallel import num_workers
 from .progress import progress_bar
@@ -18,6 +19,9 @@ from .report import column_table, sample_texts
 from .sources import SOURCES, source
 from .sources.conversations import Options
 from .sources.files import num_rows
+
+STRIPPED = ("vqa_rad", "slake", "path_vqa", "roco")
+"""Formats of medical data."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -44,6 +48,18 @@ def parser() -> argparse.ArgumentParser:
         metavar=("LOW", "HIGH"),
         help="black and white of images of more than 8 bits, which are stored with 8 (default: they are kept, and read "
         "from their smallest to their largest value)",
+    )
+    made.add_argument(
+        "--strip-metadata",
+        action=argparse.BooleanOptionalAction,
+        help="leave out what images say besides their pixels: EXIF, XMP, texts, profiles, thumbnails (default: of "
+        f"{', '.join(STRIPPED)}, and of DICOM always)",
+    )
+    made.add_argument(
+        "--hash-names",
+        type=Path,
+        metavar="SALT",
+        help="keep codes in place of ids and file names; SALT is a secret file, which is made where it is missing",
     )
     made.add_argument("--workers", type=int, default=num_workers(), help="processes (default: %(default)s)")
     made.add_argument(
@@ -89,6 +105,8 @@ def _pixels(text: str) -> int:
 def main(argv: list[str]) -> int:
     """Pack, and say what came of it."""
     given = parser().parse_args(argv)
+    strip = given.form in STRIPPED if given.strip_metadata is None else given.strip_metadata
+    salt, made = read_salt(given.hash_names, given.out) if given.hash_names else (None, False)
     options = Options(
         split=given.split,
         language=given.language,
@@ -108,6 +126,8 @@ def main(argv: list[str]) -> int:
         max_side=given.max_side,
         max_pixels=given.max_pixels,
         window=_window(given.window),
+        strip_metadata=strip,
+        salt=salt,
         on_error=given.on_error,
         options=options,
     )
@@ -115,6 +135,11 @@ def main(argv: list[str]) -> int:
         task = progress.add_task(f"packing {given.source}", total=num_rows(given.path))
         report = pack(job, workers=given.workers, on_progress=lambda rows: progress.advance(task, rows))
     print(f"{given.out}: {report['samples']} samples.")
+    if made:
+        print(f"{given.hash_names} holds the salt of their names: keep it, and keep it secret.")
+    if kept := report.get("metadata"):
+        kinds = ", ".join(f"{kind}: {number}" for kind, number in kept.items())
+        print(f"Images keep what they say besides their pixels ({kinds}); --strip-metadata leaves it out.")
     if report.get("without_image"):
         print(f"{report['without_image']} of them have no image: they are text only.")
     if report["skipped"]:

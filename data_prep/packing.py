@@ -188,11 +188,12 @@ def pack_chunk(job: Job, number: int, rows: list[Any]) -> int:
     state = job.out / STATE_FOLDER
     skipped: list[dict[str, Any]] = []
     columns: dict[str, Counter[str]] = {}
+    metadata: Counter[str] = Counter()
     path = state / _shard_name(job, number)
-    entry = write_indexed_shard(path, records_of(job, number * job.shard_size, rows, skipped, columns))
-    atomic.write(
-        _mark(state, number), json.dumps({"entry": entry and asdict(entry), "skipped": skipped, "columns": columns})
-    )
+    records = records_of(job, number * job.shard_size, rows, skipped, columns, metadata)
+    entry = write_indexed_shard(path, records)
+    mark = {"entry": entry and asdict(entry), "skipped": skipped, "columns": columns, "metadata": metadata}
+    atomic.write(_mark(state, number), json.dumps(mark))
     _place_shard(job, number)
     return len(rows)
 
@@ -224,6 +225,7 @@ def _conclude(job: Job, state: Path, plan: dict[str, Any]) -> dict[str, Any]:
         "skipped": len(skipped),
         "duplicates": len(duplicates),
         "columns": _columns(marks),
+        **({"metadata": dict(metadata)} if (metadata := _metadata(marks)) else {}),
         "plan": plan,
     }
     _publish(job, REPORT_FILE, json.dumps(report, indent=1) + "\n")
@@ -257,6 +259,11 @@ def _columns(marks: Iterable[dict[str, Any]]) -> dict[str, dict[str, int]]:
         for name, counts in mark.get("columns", {}).items():
             total.setdefault(name, Counter()).update(counts)
     return {name: {state: counts[state] for state in COLUMN_STATES} for name, counts in total.items()}
+
+
+def _metadata(marks: Iterable[dict[str, Any]]) -> Counter[str]:
+    """How many images keep metadata of each kind."""
+    return sum((Counter(mark.get("metadata", {})) for mark in marks), Counter())
 
 
 def find_duplicates(shards: Iterable[Path]) -> list[dict[str, str]]:

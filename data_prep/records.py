@@ -14,13 +14,20 @@ from dragonfly_lit.spec.samples import Record
 
 from .images import load_image
 from .job import Job
+from .metadata import metadata_in
+from .names import hashed
 from .sources import source
 from .sources.conversations import label
 
+NAMES = ("id", "question_ids")
+"""Of what is kept beside a sample, what names it."""
+WITHHELD = "not written, since names are hashed and a reason may hold one; --on-error raise says it"
+
 
 def records_of(
-    job: Job, start: int, rows: list[Any], skipped: list[dict[str, Any]], columns: dict[str, Counter[str]]
-) -> Iterator[Record]:
+    job: Job, start: int, rows: list[Any], skipped: list[dict[str, Any]], columns: dict[str, Counter[str]],
+    metadata: Counter[str],
+) -> Iterator[Record]:  # fmt: skip
     """The records of the good rows.
 
     Args:
@@ -29,6 +36,7 @@ def records_of(
         rows: as the format reads them.
         skipped: a line for each row that is left out is added.
         columns: what became of the cells of each column is added.
+        metadata: the number of images with each kind of it is added, where they keep it.
 
     Raises:
         ValueError: a row is bad under `on_error="raise"`.
@@ -42,10 +50,26 @@ def records_of(
                 about = f"id {name}; " if name else ""
                 raise ValueError(f"{error} ({about}--on-error skip leaves such rows out)") from error
             line = {key: value for key, value in asdict(error.place).items() if value is not None}
-            skipped.append({**line, **({"id": name} if name else {}), "reason": error.reason})
+            skipped.append(line | _told(job, name, error))
             continue
         _count(row, columns)
+        if not job.strip_metadata:
+            metadata.update(kind for image in record.images for kind in _kinds(image))
         yield record
+
+
+def _told(job: Job, name: str, error: RowError) -> dict[str, str]:
+    """What is written down about a row that is left out; with hashed names nothing that the row itself says."""
+    if job.salt is None:
+        return {**({"id": name} if name else {}), "reason": error.reason}
+    return {**({"id": hashed(name, job.salt)} if name else {}), "reason": WITHHELD}
+
+
+def _kinds(image: bytes) -> tuple[str, ...]:
+    try:
+        return metadata_in(image)
+    except ValueError:  # training will say so
+        return ()
 
 
 def _record(job: Job, number: int, row: Row | list[Row] | RowError) -> Record:
@@ -55,12 +79,16 @@ def _record(job: Job, number: int, row: Row | list[Row] | RowError) -> Record:
     try:
         max_pixels = MAX_PIXELS if job.max_pixels is None else job.max_pixels
         images = tuple(
-            load_image(image, job.images, job.max_side, max_pixels=max_pixels, window=job.window)
+            load_image(
+                image, job.images, job.max_side, max_pixels=max_pixels, window=job.window, strip=job.strip_metadata
+            )
             for image in conversation.images
         )
     except (ValueError, OSError) as error:
         raise RowError(_place(row), _short(str(error))) from error
     meta = {**conversation.meta, **({"id": conversation.name} if conversation.name else {})}
+    if job.salt is not None:
+        meta |= {key: _hashed(meta[key], job.salt) for key in NAMES if key in meta}
     return Record(
         key=f"{job.source}-{number:08d}",
         source=job.source,
@@ -70,6 +98,10 @@ def _record(job: Job, number: int, row: Row | list[Row] | RowError) -> Record:
         share_image=conversation.share_image,
         meta=meta,
     )
+
+
+def _hashed(name: Any, salt: bytes) -> Any:
+    return [_hashed(each, salt) for each in name] if isinstance(name, list) else hashed(str(name), salt)
 
 
 def _short(text: str) -> str:

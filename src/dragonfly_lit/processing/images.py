@@ -101,6 +101,19 @@ def read_header(data: bytes) -> Header:
         return Header(*image.size, image.mode.startswith(("I", "F")) or _raw_mode(image) in _OTHER_BYTE)
 
 
+def orientation(data: bytes) -> int:
+    """How an encoded image is turned, as EXIF counts it from 1 (upright) to 8; by the very tags that `decode` follows.
+
+    Raises:
+        ValueError: the bytes are not an image of a known format.
+    """
+    with _opened(data, f"of {len(data)} bytes") as image:
+        if image.format == "PNG":  # tags may stand behind its pixels
+            image.load()
+        said = image.getexif().get(ExifTags.Base.Orientation, 1)
+    return said if isinstance(said, int) and 1 <= said <= 8 else 1
+
+
 def to_rgb(image: Image.Image, *, window: Window | None = None) -> Image.Image:
     """`image` in RGB, turned as its EXIF says, its transparent parts on white.
 
