@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 pytest.importorskip("skimage")
 pytest.importorskip("sklearn")
 from data_prep.probes import make_probes
+from dragonfly_lit.app.build import compose
 from dragonfly_lit.evaluation.study import command as study
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,6 +39,30 @@ def test_a_sweep_inside_several_processes_is_refused(tmp_path):
     done = sweep(tmp_path, WORLD_SIZE="2")
     assert done.returncode == 1
     assert "--multirun was started by 2 processes" in done.stderr
+
+
+@pytest.mark.parametrize("launcher", ["basic", "submitit_local"])
+def test_a_numbered_stage_runs_under_any_launcher_and_what_a_job_prints_can_be_typed(tmp_path, launcher):
+    """submitit's local executor is what its SLURM executor is, without SLURM: the jobs of an array, pickled."""
+    if launcher == "submitit_local":
+        pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    make_probes(tmp_path / "data", num_train=8, num_test=7, seed=0)
+    overrides = [
+        "stage=1", "data=probes", "stage.steps=1", "data.batch.size=2", "data.num_workers=0", 'name="a, b=c: d"',
+        "trainer.limit_val_batches=1", "callbacks.answers=null", "seed=0,1", f"hydra/launcher={launcher}",
+        f"data_root={tmp_path}/data", f"runs_root={tmp_path}/runs",
+    ]  # fmt: skip
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(ROOT / "train.py"), "-m", *overrides]
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr
+    results = sorted((tmp_path / "runs/a, b=c: d").glob("*/result.json"))
+    assert [result.parent.name.split(",")[0] for result in results] == ["stage=1"] * 2
+    for result in results:
+        printed = (result.parent / "log.txt").read_text().partition("Score it: ")[2]
+        words = shlex.split(printed.splitlines()[0])
+        assert words[1] == "evaluate.py"
+        assert Path(compose(words[2:], "evaluate")["checkpoint"]) == result.parent
 
 
 @pytest.mark.slow

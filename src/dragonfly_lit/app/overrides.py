@@ -21,6 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from dragonfly_lit.app.rules import MANY, Rule, flag, mapping, number, refuse, whole
 from dragonfly_lit.app.values import rule_of
+from dragonfly_lit.io.commands import quoted
 
 CONF = Path(str(files("dragonfly_lit.conf")))
 """The folder of the configuration groups: `conf/` of a clone, or what a wheel brought of it."""
@@ -117,19 +118,12 @@ def _check_quoting(arguments: Sequence[str]) -> None:
             )
 
 
-def quoted(key: str, value: str) -> str:
-    """How an override is typed whose value is this text and nothing else."""
-    # Within quotes, Hydra takes a backslash for itself only before a quote or another backslash that leads to one.
-    inside = re.sub(r'(\\*)("|$)', lambda found: found[1] * 2 + ("\\" + found[2] if found[2] else ""), value)
-    return shlex.quote(f'{key}="{inside}"')
-
-
 def _spelled(override: str, config: str, known: set[str], arguments: Sequence[str]) -> str:
     key, equals, value = override.partition("=")
     if key not in known:
         return override
-    if re.fullmatch(r"\d+(,\d+)*", value):
-        return f"{key}{equals}" + ",".join(f"'{choice}'" for choice in value.split(","))
+    if re.fullmatch(r"[\w./-]+(,[\w./-]+)*", value) and value != "null":
+        return f"{key}{equals}" + ",".join(f"'{one}'" if one.isdecimal() else one for one in value.split(","))
     if value == "null" and key in OPTIONAL_GROUPS[config]:
         return f"~{key}"
     if value == "null":

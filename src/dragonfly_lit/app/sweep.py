@@ -7,6 +7,7 @@ import ctypes
 import fcntl
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,11 +17,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from rich.console import Console
 from rich.status import Status
 
 from dragonfly_lit.app.errors import WANTS_TRACEBACK
 from dragonfly_lit.io import atomic
+from dragonfly_lit.io.commands import spelled
+from dragonfly_lit.io.names import job_folder
 
 RESULT_FILE = "result.json"
 LOG_FILE = "log.txt"
@@ -33,9 +38,19 @@ _LIBC = ctypes.CDLL(None)
 
 def job_name(overrides: list[str], *, without: tuple[str, ...] = ("experiment", "hydra", "name", "runs_root")) -> str:
     """The folder of a job, from what it overrides: `cell=low,seed=0`, the cell from `experiment/cell=low`."""
-    overrides = [item.removeprefix("experiment/") for item in overrides]
-    own = [item for item in overrides if item.split("=")[0].split(".")[0].split("/")[0].lstrip("+~") not in without]
-    return ",".join(item.replace("/", "-") for item in own) or "default"
+    values = [(key.removeprefix("experiment/"), value) for key, value in map(_key_and_value, overrides)]
+    return job_folder([(key, value) for key, value in values if re.split(r"[./]", key.lstrip("+~"))[0] not in without])
+
+
+def _key_and_value(item: str) -> tuple[str, str]:
+    """Of an override; a text without the quotes that Hydra wants around it."""
+    key, _, value = item.partition("=")
+    try:
+        found = OverridesParser.create().parse_override(item)
+    except HydraException:
+        return key, value
+    is_text = not found.is_sweep_override() and isinstance(text := found.value(), str)
+    return key, text if is_text else value
 
 
 def finished(folder: Path, config: dict[str, Any]) -> dict[str, Any] | None:
@@ -77,8 +92,8 @@ def run_job(config: dict[str, Any], overrides: list[str], search_path: Sequence[
     folder = Path(config["runs_root"]) / name
     console, label = Console(), job_name(overrides)
     folder.mkdir(parents=True, exist_ok=True)
-    # Quoted: a job's name has commas and equals signs, which Hydra would read as a sweep of its own.
-    command = [*train_command(), *_without(overrides, ("name", "resume")), f"name='{name}'", "resume=auto"]
+    # A list of arguments, no line for a shell; the name has commas and equals signs, which Hydra reads as its own.
+    command = [*train_command(), *_without(overrides, ("name", "resume")), spelled("name", name), "resume=auto"]
     command += [f"hydra.searchpath={json.dumps(list(search_path))}"] if search_path else []
     started = time.monotonic()
     with console.status(label) as status, _only_here(folder, status) as lock:

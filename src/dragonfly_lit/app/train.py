@@ -35,7 +35,7 @@ from dragonfly_lit.app.sweep import run_job, write_result
 from dragonfly_lit.app.trainer import build_trainer, check_flags
 from dragonfly_lit.app.values import check_values
 from dragonfly_lit.io import disk
-from dragonfly_lit.io.commands import as_typed
+from dragonfly_lit.io.commands import as_typed, override
 from dragonfly_lit.io.imports import import_trusted
 from dragonfly_lit.training.beside import Beside
 from dragonfly_lit.training.callbacks import OWN, build_callbacks, check_own
@@ -267,5 +267,5 @@ def conclude(
         write_result(run, config, values)
         then = "" if val_loss is None else f", validation loss {val_loss:.4f}"
         done = f"{steps} steps" if steps >= config["stage"]["steps"] else f"Step {steps} of {config['stage']['steps']}"
-        print(as_typed(f"{done}{then}. Score it: python evaluate.py checkpoint={run}"))
+        print(as_typed(f"{done}{then}. Score it: python evaluate.py {override('checkpoint', run)}"))
     return val_loss

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import signal
 import sys
 from importlib.resources import files
@@ -14,6 +16,8 @@ ENTRY_POINTS = {
     "python -m dragonfly_lit": "dragonfly",
 }
 """By the spelling of a clone, which is how messages and help texts are written."""
+NOT_TEXTS = ("null", "true", "false", "on", "off", "yes", "no", "inf", "nan")
+"""Words that Hydra or YAML takes for something else."""
 INTERRUPT_STATUS = 128 + signal.SIGINT
 """Exit status of a command that Ctrl-C ended, as shells have it."""
 
@@ -25,6 +29,25 @@ def as_typed(text: str) -> str:
     for script, entry_point in ENTRY_POINTS.items():
         text = text.replace(script, entry_point)
     return text
+
+
+def spelled(key: str, value: str) -> str:
+    """An override of Hydra whose value is this text and nothing else, as one argument of a command."""
+    # Within quotes, Hydra takes a backslash for itself only before a quote or another backslash that leads to one.
+    inside = re.sub(r'(\\*)("|$)', lambda found: found[1] * 2 + ("\\" + found[2] if found[2] else ""), value)
+    return f'{key}="{inside}"'
+
+
+def quoted(key: str, value: str) -> str:
+    """The same as it is typed in a shell."""
+    return shlex.quote(spelled(key, value))
+
+
+def override(key: str, value: object) -> str:
+    """The same, quoted only where the shell or Hydra would read a character of the value as its own."""
+    text = str(value)
+    is_plain = re.fullmatch(r"[A-Za-z_./][A-Za-z0-9_./-]*", text) and text.lower() not in NOT_TEXTS
+    return f"{key}={text}" if is_plain else quoted(key, text)
 
 
 def is_clone() -> bool:

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from dragonfly_lit.app.build import compose
 from dragonfly_lit.app.errors import describe
-from dragonfly_lit.app.overrides import check_types, choices, groups, normalize_overrides, quoted
+from dragonfly_lit.app.overrides import check_types, choices, groups, normalize_overrides
+from dragonfly_lit.io.commands import override, quoted
 
 
 @pytest.fixture
@@ -64,6 +65,14 @@ def test_a_numbered_choice_of_ones_own_is_quoted(arguments):
 ODD = ["a=b", "my (data)", "a,b", "it's", "x[1]", "{a}", 'a"b', "~/data", "é", "#x", "a&b", "!x", "/x/y=1/z", 'a\\"b']
 
 
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [("1,2", "'1','2'"), ("biomed,1", "biomed,'1'"), ("1,biomed", "'1',biomed"), ("mine", "mine"), ("2", "'2'")],
+)
+def test_numbered_choices_of_a_sweep_are_quoted_one_by_one(given, wanted):
+    assert normalize_overrides(["-m", f"stage={given}"], "train")[1] == f"stage={wanted}"
+
+
 @pytest.mark.parametrize("value", ODD)
 def test_a_value_that_hydra_cannot_read_is_named_with_its_quoted_form(value):
     with pytest.raises(ValueError, match=r"^[^\n]+$") as error:
@@ -80,8 +89,9 @@ def test_a_value_that_hydra_cannot_read_is_named_with_its_quoted_form(value):
 @example('\\\\"')
 @example("a\\b\\\\")
 def test_any_text_can_be_quoted(value):
-    (typed,) = shlex.split(quoted("name", value))
-    assert OverridesParser.create().parse_override(typed).value() == value
+    for typed in (quoted("name", value), override("name", value)):
+        (word,) = shlex.split(typed)
+        assert OverridesParser.create().parse_override(word).value() == value
 
 
 def test_a_list_of_values_needs_a_sweep():

@@ -6,8 +6,12 @@ import sys
 import time
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dragonfly_lit.app.sweep import finished, job_name, write_result
+from dragonfly_lit.evaluation.study.cells import split_job
+from dragonfly_lit.io.names import job_folder
 
 
 def test_a_job_is_named_by_what_it_overrides():
@@ -15,6 +19,23 @@ def test_a_job_is_named_by_what_it_overrides():
     assert job_name(["experiment=zoom_ablation", "experiment/cell=low", "seed=0"]) == "cell=low,seed=0"
     assert job_name(["hydra/launcher=joblib", "hydra.sweep.dir=x"]) == "default"
     assert job_name(["data.path=/images/mine"]) == "data.path=-images-mine"
+    assert job_name(["stage='2'", 'data.path="a, b=c"', "zoom.top_k=3"]) == "stage=2,data.path=a, b=c,zoom.top_k=3"
+
+
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=200), min_size=1, max_size=9))
+def test_a_job_s_folder_is_a_name_that_a_disk_takes(tmp_path_factory, values):
+    folder = tmp_path_factory.mktemp("jobs") / job_folder([(f"data.k{n}", value) for n, value in enumerate(values)])
+    folder.mkdir()
+    assert len(folder.name.encode()) < 255
+
+
+def test_a_long_name_keeps_its_seed_and_tells_jobs_apart():
+    values = [("data.path", "x" * 300), ("seed", "1"), ("zoom.top_k", "3")]
+    names = {job_folder([*values[:1], ("seed", seed), ("zoom.top_k", k)]) for seed in "12" for k in "34"}
+    assert len(names) == 4
+    cells = {split_job(name) for name in names}
+    assert {seed for _, seed in cells} == {"1", "2"}
+    assert len({cell for cell, _ in cells}) == 2
 
 
 def test_a_finished_job_counts_for_its_own_configuration_only(tmp_path):

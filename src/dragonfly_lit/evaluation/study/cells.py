@@ -13,6 +13,8 @@ from typing import Any
 
 import yaml
 
+from dragonfly_lit.io.names import job_folder
+
 RESULT_FILE, CONFIG_FILE, PLAN_FILE = "result.json", "config.yaml", "multirun.yaml"
 STUDENT_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 """0.975 quantiles of Student's t for 1, 2, ... degrees of freedom; more seeds take the last one, which is wider."""
@@ -211,6 +213,6 @@ def _planned(folder: Path) -> list[str]:
     if any("(" in value for value in swept.values()):
         return []
     return [
-        ",".join(f"{key}={v}" for key, v in zip(swept, values, strict=True))
+        job_folder([(key, v.strip("'\"")) for key, v in zip(swept, values, strict=True)])
         for values in product(*(value.split(",") for value in swept.values()))
     ]
