@@ -77,7 +77,7 @@ def _generate(config: Config, benchmark: Any, settings: Settings) -> dict[str, A
         vision=config["vision_config"],
         trust=config["trust"],
     )
-    root, settings = _root(checkpoint), replace(settings, made=how_made(checkpoint))
+    root, settings = load.results_root(checkpoint), replace(settings, made=how_made(checkpoint))
     out = _out(config, benchmark, settings, root)
     beside = () if config["out"] else other_answers(root)
     asking = {"model": model, "processor": processor}
@@ -129,13 +129,6 @@ def _score(config: Config, benchmark: Any, settings: Settings) -> dict[str, Any]
     results = score_predictions(benchmark.benchmarks[0], predictions, out, settings=settings)
     _print_summary(results, out, predictions)
     return results
-
-
-def _root(checkpoint: Path) -> Path:
-    # A checkpoint lies in RUN/checkpoints/STEP; its results belong to the run, under the step's name.
-    if checkpoint.parent.name == "checkpoints":
-        return checkpoint.parent.parent / "evaluation" / checkpoint.name
-    return checkpoint / "evaluation"
 
 
 def _out(config: Config, benchmark: Any, settings: Settings, root: Path) -> Path:

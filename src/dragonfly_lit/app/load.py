@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 
 from dragonfly_lit.app.factories import build_components, look_up_parts, model_factory
+from dragonfly_lit.app.newest import find_finished
 from dragonfly_lit.app.runs import CONFIG_FILE, read_config
+from dragonfly_lit.io.commands import override
 from dragonfly_lit.io.foreign import foreign, read_json, read_model_config
 from dragonfly_lit.io.imports import import_trusted
 from dragonfly_lit.models.config import DragonflyConfig
 from dragonfly_lit.models.dragonfly import DragonflyForConditionalGeneration
 from dragonfly_lit.processing.processor import DragonflyProcessor
-from dragonfly_lit.training.checkpoint.locate import find_newest, load_weights, resolve
+from dragonfly_lit.training.checkpoint.locate import CHECKPOINTS, list_checkpoints, load_weights, resolve
 
 Loaded = tuple[DragonflyForConditionalGeneration, DragonflyProcessor]
 
 
 def find_checkpoint(checkpoint: str, runs_root: str) -> Path:
-    """The path that `checkpoint` means; `auto` is the newest checkpoint of all runs.
+    """The path that `checkpoint` means; `auto` is the newest finished run, which is said.
 
     Raises:
         ValueError: there is none.
@@ -29,13 +32,38 @@ def find_checkpoint(checkpoint: str, runs_root: str) -> Path:
         if not Path(checkpoint).exists():
             raise ValueError(f"checkpoint={checkpoint} does not exist. Give a run, a checkpoint or a model folder.")
         return Path(checkpoint)
-    newest = find_newest(Path(runs_root))
-    if newest is None:
+    found = find_finished(Path(runs_root))
+    if found.checkpoint is not None:
+        if os.environ.get("RANK", "0") == "0":
+            print(
+                f"checkpoint=auto scores {found.taken}, the newest finished run below runs_root={runs_root}."
+                f"{found.passed_over()} Another is scored by checkpoint=PATH."
+            )
+        return found.checkpoint
+    if found.passed:
         raise ValueError(
-            f"checkpoint=auto finds no checkpoint below runs_root={runs_root}. Run `python train.py stage=1` first, "
-            "or give checkpoint=PATH."
+            f"checkpoint=auto takes the newest finished run, and below runs_root={runs_root} none has finished."
+            f"{found.passed_over()} Score one all the same: {override('checkpoint', found.passed[0].run)}"
         )
-    return newest
+    raise ValueError(
+        f"checkpoint=auto finds no checkpoint below runs_root={runs_root}. Run `python train.py stage=1` first, "
+        "or give checkpoint=PATH."
+    )
+
+
+def results_root(checkpoint: Path) -> Path:
+    """Where the results of a checkpoint lie, however it was named: a run and its last checkpoint are one model.
+
+    Args:
+        checkpoint: a run, a checkpoint of one, or a model folder.
+    """
+    place = checkpoint.absolute()
+    if place.parent.name != CHECKPOINTS:
+        return checkpoint / "evaluation"
+    run = Path(os.path.normpath(checkpoint / "../.."))
+    others = [folder.name for folder, _ in list_checkpoints(run)]
+    is_last = not others or place.name >= others[-1]
+    return run / "evaluation" if is_last else run / "evaluation" / place.name
 
 
 def load_for_inference(

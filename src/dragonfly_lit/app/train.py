@@ -25,6 +25,7 @@ from dragonfly_lit.app.factories import Components, build_components, look_up_pa
 from dragonfly_lit.app.known_warnings import silence_known_warnings
 from dragonfly_lit.app.launch import check_processes, resolve_processes
 from dragonfly_lit.app.loggers import build_loggers
+from dragonfly_lit.app.newest import find_finished
 from dragonfly_lit.app.overrides import search_path_of_job
 from dragonfly_lit.app.room import look_for_room
 from dragonfly_lit.app.runs import held_run, open_run
@@ -40,7 +41,6 @@ from dragonfly_lit.io.imports import import_trusted
 from dragonfly_lit.training.beside import Beside
 from dragonfly_lit.training.callbacks import OWN, build_callbacks, check_own
 from dragonfly_lit.training.checkpoint.locate import (
-    find_newest,
     find_resume,
     resolve,
     step_folder,
@@ -199,14 +199,19 @@ def find_start(config: Config, key: str) -> Path | None:
     if key == "resume":
         return find_resume(runs / name)
     stage, model = STAGE_BEFORE.get(config["stage"]["name"], "1"), config["model"]["name"]
-    found = find_newest(runs, stage=stage, model=model)
-    if found is None:
+    found = find_finished(runs, stage=stage, like=config)
+    if found.checkpoint is None:
         raise ValueError(
-            f"init_from=auto: stage={config['stage']['name']} starts from the newest stage-{stage} weights of "
-            f"model={model}, and there are none below runs_root={runs}. Run `python train.py stage={stage} "
-            f"model={model}` first, or give init_from=PATH, or init_from=null for a fresh projector."
+            f"init_from=auto: stage={config['stage']['name']} starts from the newest finished stage-{stage} run of "
+            f"model={model}, and there are none below runs_root={runs}.{found.passed_over()} Run `python train.py "
+            f"stage={stage} model={model}` first, or give init_from=PATH, or init_from=null for a fresh projector."
         )
-    return found
+    beside = f", with {found.differs}" if found.differs else ""
+    print(
+        f"init_from=auto takes {found.taken}, the newest finished stage-{stage} run of this model{beside}."
+        f"{found.passed_over()} Another is taken by init_from=PATH."
+    )
+    return found.checkpoint
 
 
 def build_own_callbacks(config: Config) -> list[pl.Callback]:
