@@ -74,6 +74,12 @@ def mix_plan_parser() -> argparse.ArgumentParser:
     )
     add_overrides(parser)
     parser.add_argument("--samples", type=int, help="draws (default: as many as the stage's steps take)")
+    parser.add_argument(
+        "--text",
+        type=int,
+        default=128,
+        help="tokens beside the image of a sample (%(default)s), where no source is there",
+    )
     return parser
 
 

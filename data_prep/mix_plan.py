@@ -1,6 +1,7 @@
 """`mix-plan`: what a mix comes to: epochs of each source, and its share of samples, tokens and images.
 
-Folders that are not there yet keep their share of the samples; tokens and images are those of the others.
+Folders that are not there yet keep their share of the samples; tokens and images are those of the others. Where none is
+there, a sample is taken to be an image and `--text` tokens; sizes of known parts come with the package.
 """
 
 from __future__ import annotations
@@ -16,14 +17,19 @@ from rich.table import Table
 
 from dragonfly_lit.app.data import configure, train_mix
 from dragonfly_lit.app.planning import cost_of
+from dragonfly_lit.app.reading import reading_of
 from dragonfly_lit.app.recipe import recipe_of
+from dragonfly_lit.data.making import how_to_make
 from dragonfly_lit.data.mix import shares, specs_of
 from dragonfly_lit.data.packing import BatchShape
-from dragonfly_lit.data.plan import SourcePlan, packing_note, plan_mix, samples_per_micro_batch
+from dragonfly_lit.data.plan import SourcePlan, packing_note, plan_mix, samples_in_row
 from dragonfly_lit.data.remote import is_remote
 from dragonfly_lit.io.commands import as_typed
 
 from .arguments import mix_plan_parser, overrides_of
+
+PIPED = 200
+"""Columns of a table that goes to no terminal, so that nothing of it is cut."""
 
 
 def plan_table(plans: Sequence[SourcePlan]) -> Table:
@@ -50,7 +56,8 @@ def plan_table(plans: Sequence[SourcePlan]) -> Table:
         )
     samples = f"{sum(plan.samples for plan in plans):,}"
     draws, known = (sum(plan.draws for plan in plans if plan.samples >= least) for least in (0, 1))
-    shown.add_row("all", samples, f"{draws:,.0f}", "", *("100.0",) * 3, f"{tokens / known:,.0f}", style="bold")
+    shares_of_all = ("100.0", *("100.0" if known else "?",) * 2, f"{tokens / known:,.0f}" if known else "?")
+    shown.add_row("all", samples, f"{draws:,.0f}", "", *shares_of_all, style="bold")
     return shown
 
 
@@ -90,28 +97,34 @@ def main(argv: list[str]) -> int:
     given = mix_plan_parser().parse_args(argv)
 
     config, builder = configure(overrides_of(given))
-    data, stage, trainer = config["data"], config["stage"], config["trainer"]
+    data = config["data"]
     absent = [spec.path for spec in specs_of(data["train"]) if spec.path and not is_there(spec.path)]
+    there = sources_there(data["train"])
+    mix = train_mix(config, there) if there["sources"] else None
+    tokens, images = builder.layout.num_tokens + float(given.text), 1.0  # of a sample, where none is there
+    if mix is not None:
+        known = plan_mix(mix, builder, 1.0)
+        tokens, images = (
+            sum(plan.share * value for plan, value in zip(known, values, strict=True))
+            for values in ([p.tokens_per_sample for p in known], [p.images_per_sample for p in known])
+        )
     if absent:
-        told = f"no such folder: {', '.join(absent)}. Make it with python -m data_prep pack"
-        if not sources_there(data["train"])["sources"]:
-            raise ValueError(f"data.train has no source that is there; {told}, or set data_root to where they lie.")
-        print(as_typed(f"{told}; without it the plan counts the others' tokens and images only."), file=sys.stderr)
-    mix = train_mix(config, sources_there(data["train"]))
+        then = "without them the plan counts the others' tokens and images only"
+        if mix is None:
+            then = f"until then a sample is taken to be an image and {given.text} tokens of text"
+        made = f"Make the first with: {how_to_make(absent[0])}"
+        print(as_typed(f"no such folder: {', '.join(absent)}; {then}. {made}"), file=sys.stderr)
     recipe_size = recipe_of(config).get("batch_size")
     shape = BatchShape.of(data["batch"], size=recipe_size, max_tokens=builder.max_tokens, cost=cost_of(config))
-    size = samples_per_micro_batch(mix, shape, builder)
-    micro_batches = stage["steps"] * stage["accumulate"] * trainer["devices"] * trainer["num_nodes"]
-    draws = float(given.samples or micro_batches * size)
-    plans = with_missing(plan_mix(mix, builder, draws), data["train"], draws)
-    Console(markup=False).print(plan_table(plans))
-    tokens = sum(plan.draws * plan.tokens_per_sample for plan in plans)
-    a_step = f"{micro_batches / stage['steps']:.0f} x {size:.1f} samples"
-    why = "" if given.samples else f", {stage['steps']:,} steps of {a_step}"
-    whose = " in the sources that are there" if absent else ""
-    print(
-        f"{draws:,.0f} samples{why}: {tokens:,.0f} tokens{whose}, {builder.layout.num_tokens} of them for each image."
-    )
-    if note := packing_note(mix, shape, builder, recipe_size):
+    reading = reading_of(config, samples_in_row(shape, builder, tokens, images), tokens)
+    draws = float(given.samples or reading.steps * reading.micro_batches * reading.samples)
+    plans = with_missing(plan_mix(mix, builder, draws) if mix is not None else [], data["train"], draws)
+    console = Console(markup=False) if sys.stdout.isatty() else Console(markup=False, width=PIPED)
+    console.print(plan_table(plans))
+    whose = " in the sources that are there" if absent and mix is not None else ""
+    counted = sum(plan.draws * plan.tokens_per_sample for plan in plans) if mix is not None else draws * tokens
+    print(f"{draws:,.0f} samples: {counted:,.0f} tokens{whose}, {builder.layout.num_tokens} of them for each image.")
+    print(reading.told)
+    if mix is not None and (note := packing_note(mix, shape, builder, recipe_size)):
         print(note)
     return 0

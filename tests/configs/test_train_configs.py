@@ -11,6 +11,8 @@ from dragonfly_lit.app.build import compose, make
 from dragonfly_lit.app.errors import describe
 from dragonfly_lit.app.factories import build_layout, look_up_parts, zoom_of
 from dragonfly_lit.app.overrides import CONF
+from dragonfly_lit.app.reading import reading_of
+from dragonfly_lit.app.stage import build_stage
 from dragonfly_lit.spec.released import released_zoom
 from dragonfly_lit.training.stages import Stage
 
@@ -36,10 +38,22 @@ def towers(tmp_path):
 @pytest.mark.parametrize(("model", "stage"), list(itertools.product(MODELS, STAGES)))
 def test_every_model_has_a_recipe_for_every_stage(model, stage):
     config = compose([f"model={model}", f"stage={stage}"])
-    built = make(config["stage"])
-    assert isinstance(built, Stage)
-    assert built.name == stage
-    assert built.steps == config["model"]["recipe"][stage]["steps"]
+    recipe = config["model"]["recipe"][stage]
+    assert config["stage"]["steps"] == recipe["steps"]
+    for devices, size in ((1, 16), (8, recipe["batch_size"]), (8, 8.7)):
+        config["trainer"]["devices"] = devices
+        steps = reading_of(config, size, 100).steps
+        built = build_stage(config["stage"] | {"steps": steps})
+        assert isinstance(built, Stage)
+        assert (built.name, built.steps) == (stage, steps)
+        wanted = recipe["steps"] if recipe["steps"] != "auto" else recipe["samples"] / (devices * size)
+        assert steps == pytest.approx(wanted, rel=1e-3)
+
+
+def test_the_released_steps_are_those_of_eight_gpus_at_the_recipe_s_batch_size():
+    for stage, released in (("1", 17400), ("2", 507798), ("biomed", 507798)):
+        config = compose(["model=dragonfly_v1", f"stage={stage}", "trainer=gpu8"])
+        assert reading_of(config, config["model"]["recipe"][stage]["batch_size"], 100).steps == released
 
 
 FITTING = [pair for pair in itertools.product(MODELS, choices("zoom")) if pair != ("dragonfly_v1", "pool")]

@@ -11,6 +11,15 @@ import torch
 from dragonfly_lit.app.launch import check_processes, launched
 from dragonfly_lit.training.precision import check_precision
 
+REPOSITORIES = {
+    "clip-vit-base-patch32": "openai/clip-vit-base-patch32",
+    "clip-vit-large-patch14-336": "openai/clip-vit-large-patch14-336",
+    "siglip-so400m-patch14-384": "google/siglip-so400m-patch14-384",
+    "Meta-Llama-3-8B-Instruct": "meta-llama/Meta-Llama-3-8B-Instruct",
+    "Meta-Llama-3.1-8B-Instruct": "meta-llama/Meta-Llama-3.1-8B-Instruct",
+    "SmolLM2-135M-Instruct": "HuggingFaceTB/SmolLM2-135M-Instruct",
+}
+"""On the Hugging Face hub, by the folder that `conf/vision` and `conf/language` name."""
 DEVICES = {"cpu": "cpu", "gpu": "cuda"}
 
 
@@ -59,6 +68,10 @@ def check_recipe_overrides(overrides: list[str], config: dict[str, Any], recipes
     used = [name for name in recipes if name == stage or f"recipe.{name}}}" in str(recipes.get(stage))]
     for item in overrides:
         key, _, value = item.lstrip("+").partition("=")
+        if key.endswith(("recipe." + stage + ".samples", "stage.samples")) and config["stage"]["steps"] != "auto":
+            raise ValueError(
+                f"{key}={value} has no effect with stage.steps={config['stage']['steps']}. Add stage.steps=auto."
+            )
         if not (found := re.fullmatch(r"model\.recipe\.([^.]+)(?:\.(\w+))?", key)):
             continue
         if found[1] not in used:
@@ -89,8 +102,9 @@ def check_weights(group: str, path: str, config: dict[str, Any]) -> None:
     if path == "builtin" or (group == "language" and config["model"]["released"]):
         return
     if not Path(path).exists():
+        repository = REPOSITORIES.get(Path(path).name, "REPOSITORY")
         raise ValueError(
-            f"{group}.path={path} does not exist. Download it there (`hf download REPO --local-dir {path}`), "
+            f"{group}.path={path} does not exist. Download it there (`hf download {repository} --local-dir {path}`), "
             f"set {group}.path or weights_root to where it lies, or use model=tiny."
         )
 

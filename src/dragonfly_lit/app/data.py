@@ -15,13 +15,14 @@ from dragonfly_lit.app.check import check_weights
 from dragonfly_lit.app.errors import describe
 from dragonfly_lit.app.factories import build_components
 from dragonfly_lit.app.launch import resolve_processes
-from dragonfly_lit.app.planning import cost_of
+from dragonfly_lit.app.planning import check_image_fits, cost_of, known_folder
 from dragonfly_lit.app.recipe import recipe_of
 from dragonfly_lit.app.values import check_values
 from dragonfly_lit.data.datamodule import DragonflyDataModule
 from dragonfly_lit.data.dealing import FEW, fit_workers
 from dragonfly_lit.data.mix import Mix
 from dragonfly_lit.io.machine import Share
+from dragonfly_lit.models.backbones import builtin_folder
 from dragonfly_lit.processing.sequences import SequenceBuilder
 
 log = logging.getLogger(__name__)
@@ -30,12 +31,15 @@ log = logging.getLogger(__name__)
 def configure(overrides: list[str]) -> tuple[Config, SequenceBuilder]:
     """The configuration of a training with these overrides, and what builds its sequences; no weight is loaded.
 
+    A named part that is not on disk is known by the `config.json` that comes with the package. The text is then counted
+    with the small tokenizer of `model=tiny`, which is said.
+
     Args:
         overrides: as on the command line of `train.py`, `--config-dir=FOLDER` among them.
 
     Raises:
-        ValueError: a key or a choice does not exist, a value is not one that its key can have, or the folder of the
-            tokenizer or of the tower is missing.
+        ValueError: a key or a choice does not exist, a value is not one that its key can have, the folder of the
+            tokenizer or of the tower is missing and not known, or an image is longer than a sample may be.
     """
     try:
         config = compose(overrides)
@@ -43,13 +47,23 @@ def configure(overrides: list[str]) -> tuple[Config, SequenceBuilder]:
         raise ValueError(describe(error, "train", overrides)) from error
     check_values(config, "train")
     resolve_processes(config)
+    vision, language = config["vision"], config["language"]
+    vision["path"] = known_folder(vision["path"])
+    if not config["model"]["released"] and known_folder(language["path"]) != language["path"]:
+        log.warning(
+            "language.path=%s is not there: text is counted with the tokenizer of model=tiny, which takes more tokens.",
+            language["path"],
+        )
+        language["path"], language["tokenizer"] = known_folder(language["path"]), str(builtin_folder("tokenizer"))
     for group, read in (("vision", "config.json"), ("language", "tokenizer")):
         if config[group].get("tokenizer") is None:
             try:
                 check_weights(group, config[group]["path"], config)
             except ValueError as error:
                 raise ValueError(f"{error} Of it this command reads the {read} only.") from error
-    return config, build_components(config).builder
+    builder = build_components(config).builder
+    check_image_fits(builder.layout.num_tokens, config["model"]["max_tokens"])
+    return config, builder
 
 
 def build_data(config: Config, builder: SequenceBuilder, **more: Any) -> DragonflyDataModule:

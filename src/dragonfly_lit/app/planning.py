@@ -127,6 +127,23 @@ def model_config(config: Mapping[str, Any]) -> DragonflyConfig:
     )
 
 
+def check_image_fits(num_tokens: int, longest: int) -> None:
+    """Refuse a model none of whose images fits into a sample.
+
+    Args:
+        num_tokens: of an image.
+        longest: a sample may be.
+
+    Raises:
+        ValueError: names both and the keys to change.
+    """
+    if num_tokens >= longest:
+        raise ValueError(
+            f"an image takes {num_tokens:,} tokens, and a sample may have model.max_tokens={longest:,}. Raise "
+            "it, or set a larger zoom.pool, a smaller zoom.top_k, or another tower."
+        )
+
+
 def work_of(config: Mapping[str, Any], sizes: DragonflyConfig, text_tokens: int) -> tuple[Work, float]:
     """The largest micro-batch, and how many samples it has, of one image and `text_tokens` tokens each.
 
@@ -137,11 +154,7 @@ def work_of(config: Mapping[str, Any], sizes: DragonflyConfig, text_tokens: int)
     from dragonfly_lit.models.flops import Work
 
     layout, longest = sizes.layout, config["model"]["max_tokens"]
-    if layout.num_tokens >= longest:
-        raise ValueError(
-            f"an image takes {layout.num_tokens:,} tokens, and a sample may have model.max_tokens={longest:,}. Raise "
-            "it, or set a larger zoom.pool, a smaller zoom.top_k, or another tower."
-        )
+    check_image_fits(layout.num_tokens, longest)
     batch = config["data"].get("batch") or {}
     size, cost = recipe_of(dict(config)).get("batch_size"), cost_of(config)
     shape = BatchShape.of(batch, size=size, max_tokens=longest, cost=cost)

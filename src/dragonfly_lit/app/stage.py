@@ -10,12 +10,14 @@ from hydra.utils import get_object
 from dragonfly_lit.app.build import make
 from dragonfly_lit.training.stages import Stage
 
+AUTO = "auto"
+"""Of `stage.steps`: as many as `stage.samples` takes, known once the data are there (`app.reading`)."""
 MOVED = {"betas": "stage.optimizer.betas", "eps": "stage.optimizer.eps"}
 """Keys that a stage file of an earlier version may have, and where they are now."""
 
 
 def build_stage(node: Mapping[str, Any]) -> Stage:
-    """The stage that a run trains.
+    """The stage that a run trains; of one step where `steps` is not known yet.
 
     Raises:
         ValueError: a key is not one of a stage, or the optimizer or schedule cannot be found.
@@ -23,11 +25,11 @@ def build_stage(node: Mapping[str, Any]) -> Stage:
     for key, place in MOVED.items():
         if key in node:
             raise ValueError(f"stage.{key} has moved to {place}, where the optimizer's other arguments are.")
-    parts: dict[str, Any] = {}
+    parts: dict[str, Any] = {"steps": 1} if node.get("steps") == AUTO else {}
     for key in ("optimizer", "schedule"):
         if isinstance(node.get(key), Mapping):
             parts[key] = _callable(node[key], f"stage.{key}")
-    return make({key: value for key, value in node.items() if key not in parts} | parts, where="stage")
+    return make({key: value for key, value in node.items() if key not in (*parts, "samples")} | parts, where="stage")
 
 
 def _callable(node: Mapping[str, Any], where: str) -> Any:

@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.status import Status
 
 from dragonfly_lit.app.errors import WANTS_TRACEBACK
+from dragonfly_lit.app.stage import AUTO
 from dragonfly_lit.io import atomic
 from dragonfly_lit.io.commands import spelled
 from dragonfly_lit.io.names import job_folder
@@ -49,8 +50,8 @@ def _key_and_value(item: str) -> tuple[str, str]:
         found = OverridesParser.create().parse_override(item)
     except HydraException:
         return key, value
-    is_text = not found.is_sweep_override() and isinstance(text := found.value(), str)
-    return key, text if is_text else value
+    text = value if found.is_sweep_override() else found.value()
+    return key, text if isinstance(text, str) else value
 
 
 def finished(folder: Path, config: dict[str, Any]) -> dict[str, Any] | None:
@@ -59,7 +60,10 @@ def finished(folder: Path, config: dict[str, Any]) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     result = json.loads(path.read_text())
-    return result if result["config"] == _comparable(config) else None
+    written, wanted = result["config"], _comparable(config)
+    if wanted.get("stage", {}).get("steps") == AUTO:  # the job knew how many that are, from its data
+        wanted["stage"]["steps"] = written.get("stage", {}).get("steps")
+    return result if written == wanted else None
 
 
 def write_result(folder: Path, config: dict[str, Any], values: dict[str, Any]) -> None:
@@ -190,5 +194,7 @@ def _progress(folder: Path, config: dict[str, Any], started: float) -> str:
     if not rows:
         return f"starting, {elapsed:.0f} s"
     step = int(rows[-1]["step"])
+    if steps == AUTO:
+        return f"step {step}, loss {float(rows[-1]['loss']):.4f}, {elapsed:.0f} s"
     doing = f"step {step}/{steps}" if step < steps else "scoring"
     return f"{doing}, loss {float(rows[-1]['loss']):.4f}, {elapsed:.0f} s"

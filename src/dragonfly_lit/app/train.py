@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,19 +28,24 @@ from dragonfly_lit.app.launch import check_processes, resolve_processes
 from dragonfly_lit.app.loggers import build_loggers
 from dragonfly_lit.app.newest import find_finished
 from dragonfly_lit.app.overrides import search_path_of_job
+from dragonfly_lit.app.planning import check_image_fits
+from dragonfly_lit.app.reading import reading_of
 from dragonfly_lit.app.room import look_for_room
 from dragonfly_lit.app.runs import held_run, open_run
 from dragonfly_lit.app.sample_answers import SampleAnswers
 from dragonfly_lit.app.score import num_scored, score
-from dragonfly_lit.app.stage import build_stage
+from dragonfly_lit.app.stage import AUTO, build_stage
 from dragonfly_lit.app.sweep import run_job, write_result
 from dragonfly_lit.app.trainer import build_trainer, check_flags
 from dragonfly_lit.app.values import check_values
+from dragonfly_lit.data.datamodule import DragonflyDataModule
+from dragonfly_lit.data.plan import samples_per_micro_batch, tokens_per_sample
 from dragonfly_lit.io import disk
 from dragonfly_lit.io.commands import as_typed, override
 from dragonfly_lit.io.imports import import_trusted
 from dragonfly_lit.training.beside import Beside
 from dragonfly_lit.training.callbacks import OWN, build_callbacks, check_own
+from dragonfly_lit.training.checkpoint.format import read_info
 from dragonfly_lit.training.checkpoint.locate import (
     find_resume,
     resolve,
@@ -99,6 +105,7 @@ def _fit_together(config: Config, peers: Peers) -> float | None:
     import_trusted(config["trust"])
     look_up_parts(config, file=None)
     components, stage = build_components(config, device), build_stage(config["stage"])
+    check_image_fits(components.layout.num_tokens, config["model"]["max_tokens"])
     if device == "cuda" and (told := look_for_room(config)) and peers.rank == 0:
         log.warning(told)
     root = Path(config["runs_root"])
@@ -114,8 +121,11 @@ def _fit(config: Config, components: Components, stage: Stage, held: ExitStack, 
     resume, init_from = map(_path, peers.first("start", lambda: find_starts(config)))
     data = build_data(config, components.builder)
     prepare_data(data)
+    steps, told = peers.first("steps", lambda: find_steps(config, data, resume))
+    config = {**config, "stage": {**config["stage"], "steps": steps}}
+    stage = replace(stage, steps=steps)
     run = open_run(Path(config["runs_root"]), config["name"], config, resume=config["resume"] is not None, held=held)
-    announce(run, resume, init_from, components.attention, machine_line(config, data.num_workers))
+    announce(run, resume, init_from, components.attention, f"{machine_line(config, data.num_workers)}\n{told}")
     pl.seed_everything(config["seed"], workers=True, verbose=False)
     module = TrainingModule(
         model_factory(config, components),
@@ -179,6 +189,20 @@ def find_starts(config: Config) -> list[str | None]:
     resume = find_start(config, "resume")
     init_from = weights_behind(resume) if resume else find_start(config, "init_from")
     return [None if path is None else str(path) for path in (resume, init_from)]
+
+
+def find_steps(config: Config, data: DragonflyDataModule, resume: Path | None) -> tuple[int, str]:
+    """The optimizer steps of the run and a line about what each reads; a run that goes on keeps those it began with.
+
+    Raises:
+        ValueError: `stage.steps=auto` without samples.
+    """
+    tokens = tokens_per_sample(data.mix, data.builder)
+    found = reading_of(config, samples_per_micro_batch(data.mix, data.shape, data.builder), tokens)
+    if resume is not None and config["stage"]["steps"] == AUTO:
+        steps = read_info(resume).steps
+        return steps, f"The {steps:,} steps of the run that goes on are kept."
+    return found.steps, found.told
 
 
 def _path(text: str | None) -> Path | None:

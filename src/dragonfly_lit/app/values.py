@@ -43,10 +43,12 @@ processes = Rule(
     (*whole(1, 2**16).alternatives, "auto, all that there are (CUDA_VISIBLE_DEVICES chooses among GPUs)"), _is_processes
 )
 
+steps = count | one_of("auto")
 CHECKPOINTING = one_of("none", "selective", "full", "offload")
 RECIPE = {
     "lr": number(above=0),
-    "steps": count,
+    "steps": steps,
+    "samples": count | null,
     "batch_size": count,
     "accumulate": count,
     "warmup": number(0),
@@ -126,7 +128,8 @@ TRAIN: dict[str, Rule] = {
     "model.too_long": one_of("cut", "refuse"),
     **{f"model.recipe.*.{key}": rule for key, rule in RECIPE.items()},
     "stage.name": text,
-    "stage.steps": count,
+    "stage.steps": steps,
+    "stage.samples": count | null,
     "stage.accumulate": count,
     "stage.schedule": text | mapping,
     "stage.warmup": number(0),

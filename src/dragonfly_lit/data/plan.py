@@ -75,13 +75,32 @@ def plan_mix(mix: Mix, builder: SequenceBuilder, num_draws: float) -> list[Sourc
     return plans
 
 
+def tokens_per_sample(mix: Mix, builder: SequenceBuilder) -> float:
+    """Mean over the mix, images included, from the probed lengths."""
+    return sum(plan.share * plan.tokens_per_sample for plan in plan_mix(mix, builder, 1.0))
+
+
 def samples_per_micro_batch(mix: Mix, shape: BatchShape, builder: SequenceBuilder) -> float:
     """`size`, or for packs an estimate from the probed lengths."""
     if shape.mode != "packed":
         return float(shape.size)
     plans = plan_mix(mix, builder, 1.0)
-    tokens = sum(plan.share * plan.tokens_per_sample for plan in plans)
-    crops = sum(plan.share * plan.images_per_sample for plan in plans) * builder.layout.zoom.num_crops
+    images = sum(plan.share * plan.images_per_sample for plan in plans)
+    return samples_in_row(shape, builder, sum(plan.share * plan.tokens_per_sample for plan in plans), images)
+
+
+def samples_in_row(shape: BatchShape, builder: SequenceBuilder, tokens: float, images: float) -> float:
+    """`size`, or how many samples of these means a packed row holds.
+
+    Args:
+        shape: what a micro-batch is.
+        builder: knows how many crops an image has.
+        tokens: of a sample, images included.
+        images: of a sample.
+    """
+    if shape.mode != "packed":
+        return float(shape.size)
+    crops = images * builder.layout.zoom.num_crops
     one = Planned(num_tokens=round(tokens), num_crops=round(crops))
     by_tokens = shape.max_tokens * EXPECTED_FILL / (tokens if shape.cost is None else shape.cost.of(one))
     by_crops = shape.max_crops / crops if shape.max_crops and crops else by_tokens
@@ -104,7 +123,7 @@ def packing_note(mix: Mix, shape: BatchShape, builder: SequenceBuilder, batch_si
     return (
         f"data.batch.mode=packed: a micro-batch is a row of up to {shape.max_tokens:,} tokens, about {num_samples:.1f} "
         f"samples of {tokens:,.0f} tokens; the recipe's batch_size={batch_size}, about {batch_size * tokens:,.0f} "
-        "tokens, is not used. Its steps are, so data.batch.max_tokens decides how much the run reads."
+        "tokens, is not used. data.batch.max_tokens decides how much a step reads."
     )
 
 

@@ -30,6 +30,7 @@ from dragonfly_lit.data.index import (
     write_dataset_file,
     write_index,
 )
+from dragonfly_lit.data.making import how_to_make
 from dragonfly_lit.data.remote import Cache, is_remote, read_bytes
 from dragonfly_lit.data.samples import BadSampleError, RawSample, raw_sample, to_record
 from dragonfly_lit.data.scan import TORN, Row, Scan, scan_shard
@@ -330,7 +331,7 @@ class Shards:
                     f"Restore it, or index it again: {again}",
                 )
         if not entries:
-            raise ValueError(f"{listing} lists no shard. Write some first: python -m data_prep pack --help")
+            raise ValueError(f"{listing} lists no shard. Write some first: {how_to_make(str(folder))}")
         version, licence = read_dataset_facts(content)
         return entries if version >= READER_VERSION else self._renewed(folder, entries, licence)
 
@@ -354,7 +355,7 @@ class Shards:
     def _index_all(self, folder: Path, names: list[str]) -> list[ShardEntry]:
         """Index a foreign folder on its first use; of a damaged shard nothing is kept."""
         if not names:
-            raise ValueError(f"folder {folder} has no shard (*.tar). Write some first: python -m data_prep pack --help")
+            raise ValueError(f"folder {folder} has no shard (*.tar). Write some first: {how_to_make(str(folder))}")
         entries = [self._indexed(number, folder / name) for number, name in enumerate(names)]
         if not self._salvaged:
             if self._spare is None:

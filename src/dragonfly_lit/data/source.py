@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol, get_args, runtime_checkable
 
+from dragonfly_lit.data.making import how_to_make
 from dragonfly_lit.data.remote import is_remote
 from dragonfly_lit.data.samples import BadSampleError, ask, check_record, one_question, to_sample
 from dragonfly_lit.data.shards import Report, Shards
@@ -290,8 +291,7 @@ def open_source(
     report = report if spec.on_error == "skip" else None
     try:
         if not is_remote(spec.path) and not Path(spec.path).is_dir():
-            command = "python -m data_prep demo" if "easy_vqa" in spec.path else "python -m data_prep pack --help"
-            raise ValueError(f"no such folder. Make it with: {command}")
+            raise ValueError(f"no such folder. Make it with: {how_to_make(spec.path)}")
         shards = Shards(
             spec.path,
             report=report,
@@ -302,8 +302,7 @@ def open_source(
     except ValueError as error:
         raise ValueError(f"{key}.path={spec.path}: {error}") from error
     if not len(shards):
-        way_out = "Write some: python -m data_prep pack --help"
-        raise ValueError(f"{key}.path={spec.path} has shards but no sample. {way_out}")
+        raise ValueError(f"{key}.path={spec.path} has shards but no sample. Write some: {how_to_make(spec.path)}")
     return shards
 
 

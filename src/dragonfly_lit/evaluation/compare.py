@@ -1,7 +1,7 @@
 """Runs side by side: headline scores beside published rows, and paired intervals of their differences.
 
-`python -m dragonfly_lit compare runs/a/evaluation/NAME runs/b/evaluation/NAME`. A difference is that of the mean score of a
-question over the questions that both runs answered; images are drawn with replacement, the same ones for both runs.
+`python -m dragonfly_lit compare runs/a/evaluation/NAME runs/b/evaluation/NAME`. A difference is that of the mean score
+of a question over the questions that both runs answered; images are drawn with replacement, the same for both runs.
 """
 
 from __future__ import annotations

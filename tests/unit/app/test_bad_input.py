@@ -117,8 +117,8 @@ def test_an_optional_group_is_left_out_by_null_and_a_needed_one_is_refused():
 @pytest.mark.parametrize(
     ("override", "wanted"),
     [
-        ("stage.steps=1.5", "a whole number of at least 1"),
-        ("stage.steps=inf", "a whole number of at least 1"),
+        ("stage.steps=1.5", "a whole number of at least 1 or auto"),
+        ("stage.steps=inf", "a whole number of at least 1 or auto"),
         ("seed=nan", "a whole number of at least 0 and at most 4294967295"),
         ("stage.clip=[1]", "a number above 0 or null"),
         ("zoom.learned=maybe", "true or false"),
@@ -148,7 +148,7 @@ def test_values_of_the_right_type_pass_whatever_their_spelling():
             "traner is not a key of this configuration. Did you mean trainer or trainer.devices or trainer.compile?",
         ),
         ("trainer.accelerator=tpu", "trainer.accelerator=tpu is unknown. Use one of cpu, gpu."),
-        ("stage.steps=many", "stage.steps=many is not a whole number of at least 1. The default is 200."),
+        ("stage.steps=many", "stage.steps=many is not a whole number of at least 1 or auto. The default is 200."),
     ],
 )
 def test_a_mistake_ends_in_one_line_and_status_1(override, said):

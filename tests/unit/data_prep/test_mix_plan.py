@@ -78,12 +78,45 @@ def test_a_mix_that_is_there_as_a_whole_says_nothing_of_missing_folders(data_roo
     [
         (["data_rot=x"], "Did you mean data_root"),
         (["data=nothing"], "Use one of"),
-        (["data=general_stage2"], "no such folder: {root}/llava_instruct, .*Make it with python -m data_prep pack"),
-        (["data=general_stage2", "model=dragonfly_v2"], "vision.path=.* does not exist. .*use model=tiny"),
-        (["data=demo", "language=llama3_8b"], "language.path=.* does not exist. .* the tokenizer only"),
+        (["data=demo", "vision=clip_b32", "vision.path=x/mine"], "vision.path=.* does not exist. .*use model=tiny"),
+        (["data=demo", "language.path=x/mine"], "language.path=.* does not exist. .* the tokenizer only"),
+        (["model=dragonfly_v1", "vision=siglip_so400m"], "an image takes 12,410 tokens, .*max_tokens=2,048. Raise"),
     ],
 )
 def test_what_is_missing_is_one_line_with_the_way_out(overrides, way_out, tmp_path, capsys):
     assert main(["mix-plan", *overrides, f"data_root={tmp_path}", f"weights_root={tmp_path / 'weights'}"]) == 1
     [line] = capsys.readouterr().err.strip().splitlines()
     assert re.search(way_out.format(root=tmp_path), line), line
+
+
+@pytest.mark.parametrize(
+    ("overrides", "steps"),
+    [
+        (
+            ["model=dragonfly_v1", "data=general_stage1", "stage=1", "trainer=gpu8"],
+            r"so stage.samples=556,800 are [\d,]+",
+        ),
+        (["model=dragonfly_v2", "data=general_stage2", "stage=2", "trainer=gpu8"], r"so stage.samples=4,062,384 are"),
+        (["model=dragonfly_v1", "data=biomed", "stage=biomed", "stage.steps=10"], r"10 steps read [\d,]+ samples"),
+    ],
+)
+def test_a_plan_of_the_real_models_needs_nothing_on_disk(overrides, steps, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["mix-plan", *overrides]) == 0
+    told = capsys.readouterr()
+    assert re.search(steps, told.out), told.out
+    assert "until then a sample is taken to be an image and 128 tokens" in told.err
+    assert "…" not in told.out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_packed_or_padded_the_stage_reads_the_samples_of_its_recipe(data_root, capsys):
+    """What is planned is what the recipe says, within the rounding of the last step."""
+    for mode in (
+        ["data.batch.mode=packed"],
+        ["data.batch.mode=padded", "data.batch.max_crops=null", "data.batch.buffer=null"],
+    ):
+        mode = [*mode, "model.dtype=float32", "model.recipe.2.steps=auto", "model.recipe.2.samples=5000"]
+        assert main(["mix-plan", "stage=2", "data=general_stage2", f"data_root={data_root}", *mode]) == 0
+        samples = int(capsys.readouterr().out.split(" samples: ")[0].split()[-1].replace(",", ""))
+        assert abs(samples - 5000) < 200
