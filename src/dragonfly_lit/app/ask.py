@@ -13,7 +13,6 @@ from dragonfly_lit.evaluation.zoom_picture import draw_zoom
 from dragonfly_lit.io.parsers import ask_parser
 from dragonfly_lit.models.dragonfly import DragonflyForConditionalGeneration
 from dragonfly_lit.processing.images import decode
-from dragonfly_lit.processing.prompts import question_text
 from dragonfly_lit.spec.layout import Grid, Grids
 
 
@@ -28,7 +27,7 @@ def main(argv: list[str]) -> int:
     model, processor = load_for_inference(
         args.model, device=args.device, dtype=dtype, version=args.version, vision=args.vision, trust=args.trust
     )
-    inputs = processor(text=[question_text(args.question)], images=[images or None], return_tensors="pt").to(
+    inputs = processor(text=[processor.question_text(args.question)], images=[images or None], return_tensors="pt").to(
         args.device
     )
     streamer = TextStreamer(processor.tokenizer, skip_prompt=True, skip_special_tokens=True)

@@ -19,7 +19,7 @@ from dragonfly_lit.models.dragonfly import DragonflyForConditionalGeneration
 from dragonfly_lit.models.projector import Projector
 from dragonfly_lit.models.vision import Tower
 from dragonfly_lit.models.zoom import ZoomRule
-from dragonfly_lit.processing.encoding import add_structural_tokens
+from dragonfly_lit.processing.formats import LLAMA3, OWN, ChatFormat, chat_format, template_of
 from dragonfly_lit.processing.image_processor import DragonflyImageProcessor
 from dragonfly_lit.processing.processor import DragonflyProcessor
 from dragonfly_lit.processing.sequences import SequenceBuilder
@@ -31,7 +31,7 @@ ModelFactory = Callable[[], DragonflyForConditionalGeneration]
 
 
 def build_tokenizer(config: Config) -> PreTrainedTokenizerBase:
-    """The tokenizer of the language model, taught the structural tokens where it lacks some.
+    """The tokenizer of the language model, as it lies on the disk.
 
     Raises:
         ValueError: there is none where `language.tokenizer` says.
@@ -49,8 +49,49 @@ def build_tokenizer(config: Config) -> PreTrainedTokenizerBase:
         if not config["model"]["released"]:
             read_model_config(path, where=where)  # first, because transformers warns where the tokenizer falls back
         tokenizer = read_tokenizer(path, where=where)
-    add_structural_tokens(tokenizer)
     return tokenizer
+
+
+def read_chat(config: Config) -> None:
+    """Put the words of FILE in place of `language.chat=FILE.jinja`, so that a run holds all that it was made with.
+
+    Args:
+        config: resolved; changed in place.
+
+    Raises:
+        ValueError: the file cannot be read, or the value is neither a format nor a file.
+    """
+    language = config["language"]
+    chat = language.get("chat", LLAMA3)  # runs of earlier versions have none
+    if chat in (LLAMA3, OWN) or "{%" in chat or "{{" in chat:
+        return
+    if Path(chat).suffix not in (".jinja", ".jinja2", ".j2"):
+        raise ValueError(f"language.chat={chat} is unknown. Use {LLAMA3}, {OWN}, or FILE.jinja with a chat template.")
+    try:
+        language["chat"] = Path(chat).read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise ValueError(f"language.chat={chat} cannot be read ({error}). Give a chat template in UTF-8.") from error
+    if "{%" not in language["chat"] and "{{" not in language["chat"]:
+        raise ValueError(f"language.chat={chat} is no chat template: it writes the same for every conversation.")
+
+
+def build_chat(config: Config, tokenizer: PreTrainedTokenizerBase) -> ChatFormat:
+    """The format of conversations; the tokenizer is taught the tokens that it needs and lacks.
+
+    Raises:
+        ValueError: there is no template, or which tokens are an answer cannot be told exactly from it.
+    """
+    read_chat(config)
+    chat = config["language"].get("chat", LLAMA3)
+    if chat == LLAMA3:
+        return chat_format(tokenizer)
+    shown = OWN if chat == OWN else "FILE"
+    if released := config["model"]["released"]:
+        raise ValueError(
+            f"language.chat={shown} with model.released={released}: a released model speaks in Llama-3's format. Set "
+            "language.chat=llama3."
+        )
+    return chat_format(tokenizer, template_of(tokenizer) if chat == OWN else chat, where=f"language.chat={shown}")
 
 
 def _given_tokenizer(folder: str) -> PreTrainedTokenizerBase:
@@ -82,7 +123,7 @@ class Components:
     """What a run needs beside the model, built once: everything that turns samples into the model's inputs.
 
     Attributes:
-        tokenizer: of the language model, with the structural tokens.
+        tokenizer: of the language model, with the special tokens of its format.
         layout: how many tokens an image takes.
         attention: the attention implementation that `model.attention` means on the run's device, and why.
         builder: samples to sequences, for training.
@@ -104,6 +145,7 @@ def build_components(config: Config, device: torch.device | str = "cpu") -> Comp
         device: on which the model will run; decides which attention it gets.
     """
     model, tokenizer, layout = config["model"], build_tokenizer(config), build_layout(config)
+    chat = build_chat(config, tokenizer)
     half = config["trainer"]["precision"] in ("bf16", "fp8")
     builder = SequenceBuilder(
         tokenizer=tokenizer,
@@ -112,6 +154,7 @@ def build_components(config: Config, device: torch.device | str = "cpu") -> Comp
         resize=model["resize"],
         supervise=model["supervise"],
         too_long=model["too_long"],
+        chat=chat,
     )
     images = DragonflyImageProcessor.of(layout, model["resize"])
     return Components(
@@ -119,7 +162,9 @@ def build_components(config: Config, device: torch.device | str = "cpu") -> Comp
         layout=layout,
         attention=choose_attention(model["attention"], device, torch.bfloat16 if half else torch.float32),
         builder=builder,
-        processor=DragonflyProcessor(images, tokenizer, max_length=model["max_tokens"]),
+        processor=DragonflyProcessor(
+            images, tokenizer, chat.template or None, max_length=model["max_tokens"], chat=chat.name
+        ),
     )
 
 
@@ -191,6 +236,8 @@ def model_factory(config: Config, components: Components) -> ModelFactory:
                 parts=parts,
                 dtype=dtype,
                 seed=config["seed"],
+                ids=components.builder.chat.ids,
+                chat=components.builder.chat.name,
             )
         built.language.set_attn_implementation(components.attention[0])
         return built

@@ -22,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from dragonfly_lit.app.build import Config, make, plain
 from dragonfly_lit.app.check import DEVICES, check_multirun, check_objective, check_recipe_overrides, check_train
 from dragonfly_lit.app.data import build_data, prepare_data, share_of
-from dragonfly_lit.app.factories import Components, build_components, look_up_parts, model_factory
+from dragonfly_lit.app.factories import Components, build_components, look_up_parts, model_factory, read_chat
 from dragonfly_lit.app.known_warnings import silence_known_warnings
 from dragonfly_lit.app.launch import check_processes, resolve_processes
 from dragonfly_lit.app.loggers import build_loggers
@@ -104,6 +104,7 @@ def _fit_together(config: Config, peers: Peers) -> float | None:
     device = DEVICES[config["trainer"]["accelerator"]]
     import_trusted(config["trust"])
     look_up_parts(config, file=None)
+    read_chat(config)
     components, stage = build_components(config, device), build_stage(config["stage"])
     check_image_fits(components.layout.num_tokens, config["model"]["max_tokens"])
     if device == "cuda" and (told := look_for_room(config)) and peers.rank == 0:

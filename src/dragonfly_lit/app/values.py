@@ -104,6 +104,7 @@ TRAIN: dict[str, Rule] = {
     "vision.tower": mapping | null,
     "language.path": text,
     "language.tokenizer": text | null,
+    "language.chat": text,
     "zoom.low": flag,
     "zoom.medium": flag,
     "zoom.high": flag,

@@ -293,6 +293,7 @@ class DragonflyDataModule(LightningDataModule):
             builder.max_tokens,
             builder.supervise,
             builder.too_long,
+            *([builder.chat.template] if builder.chat.template else []),
         ]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 

@@ -24,11 +24,8 @@ from dragonfly_lit.evaluation.requests import EncodedRequest, GenerationOutput, 
 from dragonfly_lit.models.decoding import DECODINGS, InPlaceDecoder
 from dragonfly_lit.models.host_reads import LateReads
 from dragonfly_lit.processing.crops import Resize, cut
-from dragonfly_lit.processing.encoding import TokenizedText, tokenize
 from dragonfly_lit.processing.images import decode
-from dragonfly_lit.processing.prompts import question_text, render
 from dragonfly_lit.spec.records import Crops, Turn
-from dragonfly_lit.spec.tokens import END_OF_TEXT, END_OF_TURN, special_ids
 
 
 @dataclass(kw_only=True)
@@ -86,14 +83,15 @@ class BatchGenerator:
         self.resize: Resize = processor.image_processor.resize
         self.layout = model.config.layout
         self.batch_tokens, self.temperature, self.seed = batch_tokens, temperature, seed
-        self.ids = special_ids(self.tokenizer)
+        self.chat = processor.format
+        self.ids = self.chat.ids
         self.never = torch.tensor([self.ids.image], device=model.device)  # a slot without an image has no meaning
         self.image_ids = self.layout.image_ids(self.ids.image, self.ids.newline)
         self.in_place = None if decoding == "dynamic" else InPlaceDecoder(model, compiled=decoding == "compiled")
         self.by_question = self.layout.zoom.score == "question" and self.layout.zoom.selects
         eos = getattr(model.generation_config, "eos_token_id", None)
         stops = set(eos) if isinstance(eos, list) else {eos} - {None}
-        self.stops = stops | {self.tokenizer.convert_tokens_to_ids(token) for token in (END_OF_TURN, END_OF_TEXT)}
+        self.stops = stops | {self.ids.end_of_turn, self.ids.end}
 
     # Planning ---------------------------------------------------------------------------------------------------------
 
@@ -130,9 +128,10 @@ class BatchGenerator:
         return [*batches, RequestBatch(items=tuple(items), owner=tuple(owner))] if items else batches
 
     def _encode(self, request: GenerationRequest) -> EncodedRequest:
-        text = TokenizedText()
-        text.extend([self.ids.begin])
-        text.append(tokenize(self.tokenizer, _conversation(request)))
+        try:
+            text = self.chat.prompt(_conversation(request))
+        except ValueError as error:
+            raise ValueError(f"question {request.id}: {error}") from error
         total = len(request.image_keys) * len(self.image_ids) + len(text) + request.max_new_tokens
         limit = getattr(self.model.config.text_config, "max_position_embeddings", total)
         if total > limit:
@@ -339,7 +338,7 @@ class BatchGenerator:
 
     def _pad_left(self, rows: list[list[int]]) -> tuple[Int[Tensor, "rows tokens"], Bool[Tensor, "rows tokens"]]:
         width = max(map(len, rows))
-        ids = torch.tensor([[self.ids.end] * (width - len(row)) + row for row in rows], device=self.model.device)
+        ids = torch.tensor([[self.ids.padding] * (width - len(row)) + row for row in rows], device=self.model.device)
         lengths = torch.tensor([len(row) for row in rows], device=self.model.device)
         return ids, torch.arange(width, device=self.model.device)[None] >= (width - lengths)[:, None]
 
@@ -357,16 +356,14 @@ class BatchGenerator:
         return [entries[start : start + num_images] for start in range(0, len(entries), num_images)]
 
 
-def _conversation(request: GenerationRequest) -> str:
+def _conversation(request: GenerationRequest) -> list[Turn]:
     """The examples as turns, then the question, whose answer is next."""
-    if not request.examples:
-        return question_text(request.prompt)
-    turns = [
+    examples = [
         Turn(role=role, text=text)
         for pair in request.examples
         for role, text in zip(("user", "assistant"), pair, strict=True)
     ]
-    return render([*turns, Turn(role="user", text=request.prompt)], answer_next=True)
+    return [*examples, Turn(role="user", text=request.prompt)]
 
 
 def _num_common(texts: list[list[int]]) -> int:

@@ -35,6 +35,7 @@ class DragonflyConfig(PreTrainedConfig):
             and the keys that it takes. Given to `from_pretrained`, its module must have been imported before.
         zoom_selector: likewise in place of `models.zoom.ZoomIn`.
         projector: likewise in place of `models.projector.LinearProjector`.
+        chat: the format of its conversations, `llama3` or `own`, the template of its language model.
     """
 
     model_type = "dragonfly_lit"
@@ -65,6 +66,7 @@ class DragonflyConfig(PreTrainedConfig):
         vision_tower: Mapping[str, Any] | None = None,
         zoom_selector: Mapping[str, Any] | None = None,
         projector: Mapping[str, Any] | None = None,
+        chat: str = "llama3",
         **kwargs: Any,
     ) -> None:
         self.vision_config = _config("vision_config", vision_config, "clip_vision_model")
@@ -79,12 +81,14 @@ class DragonflyConfig(PreTrainedConfig):
         self.vision_tower = _own_part("vision_tower", vision_tower, "dragonfly_lit.models.vision.VisionTower")
         self.zoom_selector = _own_part("zoom_selector", zoom_selector, "dragonfly_lit.models.zoom.ZoomIn")
         self.projector = _own_part("projector", projector, "dragonfly_lit.models.projector.LinearProjector")
+        self.chat = chat
         kwargs.setdefault("tie_word_embeddings", bool(getattr(self.text_config, "tie_word_embeddings", False)))
         super().__init__(**kwargs)
 
     def to_dict(self) -> dict[str, Any]:
-        """Transformers' own, without the user's own parts where there are none."""
-        return {key: value for key, value in super().to_dict().items() if key not in OWN_PARTS or value is not None}
+        """Transformers' own, without what is built in, so that a released model's file is the one it always was."""
+        builtin = dict.fromkeys(OWN_PARTS) | {"chat": "llama3"}
+        return {k: v for k, v in super().to_dict().items() if k not in builtin or v != builtin[k]}
 
     @property
     def layout(self) -> Layout:

@@ -36,6 +36,7 @@ from dragonfly_lit.models.output import DragonflyOutput
 from dragonfly_lit.models.zoom import Ranking, pool_patches
 from dragonfly_lit.spec.layout import Zoom
 from dragonfly_lit.spec.outline import Outline, supervised_labels
+from dragonfly_lit.spec.tokens import SpecialIds
 
 
 class DragonflyForConditionalGeneration(DragonflyGenerationMixin):
@@ -351,13 +352,15 @@ class DragonflyForConditionalGeneration(DragonflyGenerationMixin):
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
         seed: int = 0,
+        ids: SpecialIds | None = None,
+        chat: str = "llama3",
     ) -> DragonflyForConditionalGeneration:
         """A pretrained tower, a pretrained language model, and a fresh projector between them.
 
         Args:
             vision: folder of a CLIP or SigLIP (whole, or the tower alone), or `builtin`.
             language: folder of a causal language model, a .gguf file, or `builtin`.
-            tokenizer: has the special tokens of `spec.tokens`; the language model is enlarged for added ones.
+            tokenizer: has the special tokens of `ids`; the language model is enlarged for added ones.
             zoom: what is looked at.
             image_size: side of a crop in pixels; None for what the tower was trained at.
             feature_layer: index into the tower's hidden states.
@@ -365,6 +368,8 @@ class DragonflyForConditionalGeneration(DragonflyGenerationMixin):
             dtype: of the weights.
             device: where to put them.
             seed: of everything that no file brings: the projector, and what the user's own parts have.
+            ids: of the format's special tokens; None are those of `spec.tokens`.
+            chat: the format's name, `llama3` or `own`; kept in the config.
 
         Raises:
             ValueError: a part is not there, does not fit its config, or the tokenizer lacks a special token.
@@ -374,6 +379,8 @@ class DragonflyForConditionalGeneration(DragonflyGenerationMixin):
             vision=vision,
             language=language,
             tokenizer=tokenizer,
+            ids=ids,
+            chat=chat,
             zoom=zoom,
             image_size=image_size,
             feature_layer=feature_layer,

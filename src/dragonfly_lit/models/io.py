@@ -45,7 +45,7 @@ from dragonfly_lit.models.weights import Stored, fill, stored_in, stored_tensors
 from dragonfly_lit.spec import tokens
 from dragonfly_lit.spec.layout import Zoom
 from dragonfly_lit.spec.released import released_zoom
-from dragonfly_lit.spec.tokens import special_ids
+from dragonfly_lit.spec.tokens import SpecialIds, special_ids
 
 log = logging.getLogger(__name__)
 UNUSED_FILE = "vision_unused.safetensors"
@@ -98,6 +98,8 @@ def from_backbones(
     vision: str | Path,
     language: str | Path,
     tokenizer: PreTrainedTokenizerBase,
+    ids: SpecialIds | None,
+    chat: str,
     zoom: Zoom,
     image_size: int | None,
     feature_layer: int,
@@ -109,7 +111,7 @@ def from_backbones(
     """See `DragonflyForConditionalGeneration.from_backbones`."""
     vision = builtin_folder("vision") if vision == BUILTIN else Path(vision)
     language = builtin_folder("language") if language == BUILTIN else Path(language)
-    ids = special_ids(tokenizer)
+    ids = ids or special_ids(tokenizer)
     vision_config = vision_config_of(vision, vision, None)
     trained_size = vision_config.image_size
     vision_config.image_size = image_size or trained_size
@@ -123,6 +125,7 @@ def from_backbones(
         newline_token_id=ids.newline,
         feature_layer=feature_layer,
         vision_source=str(vision),
+        chat=chat,
         **parts,
         **pixel_statistics(vision),
     )
@@ -132,8 +135,8 @@ def from_backbones(
     model.unused_vision = unused
     initialise(model, seed)
     model.generation_config.bos_token_id = ids.begin
-    model.generation_config.eos_token_id = [ids.end_of_turn, ids.end]
-    model.generation_config.pad_token_id = ids.end
+    model.generation_config.eos_token_id = list(dict.fromkeys((ids.end_of_turn, ids.end)))
+    model.generation_config.pad_token_id = ids.padding
     return model
 
 

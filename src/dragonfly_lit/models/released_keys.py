@@ -118,6 +118,11 @@ def check_releasable(config: DragonflyConfig) -> None:
                 f"The released code does not know {field}={node['_target_']}. Use save_pretrained, or export with "
                 "--layout transformers."
             )
+    if config.chat != "llama3":
+        raise ValueError(
+            f"The released code writes conversations in Llama-3's format, not in chat={config.chat}. Use "
+            "save_pretrained, or export with --layout transformers."
+        )
     zoom = Zoom(**config.zoom)
     if zoom not in ZOOMS.values():
         differ = {

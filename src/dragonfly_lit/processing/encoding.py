@@ -7,8 +7,9 @@ follows from its character offsets. Structural tokens split the text, so turns t
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from dragonfly_lit.processing.prompts import Span, find_turns
+from dragonfly_lit.processing.prompts import find_turns
 from dragonfly_lit.spec.layout import Layout
 from dragonfly_lit.spec.tokens import END_OF_TEXT, STRUCTURAL, SpecialIds
 
@@ -48,6 +49,30 @@ class TokenizedText:
         self.answer.extend(other.answer)
         self.question.extend(other.question)
 
+    def after(self, count: int) -> TokenizedText:
+        """The tokens behind the first `count`."""
+        return TokenizedText(ids=self.ids[count:], answer=self.answer[count:], question=self.question[count:])
+
+
+class Spoken(NamedTuple):
+    """A finished conversation.
+
+    Attributes:
+        text: its tokens.
+        ends: how many of them the first n turns take, by n. A template that writes its last turn otherwise than the
+            same turn in the middle may take more for them alone.
+    """
+
+    text: TokenizedText
+    ends: list[int]
+
+
+class Branches(NamedTuple):
+    """What questions about the same images share, and each question with its answer."""
+
+    trunk: TokenizedText
+    parts: list[TokenizedText]
+
 
 def add_structural_tokens(tokenizer: PreTrainedTokenizerBase) -> int:
     """Teach any tokenizer the structural tokens it lacks, and pad with `<|end_of_text|>`; how many are new."""
@@ -64,24 +89,47 @@ def tokenize(tokenizer: PreTrainedTokenizerBase, text: str) -> TokenizedText:
     An answer is the text of an assistant's turn with its `<|eot_id|>`. The question is the text of the user's turns
     before the first answer; text without any header is a question as a whole.
     """
-    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     spans = find_turns(text)
-    answers = [Span(s.role, s.start, s.close, s.close) for s in spans if s.role == "assistant"]
-    first_answer = answers[0].start if answers else len(text)
-    questions = [s for s in spans if s.role == "user" and s.start < first_answer]
-    if not spans:
-        questions = [Span("user", 0, len(text), len(text))]
+    answers = [(s.start, s.close) for s in spans if s.role == "assistant"]
+    first_answer = answers[0][0] if answers else len(text)
+    questions = [(s.start, s.end) for s in spans if s.role == "user" and s.start < first_answer]
+    return mark(tokenizer, text, answers, questions if spans else [(0, len(text))]).text
+
+
+def mark(
+    tokenizer: PreTrainedTokenizerBase,
+    text: str,
+    answers: Sequence[tuple[int, int]],
+    questions: Sequence[tuple[int, int]],
+) -> Marked:
+    """The tokens of a text, with those of some of its places marked.
+
+    Args:
+        tokenizer: a fast one.
+        text: goes through it at once.
+        answers: where answers start and where their ends do end, in characters.
+        questions: likewise.
+    """
+    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     # Only the ends count: byte-level tokenizers may trim white space from a token's start.
     ends = [end for _, end in encoded["offset_mapping"]]
-    return TokenizedText(
+    tokenized = TokenizedText(
         ids=list(encoded["input_ids"]), answer=_inside(ends, answers), question=_inside(ends, questions)
     )
+    return Marked(tokenized, ends)
 
 
-def _inside(ends: list[int], spans: list[Span]) -> list[bool]:
+class Marked(NamedTuple):
+    """The tokens of a text, and where each of them ends in it."""
+
+    text: TokenizedText
+    ends: list[int]
+
+
+def _inside(ends: list[int], spans: Sequence[tuple[int, int]]) -> list[bool]:
     inside = [False] * len(ends)
-    for span in spans:
-        first, last = bisect_right(ends, span.start), bisect_right(ends, span.end)
+    for start, end in spans:
+        first, last = bisect_right(ends, start), bisect_right(ends, end)
         inside[first:last] = [True] * (last - first)
     return inside
 

@@ -18,13 +18,16 @@ from dragonfly_lit.io.foreign import foreign, read_json, read_model_config
 from dragonfly_lit.processing.batches import Side, pad_rows
 from dragonfly_lit.processing.chat import Conversation, is_batch, normalise
 from dragonfly_lit.processing.crops import Resize
-from dragonfly_lit.processing.encoding import TokenizedText, expand_images, to_row, tokenize
+from dragonfly_lit.processing.encoding import TokenizedText, expand_images, to_row
+from dragonfly_lit.processing.formats import LLAMA3, OWN, ChatFormat, Llama3Format, template_of
 from dragonfly_lit.processing.image_inputs import ImageInput, flat, is_image
 from dragonfly_lit.processing.image_processor import DragonflyImageProcessor
+from dragonfly_lit.processing.own_format import OwnFormat, dated
 from dragonfly_lit.processing.sequences import Supervise
 from dragonfly_lit.spec.layout import Layout
 from dragonfly_lit.spec.released import LAYOUTS, released_zoom
-from dragonfly_lit.spec.tokens import BEGIN_OF_TEXT, END_HEADER, END_OF_TURN, IGNORE, IMAGE, START_HEADER, special_ids
+from dragonfly_lit.spec.samples import Turn
+from dragonfly_lit.spec.tokens import BEGIN_OF_TEXT, END_HEADER, END_OF_TURN, IGNORE, IMAGE, START_HEADER
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}{% if message.content is not string %}{% for part in message.content %}"
@@ -62,9 +65,16 @@ class DragonflyProcessor(ProcessorMixin):
 
     Args:
         image_processor: cuts the images, and says how many tokens one takes.
-        tokenizer: a fast tokenizer that knows the structural tokens.
-        chat_template: Jinja; CHAT_TEMPLATE where None.
+        tokenizer: a fast tokenizer that knows the special tokens of the format.
+        chat_template: Jinja; None is CHAT_TEMPLATE, or the tokenizer's with `chat="own"`.
         max_length: tokens that the language model takes at most; None does not check.
+        chat: `llama3`, the released format, or `own`: conversations are what `chat_template` writes.
+
+    Attributes:
+        format: how a conversation becomes tokens.
+
+    Raises:
+        ValueError: an argument is missing, or which tokens are an answer cannot be told exactly from the template.
     """
 
     def __init__(
@@ -73,12 +83,20 @@ class DragonflyProcessor(ProcessorMixin):
         tokenizer: PreTrainedTokenizerBase | None = None,
         chat_template: str | None = None,
         max_length: int | None = None,
+        chat: str = LLAMA3,
         **kwargs: Any,
     ) -> None:
         if image_processor is None or tokenizer is None:
             raise ValueError("a DragonflyProcessor needs image_processor= and tokenizer=; one of them is None.")
-        self.max_length = max_length
-        self.ids = special_ids(tokenizer)
+        if chat not in (LLAMA3, OWN):
+            raise ValueError(f"chat={chat!r} is unknown. Use {LLAMA3} or {OWN}.")
+        self.max_length, self.chat = max_length, chat
+        if chat == OWN:
+            chat_template = chat_template or template_of(tokenizer)
+            self.format: ChatFormat = OwnFormat(tokenizer, chat_template, where=f"chat={OWN}")
+        else:
+            self.format = Llama3Format(tokenizer)
+        self.ids = self.format.ids
         super().__init__(image_processor, tokenizer, chat_template=chat_template or CHAT_TEMPLATE)
 
     @classmethod
@@ -122,7 +140,7 @@ class DragonflyProcessor(ProcessorMixin):
     @classmethod
     def from_args_and_dict(cls, args: list, processor_dict: dict[str, Any], **kwargs: Any) -> Any:
         # The inherited one reads the argument names off the code object of __init__, which any decorator hides.
-        fields = {k: v for k, v in (processor_dict | kwargs).items() if k in ("chat_template", "max_length")}
+        fields = {k: v for k, v in (processor_dict | kwargs).items() if k in ("chat_template", "max_length", "chat")}
         processor = cls(*args, **fields)
         return (processor, {}) if kwargs.get("return_unused_kwargs") else processor
 
@@ -152,8 +170,8 @@ class DragonflyProcessor(ProcessorMixin):
         """Token ids and crops of a batch of samples, each with any number of images.
 
         A literal `<|reserved_special_token_0|>` in a text is the place of one image; a text without any has its images
-        in front. `<|begin_of_text|>` follows the images in front where the text does not bring it. Other text is left
-        as it is, so a question needs its headers: see `prompts.question_text` and `apply_chat_template`.
+        in front. In Llama-3's format `<|begin_of_text|>` follows the images in front where the text does not bring it.
+        Other text is left as it is, so a question needs its headers: see `question_text` and `apply_chat_template`.
 
         Args:
             text: one text or a list; one text gives a batch of one.
@@ -163,9 +181,10 @@ class DragonflyProcessor(ProcessorMixin):
                 `return_tensors=None`.
             padding_side: `left` for generation, `right` for training.
             max_length: tokens at most; None takes the processor's own, the context of its language model.
-            supervise: adds `labels`: `assistant` on the assistant's texts and their `<|eot_id|>`; `all` is the released
-                training encoding, which closes the text with `<|end_of_text|>` and has a label after every
-                `<|begin_of_text|>`. Padding has none. None, for generation, adds nothing.
+            supervise: adds `labels`: `assistant` on the assistant's texts and the ends of these turns; `all` is the
+                released training encoding, which closes the text with `<|end_of_text|>` and has a label after every
+                `<|begin_of_text|>`, or everywhere in a template of another kind. Padding has none. None, for
+                generation, adds nothing.
             return_tensors: `pt` or `np`; None gives lists of the tokens and tensors of the images.
             fetch: whether http URLs of images are fetched; otherwise nothing comes over the network.
             others: what transformers gives to every processor, where it says what is done anyway.
@@ -199,7 +218,7 @@ class DragonflyProcessor(ProcessorMixin):
             return padded if return_tensors == "pt" else padded.numpy() if return_tensors == "np" else padded.tolist()
 
         data = {
-            "input_ids": rows([e.ids for e in encoded], self.ids.end),
+            "input_ids": rows([e.ids for e in encoded], self.ids.padding),
             "attention_mask": rows([[1] * len(e) for e in encoded], 0),
             "question_mask": rows([e.question for e in encoded], False),
         }
@@ -246,10 +265,7 @@ class DragonflyProcessor(ProcessorMixin):
         of_call = {name: kwargs.pop(name) for name in ("images", *_OF_CALL) if name in kwargs} | (
             processor_kwargs or {}
         )
-        with foreign("the chat template"):
-            texts = super().apply_chat_template(
-                [messages for messages, _ in pairs], chat_template=chat_template, tokenize=False, **kwargs
-            )
+        texts = [self._written(messages, chat_template, kwargs) for messages, _ in pairs]
         if not tokenize:
             return texts if batched else texts[0]
         given = of_call.pop("images", None)
@@ -264,6 +280,29 @@ class DragonflyProcessor(ProcessorMixin):
         )
         return inputs if return_dict else inputs["input_ids"]
 
+    def question_text(self, question: str, *, system: str | None = None) -> str:
+        """The prompt that asks one question and leaves the answer to the model.
+
+        Raises:
+            ValueError: a text holds a token that is structure, or the template cannot write it.
+        """
+        turns = [Turn(role="system", text=system)] if system else []
+        return self.format.text([*turns, Turn(role="user", text=question)])
+
+    def _written(self, messages: list[dict[str, Any]], chat_template: str | None, variables: dict[str, Any]) -> str:
+        """A conversation in the processor's format, or in a template that is given instead."""
+        given: Any = messages
+        if self.chat == OWN:  # whose template writes texts; images go in front
+            variables = {**self.format.variables, **variables}
+            chat_template = dated(chat_template or str(self.chat_template))
+            given = [{**message, "content": _words(message["content"])} for message in messages]
+        with foreign("the chat template"):
+            text = super().apply_chat_template(given, chat_template=chat_template, tokenize=False, **variables)
+        if self.chat == OWN:
+            lists = [message["content"] for message in messages if not isinstance(message["content"], str)]
+            text = IMAGE * sum(part["type"] == "image" for parts in lists for part in parts) + text
+        return text
+
     def _encode(self, text: str, num_images: int, supervise: Supervise | None, limit: int | None) -> TokenizedText:
         placeholders = text.count(IMAGE)
         if placeholders == 0:
@@ -276,19 +315,35 @@ class DragonflyProcessor(ProcessorMixin):
         body = text
         while body.startswith(IMAGE):
             body = body[len(IMAGE) :]
-        if not body.startswith(BEGIN_OF_TEXT):
+        if self.chat == LLAMA3 and not body.startswith(BEGIN_OF_TEXT):
             text = text[: len(text) - len(body)] + BEGIN_OF_TEXT + body
-        tokenized = expand_images(tokenize(self.tokenizer, text), self.layout, self.ids)
+        tokenized = expand_images(self.format.read(text), self.layout, self.ids)
         if supervise == "all":
-            tokenized.extend([self.ids.end])
-            begin = tokenized.ids.index(self.ids.begin)
-            tokenized.answer = [i > begin and token != self.ids.image for i, token in enumerate(tokenized.ids)]
+            self._label_all(tokenized)
         if limit is not None and len(tokenized) > limit:
             raise ValueError(
                 f"the text {text!r:.60} takes {len(tokenized)} tokens, {num_images * self.layout.num_tokens} of them "
                 f"for {num_images} images, more than max_length={limit}. Shorten it, or use a zoom with fewer tokens."
             )
         return tokenized
+
+    def _label_all(self, tokenized: TokenizedText) -> None:
+        """Labels everywhere behind what opens a text, and closes it."""
+        tokenized.extend(self.format.closing)
+        ids, num_front = tokenized.ids, 0
+        if self.chat == LLAMA3:
+            num_front = ids.index(self.format.opening[0]) + 1
+        else:  # the images in front, as training has them
+            while ids[num_front] in (self.ids.image, self.ids.newline):
+                num_front += 1
+        tokenized.answer = [i >= num_front and token != self.ids.image for i, token in enumerate(ids)]
+
+
+def _words(content: str | list[dict[str, Any]]) -> str:
+    """The text of a message, without surrounding space as in training."""
+    if isinstance(content, str):
+        return content.strip()
+    return "".join(part["text"] for part in content if part["type"] == "text").strip()
 
 
 def _is_text(text: Any) -> bool:

@@ -53,16 +53,26 @@ def render(turns: Sequence[Turn], *, answer_next: bool = False) -> str:
         ValueError: a turn's text holds a structural token, which a tokenizer would take for one, or half of a
             surrogate pair, which a tokenizer cannot take.
     """
+    check_texts(turns, STRUCTURAL)
+    text = "".join(f"{header(turn.role)}{turn.text.strip()}{END_OF_TURN}" for turn in turns)
+    return text + header("assistant") * answer_next
+
+
+def check_texts(turns: Sequence[Turn], structural: Sequence[str]) -> None:
+    """ValueError for a text that a tokenizer cannot take, or of which it would take a part for structure.
+
+    Args:
+        turns: of the conversation.
+        structural: the tokens that texts may not hold.
+    """
     for turn in turns:
         if not turn.text.isascii() and (half := _HALF.search(turn.text)):
             raise ValueError(
                 f"the text of a turn of role {turn.role} holds half a character, {half[0]!r} at place {half.start()}. "
                 "Write the text anew in UTF-8."
             )
-        if found := next((token for token in STRUCTURAL if token in turn.text), None):
+        if found := next((token for token in structural if token in turn.text), None):
             raise ValueError(f"the text of a turn of role {turn.role} holds the structural token {found}. Take it out.")
-    text = "".join(f"{header(turn.role)}{turn.text.strip()}{END_OF_TURN}" for turn in turns)
-    return text + header("assistant") * answer_next
 
 
 def question_text(question: str, *, system: str | None = None) -> str:

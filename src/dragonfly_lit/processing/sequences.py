@@ -1,4 +1,4 @@
-"""Sample to sequence: image tokens, `<|begin_of_text|>`, the turns; labels where an answer is to be learnt.
+"""Sample to sequence: image tokens, then the turns in the words of a format; labels where an answer is to be learnt.
 
 Several questions that share their images become branches: the images and a system turn are the trunk, each question
 with its answer is a branch whose positions go on from the trunk's end.
@@ -15,11 +15,11 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from dragonfly_lit.processing.crops import Resize, cut
-from dragonfly_lit.processing.encoding import TokenizedText, to_row, tokenize
-from dragonfly_lit.processing.prompts import render
+from dragonfly_lit.processing.encoding import Spoken, TokenizedText, to_row
+from dragonfly_lit.processing.formats import ChatFormat, Llama3Format
 from dragonfly_lit.spec.layout import Layout
 from dragonfly_lit.spec.records import Sample, Sequence, Turn
-from dragonfly_lit.spec.tokens import IGNORE, special_ids
+from dragonfly_lit.spec.tokens import IGNORE
 
 Supervise = Literal["assistant", "all"]
 TooLong = Literal["cut", "refuse"]
@@ -43,7 +43,7 @@ class TokenizedSample:
     """A sample's tokens, still as lists: the trunk, then its branches; no image of it was looked at.
 
     Attributes:
-        trunk: images, `<|begin_of_text|>` and the turns, or those that all branches share.
+        trunk: images, what opens a text and the turns, or what all branches share of them.
         branches: a question and its answer each.
         num_images: how many of the sample's images are in it, from the first on.
         num_turns_cut: from the end, so that it fits.
@@ -62,14 +62,16 @@ class SequenceBuilder:
     """Builds sequences of at most `max_tokens` tokens.
 
     Args:
-        tokenizer: a fast tokenizer that knows the structural tokens.
+        tokenizer: a fast tokenizer that knows the special tokens of the format.
         layout: how many tokens an image takes.
         max_tokens: length of a sequence at most, the images included.
         resize: `fast`, or `pillow` for the released pixels.
-        supervise: `assistant` puts labels on the assistant's texts and their `<|eot_id|>`; `all` is the released
-            training encoding: everything after `<|begin_of_text|>`, closed by an `<|end_of_text|>`.
+        supervise: `assistant` puts labels on the assistant's texts and the ends of these turns; `all` is the released
+            training encoding: everything after `<|begin_of_text|>`, closed by an `<|end_of_text|>`, or all that a
+            template of another kind writes.
         too_long: `cut` drops whole trailing exchanges (an answer and what led to it) with the images that came with
             them until the rest fits; `refuse` raises. A sample whose first exchange does not fit is refused either way.
+        chat: how turns are written; None is Llama-3's way.
 
     Attributes:
         counts: how many samples and turns were cut, and how many samples refused.
@@ -84,6 +86,7 @@ class SequenceBuilder:
         resize: Resize = "fast",
         supervise: Supervise = "assistant",
         too_long: TooLong = "cut",
+        chat: ChatFormat | None = None,
     ) -> None:
         for name, value, allowed in (
             ("supervise", supervise, get_args(Supervise)),
@@ -95,7 +98,8 @@ class SequenceBuilder:
         self.tokenizer, self.layout, self.max_tokens = tokenizer, layout, max_tokens
         self.resize: Resize = resize
         self.supervise, self.too_long = supervise, too_long
-        self.ids = special_ids(tokenizer)
+        self.chat: ChatFormat = chat or Llama3Format(tokenizer)
+        self.ids = self.chat.ids
         self.counts = LengthCounts()
         self._image = layout.image_ids(self.ids.image, self.ids.newline)
 
@@ -149,48 +153,83 @@ class SequenceBuilder:
                 "several questions share an image, but zoom.score=question selects crops for one question. Set "
                 "questions: one for the source (data.train.sources.NAME), or use zoom.score=pooled."
             )
-        num_system = sum(turn.role == "system" for turn in turns) if share_image else len(turns)
-        trunk = self._text(turns[:num_system], closed=not share_image)
-        branches = [self._text(turns[at : at + 2]) for at in range(num_system, len(turns), 2)]
         images = _images_so_far(turns, num_images)
-        kept = len(turns)
-        num_tokens = images[-1] * len(self._image) + 1 + len(trunk) + sum(map(len, branches))
-        if num_tokens > self.max_tokens:
-            sizes = self._sizes(trunk, branches, num_system)
-            kept = self._num_turns_that_fit(turns, num_tokens, sizes, images)
-            branches = branches[: (kept - num_system) // 2] if share_image else []
-            trunk = trunk if share_image else self._closed(trunk.first(sizes[kept] - (self.supervise == "all")))
+        if share_image:
+            trunk, branches, kept = self._branches(turns, images)
+        else:
+            (trunk, kept), branches = self._trunk(turns, images), []
         if not any(any(part.answer) for part in (trunk, *branches)):
             raise ValueError("no turn of the assistant: there is nothing to learn. Leave the sample out.")
         before = TokenizedText()
         for _ in range(images[kept]):
             before.extend(self._image)
-        before.extend([self.ids.begin])
+        before.extend(self.chat.opening)
         before.append(trunk)
         return TokenizedSample(
             trunk=before, branches=tuple(branches), num_images=images[kept], num_turns_cut=len(turns) - kept
         )
 
-    def _sizes(self, trunk: TokenizedText, branches: Seq[TokenizedText], num_system: int) -> list[int]:
-        """Tokens of the first n turns, by n; of branches the second turn has all, since they are kept whole."""
-        # A text holds no structural token of its own, so each turn ends at its `<|eot_id|>` and nowhere else.
-        closing = self.supervise == "all" and not branches
-        ends = [place + 1 + closing for place, token in enumerate(trunk.ids) if token == self.ids.end_of_turn]
-        sizes = [0, *ends][: num_system + 1]
-        for branch in branches:
-            sizes += [sizes[-1], sizes[-1] + len(branch)]
-        return sizes
+    def _trunk(self, turns: Seq[Turn], images: Seq[int]) -> tuple[TokenizedText, int]:
+        """The tokens of a conversation, and how many of its turns they are."""
+        spoken = self.chat.spoken(turns)
+        text, kept = self._labelled(spoken.text), len(turns)
+        if (num_tokens := self._before(images[-1]) + len(text)) > self.max_tokens:
+            return self._cut(spoken, turns, images, num_tokens)
+        return text, kept
 
-    def _num_turns_that_fit(self, turns: Seq[Turn], num_tokens: int, sizes: Seq[int], images: Seq[int]) -> int:
-        """How many turns, up to an answer, fit in place of all of them, which take `num_tokens`."""
+    def _cut(self, spoken: Spoken, turns: Seq[Turn], images: Seq[int], num_tokens: int) -> tuple[TokenizedText, int]:
+        """As many turns, up to an answer, as fit in place of all of them, which take `num_tokens`."""
+        answers = self._answers_to_cut_to(turns, images, num_tokens)
+        for kept in answers:
+            num_tokens = self._before(images[kept]) + spoken.ends[kept] + self._num_closing
+            if num_tokens > self.max_tokens:
+                continue
+            text = self._labelled(self.chat.first(spoken, turns, kept))
+            num_tokens = self._before(images[kept]) + len(text)  # a template may write more for what is last
+            if num_tokens <= self.max_tokens:
+                return text, kept
+        raise self._too_long(num_tokens, images[answers[-1]], can_cut=False)
+
+    def _branches(self, turns: Seq[Turn], images: Seq[int]) -> tuple[TokenizedText, list[TokenizedText], int]:
+        """What all questions share, each question with its answer, and how many turns these are."""
+        num_system = sum(turn.role == "system" for turn in turns)
+        pairs = [turns[at : at + 2] for at in range(num_system, len(turns), 2)]
+        trunk, parts = self.chat.branches(turns[:num_system], pairs)
+        if self.supervise == "all":
+            trunk.answer = [True] * len(trunk)
+        parts, kept = [self._labelled(part) for part in parts], len(turns)
+        num_tokens = self._before(images[-1]) + len(trunk) + sum(map(len, parts))
+        if num_tokens > self.max_tokens:
+            sizes = list(accumulate(map(len, parts), initial=len(trunk)))
+            answers = self._answers_to_cut_to(turns, images, num_tokens)
+            for kept in answers:
+                num_tokens = self._before(images[kept]) + sizes[(kept - num_system) // 2]
+                if num_tokens <= self.max_tokens:
+                    break
+            else:
+                raise self._too_long(num_tokens, images[answers[-1]], can_cut=False)
+        return trunk, parts[: (kept - num_system) // 2], kept
+
+    def _before(self, num_images: int) -> int:
+        """Tokens in front of the first turn."""
+        return num_images * len(self._image) + len(self.chat.opening)
+
+    @property
+    def _num_closing(self) -> int:
+        return len(self.chat.closing) if self.supervise == "all" else 0
+
+    def _labelled(self, text: TokenizedText) -> TokenizedText:
+        if self.supervise == "all":
+            text.answer = [True] * len(text)
+            text.extend(self.chat.closing, answer=True)
+        return text
+
+    def _answers_to_cut_to(self, turns: Seq[Turn], images: Seq[int], num_tokens: int) -> list[int]:
+        """Numbers of turns that end in an answer and leave some out, the most first; TooLongError if there are none."""
         answers = [kept for kept in range(len(turns) - 1, 0, -1) if turns[kept - 1].role == "assistant"]
         if self.too_long == "refuse" or not answers:
             raise self._too_long(num_tokens, images[-1], can_cut=bool(answers))
-        for kept in answers:
-            num_tokens = images[kept] * len(self._image) + 1 + sizes[kept]
-            if num_tokens <= self.max_tokens:
-                return kept
-        raise self._too_long(num_tokens, images[answers[-1]], can_cut=False)
+        return answers
 
     def _too_long(self, num_tokens: int, num_images: int, *, can_cut: bool) -> TooLongError:
         return TooLongError(
@@ -198,17 +237,6 @@ class SequenceBuilder:
             + ("" if can_cut else ", and there is no earlier exchange to cut to")
             + ". Raise max_tokens, or use a zoom with fewer tokens an image."
         )
-
-    def _text(self, turns: Seq[Turn], *, closed: bool = True) -> TokenizedText:
-        tokenized = tokenize(self.tokenizer, render(turns))
-        if self.supervise == "all":
-            tokenized.answer = [True] * len(tokenized)
-        return self._closed(tokenized) if closed else tokenized
-
-    def _closed(self, tokenized: TokenizedText) -> TokenizedText:
-        if self.supervise == "all":
-            tokenized.extend([self.ids.end], answer=True)
-        return tokenized
 
     def _assemble(self, sample: Sample, tokenized: TokenizedSample, crops: tuple) -> Sequence:
         whole, positions, branch_ids = TokenizedText(), [], []

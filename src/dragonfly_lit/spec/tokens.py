@@ -35,13 +35,23 @@ class Vocabulary(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class SpecialIds:
-    """Ids of the special tokens that sequences are built from, and with which an answer ends."""
+    """Ids of the special tokens that sequences are built from, and with which an answer ends.
+
+    Attributes:
+        image: slot of one image feature.
+        newline: closes every crop.
+        begin: of a text, where the tokenizer has one.
+        end: of a text.
+        end_of_turn: of an answer.
+        padding: fills rows up.
+    """
 
     image: int
     newline: int
-    begin: int
+    begin: int | None
     end: int
     end_of_turn: int
+    padding: int
 
 
 def special_ids(tokenizer: Vocabulary) -> SpecialIds:
@@ -63,4 +73,5 @@ def special_ids(tokenizer: Vocabulary) -> SpecialIds:
         begin=known[BEGIN_OF_TEXT],
         end=known[END_OF_TEXT],
         end_of_turn=known[END_OF_TURN],
+        padding=known[END_OF_TEXT],
     )

@@ -241,7 +241,7 @@ def test_what_is_cut_is_what_dropping_exchanges_one_by_one_leaves(
 def test_each_exchange_is_tokenised_once_however_many_are_cut(build, monkeypatch, share_image):
     builder, seen = build(max_tokens=60), []
     monkeypatch.setattr(
-        "dragonfly_lit.processing.sequences.tokenize", lambda given, text: seen.append(text) or tokenize(given, text)
+        "dragonfly_lit.processing.formats.tokenize", lambda given, text: seen.append(text) or tokenize(given, text)
     )
     turns = say(*(f"word {n}" for n in range(400)))
     found = builder.tokenize(turns, 0, share_image=share_image)
