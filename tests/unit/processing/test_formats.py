@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from chat_templates import CHATML, GEMMA, LLAMA32, MISTRAL, MISTRAL_SYSTEM, PUBLISHED, QWEN3, SMOLLM2, tokenizer_of
 from hypothesis import given, settings
@@ -278,7 +280,7 @@ def test_the_processor_writes_what_training_writes(small, picture, tmp_path, nam
     turns = say("Which colour?", "Red.", "What is it?", "A ball.")
     image = picture(9, 30)
     trained = builder(chat, small).tokenize(turns, 1).trunk
-    messages = [{"role": turn.role, "content": turn.text} for turn in turns]
+    messages: list[dict[str, Any]] = [{"role": turn.role, "content": turn.text} for turn in turns]
     messages[0]["content"] = [{"type": "text", "text": "Which colour?"}, {"type": "image", "image": image}]
     for one in (processor, again):
         assert one.chat == "own"
