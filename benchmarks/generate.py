@@ -145,6 +145,8 @@ def main() -> None:
     )
     parser.add_argument("--json", type=Path, help="also write the numbers to this file, row by row as they come")
     args = parser.parse_args()
+    if args.device.startswith("cuda") and not torch.cuda.is_available():
+        parser.error(f"--device {args.device}: torch finds no CUDA device here. Use --device cpu.")
     if args.new_tokens <= SHORT:
         parser.error(f"--new-tokens {args.new_tokens}: give more than {SHORT}.")
     bench, rows = Bench(args), []

@@ -187,6 +187,8 @@ def main() -> None:
     parser.add_argument("--longest", type=int, default=400, help="bytes of the longest answer")
     parser.add_argument("--steps", type=int, default=7)
     arguments = parser.parse_args()
+    if arguments.device.startswith("cuda") and not torch.cuda.is_available():
+        parser.error(f"--device {arguments.device}: torch finds no CUDA device here. Use --device cpu.")
     for stage in arguments.stages:
         base = None
         for engine in arguments.engines:

@@ -12,6 +12,7 @@ from rich.text import Text
 from transformers import PreTrainedTokenizerBase
 
 from dragonfly_lit.spec.layout import Grid, Layout
+from dragonfly_lit.spec.levels import COLOURS
 from dragonfly_lit.spec.records import Crops, Sequence
 from dragonfly_lit.spec.tokens import IGNORE, IMAGE, NEWLINE
 
@@ -26,7 +27,9 @@ STYLES = {"supervised": "bold black on bright_green", "question": "cyan", "image
 CSS = """body{font:15px/1.6 system-ui,sans-serif;margin:2rem auto;max-width:90rem;padding:0 1rem;color:#222}
 code{font:14px/1.9 ui-monospace,monospace;white-space:pre-wrap}img{max-width:100%}
 .supervised{background:#b6f0b0;font-weight:600}.question{color:#00688b}.image{color:#8b008b}.other{color:#888}
-section{border-left:3px solid #ddd;padding-left:1rem;margin:1rem 0}"""
+section{border-left:3px solid #ddd;padding-left:1rem;margin:1rem 0}
+@media (prefers-color-scheme:dark){body{background:#14171a;color:#e8eaec}img{background:#fff}
+.supervised{background:#1d5a2b}.question{color:#5cc0e7}.image{color:#e08ae0}.other{color:#999}section{border-color:#444}}"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,15 +81,18 @@ def crops_picture(crops: Crops, layout: Layout) -> Image.Image:
     levels += [("high", crops.grids.high)] * zoom.high
     panels, start = [], 0
     for name, grid in levels:
-        panels.append((_title(name, grid, layout), _panel(crops.pixels[start : start + grid.num_crops], grid)))
+        panels.append(
+            (COLOURS[name], _title(name, grid, layout), _panel(crops.pixels[start : start + grid.num_crops], grid))
+        )
         start += grid.num_crops
-    height = MARGIN + TITLE_HEIGHT + max(panel.height for _, panel in panels) + MARGIN
-    width = MARGIN + sum(panel.width + MARGIN for _, panel in panels)
+    height = MARGIN + TITLE_HEIGHT + max(panel.height for _, _, panel in panels) + MARGIN
+    width = MARGIN + sum(panel.width + MARGIN for _, _, panel in panels)
     picture = Image.new("RGB", (width, height), PAPER)
     draw = ImageDraw.Draw(picture)
     left = MARGIN
-    for title, panel in panels:
-        draw.text((left, MARGIN), title, fill=INK, font=ImageFont.load_default(15))
+    for colour, title, panel in panels:
+        draw.rectangle((left, MARGIN + TITLE_HEIGHT - 6, left + panel.width, MARGIN + TITLE_HEIGHT - 4), fill=colour)
+        draw.text((left, MARGIN - 4), title, fill=INK, font=ImageFont.load_default(15))
         picture.paste(panel, (left, MARGIN + TITLE_HEIGHT))
         left += panel.width + MARGIN
     return picture
@@ -128,7 +134,8 @@ def page(title: str, facts: str, found: list[Piece], picture: Image.Image | None
         out = BytesIO()
         picture.save(out, "PNG")
         encoded = base64.b64encode(out.getvalue()).decode()
-        body.append(f'<img alt="crops by level" src="data:image/png;base64,{encoded}">')
+        alt = "The crops of the image, level by level: low, medium and high, each in its grid"
+        body.append(f'<img alt="{alt}" src="data:image/png;base64,{encoded}">')
     legend = {"supervised": "supervised", "question": "question", "image": "image", "other": "read, not learnt"}
     body.append("<p>" + " ".join(f'<span class="{kind}">{name}</span>' for kind, name in legend.items()) + "</p>")
     branch = None

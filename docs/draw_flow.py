@@ -16,11 +16,11 @@ from dragonfly_lit.app.factories import build_components, model_factory
 from dragonfly_lit.evaluation.zoom_picture import crop_boxes
 from dragonfly_lit.processing.crops import cut
 from dragonfly_lit.spec.layout import Grid
+from dragonfly_lit.spec.levels import COLOURS
 from dragonfly_lit.spec.released import LAYOUTS
 
 OUT = Path(__file__).parent / "pictures" / "flow.png"
 PAPER, INK, SOFT = (255, 255, 255), (32, 36, 44), (120, 126, 136)
-COLOURS = {"low": (0, 114, 178), "medium": (0, 158, 115), "high": (230, 130, 0)}
 WIDTH, HEIGHT, PANEL = 1600, 640, 300
 
 
@@ -36,7 +36,7 @@ def selected_by_tiny(image: Image.Image) -> list[int]:
     return ranking.selected[0].tolist()
 
 
-def panel(image: Image.Image, grid: Grid, kept: list[int] | None, colour: tuple[int, int, int]) -> Image.Image:
+def panel(image: Image.Image, grid: Grid, kept: list[int] | None, colour: str) -> Image.Image:
     """The image cut into `grid`, with gaps; crops that are not kept are faded."""
     gap = 4
     height = round(PANEL * image.height / image.width)
@@ -54,8 +54,12 @@ def panel(image: Image.Image, grid: Grid, kept: list[int] | None, colour: tuple[
     return sheet
 
 
-def main() -> None:
-    """Draw and save."""
+def main(out: Path = OUT) -> None:
+    """Draw and save.
+
+    Args:
+        out: the file.
+    """
     image = Image.fromarray(data.coffee())
     layout = LAYOUTS["v1"]
     grids, kept = layout.grids(*image.size), selected_by_tiny(image)
@@ -93,9 +97,9 @@ def main() -> None:
     draw.text((round(x) + 4, top + 62), "text tokens", fill=SOFT, font=text)
     note = "Under each medium crop the three high crops that resemble it most are kept; here model=tiny chooses."
     draw.text((30, 590), note, fill=SOFT, font=text)
-    OUT.parent.mkdir(exist_ok=True)
-    page.save(OUT, optimize=True)
-    print(f"{OUT}: kept {kept}")
+    out.parent.mkdir(exist_ok=True)
+    page.save(out, optimize=True)
+    print(f"{out}: kept {kept}")
 
 
 if __name__ == "__main__":

@@ -2,17 +2,19 @@
 
 import itertools
 import json
+import re
 
 import pytest
 import yaml
 from transformers import CLIPVisionConfig
 
 from dragonfly_lit.app.build import compose, make
-from dragonfly_lit.app.errors import describe
+from dragonfly_lit.app.errors import USUAL, describe
 from dragonfly_lit.app.factories import build_layout, look_up_parts, zoom_of
 from dragonfly_lit.app.overrides import CONF
 from dragonfly_lit.app.reading import reading_of
 from dragonfly_lit.app.stage import build_stage
+from dragonfly_lit.app.values import rule_of
 from dragonfly_lit.spec.released import released_zoom
 from dragonfly_lit.training.stages import Stage
 
@@ -136,6 +138,25 @@ def test_what_the_user_says_wins_over_what_the_model_says():
     [
         ("stage=3", "stage=3 does not exist. Use one of 1, 2, biomed."),
         ("model=tinny", "model=tinny does not exist. Use one of dragonfly_v1, dragonfly_v2, tiny."),
+        ("lr=1e-4", "lr is not a key of this configuration: every group of a stage has one. Use stage.groups.0.lr="),
+        ("stage.lr=1", "stage.lr is not a key of this configuration: every group of a stage has one. Use stage.groups"),
+        ("learning_rate=1", "learning_rate is not a key of this configuration: every group of a stage has one."),
+        (
+            "trainer.max_steps=3",
+            "trainer.max_steps is not a key of this configuration: the schedule depends on it. Use",
+        ),
+        (
+            "batch_size=3",
+            "batch_size is not a key of this configuration: samples of a micro-batch are data.batch.size=N",
+        ),
+        (
+            "data.batch_size=3",
+            "data.batch_size is not a key of this configuration: samples of a micro-batch are data.b",
+        ),
+        (
+            "epochs=3",
+            "epochs is not a key of this configuration: a stage is counted in optimizer steps. Use stage.steps",
+        ),
         ("zoom.topk=3", "zoom.topk is not a key of this configuration. Did you mean zoom.top_k"),
         ("cell=low", "cell is not a key of this configuration. Did you mean experiment/cell?"),
         ("traner.devices=2", "traner is not a key of this configuration. Did you mean trainer"),
@@ -147,3 +168,25 @@ def test_a_mistyped_key_is_answered_with_the_nearest_one(override, said):
     line = describe(error.value, "train")
     assert line.startswith(said)
     assert "\n" not in line
+
+
+@pytest.mark.parametrize("override", ["zoom=none", "model=tiny", "stage=2", "vision.path=x", "zoom.top_k=2"])
+def test_what_a_checkpoint_has_chosen_is_no_key_of_an_evaluation(override):
+    with pytest.raises(Exception, match=r".") as error:
+        compose([override], "evaluate")
+    line, group = describe(error.value, "evaluate"), override.split("=")[0].split(".")[0]
+    assert line.startswith(f"{group} is not a key of evaluate.py: the checkpoint brings its own")
+    assert "\n" not in line
+
+
+def test_no_suggestion_is_the_key_that_was_refused():
+    for config, key in (("evaluate", "data=demo"), ("evaluate", "trainer=gpu"), ("train", "shots=2")):
+        with pytest.raises(Exception, match=r".") as error:
+            compose([key], config)
+        assert f"mean {key.split('=')[0]}?" not in describe(error.value, config)
+
+
+def test_every_key_that_people_type_leads_to_one_that_there_is():
+    for word, said in USUAL.items():
+        for key in re.findall(r"\b((?:stage|data|trainer|model)\.[\w.]+)=", said):
+            assert rule_of("train", key) is not None, (word, key)

@@ -27,6 +27,41 @@ INTERRUPTED = {
     "evaluate": "the answers so far are kept. The same command goes on with those that are missing.",
 }
 """What Ctrl-C leaves behind, by command; within training the run is saved first (`training.survival.Preemption`)."""
+USUAL = {
+    **dict.fromkeys(
+        ("lr", "learning_rate", "learning_rates"), "every group of a stage has one. Use stage.groups.0.lr=1e-4"
+    ),
+    **dict.fromkeys(("wd", "weight_decay"), "every group of a stage has one. Use stage.groups.0.weight_decay=0.1"),
+    **dict.fromkeys(
+        ("epochs", "max_epochs", "num_epochs", "num_train_epochs", "steps", "max_steps", "num_steps", "iterations"),
+        "a stage is counted in optimizer steps. Use stage.steps=N",
+    ),
+    **dict.fromkeys(
+        ("batch_size", "batchsize", "bs", "micro_batch_size", "per_device_train_batch_size"),
+        "samples of a micro-batch are data.batch.size=N; packed rows are filled up to data.batch.max_tokens=N",
+    ),
+    **dict.fromkeys(
+        ("accumulate", "accumulate_grad_batches", "gradient_accumulation_steps", "grad_accum"),
+        "micro-batches of a step are stage.accumulate=N",
+    ),
+    **dict.fromkeys(("warmup", "warmup_steps", "warmup_ratio"), "use stage.warmup=N, or a share of the steps below 1"),
+    **dict.fromkeys(
+        ("gpus", "num_gpus", "devices", "ngpus"), "use trainer=gpu, and trainer.devices=N with strategy=ddp or fsdp"
+    ),
+    **dict.fromkeys(("num_nodes", "nodes"), "use trainer.num_nodes=N"),
+    **dict.fromkeys(("precision", "fp16", "bf16", "amp"), "use trainer.precision=fp32, bf16 or fp8"),
+    **dict.fromkeys(("num_workers", "workers", "dataloader_num_workers"), "use data.num_workers=N"),
+    **dict.fromkeys(("dataset", "data_path", "datasets"), "use data=NAME, or data=mine data.path=FOLDER"),
+    **dict.fromkeys(
+        ("resume_from_checkpoint", "ckpt_path", "ckpt", "checkpoint"), "use resume=auto or PATH, or init_from=PATH"
+    ),
+    **dict.fromkeys(("output_dir", "out_dir", "out", "save_dir"), "a run lies in runs_root/name. Use these two"),
+    **dict.fromkeys(("clip", "gradient_clip_val", "max_grad_norm", "grad_clip"), "use stage.clip=NORM"),
+    **dict.fromkeys(("max_length", "max_seq_length", "model_max_length"), "use model.max_tokens=N"),
+}
+"""What people type who know other trainers, by the last name of the key, and what it is here."""
+BELONGS_TO_A_MODEL = ("model", "vision", "language", "zoom", "projector", "stage")
+"""Groups of train.py that a checkpoint has chosen."""
 OPEN = {
     "callbacks": "A callback of your own is added by +callbacks.NAME._target_=CLASS.",
     "logger": "A logger of your own is added by +logger.NAME._target_=CLASS.",
@@ -95,7 +130,15 @@ def describe(error: BaseException, config: str, arguments: Sequence[str] = ()) -
         key = match[1].split("@")[0]
         if key.startswith(("stage.", "trainer.", "logger.")) and key in (moved := _moved()):
             return f"{key} is not a key of this configuration: {moved[key]}."
-        known = _keys(config, arguments)
+        known = [name for name in _keys(config, arguments) if name != key]
+        word = None if key.startswith(("callbacks.", "logger.")) else USUAL.get(key.split(".")[-1])
+        if config == "train" and word is not None:
+            return f"{key} is not a key of this configuration: {word}."
+        if config == "evaluate" and key.split(".")[0] in BELONGS_TO_A_MODEL:
+            return (
+                f"{key} is not a key of evaluate.py: the checkpoint brings its own, as it was trained. Another is "
+                f"chosen by checkpoint=PATH, or trained by python train.py {key}=..."
+            )
         nested = [group for group in known if group.endswith(f"/{key}")]  # `cell`: experiment/cell
         near = nested or get_close_matches(key, known, n=3, cutoff=0.5)
         way_out = f"Did you mean {' or '.join(near)}?" if near else f"The keys are listed in conf/{config}.yaml."

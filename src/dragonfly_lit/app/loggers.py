@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
+import numpy as np
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
+from PIL import Image
 
-from dragonfly_lit.app.build import make
+from dragonfly_lit.app.build import Config, make
+from dragonfly_lit.app.sample_answers import picture_name
 from dragonfly_lit.training.beside import Beside
 from dragonfly_lit.training.ranks import global_rank
 
+ANSWER = ("id", "question", "answer", "expected")
+PAGES = ("report.html", "results.json", "results.md")
 EXTRAS = ("wandb", "tensorboard")
 """Loggers whose package is an extra of this project's."""
 
@@ -39,8 +46,79 @@ def wandb_logger(**fields: Any) -> WandbLogger:
     Args:
         fields: of Lightning's WandbLogger.
     """
+    # Pictures of tables and pages wait here for `wandb sync`: a run's folder that is copied elsewhere has them.
+    os.environ.setdefault("WANDB_DATA_DIR", str(Path(fields["save_dir"]).absolute() / "wandb"))
     offline = not (os.environ.get("WANDB_API_KEY") or (Path.home() / ".netrc").is_file())
     return WandbLogger(**{"offline": offline, "name": Path(fields["save_dir"]).name, **fields})
+
+
+def log_config(loggers: Sequence[Logger], config: Config) -> None:
+    """The resolved configuration as hyperparameters; the CSV logger's stands in the run's `config.yaml`."""
+    for logger in _others(loggers):
+        logger.log_hyperparams(config)
+
+
+def log_answers(loggers: Sequence[Logger], folder: Path, beside: Beside) -> None:
+    """Sample answers with the pictures of where the model looked: a table of W&B, texts and images of TensorBoard.
+
+    Args:
+        loggers: of the run.
+        folder: `step-N` with `answers.jsonl` and a picture a question.
+        beside: catches what a logger does.
+    """
+    step = int(folder.name.rpartition("-")[2])
+    lines = [json.loads(line) for line in (folder / "answers.jsonl").read_text(encoding="utf-8").splitlines()]
+    pictures = [path if (path := folder / picture_name(line["id"])).is_file() else None for line in lines]
+    for logger in _others(loggers):
+        with beside(f"the answers in {type(logger).__name__}"):
+            if isinstance(logger, WandbLogger):
+                import wandb
+
+                shown = [None if path is None else wandb.Image(str(path)) for path in pictures]
+                rows = [[*(line[key] for key in ANSWER), image] for line, image in zip(lines, shown, strict=True)]
+                logger.log_table("answers", columns=[*ANSWER, "zoom"], data=rows, step=step)
+                drawn = [(str(path), line) for path, line in zip(pictures, lines, strict=True) if path is not None]
+                captions = [f"{line['question']} {line['answer']} (expected {line['expected']})" for _, line in drawn]
+                logger.log_image("zoom", [path for path, _ in drawn], step=step, caption=captions)
+            elif isinstance(logger, TensorBoardLogger):
+                for line, path in zip(lines, pictures, strict=True):
+                    told = f"{line['question']}  \n**{line['answer']}**, expected {line['expected']}"
+                    logger.experiment.add_text(f"answers/{line['id']}", told, step)
+                    if path is not None:
+                        pixels = np.asarray(Image.open(path).convert("RGB"))
+                        logger.experiment.add_image(f"zoom/{line['id']}", pixels, step, dataformats="HWC")
+
+
+def log_scores(loggers: Sequence[Logger], scores: Mapping[str, Any], run: Path, step: int, beside: Beside) -> None:
+    """The headline score of each benchmark, and the page of results as an artifact of W&B.
+
+    Args:
+        loggers: of the run.
+        scores: of `app.score`.
+        run: its folder.
+        step: after which the model was scored.
+        beside: catches what a logger does.
+    """
+    entries = scores.get("benchmarks", {})
+    line = {f"score/{name}": one["scores"][one["headline"]] * one["scale"] for name, one in entries.items()}
+    for logger in _others(loggers) if line else ():
+        logger.log_metrics(line, step=step)
+        logger.save()
+        if not isinstance(logger, WandbLogger):
+            continue
+        with beside("the page of results in WandbLogger"):
+            import wandb
+
+            for folder in dict.fromkeys(run / one["folder"] for one in entries.values()):
+                artifact = wandb.Artifact(f"results-{re.sub(r'[^A-Za-z0-9_.-]+', '-', folder.name)}", type="evaluation")
+                for name in PAGES:
+                    artifact.add_file(str(folder / name))
+                logger.experiment.log_artifact(artifact)
+
+
+def _others(loggers: Sequence[Logger]) -> list[Logger]:
+    """Loggers of rank zero that take more than rows of numbers."""
+    return [logger for logger in loggers if not isinstance(logger, CSVLogger)] if global_rank() == 0 else []
 
 
 def _build(name: str, node: Any) -> Logger:

@@ -31,10 +31,17 @@ class SampleAnswers:
         mix: opens the sources, once the data are there; the questions are of the first samples with one image, the
             next question of each in turn.
         beside: catches what a single sample does; the others are answered all the same.
+        then: is given the folder once the answers are in it, for loggers that show them.
     """
 
-    def __init__(self, processor: DragonflyProcessor, mix: Callable[[], Mix], beside: Beside) -> None:
-        self.processor, self.mix, self.beside = processor, mix, beside
+    def __init__(
+        self,
+        processor: DragonflyProcessor,
+        mix: Callable[[], Mix],
+        beside: Beside,
+        then: Callable[[Path], None] | None = None,
+    ) -> None:
+        self.processor, self.mix, self.beside, self.then = processor, mix, beside, then
 
     def __call__(self, model: Any, folder: Path, count: int) -> None:
         """Writes `answers.jsonl` and a picture a question into `folder`."""
@@ -52,6 +59,8 @@ class SampleAnswers:
         for record, _, _ in asked:
             with self.beside(f"the picture of {record.key}"):
                 self._draw(record, outputs[record.key], folder)
+        if self.then is not None:
+            self.then(folder)
 
     def _asked(self, generator: BatchGenerator, count: int) -> list[tuple[Record, GenerationRequest, str]]:
         """Records, questions and expected answers; a sample that cannot be asked makes room for the next one."""
@@ -83,7 +92,12 @@ class SampleAnswers:
             grids = Grids(Grid(*zoom["medium"]), Grid(*zoom["high"]))
             has_high = self.processor.layout.zoom.high
             picture = draw_zoom(decode(record.images[0]), grids, selected=zoom["kept"], high=has_high)
-            picture.save(folder / f"{record.key.replace('/', '_')}.png")
+            picture.save(folder / picture_name(record.key))
+
+
+def picture_name(key: str) -> str:
+    """The file of a sample's picture, beside the answers."""
+    return f"{key.replace('/', '_')}.png"
 
 
 def _exchange(record: Record, number: int) -> tuple[str, str]:

@@ -8,6 +8,7 @@ import sys
 import time
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from dragonfly_lit.app.data import build_data, prepare_data, share_of
 from dragonfly_lit.app.factories import Components, build_components, look_up_parts, model_factory, read_chat
 from dragonfly_lit.app.known_warnings import silence_known_warnings
 from dragonfly_lit.app.launch import check_processes, resolve_processes
-from dragonfly_lit.app.loggers import build_loggers
+from dragonfly_lit.app.loggers import build_loggers, log_answers, log_config, log_scores
 from dragonfly_lit.app.newest import find_finished
 from dragonfly_lit.app.overrides import search_path_of_job
 from dragonfly_lit.app.planning import check_image_fits
@@ -138,7 +139,10 @@ def _fit(config: Config, components: Components, stage: Stage, held: ExitStack, 
         init_from=init_from,
     )
     beside = Beside()
-    asker = SampleAnswers(components.processor, lambda: data.val_mix or data.mix, beside)
+    loggers = build_loggers(config["logger"], run, beside)
+    log_config(loggers, config)
+    shown = partial(log_answers, loggers, beside=beside)
+    asker = SampleAnswers(components.processor, lambda: data.val_mix or data.mix, beside, then=shown)
     ours = {key: value for key, value in config["callbacks"].items() if key in OWN}
     callbacks = [
         Together(peers),
@@ -147,7 +151,7 @@ def _fit(config: Config, components: Components, stage: Stage, held: ExitStack, 
     strategy = make({key: value for key, value in config["strategy"].items() if key != "name"}, where="strategy")
     if isinstance(strategy, NamedCheckpoints):
         strategy.peers = peers
-    trainer = build_trainer(config, run, callbacks, build_loggers(config["logger"], run, beside), strategy)
+    trainer = build_trainer(config, run, callbacks, loggers, strategy)
     started = time.monotonic()
     try:
         trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
@@ -178,6 +182,7 @@ def _fit(config: Config, components: Components, stage: Stage, held: ExitStack, 
     scores = {}
     if config.get("benchmark"):
         scores = score(config, run, module.model, components.processor, trainer.strategy.root_device)
+        log_scores(loggers, scores, run, trainer.global_step, beside)
     return conclude(run, config, telemetry, scores, steps=trainer.global_step, seconds=seconds)
 
 

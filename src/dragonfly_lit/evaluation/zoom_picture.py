@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from PIL import Image, ImageDraw, ImageEnhance, ImageFont
+from PIL import Image, ImageColor, ImageDraw, ImageEnhance, ImageFont
 
 from dragonfly_lit.spec.layout import Grid, Grids
+from dragonfly_lit.spec.levels import COLOURS
 
-KEPT, MEDIUM, PAPER, INK = (240, 140, 0), (0, 114, 178), (255, 255, 255), (30, 30, 30)
+MEDIUM, KEPT = (ImageColor.getrgb(COLOURS[level])[:3] for level in ("medium", "high"))
+PAPER, INK = (255, 255, 255), (30, 30, 30)
 DIMMED = 0.4
 Box = tuple[int, int, int, int]
 

@@ -65,7 +65,7 @@ def gallery(study: Study, questions: Sequence[Question], *, per_size: int = 2) -
             if answer is not None and answer.zoom:
                 examples.append(_example(study, question, cell, answer, answers))
     note = (
-        f"The first {per_size} test images of each size, as the first finished seed saw them. Blue lines part the "
+        f"The first {per_size} test images of each size, as the first finished seed saw them. Orange lines part the "
         "medium crops, bright crops are the selected high ones, each with its score, and the detail in question is "
         "outlined in pink."
     )

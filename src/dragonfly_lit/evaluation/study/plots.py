@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dragonfly_lit.evaluation.study.cells import Cell, Estimate, Study
+from dragonfly_lit.spec import levels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#7a6c00", "#444444", "#9467bd", "#8c564b")
-"""Told apart by colour-blind readers as well."""
+COLOURS = (*levels.COLOURS.values(), "#cc79a7", "#d55e00", "#56b4e9", "#7a6c00", "#444444", "#9467bd", "#8c564b")
+"""Told apart by colour-blind readers as well; those of the levels first, as the cells of that part are ordered."""
 MARKERS = "osD^vPX*<>"
 TOKENS, SIZES = "accuracy_tokens", "accuracy_size"
 
