@@ -89,7 +89,7 @@ def benchmark_parser() -> argparse.ArgumentParser:
         "benchmark",
         "`python -m data_prep benchmark NAME`: a benchmark's origin, licence, and the layout that evaluate.py reads.",
     )
-    parser.add_argument("name", nargs="?", help="a benchmark; without one, all are listed")
+    parser.add_argument("name", nargs="?", help="a benchmark, or all; without one, their names are listed")
     return parser
 
 

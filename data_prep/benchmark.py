@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from .arguments import benchmark_parser
 
+ALL = "all"
+"""In place of a name: every benchmark's description."""
+
 
 def describe(name: str) -> str:
     """What a user must know to lay the data down, as the benchmark's class says it.
@@ -26,7 +29,7 @@ def describe(name: str) -> str:
         ("licence", f"{benchmark.licence}; what the source itself says counts"),
         ("folder", f"data_root/{name}"),
         ("layout", benchmark.expects),
-        ("questions", counts),
+        ("questions", counts or "not verified"),
         ("verified", benchmark.verified),
         ("note", benchmark.note),
         ("run", f"python evaluate.py benchmark={name} data_root=FOLDER checkpoint=PATH"),
@@ -35,10 +38,13 @@ def describe(name: str) -> str:
 
 
 def main(argv: list[str]) -> int:
-    """Exit status; prints one benchmark, or the list of them."""
+    """Exit status; prints one benchmark, all of them, or the list of their names."""
     from dragonfly_lit.evaluation.benchmarks.registry import BENCHMARKS
 
     name = benchmark_parser().parse_args(argv).name
+    if name == ALL:
+        print("\n\n".join(describe(each) for each in BENCHMARKS))
+        return 0
     if name is None:
         width = max(map(len, BENCHMARKS)) + 2
         print("\n".join(f"{key:<{width}}{benchmark.title}" for key, benchmark in BENCHMARKS.items()))

@@ -17,6 +17,7 @@ from dragonfly_lit.app.made import how_made
 from dragonfly_lit.app.values import check_values
 from dragonfly_lit.evaluation import robustness
 from dragonfly_lit.evaluation.folders import other_answers, results_name
+from dragonfly_lit.evaluation.metrics.base import Scoring
 from dragonfly_lit.evaluation.perturb import STRENGTHS, Perturbation
 from dragonfly_lit.evaluation.report import table
 from dragonfly_lit.evaluation.runner import run, score_predictions
@@ -45,8 +46,17 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
         judge=make(config["judge"]),
         draws=draws,
         temperature=config["sampling"]["temperature"] if draws > 1 else config["temperature"],
+        likelihood_of=config["likelihood"]["of"],
+        likelihood_length=config["likelihood"]["length"],
+        metrics=Scoring(
+            caption_metrics=config["caption_metrics"],
+            bertscore_model=config["bertscore"]["model"],
+            bertscore_layer=config["bertscore"]["layer"],
+        ),
         **{key: config[key] for key in SETTINGS},
     )
+    for one in benchmark.benchmarks:
+        one.metric_type.check(settings.metrics)
     if settings.predict:
         check_servers(benchmark.benchmarks)
     if any(one.show for one in benchmark.benchmarks):

@@ -10,6 +10,7 @@ from string import ascii_uppercase
 
 from dragonfly_lit.evaluation.benchmarks.base import Benchmark
 from dragonfly_lit.evaluation.metrics.base import RIGHT, Score, mean
+from dragonfly_lit.evaluation.prompts import Template
 from dragonfly_lit.evaluation.question import Question
 from dragonfly_lit.evaluation.settings import Settings
 
@@ -30,6 +31,33 @@ class Asking:
     def id(self) -> str:
         """Of the request: its own, since a draw has a generator of its own."""
         return self.question.id if self.turn == 0 else f"{self.question.id}, turn {self.turn}"
+
+
+ALONE = Template(text="{context}{question}")
+"""The prompt whose answers are the texts of choices, unless the user's set of prompts has another for the benchmark."""
+
+
+def template_of(benchmark: Benchmark, settings: Settings) -> Template:
+    """The template that a benchmark is asked with."""
+    own = benchmark.name in settings.prompts.templates
+    return ALONE if settings.by_text and not own else benchmark.template(settings.prompts)
+
+
+def prompt_set(benchmark: Benchmark, settings: Settings) -> str:
+    """The name of the set of prompts that a benchmark is asked with."""
+    return "question alone" if template_of(benchmark, settings) is ALONE else benchmark.prompt_set(settings.prompts)
+
+
+def prompt_of(benchmark: Benchmark, question: Question, settings: Settings) -> str:
+    """The words that a question is put in.
+
+    Raises:
+        ValueError: the template does not show what the question needs.
+    """
+    template = template_of(benchmark, settings)
+    if settings.by_text and not template.shows_options:
+        question = replace(question, choices=None)  # the model need not see what is compared for it
+    return template.render(question)
 
 
 def asks(benchmark: Benchmark, questions: Sequence[Question], settings: Settings) -> list[Asking]:

@@ -20,6 +20,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from dragonfly_lit.evaluation import likelihood
 from dragonfly_lit.evaluation.requests import EncodedRequest, GenerationOutput, GenerationRequest, RequestBatch
 from dragonfly_lit.models.decoding import DECODINGS, InPlaceDecoder
 from dragonfly_lit.models.host_reads import LateReads
@@ -130,28 +131,30 @@ class BatchGenerator:
     def _encode(self, request: GenerationRequest) -> EncodedRequest:
         try:
             text = self.chat.prompt(_conversation(request))
+            endings = tuple(likelihood.ending(self.chat.spoken(_conversation(request, each))) for each in request.texts)
         except ValueError as error:
             raise ValueError(f"question {request.id}: {error}") from error
-        total = len(request.image_keys) * len(self.image_ids) + len(text) + request.max_new_tokens
+        item = EncodedRequest(request=request, text=text, endings=endings)
+        total = len(request.image_keys) * len(self.image_ids) + len(text) + item.longest
         limit = getattr(self.model.config.text_config, "max_position_embeddings", total)
         if total > limit:
             raise ValueError(
                 f"question {request.id}: {len(request.image_keys)} images of {len(self.image_ids)} tokens, {len(text)} "
-                f"tokens of text and {request.max_new_tokens} of answer are {total}; the model's context is {limit}. "
+                f"tokens of text and {item.longest} of answer are {total}; the model's context is {limit}. "
                 "Shorten the prompt or lower max_new_tokens."
             )
-        return EncodedRequest(request=request, text=text)
+        return item
 
     def _fits(self, items: list[EncodedRequest], item: EncodedRequest) -> bool:
         if len(items[0].request.image_keys) != len(item.request.image_keys):
             return False
         prefix = len(item.request.image_keys) * len(self.image_ids)
         text = max(len(other.text) for other in (*items, item))
-        answer = max(other.request.max_new_tokens for other in (*items, item))
+        answer = max(other.longest for other in (*items, item))
         window = getattr(self.model.config.text_config, "sliding_window", None)
         if window and prefix + text + answer > window and len(items[0].text) != len(item.text):
             return False  # a window counts places, and padding would take some
-        return (len(items) + 1) * (prefix + text + answer) <= self.batch_tokens
+        return sum(other.rows for other in (*items, item)) * (prefix + text + answer) <= self.batch_tokens
 
     # Answering --------------------------------------------------------------------------------------------------------
 
@@ -181,7 +184,8 @@ class BatchGenerator:
         start = self._start_by_question if self.by_question else self._start
         logits, state, prefix = start(batch, crops)
         if batch.items[0].request.options:
-            return self._likeliest(batch, logits, self._zoom(crops, prefix, len(batch.items[0].request.image_keys)))
+            found = self._of_texts(batch, logits, state) if batch.items[0].endings else self._of_tokens(batch, logits)
+            return self._likeliest(batch, found, self._zoom(crops, prefix, len(batch.items[0].request.image_keys)))
         words = (self._decode if state.cache is not None else self._decode_in_place)(batch, logits, state)
         texts = self.tokenizer.batch_decode(words, skip_special_tokens=True)
         zoom = self._zoom(crops, prefix, len(batch.items[0].request.image_keys))
@@ -190,17 +194,41 @@ class BatchGenerator:
             for item, text, group in zip(batch.items, texts, batch.owner, strict=True)
         ]
 
-    def _likeliest(self, batch: RequestBatch, logits: Tensor, zoom: list[Any]) -> list[GenerationOutput]:
-        """The likeliest option of each question: one pass has read the prompt for all of them."""
-        rows = logits.float().log_softmax(-1).cpu()
+    def _likeliest(self, batch: RequestBatch, found: list[list[float]], zoom: list[Any]) -> list[GenerationOutput]:
+        """The likeliest option of each question, the first one of equals."""
         outputs = []
-        for item, row, group in zip(batch.items, rows, batch.owner, strict=True):
-            found = [round(float(row[self._token_of(option)]), 5) for option in item.request.options]
-            best = item.request.options[found.index(max(found))]
+        for item, likely, group in zip(batch.items, found, batch.owner, strict=True):
+            best = item.request.options[likely.index(max(likely))]
             outputs.append(
-                GenerationOutput(id=item.request.id, text=best, zoom=zoom[group] if zoom else None, likelihoods=found)
+                GenerationOutput(id=item.request.id, text=best, zoom=zoom[group] if zoom else None, likelihoods=likely)
             )
         return outputs
+
+    def _of_tokens(self, batch: RequestBatch, logits: Tensor) -> list[list[float]]:
+        """Of each question how likely its options are, each of one token: one pass has read the prompt for all."""
+        rows = logits.float().log_softmax(-1).cpu()
+        return [
+            [round(float(row[self._token_of(option)]), likelihood.DIGITS) for option in item.request.options]
+            for item, row in zip(batch.items, rows, strict=True)
+        ]
+
+    def _of_texts(self, batch: RequestBatch, logits: Tensor, state: _Decoding) -> list[list[float]]:
+        """Of each question how likely its whole texts are: the prompt was read once, each text follows it in a row."""
+        found = likelihood.of_endings(
+            [item.endings for item in batch.items],
+            logits=logits,
+            mask=state.mask,
+            position=state.position,
+            cache=state.cache,
+            forward=self._forward,
+        )
+        return [
+            [
+                likelihood.comparable(tokens, text, item.request.length)
+                for tokens, text in zip(of_item, item.request.texts, strict=True)
+            ]
+            for item, of_item in zip(batch.items, found, strict=True)
+        ]
 
     def _token_of(self, option: str) -> int:
         ids = self.tokenizer.encode(option, add_special_tokens=False)
@@ -250,14 +278,16 @@ class BatchGenerator:
         owner: Sequence[int] | None = None,
     ) -> bool:
         """Whether the static cache has taken over what was read, with room for `rest` tokens and the answers."""
+        if batch.items[0].endings:
+            return False  # the rows that follow a prompt are more than the prompts
         steps = rest + max(item.request.max_new_tokens for item in batch.items) - 1
         return self.in_place is not None and self.in_place.start(cache, mask, position, steps, owner)
 
     def _forward(self, ids: Tensor, mask: Tensor | None = None, positions: Tensor | None = None, **more: Any) -> Any:
-        """One pass that keeps the cache and gives the last place's logits; without a mask nothing is padded."""
+        """One pass that keeps the cache; the last place's logits unless told. Without a mask nothing is padded."""
         if mask is not None:
             more |= {"attention_mask": mask.long(), "position_ids": positions}
-        return self.model(input_ids=ids, use_cache=True, logits_to_keep=1, **more)
+        return self.model(input_ids=ids, use_cache=True, **{"logits_to_keep": 1, **more})
 
     def _decode(self, batch: RequestBatch, logits: Float[Tensor, "rows words"], state: _Decoding) -> list[list[int]]:
         outputs: list[list[int]] = [[] for _ in batch.items]
@@ -356,14 +386,15 @@ class BatchGenerator:
         return [entries[start : start + num_images] for start in range(0, len(entries), num_images)]
 
 
-def _conversation(request: GenerationRequest) -> list[Turn]:
-    """The examples as turns, then the question, whose answer is next."""
-    examples = [
+def _conversation(request: GenerationRequest, answer: str | None = None) -> list[Turn]:
+    """The examples as turns, then the question, whose answer is next or given."""
+    turns = [
         Turn(role=role, text=text)
         for pair in request.examples
         for role, text in zip(("user", "assistant"), pair, strict=True)
     ]
-    return [*examples, Turn(role="user", text=request.prompt)]
+    turns.append(Turn(role="user", text=request.prompt))
+    return turns if answer is None else [*turns, Turn(role="assistant", text=answer)]
 
 
 def _num_common(texts: list[list[int]]) -> int:

@@ -55,6 +55,11 @@ class Template:
                     f"prompt: {name} has the field {{{unknown[0]}}}; use {', '.join(f'{{{f}}}' for f in allowed)}."
                 )
 
+    @property
+    def shows_options(self) -> bool:
+        """Whether the choices of a question have a place in it."""
+        return "options" in _fields(self.text)
+
     def render(self, question: Question) -> str:
         """The prompt of `question`, without role headers and image placeholders.
 

@@ -143,6 +143,14 @@ def interval_text(entry: Mapping[str, Any], name: str) -> str:
     return f"{text} (Wilson)" if name in entry.get("wilson", ()) else text
 
 
+BY_LENGTH = {
+    "tokens": "mean over its tokens and the end of the turn",
+    "characters": "sum over its tokens, divided by its letters",
+    "none": "sum over its tokens",
+}
+"""What makes the likelihoods of long and short choices comparable, in words."""
+
+
 def asked_text(entry: Mapping[str, Any]) -> str:
     """A sentence about questions that were asked several times; nothing where each was asked once."""
     asked, said = entry.get("asked") or {}, ""
@@ -151,7 +159,9 @@ def asked_text(entry: Mapping[str, Any]) -> str:
         said += " Circular: each question was asked in every rotation of its choices, and is right only when all are."
     if draws > 1:
         said += f" {draws} drawn answers a question; scores are their means."
-    if asked.get("scoring") == "loglikelihood":
+    if asked.get("texts"):
+        said += f" The answer is the choice whose text is likeliest ({BY_LENGTH[asked['texts']]})."
+    elif asked.get("scoring") == "loglikelihood":
         said += " The answer is the choice whose letter is likeliest."
     if asked.get("shots"):
         said += f" {asked['shots']} examples in front of each question, drawn with seed {asked['shots_seed']}."

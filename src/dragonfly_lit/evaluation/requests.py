@@ -21,6 +21,8 @@ class GenerationRequest:
         max_new_tokens: the answer stops there.
         examples: prompts and answers in front of this one; their images come first among the images.
         options: texts of one token each, of which the likeliest is the answer; without any the answer is generated.
+        texts: whole answers in place of those tokens, one an option; their likelihoods are compared.
+        length: what makes long and short texts comparable; see `likelihood.LENGTHS`.
     """
 
     id: str
@@ -30,6 +32,8 @@ class GenerationRequest:
     max_new_tokens: int = 16
     examples: tuple[tuple[str, str], ...] = ()
     options: tuple[str, ...] = ()
+    texts: tuple[str, ...] = ()
+    length: str = "tokens"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,10 +48,29 @@ class GenerationOutput:
 
 @dataclass(frozen=True, kw_only=True)
 class EncodedRequest:
-    """A prompt as tokens, `<|begin_of_text|>` first, its images not among them."""
+    """A prompt as tokens, `<|begin_of_text|>` first, its images not among them.
+
+    Attributes:
+        request: whose prompt it is.
+        text: the tokens.
+        endings: the tokens of each text that may follow.
+    """
 
     request: GenerationRequest
     text: TokenizedText
+    endings: tuple[tuple[int, ...], ...] = ()
+
+    @property
+    def longest(self) -> int:
+        """Tokens that may follow the prompt."""
+        return (
+            max(self.request.max_new_tokens, *map(len, self.endings)) if self.endings else self.request.max_new_tokens
+        )
+
+    @property
+    def rows(self) -> int:
+        """Rows of a batch that it takes."""
+        return max(1, len(self.endings))
 
 
 @dataclass(frozen=True, kw_only=True)

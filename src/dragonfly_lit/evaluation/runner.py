@@ -25,7 +25,7 @@ from torch import nn
 from dragonfly_lit.evaluation import answers as store
 from dragonfly_lit.evaluation import report
 from dragonfly_lit.evaluation.answers import Answer
-from dragonfly_lit.evaluation.asking import Asking, asks
+from dragonfly_lit.evaluation.asking import Asking, asks, prompt_of
 from dragonfly_lit.evaluation.benchmarks.base import Benchmark, Question
 from dragonfly_lit.evaluation.generate import BatchGenerator
 from dragonfly_lit.evaluation.predictions import read_predictions, read_rows
@@ -187,11 +187,11 @@ def _unanswered(
     benchmark: Benchmark, asked: Sequence[Asking], settings: Settings, *, generation: Mapping, model: Mapping
 ) -> list[Answer]:
     """The answer to each prompt but for its output: the question as it is put, the images and the key."""
-    digests, template = store.ImageDigests(), benchmark.template(settings.prompts)
+    digests = store.ImageDigests()
     answers = []
     for ask in asked:
         question = ask.question
-        prompt, images = template.render(question), digests.of(question)
+        prompt, images = prompt_of(benchmark, question, settings), digests.of(question)
         how = {**generation, "draw": ask.turn} if settings.draws > 1 and ask.turn else generation
         answers.append(
             Answer(
@@ -230,6 +230,7 @@ class _Generation:
         self.max_new_tokens = settings.max_new_tokens or benchmark.max_new_tokens
         self.progress, self.scorer = settings.progress, Scorer.of(benchmark, questions, settings)
         self.options, self.perturb = settings.scoring == "loglikelihood", settings.perturb
+        self.texts = settings.likelihood_length if settings.by_text else None
         self.examples = shots(benchmark, settings)
         if self.examples and generator.by_question:
             raise ValueError(
@@ -254,6 +255,7 @@ class _Generation:
         self.example_images = [name for _, _, names in seen for name in names]
         found = {
             "scoring": "loglikelihood" if self.options else None,
+            "texts": self.texts,
             "shots": store.digest(seen) if seen else None,
             "perturb": self.perturb.name if self.perturb else None,
         }
@@ -274,6 +276,8 @@ class _Generation:
             read_images=read,
             examples=tuple((shot.prompt, shot.answer) for shot in self.examples),
             options=tuple(ascii_uppercase[: len(question.choices or ())]) if self.options else (),
+            texts=question.choices or () if self.texts else (),
+            length=self.texts or "tokens",
         )
 
     def _answer(self, output: GenerationOutput) -> Answer:
@@ -298,11 +302,19 @@ class _Generation:
         with _progress(self.progress and ranks.first) as bar:
             row = bar.add_task(self.name, total=total, completed=total - num_todo)
             for outputs in self.generator.answer(todo):
-                store.append(path, [self.scorer.scored(self._answer(one)) for one in outputs])
+                self._append(path, [self._answer(one) for one in outputs])
                 bar.advance(row, len(outputs))
         ranks.wait()
         seconds = time.perf_counter() - start
         return {"asked": len(missing), "seconds": round(seconds, 3), "per_second": round(len(missing) / seconds, 3)}
+
+    def _append(self, path: Path, answers: list[Answer]) -> None:
+        try:
+            scored = self.scorer.scored(answers)
+        except ValueError:
+            store.append(path, answers)  # a scorer that fails, such as a process that was killed, costs no answer
+            raise
+        store.append(path, scored)
 
     def _plan(self) -> list[RequestBatch]:
         return self.generator.plan([self._request(name, ask) for name, ask in self.asked.items()])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,15 @@ from typing import Any
 from dragonfly_lit.evaluation import answers as store
 from dragonfly_lit.evaluation import submission
 from dragonfly_lit.evaluation.answers import Answer
-from dragonfly_lit.evaluation.asking import all_right, majority, on_average, pass_at, rotated
+from dragonfly_lit.evaluation.asking import (
+    all_right,
+    majority,
+    on_average,
+    pass_at,
+    prompt_set,
+    rotated,
+    template_of,
+)
 from dragonfly_lit.evaluation.benchmarks.base import Benchmark, Question
 from dragonfly_lit.evaluation.breakdown import groups
 from dragonfly_lit.evaluation.intervals import Resamples, intervals
@@ -56,17 +64,21 @@ class Scorer:
     @classmethod
     def of(cls, benchmark: Benchmark, questions: Sequence[Question], settings: Settings) -> Scorer:
         """The scorer of these questions."""
-        metric = None if benchmark.judged or settings.predict else benchmark.metric(questions)
+        metric = None if benchmark.judged or settings.predict else _metric(benchmark, questions, settings)
         return cls(metric=metric, circular=benchmark.circular)
 
-    def scored(self, answer: Answer) -> Answer:
-        """The answer with its score; as it is without a metric."""
+    def scored(self, answers: Sequence[Answer]) -> list[Answer]:
+        """The answers with their scores; as they are without a metric."""
         if self.metric is None:
-            return answer
+            return [*answers]
+        self.metric.prepare([answer.output.strip() for answer in answers if answer.key not in self.scores])
+        return [self._scored(self.metric, answer) for answer in answers]
+
+    def _scored(self, metric: QuestionMetric, answer: Answer) -> Answer:
         if answer.key not in self.scores:
-            question = self.metric.questions[self.metric.rows[answer.id]]
+            question = metric.questions[metric.rows[answer.id]]
             question = rotated(question, answer.turn) if self.circular else question
-            self.scores[answer.key] = self.metric.read(answer.output, question)
+            self.scores[answer.key] = metric.read(answer.output, question)
         return store.scored(answer, self.scores[answer.key])
 
 
@@ -94,13 +106,13 @@ def score(
     scorer = scorer or Scorer.of(benchmark, questions, settings)
     if benchmark.judged and not settings.predict:
         judged = settings.judge.scores(benchmark.name, questions, answers, out / "judge")
-        scorer.metric = None if judged is None else benchmark.metric(questions, judged)
-    answers = [scorer.scored(answer) for answer in answers]
+        scorer.metric = None if judged is None else _metric(benchmark, questions, settings, judged)
+    answers = scorer.scored(answers)
     store.keep(out / "answers", benchmark.name, answers)
     turns = _by_question(questions, answers)
     metric = scorer.metric or benchmark.metric_type
     data = [[of[0].id, of[0].images, list(q.references)] for of, q in zip(turns, questions, strict=True)]
-    limited, template = benchmark.limited(len(questions)), benchmark.template(settings.prompts)
+    limited, template = benchmark.limited(len(questions)), template_of(benchmark, settings)
     entry = {
         "benchmark": benchmark.name,
         "split": benchmark.split,
@@ -111,12 +123,13 @@ def score(
         "headline": metric.headline,
         "scale": metric.scale,
         "metric": None if scorer.metric is None else type(scorer.metric).__name__,
-        "parser": benchmark.parser,
-        "prompt": {"set": benchmark.prompt_set(settings.prompts), **asdict(_asked(template, questions))},
+        "parser": (scorer.metric.rule if scorer.metric else "") or benchmark.parser,
+        "prompt": {"set": prompt_set(benchmark, settings), **asdict(_asked(template, questions))},
         "asked": {
             "draws": settings.draws,
             "circular": benchmark.circular,
             "scoring": settings.scoring,
+            "texts": settings.likelihood_length if settings.by_text else None,
             "shots": settings.shots,
             "shots_seed": settings.shots_seed if settings.shots else None,
             "perturb": settings.perturb.name if settings.perturb else None,
@@ -142,7 +155,18 @@ def score(
         found = [[scorer.scores[answer.key] for answer in of] for of in turns]
         firsts = tuple(_together(of[0], scores, benchmark) for of, scores in zip(turns, found, strict=True))
         entry |= _summary(benchmark, scorer.metric, found, answers, firsts, settings)
+        # One number of a paper may stand beside several of ours, of which the settings chose one.
+        entry["published"] = [row for row in entry["published"] if row["metric"] in entry["scores"]]
     return Scored(questions=tuple(questions), answers=firsts, turns=tuple(turns), entry=entry)
+
+
+def _metric(
+    benchmark: Benchmark, questions: Sequence[Question], settings: Settings, *judged: Mapping[str, int | float]
+) -> QuestionMetric:
+    """A metric over these questions, as the settings want it."""
+    metric = benchmark.metric(questions, *judged)
+    metric.take(settings.metrics)
+    return metric
 
 
 def _waiting(
@@ -197,7 +221,7 @@ def _summary(
     """Scores and intervals; of several draws the means over the draws, with pass@k and the majority vote beside."""
     if benchmark.circular:
         found = [[all_right(scores)] for scores in found]
-    metrics = [metric, *(benchmark.metric(metric.questions) for _ in found[0][1:])]
+    metrics = [metric, *(_metric(benchmark, metric.questions, settings) for _ in found[0][1:])]
     for question, scores in zip(metric.questions, found, strict=True):
         for one, draw in zip(metrics, scores, strict=True):
             one.update(draw, question)

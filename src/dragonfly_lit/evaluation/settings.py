@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from dragonfly_lit.evaluation.judge import Judge
+from dragonfly_lit.evaluation.likelihood import LENGTHS
+from dragonfly_lit.evaluation.metrics.base import Scoring
 from dragonfly_lit.evaluation.perturb import Perturbation
 from dragonfly_lit.evaluation.prompts import PromptBook
 
@@ -24,7 +26,9 @@ class Settings:
         max_new_tokens: length of an answer at most; the benchmark's own unless given.
         temperature: 0 takes the likeliest token.
         draws: answers to each question, each with a generator of its own.
-        scoring: `generation`, or `loglikelihood`: the choice whose letter is likeliest, from one pass for all choices.
+        scoring: `generation`, or `loglikelihood`: the choice that is likeliest, from one pass for all choices.
+        likelihood_of: whose: of the choices' letters, or of their texts behind the question alone.
+        likelihood_length: of texts: what makes long and short ones comparable; see `likelihood.LENGTHS`.
         shots: examples in front of each question.
         shots_split: where they are from; a split of the benchmark that is not asked unless given.
         shots_seed: which of its questions they are.
@@ -33,6 +37,7 @@ class Settings:
         limit: only the first so many questions of each benchmark.
         resamples: of the bootstrap.
         gallery: answers of each benchmark that the page shows.
+        metrics: what the metrics are told.
         predict: nothing is scored: answers become the file that a challenge's server takes.
         progress: whether to draw a progress bar.
         judge: who scores open answers.
@@ -47,6 +52,8 @@ class Settings:
     temperature: float = 0.0
     draws: int = 1
     scoring: str = "generation"
+    likelihood_of: str = "letter"
+    likelihood_length: str = "tokens"
     shots: int = 0
     shots_split: str | None = None
     shots_seed: int = 0
@@ -55,6 +62,7 @@ class Settings:
     limit: int | None = None
     resamples: int = 1000
     gallery: int = 24
+    metrics: Scoring = field(default_factory=Scoring)
     predict: bool = False
     progress: bool = True
     judge: Judge = field(default_factory=Judge)
@@ -77,7 +85,16 @@ class Settings:
             raise ValueError(f"sampling.n={self.draws}: the likeliest answer is always the same; give a temperature.")
         if self.scoring not in ("generation", "loglikelihood"):
             raise ValueError(f"scoring={self.scoring}: use generation or loglikelihood.")
+        if self.likelihood_of not in ("letter", "text"):
+            raise ValueError(f"likelihood.of={self.likelihood_of}: use letter or text.")
+        if self.likelihood_length not in LENGTHS:
+            raise ValueError(f"likelihood.length={self.likelihood_length}: use one of {', '.join(LENGTHS)}.")
         if self.draws > 1 and self.scoring == "loglikelihood":
             raise ValueError(f"sampling.n={self.draws}: scoring=loglikelihood draws nothing; give sampling.n=1.")
         if self.predict and self.draws > 1:
             raise ValueError(f"sampling.n={self.draws}: predict=true writes one answer a question; give sampling.n=1.")
+
+    @property
+    def by_text(self) -> bool:
+        """Whether the likelihoods of the choices' texts are compared."""
+        return self.scoring == "loglikelihood" and self.likelihood_of == "text"

@@ -6,7 +6,9 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from string import ascii_uppercase
 
+from dragonfly_lit.evaluation.asking import prompt_of
 from dragonfly_lit.evaluation.benchmarks.base import Benchmark
 from dragonfly_lit.evaluation.question import Question
 from dragonfly_lit.evaluation.settings import Settings
@@ -42,17 +44,19 @@ def shots(benchmark: Benchmark, settings: Settings) -> tuple[Shot, ...]:
     found = replace(benchmark, split=split, limit=None).questions(settings.data_root)
     if len(found) < settings.shots:
         raise ValueError(f"shots={settings.shots}: the split {split} of {benchmark.name} has {len(found)} questions.")
-    template = benchmark.template(settings.prompts)
     chosen = random.Random(f"{settings.shots_seed}/{benchmark.name}").sample(range(len(found)), settings.shots)
     return tuple(
-        Shot(question=question, prompt=template.render(question), answer=_answer(question))
+        Shot(question=question, prompt=prompt_of(benchmark, question, settings), answer=_answer(question, settings))
         for question in (found[place] for place in chosen)
     )
 
 
-def _answer(question: Question) -> str:
-    """The letter of the right choice, else the answer that most people gave."""
-    return Counter(question.references).most_common(1)[0][0]
+def _answer(question: Question, settings: Settings) -> str:
+    """The letter of the right choice, or its text where texts are compared; else the answer that most people gave."""
+    answer = Counter(question.references).most_common(1)[0][0]
+    if settings.by_text and question.choices and answer in ascii_uppercase[: len(question.choices)]:
+        return question.choices[ascii_uppercase.index(answer)]
+    return answer
 
 
 def images_of(examples: Sequence[Shot]) -> tuple[bytes, ...]:

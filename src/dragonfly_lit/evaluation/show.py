@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from dragonfly_lit.evaluation.asking import prompt_of, prompt_set
 from dragonfly_lit.evaluation.benchmarks.base import Benchmark
 from dragonfly_lit.evaluation.images import EncodedImage, StoredImage
-from dragonfly_lit.evaluation.prompts import Template
 from dragonfly_lit.evaluation.question import Question
 from dragonfly_lit.evaluation.settings import Settings
 from dragonfly_lit.processing.images import decode, is_faint
@@ -28,22 +28,18 @@ def show(benchmarks: Sequence[Benchmark], settings: Settings) -> Iterator[str]:
     for benchmark in benchmarks:
         if not benchmark.show:
             continue
-        questions, template = (
-            benchmark.questions(settings.data_root, hidden=settings.predict),
-            benchmark.template(settings.prompts),
-        )
-        for question in questions:
-            _text(template, question)
+        questions = benchmark.questions(settings.data_root, hidden=settings.predict)
+        texts = [_text(benchmark, question, settings) for question in questions]
         shown = questions[: benchmark.show]
         yield (
             f"{benchmark.name}: {len(shown)} of {len(questions):,} questions, "
-            f"prompt set {benchmark.prompt_set(settings.prompts)}, "
+            f"prompt set {prompt_set(benchmark, settings)}, "
             f"{benchmark.metric_type.__name__} ({benchmark.parser}), "
             f"{settings.max_new_tokens or benchmark.max_new_tokens} new tokens at most"
         )
         for number, question in enumerate(shown, start=1):
             yield f"\n{benchmark.name} {number}/{len(shown)}: question {printable(question.id)}"
-            yield from _lines(question, template)
+            yield from _lines(question, texts[number - 1])
         yield ""
 
 
@@ -52,14 +48,14 @@ def printable(text: str) -> str:
     return "".join(letter if letter.isprintable() or letter == "\n" else repr(letter)[1:-1] for letter in text)
 
 
-def _text(template: Template, question: Question) -> str:
+def _text(benchmark: Benchmark, question: Question, settings: Settings) -> str:
     try:
-        return question_text(template.render(question))
+        return question_text(prompt_of(benchmark, question, settings))
     except ValueError as error:
         raise ValueError(f"{question.task}: question {question.id}: {error}") from error
 
 
-def _lines(question: Question, template: Template) -> Iterator[str]:
+def _lines(question: Question, text: str) -> Iterator[str]:
     for number, (data, place) in enumerate(zip(question.read_images(), question.images, strict=True), start=1):
         try:
             image = decode(data)
@@ -72,7 +68,7 @@ def _lines(question: Question, template: Template) -> Iterator[str]:
     if not question.images:
         yield "  image: none"
     yield "  text:"
-    yield from (f"    {line}" for line in printable(_text(template, question)).split("\n"))
+    yield from (f"    {line}" for line in printable(text).split("\n"))
     for letter, choice in zip("ABCDEFGHIJKLMNOPQRSTUVWXYZ", question.choices or (), strict=False):
         yield f"  choice {letter}: {printable(choice)}"
     for text, count in Counter(question.references).items():

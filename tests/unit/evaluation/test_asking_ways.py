@@ -196,6 +196,74 @@ def test_the_likeliest_letter_is_the_answer_in_one_pass(tmp_path, model, monkeyp
         assert line["output"] == "ABC"[line["likelihoods"].index(max(line["likelihoods"]))]
 
 
+TEXTS = ("red", "a much longer blue, with words", "green", "red", "")
+
+
+def alone_of(answering, prompt: str, images: list, text: str) -> list[float]:
+    """One choice after its prompt in one pass: the logarithm of each of its tokens, and of the end of its turn."""
+    answered = f"{question_text(prompt)}{text}<|eot_id|>"
+    ids = [
+        PROCESSOR(text=[each], images=[images or None], return_tensors="pt")
+        for each in (question_text(prompt), answered)
+    ]
+    before = ids[0]["input_ids"].shape[1]
+    with torch.inference_mode():
+        likely = answering(**ids[1]).logits[0].float().log_softmax(-1)
+    whole = ids[1]["input_ids"][0]
+    return [float(likely[place - 1, whole[place]]) for place in range(before, len(whole))]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Longer(Choices):
+    def read(self, folder):
+        for row, question in enumerate(super().read(folder)):
+            yield replace(question, choices=TEXTS[: 2 + row % 4], references=("AB"[row % 2],))
+
+
+@pytest.mark.parametrize("length", ["tokens", "characters", "none"])
+@pytest.mark.parametrize("zoom", [{}, {"score": "question"}])
+def test_the_likeliest_text_is_that_of_one_by_one(tmp_path, length, zoom):
+    answering = tiny_model(seed=3, zoom=zoom).eval()
+    task = Longer(num=9)
+    for batch_tokens in (1, 3000, 100_000):
+        out = tmp_path / str(batch_tokens)
+        texts = {"likelihood_of": "text", "likelihood_length": length, "batch_tokens": batch_tokens}
+        go(out, answering, task=task, scoring="loglikelihood", **texts)
+        lines = [json.loads(line) for line in (out / "answers/words.jsonl").read_text().splitlines()]
+        for line, question in zip(lines, task.questions(tmp_path), strict=True):
+            assert line["prompt"] == question.text, "the question alone"
+            images = [decode(data) for data in question.read_images()]
+            expected = []
+            for choice in question.choices:
+                tokens = alone_of(answering, line["prompt"], images, choice)
+                sums = {"tokens": sum(tokens) / len(tokens), "none": sum(tokens[:-1])}
+                sums["characters"] = sums["none"] / max(1, len(choice))
+                expected.append(sums[length])
+            assert line["likelihoods"] == pytest.approx(expected, abs=2e-5)
+            first = "ABCDE"[line["likelihoods"].index(max(line["likelihoods"]))]
+            assert line["output"] == first != "D", "of two equal choices the first one"
+
+
+def test_a_prompt_is_read_once_for_all_its_choices(tmp_path, model, monkeypatch):  # noqa: F811
+    read = []
+    forward = BatchGenerator._forward
+    monkeypatch.setattr(
+        BatchGenerator, "_forward", lambda self, ids, *a, **m: read.append(ids.shape) or forward(self, ids, *a, **m)
+    )
+    go(tmp_path, model, task=Longer(num=1), scoring="loglikelihood", likelihood_of="text")
+    lengths = [len(PROCESSOR.tokenizer.encode(text, add_special_tokens=False)) for text in TEXTS[:2]]
+    assert [shape[0] for shape in read] == [1, 1, 2], "the images, the rest of the prompt, then a row a choice"
+    assert read[-1][1] == max(lengths)
+
+
+def test_results_say_that_texts_were_compared(tmp_path, model):  # noqa: F811
+    results = go(tmp_path, model, task=Longer(num=4), scoring="loglikelihood", likelihood_of="text")
+    entry = results["benchmarks"]["words"]
+    assert entry["prompt"]["set"] == "question alone"
+    assert entry["prompt"]["text"] == "{context}{question}"
+    assert "whose text is likeliest (mean over its tokens" in (tmp_path / "results.md").read_text()
+
+
 def test_likelihoods_need_choices(tmp_path, model):  # noqa: F811
     with pytest.raises(ValueError, match="scoring=loglikelihood: question w0 of words has no choices"):
         go(tmp_path, model, scoring="loglikelihood")

@@ -124,5 +124,5 @@ def test_white_space_at_the_ends_goes_before_any_rule(tmp_path, name):
         marks = []
         for output in (gold, f"\u00a0{gold}\u2028 \n", f"\t {gold}\u00a0"):
             answer = Answer(key=output, id=question.id, task=name, prompt="", output=output)
-            marks.append(Scorer.of(benchmark, questions, SETTINGS).scored(answer))
+            marks.append(Scorer.of(benchmark, questions, SETTINGS).scored([answer])[0])
         assert len({(one.answer, one.score, one.lenient_answer, one.lenient_score) for one in marks}) == 1, gold

@@ -417,6 +417,7 @@ LAYOUTS = [
     ("path_vqa", path_vqa_original), ("iu_xray", r2gen), ("iu_xray", biocaption_iu), ("peir_gross", biocaption_peir),
     ("peir_gross", caption_hub), ("roco", caption_hub), ("roco", roco_original),
     ("roco", roco_captions), ("mmmu", mmmu_test), ("mimic_cxr", r2gen),
+    ("mimic_cxr", caption_hub), ("iu_xray", caption_hub),
     *layouts_highres.LAYOUTS, *layouts_choice.LAYOUTS,
 ]  # fmt: skip
 ids = [f"{name}-{make.__name__}" for name, make in LAYOUTS]

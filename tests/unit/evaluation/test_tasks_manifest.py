@@ -229,11 +229,11 @@ def test_every_benchmark_has_an_origin(capsys):
 
 def test_published_rows_stand_beside_a_number_that_the_benchmark_reports():
     rows = {name: benchmark.published for name, benchmark in BENCHMARKS.items()}
-    assert sum(map(len, rows.values())) == 21 + 21 + 2 + 36
+    assert sum(map(len, rows.values())) == 21 + 21 + 2 + 36 + 12  # a METEOR stands beside either of ours
     for name, members in rows.items():
         for row in members:
             assert row.source
-            assert row.metric in (BENCHMARKS[name]().headline, "open_f1_squad", "meteor_nltk", "cider_d")
+            assert row.metric in (BENCHMARKS[name]().headline, "open_f1_squad", "meteor_nltk", "meteor_1_5", "cider_d")
     ours = {
         name: [row for row in members if row.model == "Dragonfly v1 (Llama-3-8B)"] for name, members in rows.items()
     }

@@ -33,7 +33,7 @@ class BLINK(Benchmark):
     verified = (
         "columns against the card of Counting, names of the tasks against the authors' evaluate.py, letters of the "
         "rule and the images' columns against lmms-eval 0.7.3's task, the mean of tasks against evaluate.py; the "
-        "authors ask GPT-3.5 for the letter"
+        "authors ask GPT-3.5 for the letter; the sizes of its splits were not verified"
     )
     expects = (
         "TASK/val-*.parquet for fourteen tasks (idx, question, image_1 to image_4, choices, answer, prompt), or "

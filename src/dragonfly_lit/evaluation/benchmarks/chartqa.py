@@ -23,6 +23,7 @@ class ChartQA(Benchmark):
     original = "the `ChartQA Dataset` folder of vis-nlp/ChartQA"
     hub = ("lmms-lab/ChartQA", "HuggingFaceM4/ChartQA")
     licence = "GPL-3.0"
+    asked_with = "lmms_eval"  # LLaVA has no prompt for it
     verified = "columns and counts against the cards of both copies, rule against lmms-eval 0.7.3's task"
     expects = (
         "test/test_human.json, test/test_augmented.json and test/png/, or data/test-*.parquet (type, question, answer, "

@@ -28,8 +28,10 @@ class CVBench(Benchmark):
     note = "lmms-eval's prompt begins with a note on the letters to answer with; here LLaVA's instruction follows."
     verified = (
         "file names against the data set's pages, columns, rule and the authors' average against lmms-eval 0.7.3's "
-        "task; that the JSON lines have the same fields, with filename in place of the image, is inferred"
+        "task, 2,638 rows against a public index of data sets; that the JSON lines have the same fields, with filename "
+        "in place of the image, is inferred"
     )
+    counts: ClassVar = {"test": (2638,)}
     expects = (
         "test_2d.parquet and test_3d.parquet, or test.parquet (idx, type, task, choices, answer, prompt, source, "
         "image), or test_2d.jsonl and test_3d.jsonl (the same with filename) and img/"

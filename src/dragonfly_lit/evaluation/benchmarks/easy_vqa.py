@@ -23,6 +23,7 @@ class EasyVQA(Benchmark):
     name = "easy_vqa"
     title = "easy-VQA (Zhou, 2020)"
     original = "the easy-vqa package: pip install 'dragonfly_lit[demo]'"
+    verified = "files and counts against the easy-vqa package, which is installed; rule against LLaVA's for GQA"
     licence = "MIT"
     expects = "SPLIT/questions.json: [[question, answer, image number], ...]; SPLIT/images/NUMBER.png"
     splits = ("test", "train")

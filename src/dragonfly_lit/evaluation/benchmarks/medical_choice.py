@@ -33,16 +33,19 @@ class PMCVQA(Benchmark):
     title = "PMC-VQA (Zhang et al., 2023)"
     original = "test.csv, test_clean.csv, test_2.csv and the unpacked figures of xmcmic/PMC-VQA"
     hub = ("mdwiratathya/PMC-VQA_small",)
-    licence = "not verified; the figures belong to papers under several licences"
+    licence = "CC BY-SA, its card says; the figures belong to papers under CC0 and CC BY"
     note = "The authors match a model's words with the choices by difflib; `accuracy_similar` does so."
     verified = (
         "columns of the original against its card, of the hub's copy against its card (152,603 and 33,430 rows), the "
-        "matching against the authors' test.py; no generated letter is scored there, and lmms-eval has no such task"
+        "matching against the authors' test.py, 176,948 and 2,000 rows of train.csv and test_clean.csv against the "
+        "card of another copy; those of test.csv and test_2.csv were not verified; no generated letter is scored "
+        "there, and lmms-eval has no such task"
     )
     expects = (
         "test.csv, test_clean.csv or test_2.csv (Figure_path, Question, Choice A to Choice D, Answer_label or Answer) "
         "and images/ or figures/, or data/test-*.parquet (image, question, choice a to choice d, answer label)"
     )
+    counts: ClassVar = {"test_clean": (2000,), "train": (152603, 176948)}
     splits = ("test", "test_clean", "test_2", "train")
     metric_type = SimilarChoice
     parser = RULE
@@ -95,7 +98,8 @@ class OmniMedVQA(Benchmark):
     note = "The authors match a model's words with the choices by difflib; `accuracy_similar` does so."
     verified = (
         "folders against the data set's card; fields (question_id, question_type, question, gt_answer, image_path, "
-        "option_A to option_D, modality_type) against public code that reads them; lmms-eval has no such task"
+        "option_A to option_D, modality_type) against public code that reads them; the sizes of its two parts were not "
+        "verified; lmms-eval has no such task"
     )
     expects = (
         "QA_information/Open-access/*.json (question_id, question_type, question, gt_answer, image_path, option_A to "

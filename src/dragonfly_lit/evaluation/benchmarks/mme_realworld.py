@@ -27,7 +27,8 @@ class MMERealWorldFiles(Benchmark):
     verified = (
         "fields of the original against the authors' output_test_template.json and model_vqa_mme_real_world.py, prompt "
         "and rule against their README.md and eval_your_results.py, columns of the hub's copy against lmms-eval "
-        "0.7.3's task; that copies count the questions alike was not verified"
+        "0.7.3's task; the paper's 29,429 questions are those of all languages, the sizes of this edition and of its "
+        "copies were not verified"
     )
     metric_type = highres.MMERealWorld
     parser = "MME-RealWorld: the first capital A to E behind its introductions, else the first choice with the output"

@@ -30,11 +30,15 @@ class SEEDBench(Benchmark):
     original = "SEED-Bench.json and SEED-Bench-image.zip, which is to be unpacked, of AILab-CVC/SEED-Bench"
     hub = ("lmms-lab/SEED-Bench",)
     licence = "CC BY-NC 4.0"
-    note = "The paper scores the likelihood of each choice; here and in lmms-eval the letter is generated."
+    note = (
+        "The paper compares the likelihoods of the choices (scoring=loglikelihood likelihood.of=text); by default the "
+        "letter is generated, as in lmms-eval."
+    )
     verified = (
         "fields of the original against its own SEED-Bench.py, columns of the hub's copy against lmms-eval 0.7.3's "
         "task and SEED-Bench-2's card, rule and prompt against that task, names of the kinds against public code and "
-        "the authors' pages, which disagree on which of types 3 and 4 is attributes and which location"
+        "the authors' pages, which disagree on which of types 3 and 4 is attributes and which location; the paper's "
+        "19,242 questions are those about images and videos, the number about images was not verified"
     )
     expects = (
         "SEED-Bench.json (questions: answer, choice_a to choice_d, data_id, data_type, question, question_id) and "

@@ -28,7 +28,10 @@ class VStarBench(Benchmark):
     title = "V*Bench (Wu and Xie, 2023)"
     original = "craigwu/vstar_bench: test_questions.jsonl and the folders direct_attributes and relative_position"
     hub = ("lmms-lab/vstar-bench",)
-    note = "The paper scores the likelihood of each choice's text; here and in lmms-eval the letter is generated."
+    note = (
+        "The paper compares the likelihoods of the choices' texts (scoring=loglikelihood likelihood.of=text); by "
+        "default the letter is generated, as in lmms-eval."
+    )
     verified = (
         "columns, prompt and rule against lmms-eval 0.7.3's task, the original's annotations (question, options, "
         "target_object, bbox) against the authors' vstar_bench_eval.py, 191 = 115 + 76 questions in their data's "

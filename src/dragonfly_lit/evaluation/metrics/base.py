@@ -6,6 +6,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -16,6 +17,27 @@ from dragonfly_lit.evaluation.question import Question
 
 RIGHT = 0.5
 """From this score on an answer counts as right where it must be one or the other."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scoring:
+    """What an evaluation says of how answers are scored.
+
+    Attributes:
+        caption_metrics: `python`, or `java` for coco-caption's own tokeniser and METEOR 1.5.
+        bertscore_model: folder of a model whose BERTScore captions get too.
+        bertscore_layer: whose outputs it compares; the last one unless given.
+    """
+
+    caption_metrics: str = "python"
+    bertscore_model: str | Path | None = None
+    bertscore_layer: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.caption_metrics not in ("python", "java"):
+            raise ValueError(f"caption_metrics={self.caption_metrics}: use python or java.")
+        if self.bertscore_layer is not None and self.bertscore_model is None:
+            raise ValueError(f"bertscore.layer={self.bertscore_layer} is of no model: give bertscore.model=FOLDER.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +92,21 @@ class QuestionMetric(Metric):
         self.add_state("seen", torch.zeros(len(self.questions), dtype=torch.int64), dist_reduce_fx="sum")
         shape = (len(self.questions), len(self.columns))
         self.add_state("values", torch.zeros(shape, dtype=torch.float64), dist_reduce_fx="sum")
+
+    @classmethod
+    def check(cls, scoring: Scoring) -> None:
+        """A ValueError where `scoring` asks for what is not there; called before anything is asked or loaded."""
+
+    def take(self, scoring: Scoring) -> None:
+        """Takes what such a metric needs to know of `scoring`; called before the first answer."""
+
+    @property
+    def rule(self) -> str:
+        """What reads the outputs, in place of the benchmark's `parser`, where that follows from the settings."""
+        return ""
+
+    def prepare(self, outputs: Sequence[str]) -> None:
+        """Does at once, for many outputs as `score` will get them, what would be slow for each."""
 
     @abstractmethod
     def score(self, prediction: str, question: Question) -> Score:

@@ -1,16 +1,23 @@
-"""Captions and reports: BLEU, ROUGE-L and CIDEr-D by the scorers of coco-caption, METEOR by nltk."""
+"""Captions and reports: BLEU, ROUGE-L and CIDEr-D by the scorers of coco-caption, METEOR by nltk or by its Java."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
-from dragonfly_lit.evaluation.metrics.base import QuestionMetric, Score
+from dragonfly_lit.evaluation import java
+from dragonfly_lit.evaluation.metrics import bertscore
+from dragonfly_lit.evaluation.metrics.base import QuestionMetric, Score, Scoring, total
 from dragonfly_lit.evaluation.parsers_caption import caption_words
 from dragonfly_lit.evaluation.question import Question
 
 ORDERS = (1, 2, 3, 4)
+BLEU = ("length", "closest", *(f"guess_{n}" for n in ORDERS), *(f"correct_{n}" for n in ORDERS))
+METEOR = tuple(f"meteor_{n}" for n in range(java.NUM_STATISTICS))
+BERTSCORE = bertscore.NAMES
+"""Columns: what BLEU and METEOR 1.5 sum over a corpus, and BERTScore."""
 
 
 @lru_cache(maxsize=1)
@@ -99,36 +106,89 @@ def meteor_nltk(prediction: Sequence[str], references: Sequence[Sequence[str]]) 
 
 
 class Captions(QuestionMetric):
-    """ROUGE-L, METEOR, CIDEr-D and BLEU-1 to 4 over a corpus of captions.
+    """ROUGE-L, METEOR, CIDEr-D and BLEU-1 to 4 over a corpus of captions; BERTScore where a model of it is given.
 
     All are fractions, CIDEr-D up to 10. METEOR is `meteor_nltk`, or `meteor_nltk_no_wordnet` where WordNet's data is
-    not installed; it is not the METEOR 1.5 of coco-caption.
+    not installed; with `caption_metrics=java` it is coco-caption's own, `meteor_1_5`, and all scores are of the words
+    that coco-caption's tokeniser gives.
     """
 
     columns = (
         "rouge_l",
         "meteor",
         "cider_d",
-        "length",
-        "closest",
-        *(f"guess_{n}" for n in ORDERS),
-        *(f"correct_{n}" for n in ORDERS),
+        *BLEU,
+        *METEOR,
+        *BERTSCORE,
         "num_empty",
     )
 
     def __init__(self, questions: Sequence[Question]) -> None:
         super().__init__(questions)
-        self.references = [[" ".join(caption_words(answer)) for answer in q.references] for q in self.questions]
-        self.cider = CiderD(self.references)
+        self.java = False
+        self.bert: bertscore.BertScore | None = None
+        self.words_of: dict[str, list[str]] = {}
+
+    @classmethod
+    def check(cls, scoring: Scoring) -> None:
+        """Java and its jars, and the folder of BERTScore's model, where they are asked for."""
+        if scoring.caption_metrics == "java":
+            java.check()
+        if scoring.bertscore_model is not None:
+            bertscore.check(scoring.bertscore_model)
+
+    def take(self, scoring: Scoring) -> None:
+        """Which tokeniser and METEOR, and BERTScore's model; before any caption is scored."""
+        self.java = scoring.caption_metrics == "java"
+        if scoring.bertscore_model is not None:
+            self.bert = bertscore.bertscore(str(scoring.bertscore_model), scoring.bertscore_layer)
+
+    @property
+    def rule(self) -> str:
+        """The tokeniser and the METEOR of coco-caption, and BERTScore's model, where they were asked for."""
+        said = ["coco-caption's Java: PTBTokenizer of CoreNLP 3.4.1, METEOR 1.5"] if self.java else []
+        return "; ".join([*said, *([self.bert.rule] if self.bert else [])])
+
+    def prepare(self, outputs: Sequence[str]) -> None:
+        """The words of many captions from one Java process: one each would take its start each."""
+        if self.java:
+            new = list(dict.fromkeys(text for text in outputs if text not in self.words_of))
+            self.words_of.update(zip(new, java.words(new), strict=True))
+
+    def words(self, text: str) -> list[str]:
+        """The words of a caption, by the tokeniser that was asked for."""
+        if not self.java:
+            return caption_words(text)
+        self.prepare([text])
+        return self.words_of[text]
+
+    @cached_property
+    def references(self) -> list[list[str]]:
+        """The words of each question's references, with spaces between them."""
+        self.prepare([answer for question in self.questions for answer in question.references])
+        return [[" ".join(self.words(answer)) for answer in question.references] for question in self.questions]
+
+    @cached_property
+    def cider(self) -> CiderD:
+        """CIDEr-D against all references."""
+        return CiderD(self.references)
 
     def score(self, prediction: str, question: Question) -> Score:
         """The caption's own scores; ROUGE-L is the score of the question."""
         row = self.rows[question.id]
-        words, references = caption_words(prediction), self.references[row]
+        words, references = self.words(prediction), self.references[row]
         text = " ".join(words)
         rouge = rouge_l(text, references)
-        counts = bleu_statistics(text, references)
-        names = self.columns[3:-1]
+        counts = map(float, bleu_statistics(text, references))
+        split = [reference.split(" ") if reference else [] for reference in references]
+        meteor, statistics = math.nan, [math.nan] * len(METEOR)
+        if self.java:
+            statistics = java.meteor().statistics(words, split)
+        else:
+            meteor = meteor_nltk(words, split)
+        bert: dict[str, float] = dict.fromkeys(BERTSCORE, math.nan)
+        if self.bert is not None:
+            bert = self.bert.score(prediction, question.references)
         return Score(
             parsed=text or None,
             score=rouge,
@@ -136,10 +196,12 @@ class Captions(QuestionMetric):
             lenient_score=rouge,
             values={
                 "rouge_l": rouge,
-                "meteor": meteor_nltk(words, [reference.split() for reference in references]),
+                "meteor": meteor,
                 "cider_d": self.cider.score(text, row),
                 "num_empty": float(not text),
-                **dict(zip(names, map(float, counts), strict=True)),
+                **dict(zip(BLEU, counts, strict=True)),
+                **dict(zip(METEOR, statistics, strict=True)),
+                **bert,
             },
         )
 
@@ -148,14 +210,19 @@ class Captions(QuestionMetric):
         return super().top(name) if name == "rouge_l" else None
 
     def summarise(self) -> dict[str, float]:
-        """Means of ROUGE-L, METEOR and CIDEr-D; BLEU of the corpus."""
+        """Means of ROUGE-L, CIDEr-D, nltk's METEOR and BERTScore; BLEU and METEOR 1.5 of the corpus."""
         scores = super().summarise()
-        first = self.columns.index("length")
-        bleu = corpus_bleu([row[first:-1] for row in self.values.tolist()])
+        first = self.columns.index(BLEU[0])
+        bleu = corpus_bleu(self.values[:, first : first + len(BLEU)].tolist())
+        if self.java:
+            meteor = {"meteor_1_5": java.meteor().score([total(self.column(name)) for name in METEOR])}
+        else:
+            meteor = {_synonyms()[0]: scores["meteor"]}
         return {
             "rouge_l": scores["rouge_l"],
-            _synonyms()[0]: scores["meteor"],
+            **meteor,
             "cider_d": scores["cider_d"],
             **{f"bleu_{n}": value for n, value in zip(ORDERS, bleu, strict=True)},
+            **{name: scores[name] for name in BERTSCORE if name in scores},
             "num_empty": scores["num_empty"],
         }
