@@ -306,7 +306,7 @@ def test_examples_come_first_with_their_images_and_answers(tmp_path, model, monk
 
 def test_the_prompt_of_examples_is_a_conversation():
     request = GenerationRequest(id="q", prompt="Who?", examples=(("What?", "A cat"),))
-    assert _conversation(request) == render(
+    assert render(_conversation(request), answer_next=True) == render(
         [Turn(role="user", text="What?"), Turn(role="assistant", text="A cat"), Turn(role="user", text="Who?")],
         answer_next=True,
     )
