@@ -131,6 +131,11 @@ def test_a_profile_lies_in_the_runs_folder(train, profiler, files):
     assert list((run / "profile").glob(files))
 
 
+def test_memory_that_torch_does_not_record_is_refused(train):
+    with pytest.raises(ValueError, match=r"^callbacks\.memory_snapshot: torch records the memory of a GPU only"):
+        train("callbacks=memory_snapshot")
+
+
 def test_a_profiler_of_ones_own(train, tmp_path):
     node = f"{{_target_: lightning.pytorch.profilers.SimpleProfiler, dirpath: {tmp_path}, filename: mine}}"
     train(f"trainer.profiler={node}")

@@ -110,7 +110,8 @@ def run(
     plan = Stage(
         name=stage_name, steps=steps, groups=groups, accumulate=accumulate, clip=clip, warmup=2, **(stage or {})
     )
-    lightning_module = TrainingModule(lambda: tiny_model(**(model or {})).to(dtype), plan, **module)
+    factories = dict.fromkeys(("model_factory", "skeleton_factory"), lambda: tiny_model(**(model or {})).to(dtype))
+    lightning_module = TrainingModule(stage=plan, **factories | module)
     losses = _Losses()
     trainer = pl.Trainer(
         accelerator="cpu",

@@ -190,3 +190,21 @@ def test_an_unknown_version_names_those_there_are():
         DragonflyForConditionalGeneration.from_released(
             HERE / "v1" / "checkpoint", vision=HERE / "v1" / "image_encoder", version="v3"
         )
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_the_skeleton_of_a_released_model_is_built_without_its_weights(released, version, tmp_path):
+    shutil.copytree(HERE / version / "checkpoint", tmp_path / "checkpoint")
+    for file in (tmp_path / "checkpoint").glob("*.safetensors"):
+        file.unlink()
+    skeleton = DragonflyForConditionalGeneration.from_released(
+        tmp_path / "checkpoint",
+        vision=HERE / version / "image_encoder",
+        version=version,
+        dtype=torch.float32,
+        device="meta",
+    )
+    model = released[version][0]
+    assert all(weight.is_meta for weight in skeleton.parameters())
+    assert [(n, p.shape) for n, p in skeleton.named_parameters()] == [(n, p.shape) for n, p in model.named_parameters()]
+    assert skeleton.generation_config.to_dict() == model.generation_config.to_dict()

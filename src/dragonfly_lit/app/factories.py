@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from transformers import PreTrainedTokenizerBase
@@ -27,7 +26,6 @@ from dragonfly_lit.spec.layout import Layout, Zoom
 from dragonfly_lit.spec.released import released_zoom
 
 Config = dict[str, Any]
-ModelFactory = Callable[[], DragonflyForConditionalGeneration]
 
 
 def build_tokenizer(config: Config) -> PreTrainedTokenizerBase:
@@ -201,8 +199,18 @@ def look_up_parts(config: Config, *, file: Path | None) -> None:
             locate(target, where=key if file is None else f"{file}: {key}", trusted=trusted, base=base)
 
 
+class ModelFactory(Protocol):
+    """Builds a model from its pretrained parts, or from a released checkpoint.
+
+    Args:
+        device: where its weights are put; on the meta device none are read.
+    """
+
+    def __call__(self, device: str = "cpu") -> DragonflyForConditionalGeneration: ...
+
+
 def model_factory(config: Config, components: Components) -> ModelFactory:
-    """A function that builds the model on the CPU from its pretrained parts, or from a released checkpoint.
+    """A function that builds the model of a resolved configuration.
 
     Raises:
         ValueError: a released checkpoint is given and a part that it does not have.
@@ -220,10 +228,10 @@ def model_factory(config: Config, components: Components) -> ModelFactory:
                 "there. Leave it built in (projector=linear), or set model.released=null."
             )
 
-    def build() -> DragonflyForConditionalGeneration:
+    def build(device: str = "cpu") -> DragonflyForConditionalGeneration:
         if model["released"]:
             built = DragonflyForConditionalGeneration.from_released(
-                model["released"], vision=vision["path"], version=model["version"], dtype=dtype
+                model["released"], vision=vision["path"], version=model["version"], dtype=dtype, device=device
             )
         else:
             built = DragonflyForConditionalGeneration.from_backbones(
@@ -235,6 +243,7 @@ def model_factory(config: Config, components: Components) -> ModelFactory:
                 feature_layer=vision["feature_layer"],
                 parts=parts,
                 dtype=dtype,
+                device=device,
                 seed=config["seed"],
                 ids=components.builder.chat.ids,
                 chat=components.builder.chat.name,

@@ -129,14 +129,16 @@ def _fit(config: Config, components: Components, stage: Stage, held: ExitStack, 
     run = open_run(Path(config["runs_root"]), config["name"], config, resume=config["resume"] is not None, held=held)
     announce(run, resume, init_from, components.attention, f"{machine_line(config, data.num_workers)}\n{told}")
     pl.seed_everything(config["seed"], workers=True, verbose=False)
+    build = model_factory(config, components)
     module = TrainingModule(
-        model_factory(config, components),
+        build,
         stage,
         model_name=config["model"]["name"],
         precision=config["trainer"]["precision"],
         gradients=config["trainer"]["gradients"],
         compile=config["trainer"]["compile"],
         init_from=init_from,
+        skeleton_factory=partial(build, device="meta"),
     )
     beside = Beside()
     loggers = build_loggers(config["logger"], run, beside)

@@ -193,6 +193,9 @@ TRAIN: dict[str, Rule] = {
     "callbacks.sample_log": text | null,
     "callbacks.answers.every": count | null,
     "callbacks.answers.count": whole(1, 1000),
+    "callbacks.memory_snapshot.first": whole(0),
+    "callbacks.memory_snapshot.steps": count,
+    "callbacks.memory_snapshot.entries": count,
     "callbacks.ema.decay": share,
     "callbacks.ema.update_every_n_steps": count,
     "callbacks.ema.update_starting_at_step": whole(0) | null,
@@ -267,8 +270,8 @@ EVALUATE: dict[str, Rule] = {
 RULES = {"train": SHARED | TRAIN, "evaluate": SHARED | EVALUATE}
 """By configuration and key; in a key `*` stands for one name, and `**` for mixes within mixes, `sources.NAME.` each."""
 MAY_BE_NULL = (
-    "benchmark", "callbacks.answers", "callbacks.ema", "data.batch", "data.epoch", "data.val", "projector",
-    "stage.lora",
+    "benchmark", "callbacks.answers", "callbacks.ema", "callbacks.memory_snapshot", "data.batch",
+    "data.epoch", "data.val", "projector", "stage.lora",
 )  # fmt: skip
 """Nodes that are left out by null; every other one is a mapping."""
 

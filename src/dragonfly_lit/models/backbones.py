@@ -8,7 +8,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from dragonfly_lit.io.foreign import foreign, read_json, read_model_config
 from dragonfly_lit.models.build import build_projector, build_tower, build_zoom_rule
@@ -71,6 +71,11 @@ def pixel_statistics(*folders: str | Path) -> dict[str, Any]:
 def read_language(path: Path, dtype: torch.dtype, device: torch.device | str = "cpu") -> PreTrainedModel:
     """A language model from a folder or a .gguf file, by transformers, every key accounted for.
 
+    Args:
+        path: of the folder or file.
+        dtype: of the weights.
+        device: where they are put; on the meta device none are read.
+
     Raises:
         ValueError: there is nothing at `path`, it wants code of its own, or its weights do not fit its config.
     """
@@ -86,6 +91,8 @@ def read_language(path: Path, dtype: torch.dtype, device: torch.device | str = "
     folder = path.parent if source else path
     if not source:
         read_model_config(folder, where=where)
+    if torch.device(device).type == "meta":
+        return _language_without_weights(folder, dtype, where, source)
     with foreign(where, folder):
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder,
@@ -102,6 +109,13 @@ def read_language(path: Path, dtype: torch.dtype, device: torch.device | str = "
         said = "; ".join(f"{kind.replace('_', ' ')}: {', '.join(keys[:4])}" for kind, keys in wrong.items())
         raise ValueError(f"{path} does not fit its config ({said}). Copy the whole checkpoint.")
     return language.to(device)
+
+
+def _language_without_weights(folder: Path, dtype: torch.dtype, where: str, source: dict[str, str]) -> PreTrainedModel:
+    with foreign(where, folder):
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **source)
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=False)
 
 
 def enlarge(language: PreTrainedModel, num_words: int) -> None:

@@ -331,7 +331,7 @@ class DragonflyForConditionalGeneration(DragonflyGenerationMixin):
             vision: folder or locally cached name of the tower's config; optional where `image_encoder/` is inside.
             version: `v1` or `v2`; the checkpoint does not say.
             dtype: of the weights.
-            device: where to put them.
+            device: where to put them; on the meta device none are read.
 
         Raises:
             ValueError: a key is missing, left over or of another shape, or the tower's config was not found.
@@ -366,7 +366,7 @@ class DragonflyForConditionalGeneration(DragonflyGenerationMixin):
             feature_layer: index into the tower's hidden states.
             parts: `vision_tower`, `zoom_selector` and `projector` of DragonflyConfig, where they are not built in.
             dtype: of the weights.
-            device: where to put them.
+            device: where to put them; on the meta device none are read.
             seed: of everything that no file brings: the projector, and what the user's own parts have.
             ids: of the format's special tokens; None are those of `spec.tokens`.
             chat: the format's name, `llama3` or `own`; kept in the config.

@@ -80,9 +80,9 @@ def load_released(
             **pixel_statistics(*([vision] if vision is not None else []), folder / VISION_FOLDER),
         )
         model = allocate(cls, config, dtype, device)
-    stored, unused = our_names(stored_tensors(folder), config)
-    fill(model, stored, folder)
-    model.unused_vision = unused
+    if not _is_meta(device):
+        stored, model.unused_vision = our_names(stored_tensors(folder), config)
+        fill(model, stored, folder)
     model.generation_config = GenerationConfig(
         bos_token_id=fields.get("bos_token_id"),
         eos_token_id=[ids[tokens.END_OF_TURN], ids[tokens.END_OF_TEXT]],
@@ -130,14 +130,18 @@ def from_backbones(
         **pixel_statistics(vision),
     )
     model = allocate(cls, config, dtype, device, language=model_of_words)
-    stored, unused = tower_names(stored_tensors(vision), config)
-    fill_tower(model, stored, vision)
-    model.unused_vision = unused
-    initialise(model, seed)
+    if not _is_meta(device):
+        stored, model.unused_vision = tower_names(stored_tensors(vision), config)
+        fill_tower(model, stored, vision)
+        initialise(model, seed)
     model.generation_config.bos_token_id = ids.begin
     model.generation_config.eos_token_id = list(dict.fromkeys((ids.end_of_turn, ids.end)))
     model.generation_config.pad_token_id = ids.padding
     return model
+
+
+def _is_meta(device: torch.device | str) -> bool:
+    return torch.device(device).type == "meta"
 
 
 def save_released(model: DragonflyPreTrainedModel, folder: str | Path, max_shard_size: str) -> None:

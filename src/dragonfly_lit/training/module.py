@@ -30,6 +30,7 @@ from dragonfly_lit.training.masters import BUCKET_MB, Masters
 from dragonfly_lit.training.network import TrainingNetwork, named_weights
 from dragonfly_lit.training.optimizer import build_optimizer, class_name, group_names, no_decay_names, state_tensors
 from dragonfly_lit.training.precision import cast_weights, check_precision, to_fp8
+from dragonfly_lit.training.sending import skeleton_of
 from dragonfly_lit.training.sharding import blocks
 from dragonfly_lit.training.stages import ParamGroup, Stage, freeze, param_groups, widen
 from dragonfly_lit.training.update import (
@@ -58,6 +59,8 @@ class TrainingModule(pl.LightningModule):
         compile: off, blocks, or auto: blocks on a GPU.
         init_from: a run, a checkpoint or a transformers folder whose weights the model starts from; None keeps the
             factory's.
+        skeleton_factory: the same without weights: called with the meta device as default, reads none. Where several
+            ranks train, only the first builds the model with weights and sends them; None lets all build it.
     """
 
     def __init__(
@@ -70,9 +73,11 @@ class TrainingModule(pl.LightningModule):
         gradients: str = "float32",
         compile: str = "auto",
         init_from: str | Path | None = None,
+        skeleton_factory: Callable[[], nn.Module] | None = None,
     ) -> None:
         super().__init__()
-        self.model_factory, self.stage, self.model_name = model_factory, stage, model_name
+        self.model_factory, self.skeleton_factory = model_factory, skeleton_factory
+        self.stage, self.model_name = stage, model_name
         self.precision, self.gradients = precision, gradients
         self.compile_mode = compile
         self.init_from = init_from
@@ -102,11 +107,15 @@ class TrainingModule(pl.LightningModule):
             return
         strategy: Any = self.trainer.strategy
         check_precision(self.precision, strategy.root_device, self.gradients)
-        model: Any = self.model_factory()
+        skeleton = None
+        if self.skeleton_factory is not None and not getattr(strategy, "reads_weights", True):
+            skeleton = skeleton_of(self.skeleton_factory)
+        model: Any = self.model_factory() if skeleton is None else skeleton
         if self.init_from is not None:
             check_init_from(Path(self.init_from), self.stage, self.model_name)
             widen(model, self.stage)
-            load_weights(model, Path(self.init_from))
+            if skeleton is None:
+                load_weights(model, Path(self.init_from))
         if self.stage.lora is not None:
             add_adapters(model.language, self.stage.lora)
         freeze(model, self.stage)

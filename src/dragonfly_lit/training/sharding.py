@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from importlib.util import find_spec
@@ -223,7 +223,13 @@ def _islands(module: nn.Module, kind: bool, exclude: set[nn.Parameter] | frozens
 
 
 def shard(
-    root: nn.Module, mesh: DeviceMesh, *, policy: MixedPrecisionPolicy, reshard: bool = True, offload: bool = False
+    root: nn.Module,
+    mesh: DeviceMesh,
+    *,
+    policy: MixedPrecisionPolicy,
+    reshard: bool = True,
+    offload: bool = False,
+    before: Callable[[nn.Module], None] | None = None,
 ) -> None:
     """Shards `root` over `mesh` unit by unit.
 
@@ -233,14 +239,19 @@ def shard(
         policy: types of gathered weights and of summed gradients.
         reshard: whether a unit's gathered weights are given back after its forward; False saves a gather in backward.
         offload: whether shards and optimizer state live in CPU memory.
+        before: called with every unit before it is sharded, and with the root last.
     """
     options: dict = {"mesh": mesh, "mp_policy": policy}
     if offload:
         options["offload_policy"] = CPUOffloadPolicy(pin_memory=mesh.device_type == "cuda")
     words_and_head = ends(root)
     for unit in units(root):
+        if before is not None:
+            before(unit)
         # Backward begins with the head: it stays gathered.
         fully_shard(unit, reshard_after_forward=reshard and unit not in words_and_head[1:], **options)
+    if before is not None:
+        before(root)
     fully_shard(root, reshard_after_forward=False, **options)
     for words in words_and_head[:1]:
         cast(FSDPModule, words).set_unshard_in_backward(False)  # the gradient of a look-up asks for no weight

@@ -12,7 +12,6 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 import torch.distributed as dist
-from lightning.pytorch.overrides.distributed import _sync_module_states
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, SingleDeviceStrategy
 from lightning.pytorch.utilities import rank_zero_warn
 from torch.distributed.device_mesh import init_device_mesh
@@ -26,11 +25,12 @@ from dragonfly_lit.training.network import TrainingNetwork
 from dragonfly_lit.training.optimizer import load_plain_state, make_room, plain_state
 from dragonfly_lit.training.peers import Peers
 from dragonfly_lit.training.precision import sharding_policy
+from dragonfly_lit.training.sending import Sender
 from dragonfly_lit.training.sharding import checkpoint_activations, compile_blocks, leave_uncompiled, shard
 
 
 class NamedCheckpoints:
-    """What the strategies share: a checkpoint holds tensors by name, and the model is built on the CPU.
+    """What the strategies share: a checkpoint holds tensors by name, and the model is built on the CPU, once.
 
     Mixed in before one of Lightning's strategies.
     """
@@ -44,6 +44,8 @@ class NamedCheckpoints:
         self.writer = CheckpointWriter()
         self.activation_checkpointing = activation_checkpointing
 
+    reads_weights = True
+    """Whether this process reads the weights from files; else it is sent them, and builds a model without."""
     holds_half = True
     """Whether under bf16 the model holds its weights in bfloat16, with masters beside it."""
 
@@ -148,7 +150,15 @@ class Single(NamedCheckpoints, SingleDeviceStrategy):
 
 
 class SeveralProcesses(NamedCheckpoints):
-    """What the strategies of several processes share: how they meet."""
+    """What the strategies of several processes share: how they meet, and that the first one reads the weights."""
+
+    @property
+    def reads_weights(self) -> bool:
+        return self.global_rank == 0  # type: ignore[attr-defined]
+
+    def sender(self, network: TrainingNetwork) -> Sender | None:
+        """What gives every rank the weights of the first one; None where that one is alone."""
+        return Sender(network, self.root_device) if self.world_size > 1 else None  # type: ignore[attr-defined]
 
     def setup_environment(self) -> None:
         if self.peers is not None:
@@ -184,12 +194,15 @@ class Ddp(SeveralProcesses, DDPStrategy):
         self.bucket_mb = bucket_mb
         self._prepare(activation_checkpointing)
 
+    def arrange(self, network: TrainingNetwork, module: Any) -> None:
+        super().arrange(network, module)
+        if (send := self.sender(network)) is not None:
+            send(network)
+
     def configure_ddp(self) -> None:
         module: Any = self.lightning_module
         if not module.holds_half:
-            super().configure_ddp()
-            return
-        _sync_module_states(module)  # gradients are added up by the masters
+            super().configure_ddp()  # else gradients are added up by the masters
 
 
 class Fsdp(SeveralProcesses, ModelParallelStrategy):
@@ -240,7 +253,8 @@ class Fsdp(SeveralProcesses, ModelParallelStrategy):
                 (self.replicate, self.world_size // self.replicate),
                 mesh_dim_names=("replicate", "shard"),
             )
-        shard(network, mesh, policy=policy, reshard=self.reshard, offload=self.offload)
+        before = self.sender(network)
+        shard(network, mesh, policy=policy, reshard=self.reshard, offload=self.offload, before=before)
         network.sharded = True
 
     def setup(self, trainer: pl.Trainer) -> None:

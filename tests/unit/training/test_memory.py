@@ -1,0 +1,40 @@
+"""Snapshots of a GPU's memory: which steps are recorded, and where the files lie; torch's recorder is a stand-in."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from dragonfly_lit.training.memory import MemorySnapshot
+
+
+@pytest.mark.parametrize(
+    ("begin", "first", "steps", "last", "recorded"),
+    [
+        (0, 1, 2, 6, [1, 2]),
+        (10, 2, 1, 16, [12]),  # a run that goes on counts from where it does
+        (0, 3, 9, 5, [3, 4]),  # shorter than what was asked
+        (0, 9, 2, 5, []),
+    ],
+)
+def test_the_steps_that_are_asked_are_recorded_once(monkeypatch, tmp_path, begin, first, steps, last, recorded):
+    found, on = [], [False]
+
+    def record(enabled="all", max_entries=None):
+        on[0] = enabled is not None
+
+    monkeypatch.setattr(torch.cuda.memory, "_record_memory_history", record)
+    monkeypatch.setattr(torch.cuda.memory, "_dump_snapshot", lambda path: open(path, "w").close())
+    trainer = SimpleNamespace(global_step=begin, default_root_dir=str(tmp_path), global_rank=1)
+    callback = MemorySnapshot(first, steps)
+    callback.on_train_start(trainer, None)  # pyright: ignore[reportArgumentType]
+    for step in range(begin, last):
+        for _ in range(2):  # micro-batches
+            callback.on_train_batch_start(trainer, None, None, 0)  # pyright: ignore[reportArgumentType]
+            found += [step] * on[0]
+            trainer.global_step = step + (_ == 1)
+            callback.on_train_batch_end(trainer, None, None, None, 0)  # pyright: ignore[reportArgumentType]
+    callback.on_train_end(trainer, None)  # pyright: ignore[reportArgumentType]
+    assert found == [step for step in recorded for _ in range(2)]
+    assert not on[0]
+    assert (tmp_path / "memory" / "rank-1.pickle").is_file() == bool(recorded)
