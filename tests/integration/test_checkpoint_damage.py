@@ -23,11 +23,11 @@ from torch.distributed.checkpoint.metadata import (
 from torch.distributed.checkpoint.planner import LoadItemType, ReadItem
 from training_job import PROJECTOR, run
 
+from dragonfly_lit.app.newest import find_finished
 from dragonfly_lit.models.tiny import tiny_model
 from dragonfly_lit.training.checkpoint.callback import clear_unfinished, prune
 from dragonfly_lit.training.checkpoint.format import CHECKSUM, FILES, own_checksum, read_info, read_state, verify
 from dragonfly_lit.training.checkpoint.locate import (
-    find_newest,
     find_resume,
     list_checkpoints,
     load_weights,
@@ -91,7 +91,9 @@ def test_auto_names_the_damaged_one_and_takes_the_one_before(copy, caplog, name,
     (said,) = [record.getMessage() for record in caplog.records]
     assert said.startswith(f"resume=auto: {newest} is damaged (")
     assert said.endswith(f"{before} is taken instead.")
-    assert find_newest(copy.parent) == before
+    found = find_finished(copy.parent)
+    assert found.checkpoint is None  # the one before is not the end of the stage
+    assert f" Passed over: {copy} (its last checkpoint is damaged: " in found.passed_over()
     with pytest.raises(ValueError, match=r"is damaged: |holds no complete checkpoint") as caught:
         load_weights(tiny_model(), newest)
     assert str(newest) in str(caught.value)
@@ -184,14 +186,14 @@ def test_a_value_of_another_type_is_refused_or_is_one_that_fits(copy, key, value
     assert "\n" not in refused
     assert len(list_checkpoints(copy)) == (2 if refused else 3)
     find_resume(copy)
-    find_newest(copy.parent)
+    find_finished(copy.parent)
 
 
 @pytest.mark.parametrize("content", ["[]", "null", "3", '"text"', "{}", "", "{", "\ufeff{}", "[" * 100_000])
 def test_a_description_that_is_not_one_blocks_no_run(copy, content):
     (step_folder(copy, 3) / "checkpoint.json").write_text(content)
     assert find_resume(copy) == step_folder(copy, 2)
-    assert find_newest(copy.parent) == step_folder(copy, 2)
+    assert find_finished(copy.parent).checkpoint is None
     with pytest.raises(ValueError, match=r"damaged|checkpoint format"):
         read_info(step_folder(copy, 3))
 

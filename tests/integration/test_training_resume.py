@@ -4,10 +4,10 @@ import pytest
 import torch
 from training_job import ALL, PROJECTOR, largest_difference, run
 
+from dragonfly_lit.app.newest import find_finished
 from dragonfly_lit.models.tiny import tiny_model
 from dragonfly_lit.training.checkpoint.format import read_info
 from dragonfly_lit.training.checkpoint.locate import (
-    find_newest,
     find_resume,
     list_checkpoints,
     load_weights,
@@ -83,7 +83,7 @@ def test_what_a_killed_run_left_half_written_is_not_found_and_cleared(tmp_path):
     for name in ("step-00000099.partial", "step-00000098"):
         (checkpoints / name).mkdir(parents=True)
     assert find_resume(tmp_path / "run") is None
-    assert find_newest(tmp_path) is None
+    assert find_finished(tmp_path).checkpoint is None
     run(tmp_path / "run", groups=PROJECTOR, steps=1)
     assert not (checkpoints / "step-00000099.partial").exists()
     assert read_info(find_resume(tmp_path / "run")).step == 1
@@ -94,9 +94,10 @@ def test_what_a_killed_run_left_half_written_is_not_found_and_cleared(tmp_path):
 def test_the_newest_of_a_stage_and_model_is_found(tmp_path):
     for name, stage in (("a", "1"), ("b", "2"), ("c", "1")):
         run(tmp_path / name, groups=PROJECTOR, steps=1, stage_name=stage)
-    assert find_newest(tmp_path, stage="1") == step_folder(tmp_path / "c", 1)
-    assert find_newest(tmp_path, stage="2", model="dragonfly") == step_folder(tmp_path / "b", 1)
-    assert find_newest(tmp_path, model="another") is None
+    dragonfly, another = ({"model": {"name": name}} for name in ("dragonfly", "another"))
+    assert find_finished(tmp_path, stage="1").checkpoint == step_folder(tmp_path / "c", 1)
+    assert find_finished(tmp_path, stage="2", like=dragonfly).checkpoint == step_folder(tmp_path / "b", 1)
+    assert find_finished(tmp_path, like=another).checkpoint is None
 
 
 @pytest.mark.parametrize(

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from dragonfly_lit.app.runs import CONFIG_FILE, read_config
 from dragonfly_lit.app.sweep import RESULT_FILE
 from dragonfly_lit.training.checkpoint.format import CheckpointInfo
-from dragonfly_lit.training.checkpoint.locate import find_resume, list_checkpoints
+from dragonfly_lit.training.checkpoint.locate import damage_of, list_checkpoints, step_folders
 
 log = logging.getLogger(__name__)
 
@@ -24,14 +25,25 @@ MOST_NAMED = 3
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """A run that `auto` may mean: its last checkpoint, and why it is passed over, empty where it is not."""
+    """A run that `auto` may mean.
+
+    Attributes:
+        run: its folder.
+        checkpoint: the last one.
+        info: what that is; None where nothing says so.
+        written: when, in seconds.
+        reason: why the run is passed over, empty where it is not.
+    """
 
     run: Path
-    info: CheckpointInfo
+    checkpoint: Path
+    info: CheckpointInfo | None
+    written: float
     reason: str
 
     def __str__(self) -> str:
-        return f"{self.run} ({self.reason or f'step {self.info.step} of {self.info.steps}'})"
+        step = "" if self.info is None else f"step {self.info.step} of {self.info.steps}"
+        return f"{self.run} ({self.reason or step})"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +51,7 @@ class Found:
     """What `auto` found.
 
     Attributes:
-        checkpoint: the last whole one of the newest run that fits; None without any.
+        checkpoint: the last one of the newest run that fits; None without any.
         taken: its run.
         passed: newer runs that do not fit, newest first; all of them where none fits.
         differs: keys beside the weights that are not as they are here.
@@ -62,7 +74,8 @@ class Found:
 def find_finished(runs: Path, *, stage: str | None = None, like: Mapping[str, Any] | None = None) -> Found:
     """The newest finished run below `runs`, of a stage and of a model where given.
 
-    A run has finished when its stage has: a killed one is passed over, and so is one that still trains.
+    A run has finished when its stage has: a killed one is passed over, and so are one that still trains and one whose
+    last checkpoint is damaged.
 
     Args:
         runs: where runs lie.
@@ -70,28 +83,37 @@ def find_finished(runs: Path, *, stage: str | None = None, like: Mapping[str, An
         like: the resolved configuration whose model they are for.
     """
     candidates = [one for run in runs.glob("*/") if (one := _candidate(run, stage, like)) is not None]
-    candidates.sort(key=lambda one: (one.info.saved_at, one.info.step), reverse=True)
+    candidates.sort(key=lambda one: one.written, reverse=True)
     passed: list[Candidate] = []
     for one in candidates:
-        if not one.reason and (checkpoint := find_resume(one.run)) is not None:
+        if not one.reason and (damage := damage_of(one.checkpoint)):
+            one = replace(one, reason=f"its last checkpoint is damaged: {damage}")
+        if not one.reason:
             differs = "" if like is None else _difference(_config_of(one.run), like, AROUND_THEM)
-            return Found(checkpoint=checkpoint, taken=one, passed=tuple(passed), differs=differs)
+            return Found(checkpoint=one.checkpoint, taken=one, passed=tuple(passed), differs=differs)
         passed.append(one)
     return Found(checkpoint=None, taken=None, passed=tuple(passed))
 
 
 def _candidate(run: Path, stage: str | None, like: Mapping[str, Any] | None) -> Candidate | None:
-    checkpoints = list_checkpoints(run)
-    if not checkpoints or stage not in (None, checkpoints[-1][1].stage):
+    folders, readable = step_folders(run), list_checkpoints(run)
+    if not folders or (readable and stage not in (None, readable[-1][1].stage)):
         return None
-    info, reason = checkpoints[-1][1], ""
+    checkpoint, reason = folders[-1], ""
+    if not readable or readable[-1][0] != checkpoint:
+        with suppress(FileNotFoundError):
+            written = checkpoint.stat().st_mtime
+            reason = f"its last checkpoint is damaged: {damage_of(checkpoint)}"
+            return Candidate(run=run, checkpoint=checkpoint, info=None, written=written, reason=reason)
+        return None  # just deleted by the run that trains there
+    info = readable[-1][1]
     if info.step < info.steps and not (run / RESULT_FILE).is_file():
         reason = f"step {info.step} of {info.steps}, not finished"
     elif like is not None and info.model != like["model"]["name"]:
         reason = f"of model={info.model}"
     elif like is not None and (other := _difference(_config_of(run), like, WITH_WEIGHTS)):
         reason = f"another model: {other}"
-    return Candidate(run=run, info=info, reason=reason)
+    return Candidate(run=run, checkpoint=checkpoint, info=info, written=info.saved_at, reason=reason)
 
 
 def _config_of(run: Path) -> Mapping[str, Any]:

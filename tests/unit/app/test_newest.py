@@ -1,6 +1,7 @@
 """`auto` takes the newest finished run of the same model, and says what it passed over and why."""
 
 import json
+import os
 import time
 from pathlib import Path
 
@@ -52,6 +53,24 @@ def test_a_killed_run_is_passed_over_by_name(runs, tmp_path):
     found = find_finished(tmp_path)
     assert found.checkpoint == wanted
     assert found.passed_over() == f" Passed over: {tmp_path}/killed (step 5 of 200, not finished)."
+
+
+def test_a_damaged_end_is_passed_over_by_name_and_blocks_nothing(runs, tmp_path, monkeypatch):
+    wanted = runs("good")
+    bad = runs("bad")
+    unreadable = runs("unreadable")
+    (unreadable / "checkpoint.json").write_text("{")
+    os.utime(unreadable, times=(2 * time.time(),) * 2)  # its own time is all that is left
+
+    def verify(folder):
+        if folder == bad:
+            raise ValueError("cut.")
+
+    monkeypatch.setattr(locate, "verify", verify)
+    found = find_finished(tmp_path)
+    assert found.checkpoint == wanted
+    assert f"{tmp_path}/bad (its last checkpoint is damaged: cut)" in found.passed_over()
+    assert f"{tmp_path}/unreadable (its last checkpoint is damaged: " in found.passed_over()
 
 
 def test_a_run_that_stopped_early_of_its_own_has_finished(runs, tmp_path):

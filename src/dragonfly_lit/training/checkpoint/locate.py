@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -43,7 +42,7 @@ def step_folder(run: Path, step: int) -> Path:
 def list_checkpoints(run: Path) -> list[tuple[Path, CheckpointInfo]]:
     """The complete checkpoints of a run, oldest step first, as their `checkpoint.json` says; no other file is read."""
     found = []
-    for folder in _step_folders(run):
+    for folder in step_folders(run):
         try:
             found.append((folder, read_info(folder)))
         except (ValueError, OSError):
@@ -51,27 +50,10 @@ def list_checkpoints(run: Path) -> list[tuple[Path, CheckpointInfo]]:
     return found
 
 
-def _step_folders(run: Path) -> list[Path]:
+def step_folders(run: Path) -> list[Path]:
+    """Those of a run that were written to their end, oldest step first; what is in them may be damaged."""
     folders = sorted((run / CHECKPOINTS).glob("step-*/"))
     return [folder for folder in folders if not folder.name.endswith((PARTIAL, REPLACED))]
-
-
-def find_newest(runs: Path, *, stage: str | None = None, model: str | None = None) -> Path | None:
-    """The whole checkpoint that was written last among all runs, of that stage and model where given.
-
-    A warning names newer ones that are damaged.
-    """
-    matching = []
-    for folder in [folder for run in runs.glob("*/") for folder in _step_folders(run)]:
-        try:
-            info = read_info(folder)
-        except (ValueError, OSError):
-            with suppress(FileNotFoundError):  # named below if it is newer than what is taken
-                matching.append((folder.stat().st_mtime, 0, folder))
-            continue
-        if stage in (None, info.stage) and model in (None, info.model):
-            matching.append((info.saved_at, info.step, folder))
-    return _first_whole([folder for _, _, folder in sorted(matching, reverse=True)], "auto")
 
 
 def find_resume(run: Path) -> Path | None:
@@ -80,31 +62,32 @@ def find_resume(run: Path) -> Path | None:
     Raises:
         ValueError: each is damaged: a run that starts again from nothing is for its owner to decide.
     """
-    return _first_whole(_step_folders(run)[::-1], "resume=auto", way_out="Repair one, or start afresh: resume=null.")
-
-
-def _first_whole(folders: list[Path], key: str, way_out: str | None = None) -> Path | None:
     damaged: list[str] = []
     holds_something = False
-    for folder in folders:
-        try:
-            verify(folder)
-        except (ValueError, OSError) as error:
-            if not folder.is_dir():  # just deleted by the run that trains there
-                continue
-            holds_something |= any(folder.iterdir())
-            reason = error.reason if isinstance(error, DamagedCheckpointError) else str(error).rstrip(".")
-            damaged.append(f"{folder} is damaged ({reason})")
+    for folder in step_folders(run)[::-1]:
+        if not (reason := damage_of(folder)):
+            if damaged:
+                log.warning("resume=auto: %s; %s is taken instead.", "; ".join(damaged), folder)
+            return folder
+        if not folder.is_dir():  # just deleted by the run that trains there
             continue
-        if damaged:
-            log.warning("%s: %s; %s is taken instead.", key, "; ".join(damaged), folder)
-        return folder
+        holds_something |= any(folder.iterdir())
+        damaged.append(f"{folder} is damaged ({reason})")
     if damaged:
-        line = f"{key}: {'; '.join(damaged)}; there is no whole one before."
-        if way_out is not None and holds_something:  # an empty folder is no work that could be lost
-            raise ValueError(f"{line} {way_out}")
+        line = f"resume=auto: {'; '.join(damaged)}; there is no whole one before."
+        if holds_something:  # an empty folder is no work that could be lost
+            raise ValueError(f"{line} Repair one, or start afresh: resume=null.")
         log.warning(line)
     return None
+
+
+def damage_of(folder: Path) -> str:
+    """Why a checkpoint cannot be read, in a few words; empty where it is whole."""
+    try:
+        verify(folder)
+    except (ValueError, OSError) as error:
+        return error.reason if isinstance(error, DamagedCheckpointError) else str(error).rstrip(".")
+    return ""
 
 
 def resolve(path: Path) -> Path:
@@ -114,7 +97,7 @@ def resolve(path: Path) -> Path:
         ValueError: there is nothing to load.
     """
     if (path / CHECKPOINTS).is_dir():
-        folders = _step_folders(path)
+        folders = step_folders(path)
         if not folders:
             raise ValueError(f"{path} has no complete checkpoint yet. Train longer, or name another run.")
         return folders[-1]
