@@ -1,6 +1,7 @@
 import json
 import re
 import shutil
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -10,10 +11,13 @@ from PIL import Image
 
 from dragonfly_lit.evaluation import compare, compare_page, html
 from dragonfly_lit.evaluation.benchmarks.base import Benchmark, Question
+from dragonfly_lit.evaluation.images import image_at
 from dragonfly_lit.evaluation.metrics.short import ExactMatch
 from dragonfly_lit.evaluation.prompts import PromptBook, Template
 from dragonfly_lit.evaluation.published import PublishedRow
 from dragonfly_lit.evaluation.runner import Settings, score_predictions
+from dragonfly_lit.io.parsers import ask_parser
+from dragonfly_lit.processing.images import decode
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 NASTY = 'red</script><script>document.title = "broken"</script><!--'
@@ -229,6 +233,61 @@ def test_thousands_of_answers_come_in_pages_one_card_an_image(browser, two_runs)
     assert command.startswith("python -m dragonfly_lit ask 'Which 2399?' --model runs/x/checkpoints/step-1 --image ")
     assert command.endswith("57.png --max-new-tokens 16")
     button.click()
+
+
+ODD = (
+    'it\'s = "odd"; $(echo no) `no` \\ !x',
+    "--help",
+    "- 5 = ?",
+    "=x",
+    "two\nlines\tand\u00a0more",
+    "\u4e2d\u6587 *?[a] ~ #",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Odd(Shapes):
+    name = "odd"
+
+    def read(self, folder):
+        for number, text in enumerate(ODD):
+            image = folder / f'it\'s {number} = $x #1:a "b".png'
+            Image.new("RGB", (64, 48), (number, 90, 90)).save(image)
+            yield Question(id=f"q{number}", task=self.name, text=text, images=(image,), references=("red",))
+
+
+def test_a_question_is_a_command_whatever_it_says(browser, tmp_path):
+    """A shell takes the command apart, and `ask` reads the question, the model and the image that were meant."""
+    folder = tmp_path / "it's = a folder"
+    folder.mkdir()
+    book = PromptBook(name="released", default=Template(text="{question}"), templates={})
+    settings = Settings(prompts=book, data_root=folder, resamples=20, made={"model": '-runs/it\'s = "x" y'})
+    rows = [{"id": f"q{number}", "output": "red"} for number in range(len(ODD))]
+    (tmp_path / "p.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    score_predictions(Odd(folder=folder), tmp_path / "p.jsonl", tmp_path / "out", settings=settings)
+    browser.get((tmp_path / "out/report.html").as_uri())
+    found = {}
+    for card in browser.find_elements("css selector", ".answer"):
+        command = card.find_element("css selector", ".copy").get_attribute("data-command")
+        assert command.startswith("python -m dragonfly_lit ask ")
+        script = "printf '%s\\0' " + command.removeprefix("python -m dragonfly_lit ask ")
+        said = subprocess.run(["bash", "-c", script], capture_output=True, check=True).stdout.decode()
+        args = ask_parser().parse_args(said.split("\0")[:-1])
+        assert str(args.model) == '-runs/it\'s = "x" y'
+        (image,) = args.image
+        assert decode(image_at(image)).size == (64, 48)
+        found[card.get_attribute("data-id")] = args.question, image.name
+    assert found == {f"q{n}": (text, f'it\'s {n} = $x #1:a "b".png') for n, text in enumerate(ODD)}
+
+
+def test_names_of_scores_break_behind_their_marks_alone(browser, two_runs):
+    phone(browser, 1400)
+    browser.get((two_runs / "a/report.html").as_uri())
+    inside = "[...document.querySelectorAll('details.bench .inside > *')]"
+    assert set(browser.execute_script(f"return {inside}.map((e) => getComputedStyle(e).overflowWrap)")) == {
+        "break-word"
+    }
+    assert browser.execute_script("return document.querySelectorAll('details.bench td wbr').length") > 0
 
 
 def test_two_runs_stand_side_by_side_on_the_same_questions(browser, two_runs):

@@ -9,6 +9,7 @@ from PIL import Image
 from transformers import BatchFeature, TextStreamer
 
 from dragonfly_lit.app.load import load_for_inference
+from dragonfly_lit.evaluation.images import image_at
 from dragonfly_lit.evaluation.zoom_picture import draw_zoom
 from dragonfly_lit.io.parsers import ask_parser
 from dragonfly_lit.models.dragonfly import DragonflyForConditionalGeneration
@@ -21,7 +22,7 @@ def main(argv: list[str]) -> int:
     args = ask_parser().parse_args(argv)
     args.device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     dtype = getattr(torch, args.dtype) if args.dtype else torch.float32 if args.device == "cpu" else torch.bfloat16
-    images = [decode(path) for path in args.image]
+    images = [decode(image_at(path)) for path in args.image]
     if args.show_zoom and not images:
         raise ValueError("--show-zoom draws on the image, but there is none. Give --image FILE.")
     model, processor = load_for_inference(

@@ -12,7 +12,7 @@ from itertools import zip_longest
 from typing import Any
 
 from dragonfly_lit.evaluation.answers import Answer
-from dragonfly_lit.evaluation.images import StoredImage
+from dragonfly_lit.evaluation.images import place_of
 from dragonfly_lit.evaluation.metrics.base import RIGHT
 from dragonfly_lit.evaluation.question import Question
 from dragonfly_lit.evaluation.scores import Scored
@@ -143,14 +143,11 @@ def _spread(pairs: list[tuple[Question, Answer]]) -> list[tuple[Question, Answer
 
 
 def _place(question: Question) -> list[str]:
-    """Where the images lie, as a command would name them; of a table a name that says which row it is."""
-    names = []
-    for number, image in enumerate(question.images, start=1):
-        if isinstance(image, StoredImage):
-            names.append(f"IMAGE_OF_ROW_{image.row + 1}_OF_{image.file.name}")
-        else:
-            names.append(f"IMAGE_{number}" if isinstance(image, bytes) else str(image))
-    return names
+    """Where the images lie, as `ask` takes them; those that lie nowhere are named by their numbers."""
+    return [
+        f"IMAGE_{number}" if isinstance(image, bytes) else place_of(image)
+        for number, image in enumerate(question.images, start=1)
+    ]
 
 
 def _card(question: Question, answer: Answer, turns: Sequence[Answer], album: _Album) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -54,6 +55,46 @@ class EncodedImage:
         with open(self.file, "rb") as file:
             file.seek(self.start)
             return decode_base64(file.read(self.length), self.key)
+
+
+_STORED = re.compile(r"(?P<file>.+)#(?P<row>\d+)(?:\.(?P<item>\d+))?:(?P<column>.+)", re.DOTALL)
+_ENCODED = re.compile(r"(?P<file>.+)#(?P<start>\d+)\+(?P<length>\d+)", re.DOTALL)
+
+
+def place_of(image: Path | StoredImage | EncodedImage) -> str:
+    """How a command names an image: `FILE`, `FILE#ROW:COLUMN` (of a list `ROW.ITEM`) or `FILE#START+LENGTH`."""
+    if isinstance(image, StoredImage):
+        item = "" if image.item is None else f".{image.item}"
+        return f"{image.file}#{image.row}{item}:{image.column}"
+    return f"{image.file}#{image.start}+{image.length}" if isinstance(image, EncodedImage) else str(image)
+
+
+def image_at(place: str | Path) -> bytes | Path:
+    """What `place_of` names: a file, or the bytes of an image inside of a table.
+
+    Raises:
+        ValueError: the table has no such row or column, or holds no image there.
+    """
+    name = str(place)
+    if Path(name).is_file():
+        return Path(name)
+    stored, encoded = _STORED.fullmatch(name), _ENCODED.fullmatch(name)
+    found = stored or encoded
+    if found is None or not Path(found["file"]).is_file():
+        return Path(name)
+    file = Path(found["file"])
+    try:
+        if stored:
+            item = None if stored["item"] is None else int(stored["item"])
+            row, column = int(stored["row"]), stored["column"]
+            return StoredImage(file=file, column=column, row=row, key=name, item=item).read_bytes()
+        start, length = int(found["start"]), int(found["length"])
+        if start + length > file.stat().st_size:
+            raise ValueError("it ends before that.")
+        return EncodedImage(file=file, start=start, length=length, key=name).read_bytes()
+    except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
+        said = str(error).split("\n")[0]
+        raise ValueError(f"--image {name}: there is no image in the table: {said}") from error
 
 
 def decode_base64(text: str | bytes, key: str) -> bytes:

@@ -33,7 +33,13 @@ def ask_parser() -> argparse.ArgumentParser:
     parser = _parser("ask", "Ask a model about an image; the answer is written as it comes.")
     parser.add_argument("question", help="what to ask")
     parser.add_argument("--model", type=Path, required=True, help="a run, a checkpoint, or a model folder")
-    parser.add_argument("--image", type=Path, action="append", default=[], help="an image file; again for more of them")
+    parser.add_argument(
+        "--image",
+        type=Path,
+        action="append",
+        default=[],
+        help="an image file, or FILE.parquet#ROW:COLUMN; again for more of them",
+    )
     parser.add_argument("--version", choices=("v1", "v2"), help="of a released folder, which does not say")
     parser.add_argument("--vision", help="folder or cached name of the tower's config, for a released folder")
     parser.add_argument("--trust", action="append", default=[], metavar="MODULE", help=TRUST_HELP)

@@ -8,8 +8,10 @@ from test_runner_resume import PROCESSOR, SETTINGS
 from test_tasks_layouts import LAYOUTS, ids
 
 from dragonfly_lit.evaluation.benchmarks.registry import BENCHMARKS
+from dragonfly_lit.evaluation.images import image_at, place_of
 from dragonfly_lit.evaluation.runner import run, score_predictions
 from dragonfly_lit.models.tiny import tiny_model
+from dragonfly_lit.processing.images import decode
 
 
 @pytest.fixture(scope="module")
@@ -55,3 +57,22 @@ def test_every_benchmark_has_its_original_and_its_other_layout():
     layouts = {name: {make.__name__ for other, make in LAYOUTS if other == name} for name, _ in LAYOUTS}
     assert {name for name, found in layouts.items() if len(found) < 2} == set()
     assert set(BENCHMARKS) - set(layouts) == {"easy_vqa", "probes"}, "these two are made, and have no files to lay down"
+
+
+@pytest.mark.parametrize(("name", "make"), LAYOUTS, ids=ids)
+def test_every_image_has_a_place_that_a_command_can_name(tmp_path, name, make):
+    options, _, _ = make(tmp_path / name)
+    for question in BENCHMARKS[name](**options).questions(tmp_path):
+        for image, data in zip(question.images, question.read_images(), strict=True):
+            found = image_at(place_of(image))
+            assert (found if isinstance(found, bytes) else found.read_bytes()) == data
+
+
+@pytest.mark.parametrize("place", ["#9:image", "#0:none", "#0.5:image", "#0+9", "#7777+9"])
+def test_a_place_without_an_image_is_named_in_one_line(tmp_path, place):
+    ((_, make), *_) = [each for each in LAYOUTS if each[1].__name__ == "ai2d_hub"]
+    make(tmp_path)
+    (file,) = tmp_path.rglob("*.parquet")
+    with pytest.raises(ValueError, match="there is no image in the table") as error:
+        decode(image_at(f"{file}{place}"))
+    assert "\n" not in str(error.value)
