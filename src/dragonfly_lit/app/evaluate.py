@@ -36,8 +36,12 @@ SETTINGS = (
 
 def evaluate(cfg: DictConfig) -> dict[str, Any]:
     """The results that were also written to `out`; none where questions are only shown."""
+    return evaluate_config(plain(cfg))
+
+
+def evaluate_config(config: Config) -> dict[str, Any]:
+    """The same for a resolved configuration."""
     silence_known_warnings()
-    config = plain(cfg)
     check_values(config, "evaluate")
     benchmark = make(config["benchmark"])
     draws = config["sampling"]["n"]
