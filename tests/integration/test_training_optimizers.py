@@ -26,6 +26,11 @@ JOB = {"groups": ALL, "steps": 7, "accumulate": 2, "num_batches": 11}
 FREE = tuple(Group(match=g.match, lr=g.lr, weight_decay=0, from_step=g.from_step) for g in ALL)
 
 
+def adamw_8bit(**options):
+    found = pytest.importorskip("bitsandbytes", reason="pip install 'dragonfly_lit[bnb]' has it run")
+    return partial(found.optim.AdamW8bit, min_8bit_size=256, **options)
+
+
 class Counts(torch.optim.Optimizer):
     """Keeps a number by weight and a number by group that it changes itself, as some do."""
 
@@ -121,3 +126,20 @@ def test_sharded_ranks_resume_and_equal_one_process(tmp_path):
             stage={"optimizer": OPTIMIZERS[name]},
         )  # fmt: skip
         assert largest_difference(alone, two[name]) < 1e-5
+
+
+def test_moments_of_8_bits_follow_adamw_and_resume_exactly(tmp_path):
+    job = JOB | {"stage": {"optimizer": adamw_8bit()}}
+    whole = run(tmp_path / "whole", every=1, save={"keep_last": 99}, **job)
+    for step in (2, 4):
+        resumed = run(tmp_path / f"from-{step}", resume=step_folder(tmp_path / "whole", step), **job)
+        assert largest_difference(whole, resumed) == 0.0
+    exact = run(tmp_path / "exact", **JOB)
+    assert whole["losses"] == pytest.approx(exact["losses"], rel=1e-2)
+    assert largest_difference(whole, exact) > 0.0
+
+
+def test_moments_of_8_bits_and_shards_are_refused(tmp_path):
+    job = JOB | {"strategy": "fsdp", "stage": {"optimizer": adamw_8bit()}}
+    with pytest.raises(AssertionError, match=r"AdamW8bit cannot move the shards of strategy=fsdp. Use strategy=ddp"):
+        run_ranks(2, tmp_path, {"job": job})

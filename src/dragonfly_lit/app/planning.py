@@ -291,10 +291,14 @@ def _modes(given: Any) -> tuple[Any, Any]:
     return given, given
 
 
-def _moments(optimizer: Any) -> int:
-    """Numbers that an optimizer keeps of a weight: two of Adam's kind, one with momentum; of an unknown one none."""
+def _moments(optimizer: Any) -> float:
+    """Float32 numbers that an optimizer keeps of a weight: Adam's kind two, one with momentum one, an unknown one none.
+
+    Those of 8 bits are a byte, and four more for every 256 of them.
+    """
     name = str((optimizer or {}).get("_target_", "torch.optim.AdamW"))
-    return 2 if "Adam" in name else int(bool((optimizer or {}).get("momentum")))
+    found = 2 if "Adam" in name else int(bool((optimizer or {}).get("momentum")))
+    return found * (1 + 4 / 256) / 4 if "8bit" in name else found
 
 
 def _traffic(

@@ -70,6 +70,12 @@ def build_optimizer(param_groups: Sequence[ParamGroup], no_decay: set[str], stag
 def _check_takes(optimizer: Any, groups: Sequence[Mapping[str, Any]]) -> None:
     if not isinstance(optimizer, Optimizer):
         raise ValueError(f"stage.optimizer gives a {type(optimizer).__name__}, which is not a torch.optim.Optimizer.")
+    sharded = any(isinstance(weight, DTensor) for group in groups for weight in group["params"])
+    if sharded and class_name(optimizer).startswith("bitsandbytes."):  # its kernels read memory, and know no shards
+        raise ValueError(
+            f"stage.optimizer: {class_name(optimizer)} cannot move the shards of strategy=fsdp. Use strategy=ddp, or "
+            "optimizer=adamw."
+        )
     if "weight_decay" not in optimizer.defaults and (decayed := [g for g in groups if g["weight_decay"]]):
         raise ValueError(
             f"stage.groups {decayed[0]['name']}: weight_decay={decayed[0]['weight_decay']}, but "

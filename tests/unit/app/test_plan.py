@@ -83,6 +83,13 @@ def test_gradients_in_bfloat16_are_half_of_what_is_sent(strategy):
     assert half.sent[f"{name}, within a node"] == usual.sent[f"{name}, within a node"] / 2
 
 
+def test_moments_of_8_bits_and_of_momentum_are_smaller():
+    usual, half, one = (planned(*V1, f"optimizer={name}") for name in ("adamw", "adamw_8bit", "sgd"))
+    trained = usual.parameters[1]
+    assert usual.memory.optimizer - one.memory.optimizer == 4 * trained
+    assert usual.memory.optimizer - half.memory.optimizer == pytest.approx((8 - 2 * (1 + 4 / 256)) * trained)
+
+
 def test_traffic_is_that_of_a_ring():
     ddp, fsdp = planned(*V1), planned(*V1, "strategy=fsdp", "trainer.num_nodes=2")
     ((name, sent),) = ddp.sent.items()
