@@ -204,12 +204,12 @@ def cost_of(config: Mapping[str, Any]) -> Cost | None:
     """
     if (config["data"].get("batch") or {}).get("balance") != "flops":
         return None
-    from dragonfly_lit.app.stage import build_stage
+    from dragonfly_lit.app.stage import what_trains
     from dragonfly_lit.data.packing import Cost
     from dragonfly_lit.models.flops import relative_costs
 
     sizes = model_config(config)
-    crop, pair = relative_costs(sizes, frozen_model(sizes, build_stage(config["stage"]))[1])
+    crop, pair = relative_costs(sizes, frozen_model(sizes, what_trains(config["stage"]))[1])
     return Cost(crop=crop, pair=pair)
 
 
@@ -224,12 +224,12 @@ def plan(config: Mapping[str, Any], machine: Machine, text_tokens: int = 128) ->
     Raises:
         ValueError: a part is not known, or nothing that a group names trains.
     """
-    from dragonfly_lit.app.stage import build_stage
+    from dragonfly_lit.app.stage import what_trains
     from dragonfly_lit.models.flops import step_flops
     from dragonfly_lit.training.costs import memory, payload_bytes, sharding_units
     from dragonfly_lit.training.network import TrainingNetwork
 
-    trainer, strategy, stage = config["trainer"], config["strategy"], build_stage(config["stage"])
+    trainer, strategy, stage = config["trainer"], config["strategy"], what_trains(config["stage"])
     sizes = model_config(config)
     work, samples = work_of(config, sizes, text_tokens)
     model, trained = frozen_model(sizes, stage)

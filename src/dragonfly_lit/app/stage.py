@@ -32,6 +32,11 @@ def build_stage(node: Mapping[str, Any]) -> Stage:
     return make({key: value for key, value in node.items() if key not in (*parts, "samples")} | parts, where="stage")
 
 
+def what_trains(node: Mapping[str, Any]) -> Stage:
+    """The stage without its optimizer, whose package a machine that only plans need not have."""
+    return build_stage({key: value for key, value in node.items() if key != "optimizer"})
+
+
 def _callable(node: Mapping[str, Any], where: str) -> Any:
     """What is called later, with the arguments of the node: an optimizer's class, a function, or a callable object."""
     if "_target_" not in node:
