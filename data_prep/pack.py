@@ -83,6 +83,11 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="take rows with <image> inside a text: the image moves before it (default: such a row is refused)",
     )
+    made.add_argument(
+        "--images-in-place",
+        action="store_true",
+        help="keep every image where its <image> stands, for model.images=in_place",
+    )
     made.add_argument("--prompt", default=Options.prompt, help="captions: what the user says (default: %(default)s)")
     return made
 
@@ -114,6 +119,7 @@ def main(argv: list[str]) -> int:
         prompt=given.prompt,
         image_columns=tuple(given.image_column),
         images_first=given.images_first,
+        images_in_place=given.images_in_place,
     )
     job = Job(
         form=given.form,

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from dragonfly_lit.spec.rows import Row, RowError
-from dragonfly_lit.spec.samples import Role, Turn
+from dragonfly_lit.spec.samples import Role, Turn, turn_of_parts
 from dragonfly_lit.spec.tokens import STRUCTURAL
 
 from .images import check_images
@@ -24,6 +24,8 @@ ROLES: dict[str, Role] = {
 NOT_IMAGES = ("videos", "video", "audios", "audio")
 """Cells of chats that go with tags in their texts, and that a sample of images and text cannot hold."""
 
+_LATER = ("image_columns", "images_first", "images_in_place")
+_INSIDE = f"has {PLACEHOLDER} inside the text. --images-in-place keeps such images there, --images-first moves them."
 _OTHER_TAG = re.compile(
     r"<\|(?:image|img|vision)\w*\|>|<img>[^<]*</img>|<start_of_image>|<image_placeholder>|<ImageHere>|<image_soft_token>"
 )
@@ -42,6 +44,7 @@ class Options:
         prompt: the user's turn of a caption.
         image_columns: where the images of a row are, in this order, in place of the format's own names.
         images_first: whether images that stand inside a text may move before it.
+        images_in_place: whether every image stays where its tag is.
     """
 
     split: str = "train"
@@ -50,11 +53,12 @@ class Options:
     prompt: str = "Describe the image."
     image_columns: tuple[str, ...] = ()
     images_first: bool = False
+    images_in_place: bool = False
 
     def plan(self) -> dict[str, Any]:
         """The options as JSON keeps them; those that came later only where they are used."""
         given = {**asdict(self), "image_columns": list(self.image_columns)}
-        return {key: value for key, value in given.items() if value or key not in ("image_columns", "images_first")}
+        return {key: value for key, value in given.items() if value or key not in _LATER}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,7 +179,8 @@ def make_turn(row: Row, name: str, role: Role, text: str, options: Options) -> T
     """A turn whose `<image>` tags are counted and taken out of its text: images stand before the text of their turn.
 
     Tags before the text, or behind it, go without a word, as in LLaVA. Tags inside it would say which words belong to
-    which image: they are refused unless `options.images_first`, and leave a new line where one was, else a space.
+    which image: they are refused unless `options.images_first`, and leave a new line where one was, else a space. With
+    `options.images_in_place` every image stays where its tag was.
 
     Raises:
         RowError: tags inside the text, or any in an answer.
@@ -183,9 +188,15 @@ def make_turn(row: Row, name: str, role: Role, text: str, options: Options) -> T
     pieces = text.split(PLACEHOLDER)
     if role == "assistant" and len(pieces) > 1:
         raise row.error(name, f"an answer has {PLACEHOLDER}, and only a question has images.")
+    if options.images_in_place and len(pieces) > 1:
+        # White space at the edges of a turn is nobody's; between an image and a word it stays.
+        told = [pieces[0].lstrip(), *pieces[1:-1], pieces[-1].rstrip()]
+        if not any(piece.strip() for piece in told[1:-1] + told[:1]):
+            told = [*[""] * (len(told) - 1), told[-1].lstrip()]
+        return turn_of_parts(role, [part for piece in told for part in (None, piece)][1:])
     is_before, is_behind = (not any(piece.strip() for piece in some) for some in (pieces[:-1], pieces[1:]))
     if not (is_before or is_behind or options.images_first):
-        raise row.error(name, f"has {PLACEHOLDER} inside the text. --images-first moves such images before it.")
+        raise row.error(name, _INSIDE)
     told = pieces[0]
     for piece in pieces[1:]:
         between = told[len(told.rstrip()) :] + piece[: len(piece) - len(piece.lstrip())]

@@ -13,8 +13,11 @@ from dragonfly_lit.evaluation.images import image_at
 from dragonfly_lit.evaluation.zoom_picture import draw_zoom
 from dragonfly_lit.io.parsers import ask_parser
 from dragonfly_lit.models.dragonfly import DragonflyForConditionalGeneration
+from dragonfly_lit.processing.formats import IN_PLACE
 from dragonfly_lit.processing.images import decode
 from dragonfly_lit.spec.layout import Grid, Grids
+from dragonfly_lit.spec.samples import Turn, turn_of_parts
+from dragonfly_lit.spec.shard import PLACEHOLDER
 
 
 def main(argv: list[str]) -> int:
@@ -28,7 +31,8 @@ def main(argv: list[str]) -> int:
     model, processor = load_for_inference(
         args.model, device=args.device, dtype=dtype, version=args.version, vision=args.vision, trust=args.trust
     )
-    inputs = processor(text=[processor.question_text(args.question)], images=[images or None], return_tensors="pt").to(
+    question = question_of(args.question, len(images), in_place=processor.images == IN_PLACE)
+    inputs = processor(text=[processor.question_text(question)], images=[images or None], return_tensors="pt").to(
         args.device
     )
     streamer = TextStreamer(processor.tokenizer, skip_prompt=True, skip_special_tokens=True)
@@ -39,6 +43,29 @@ def main(argv: list[str]) -> int:
             picture_of(model, inputs, images[0]).save(args.show_zoom)
             print(f"{args.show_zoom}: where the model looked")
     return 0
+
+
+def question_of(text: str, num_images: int, *, in_place: bool) -> Turn:
+    """The user's turn; where images stand in their turns, each `<image>` of the text is the place of one.
+
+    Args:
+        text: what is asked.
+        num_images: that come with it.
+        in_place: whether the model has images where they stand; otherwise `<image>` is text like any other.
+
+    Raises:
+        ValueError: there are some `<image>`, and another number of images.
+    """
+    pieces = text.split(PLACEHOLDER) if in_place else [text]
+    if len(pieces) == 1:
+        return Turn(role="user", text=text, num_images=num_images)
+    if len(pieces) - 1 != num_images:
+        raise ValueError(
+            f"the question has {len(pieces) - 1} {PLACEHOLDER}, the place of an image, and there are {num_images} "
+            "images. Give --image as often, or leave the tags out: then the images stand before the question."
+        )
+    parts = [part for piece in pieces for part in (None, piece)]
+    return turn_of_parts("user", parts[1:])
 
 
 def picture_of(model: DragonflyForConditionalGeneration, inputs: BatchFeature, image: Image.Image) -> Image.Image:

@@ -18,7 +18,7 @@ from dragonfly_lit.models.dragonfly import DragonflyForConditionalGeneration
 from dragonfly_lit.models.projector import Projector
 from dragonfly_lit.models.vision import Tower
 from dragonfly_lit.models.zoom import ZoomRule
-from dragonfly_lit.processing.formats import LLAMA3, OWN, ChatFormat, chat_format, template_of
+from dragonfly_lit.processing.formats import FRONT, IN_PLACE, LLAMA3, OWN, ChatFormat, chat_format, template_of
 from dragonfly_lit.processing.image_processor import DragonflyImageProcessor
 from dragonfly_lit.processing.processor import DragonflyProcessor
 from dragonfly_lit.processing.sequences import SequenceBuilder
@@ -81,15 +81,22 @@ def build_chat(config: Config, tokenizer: PreTrainedTokenizerBase) -> ChatFormat
     """
     read_chat(config)
     chat = config["language"].get("chat", LLAMA3)
+    in_place = config["model"].get("images", FRONT) == IN_PLACE  # runs of earlier versions do not say
+    if in_place and config["model"]["released"]:
+        raise ValueError(
+            f"model.images={IN_PLACE} with model.released={config['model']['released']}: a released model has its "
+            f"images in front. Set model.images={FRONT}."
+        )
     if chat == LLAMA3:
-        return chat_format(tokenizer)
+        return chat_format(tokenizer, in_place=in_place)
     shown = OWN if chat == OWN else "FILE"
     if released := config["model"]["released"]:
         raise ValueError(
             f"language.chat={shown} with model.released={released}: a released model speaks in Llama-3's format. Set "
             "language.chat=llama3."
         )
-    return chat_format(tokenizer, template_of(tokenizer) if chat == OWN else chat, where=f"language.chat={shown}")
+    template = template_of(tokenizer) if chat == OWN else chat
+    return chat_format(tokenizer, template, where=f"language.chat={shown}", in_place=in_place)
 
 
 def _given_tokenizer(folder: str) -> PreTrainedTokenizerBase:
@@ -161,7 +168,12 @@ def build_components(config: Config, device: torch.device | str = "cpu") -> Comp
         attention=choose_attention(model["attention"], device, torch.bfloat16 if half else torch.float32),
         builder=builder,
         processor=DragonflyProcessor(
-            images, tokenizer, chat.template or None, max_length=model["max_tokens"], chat=chat.name
+            images,
+            tokenizer,
+            chat.template or None,
+            max_length=model["max_tokens"],
+            chat=chat.name,
+            images=IN_PLACE if chat.in_place else FRONT,
         ),
     )
 
@@ -247,6 +259,7 @@ def model_factory(config: Config, components: Components) -> ModelFactory:
                 seed=config["seed"],
                 ids=components.builder.chat.ids,
                 chat=components.builder.chat.name,
+                images=components.processor.images,
             )
         built.language.set_attn_implementation(components.attention[0])
         return built

@@ -124,6 +124,7 @@ TRAIN: dict[str, Rule] = {
     "model.dtype": one_of("float32", "bfloat16"),
     "model.attention": text,
     "model.resize": one_of("fast", "pillow"),
+    "model.images": one_of("front", "in_place"),
     "model.max_tokens": count,
     "model.supervise": one_of("assistant", "all"),
     "model.too_long": one_of("cut", "refuse"),

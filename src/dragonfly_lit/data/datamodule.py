@@ -294,6 +294,7 @@ class DragonflyDataModule(LightningDataModule):
             builder.supervise,
             builder.too_long,
             *([builder.chat.template] if builder.chat.template else []),
+            *(["in_place"] if builder.chat.in_place else []),
         ]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 

@@ -232,7 +232,7 @@ def ask(record: Record, prompts: Sequence[str], draw: tuple[int | str, ...]) -> 
     if first.text.strip() and len(users) > 1:
         return record.turns
     text = prompts[choose(len(prompts), "prompt", *draw)]
-    return tuple(replace(t, text=text) if n == users[0] else t for n, t in enumerate(record.turns))
+    return tuple(replace(t, text=text, places=()) if n == users[0] else t for n, t in enumerate(record.turns))
 
 
 def one_question(record: Record, draw: tuple[int | str, ...]) -> Record:
@@ -248,7 +248,9 @@ def one_question(record: Record, draw: tuple[int | str, ...]) -> Record:
     asked = record.turns[len(system) :]
     start = 2 * choose(len(asked) // 2, "question", *draw)
     shown = len(record.images) - sum(turn.num_images for turn in system)
-    user = replace(asked[start], num_images=shown)
+    user = asked[start]
+    if user.num_images != shown:
+        user = replace(user, num_images=shown, places=())
     return replace(record, turns=(*system, user, *asked[start + 1 : start + 2]), share_image=False)
 
 

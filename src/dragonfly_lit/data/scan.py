@@ -100,7 +100,7 @@ def _row(key: str, record: Record | BadSampleError) -> Row:
             width, height = (width, height) if number else size
         except Exception as problem:  # a decoder fed with foreign bytes raises what it likes
             error = f"image {number} has no readable header ({type(problem).__name__})."
-    text = json.dumps([[t.role, t.text, t.num_images] for t in record.turns]).encode()
+    text = json.dumps([[t.role, t.text, t.num_images, *t.places] for t in record.turns]).encode()
     return Row(
         key=key,
         width=width,

@@ -25,6 +25,7 @@ from dragonfly_lit.evaluation.requests import EncodedRequest, GenerationOutput, 
 from dragonfly_lit.models.decoding import DECODINGS, InPlaceDecoder
 from dragonfly_lit.models.host_reads import LateReads
 from dragonfly_lit.processing.crops import Resize, cut
+from dragonfly_lit.processing.encoding import expand_images
 from dragonfly_lit.processing.images import decode
 from dragonfly_lit.spec.records import Crops, Turn
 
@@ -105,7 +106,7 @@ class BatchGenerator:
         groups: dict[Any, list[EncodedRequest]] = {}
         for request in requests:
             item = self._encode(request)
-            alone = (request.id,) if self.by_question else ()
+            alone = (request.id,) if self.by_question or item.inside else ()
             groups.setdefault((request.image_keys, *alone), []).append(item)
         for items in groups.values():
             items.sort(key=lambda item: -len(item.text))
@@ -134,8 +135,11 @@ class BatchGenerator:
             endings = tuple(likelihood.ending(self.chat.spoken(_conversation(request, each))) for each in request.texts)
         except ValueError as error:
             raise ValueError(f"question {request.id}: {error}") from error
-        item = EncodedRequest(request=request, text=text, endings=endings)
-        total = len(request.image_keys) * len(self.image_ids) + len(text) + item.longest
+        num_front, inside = len(request.image_keys), self.chat.in_place and bool(request.places)
+        if self.chat.in_place:
+            text, num_front = expand_images(text, self.layout, self.ids), 0
+        item = EncodedRequest(request=request, text=text, endings=endings, num_front=num_front, inside=inside)
+        total = num_front * len(self.image_ids) + len(text) + item.longest
         limit = getattr(self.model.config.text_config, "max_position_embeddings", total)
         if total > limit:
             raise ValueError(
@@ -146,9 +150,9 @@ class BatchGenerator:
         return item
 
     def _fits(self, items: list[EncodedRequest], item: EncodedRequest) -> bool:
-        if len(items[0].request.image_keys) != len(item.request.image_keys):
+        if len(items[0].request.image_keys) != len(item.request.image_keys) or items[0].inside != item.inside:
             return False
-        prefix = len(item.request.image_keys) * len(self.image_ids)
+        prefix = item.num_front * len(self.image_ids)
         text = max(len(other.text) for other in (*items, item))
         answer = max(other.longest for other in (*items, item))
         window = getattr(self.model.config.text_config, "sliding_window", None)
@@ -181,7 +185,7 @@ class BatchGenerator:
     @torch.inference_mode()
     def answer_batch(self, batch: RequestBatch, crops: list[Crops]) -> list[GenerationOutput]:
         """The outputs of one batch, in its order."""
-        start = self._start_by_question if self.by_question else self._start
+        start = self._start_by_question if self.by_question or batch.items[0].inside else self._start
         logits, state, prefix = start(batch, crops)
         if batch.items[0].request.options:
             found = self._of_texts(batch, logits, state) if batch.items[0].endings else self._of_tokens(batch, logits)
@@ -240,7 +244,7 @@ class BatchGenerator:
         """The prefix once an image, then the rest of every question on the repeated cache."""
         texts = [item.text.ids for item in batch.items]
         num_shared = min(_num_common(texts), min(map(len, texts)) - 1)
-        images = self.image_ids * len(batch.items[0].request.image_keys)
+        images = self.image_ids * batch.items[0].num_front
         ids = torch.tensor([images + texts[0][:num_shared]] * len(batch.leaders), device=self.model.device)
         prefix = self._forward(ids, **self._pixels(crops))
         cache = prefix.past_key_values
@@ -257,8 +261,8 @@ class BatchGenerator:
         return output.logits[:, -1], _Decoding.after(output, mask, positions), prefix
 
     def _start_by_question(self, batch: RequestBatch, crops: list[Crops]) -> tuple[Tensor, _Decoding, Any]:
-        """Everything at once: which crops are kept depends on the question, so nothing is shared."""
-        images = self.image_ids * len(batch.items[0].request.image_keys)
+        """Everything at once, where nothing is shared: the question chooses the crops, or has words before them."""
+        images = self.image_ids * batch.items[0].num_front
         ids, mask = self._pad_left([images + item.text.ids for item in batch.items])
         question, _ = self._pad_left([[0] * len(images) + [int(q) for q in item.text.question] for item in batch.items])
         positions = (mask.cumsum(1) - 1).clamp(min=0)
@@ -388,12 +392,12 @@ class BatchGenerator:
 
 def _conversation(request: GenerationRequest, answer: str | None = None) -> list[Turn]:
     """The examples as turns, then the question, whose answer is next or given."""
-    turns = [
-        Turn(role=role, text=text)
-        for pair in request.examples
-        for role, text in zip(("user", "assistant"), pair, strict=True)
-    ]
-    turns.append(Turn(role="user", text=request.prompt))
+    num_images = request.example_images or (0,) * len(request.examples)
+    turns: list[Turn] = []
+    for (prompt, said), number in zip(request.examples, num_images, strict=True):
+        turns += [Turn(role="user", text=prompt, num_images=number), Turn(role="assistant", text=said)]
+    own = len(request.image_keys) - sum(num_images)
+    turns.append(Turn(role="user", text=request.prompt, num_images=own, places=request.places))
     return turns if answer is None else [*turns, Turn(role="assistant", text=answer)]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from itertools import accumulate
 from string import Formatter, ascii_uppercase
 from typing import Any
 
@@ -16,6 +17,9 @@ LETTER = "Answer with the option's letter from the given choices directly."
 """LLaVA-1.5's instructions for short answers and for multiple choice."""
 CHOICES = f"{{context}}{{question}}\n{{options}}{LETTER}"
 """The form of a question with choices where a set's default shows none."""
+
+
+_NUMBERED = re.compile(r"<image (\d+)>")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +99,30 @@ class Template:
                 f"of question {question.id}. Put it in."
             )
         return prompt
+
+
+def placed(prompt: str, num_images: int) -> tuple[str, tuple[int, ...], list[int]]:
+    """A prompt whose `<image N>` are places of images: without them, the places, and which image stands at each.
+
+    The first mention of a number is the place of its image, by the order of the numbers; a later one stays text. A
+    prompt that mentions another number of images than there are stays as it is, and its images stand before it.
+
+    Args:
+        prompt: as the template has made it.
+        num_images: of the question.
+    """
+    mentions = list(_NUMBERED.finditer(prompt))
+    numbers = list(dict.fromkeys(int(found[1]) for found in mentions))
+    if len(numbers) != num_images:
+        return prompt, (), [*range(num_images)]
+    firsts = [next(found for found in mentions if int(found[1]) == number) for number in numbers]
+    pieces, start = [], 0
+    for found in firsts:
+        pieces.append(prompt[start : found.start()])
+        start = found.end()
+    places = tuple(accumulate(map(len, pieces)))
+    rank = {number: place for place, number in enumerate(sorted(numbers))}
+    return "".join(pieces) + prompt[start:], places, [rank[number] for number in numbers]
 
 
 def _shows(prompt: str, choice: str) -> bool:

@@ -16,10 +16,12 @@ class GenerationRequest:
     Attributes:
         id: names it in errors, and seeds it when sampling.
         prompt: words of the user's turn.
+        places: where in the prompt its own images stand, in characters before each; empty where all stand before it.
         image_keys: identity of each image; equal keys, equal images.
         read_images: gives the encoded images, called when they are needed.
         max_new_tokens: the answer stops there.
         examples: prompts and answers in front of this one; their images come first among the images.
+        example_images: how many images each example has; empty where none has any.
         options: texts of one token each, of which the likeliest is the answer; without any the answer is generated.
         texts: whole answers in place of those tokens, one an option; their likelihoods are compared.
         length: what makes long and short texts comparable; see `likelihood.LENGTHS`.
@@ -34,6 +36,8 @@ class GenerationRequest:
     options: tuple[str, ...] = ()
     texts: tuple[str, ...] = ()
     length: str = "tokens"
+    places: tuple[int, ...] = ()
+    example_images: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,16 +52,20 @@ class GenerationOutput:
 
 @dataclass(frozen=True, kw_only=True)
 class EncodedRequest:
-    """A prompt as tokens, `<|begin_of_text|>` first, its images not among them.
+    """A prompt as tokens, without the images in front of it.
 
     Attributes:
-        request: whose prompt it is.
-        text: the tokens.
+        request: what is asked.
+        text: its tokens; those of its images too where they stand in it.
+        num_front: images in front.
+        inside: whether images stand among the words of the question, so that none is shared with another one.
         endings: the tokens of each text that may follow.
     """
 
     request: GenerationRequest
     text: TokenizedText
+    num_front: int
+    inside: bool = False
     endings: tuple[tuple[int, ...], ...] = ()
 
     @property

@@ -29,6 +29,7 @@ from dragonfly_lit.evaluation.asking import Asking, asks, prompt_of
 from dragonfly_lit.evaluation.benchmarks.base import Benchmark, Question
 from dragonfly_lit.evaluation.generate import BatchGenerator
 from dragonfly_lit.evaluation.predictions import read_predictions, read_rows
+from dragonfly_lit.evaluation.prompts import placed
 from dragonfly_lit.evaluation.ranks import Ranks
 from dragonfly_lit.evaluation.requests import GenerationOutput, GenerationRequest, RequestBatch
 from dragonfly_lit.evaluation.scores import Scorer, score
@@ -226,6 +227,8 @@ class _Generation:
         beside: Sequence[Path],
     ) -> None:
         self.name, self.generator, self.beside = benchmark.name, generator, beside
+        self.numbered = benchmark.numbers_images and generator.chat.in_place
+        self.orders: dict[str, list[int]] = {}
         self.asked = {ask.id: ask for ask in asks(benchmark, questions, settings)}
         self.max_new_tokens = settings.max_new_tokens or benchmark.max_new_tokens
         self.progress, self.scorer = settings.progress, Scorer.of(benchmark, questions, settings)
@@ -263,16 +266,23 @@ class _Generation:
 
     def _request(self, name: str, ask: Asking) -> GenerationRequest:
         question, answer = ask.question, self.unanswered[name]
+        prompt, places, order = answer.prompt, (), [*range(len(answer.images))]
+        if self.numbered:
+            prompt, places, order = placed(prompt, len(answer.images))
+        self.orders[name] = order
 
         def read() -> list[bytes]:
-            images = [*images_of(self.examples), *question.read_images()]
+            own = question.read_images()
+            images = [*images_of(self.examples), *(own[number] for number in order)]
             return [self.perturb.of(data) for data in images] if self.perturb else images
 
         return GenerationRequest(
             id=name,
-            prompt=answer.prompt,
+            prompt=prompt,
+            places=places,
+            example_images=tuple(len(shot.question.images) for shot in self.examples),
             max_new_tokens=1 if self.options else self.max_new_tokens,
-            image_keys=(*self.example_images, *answer.images),
+            image_keys=(*self.example_images, *(answer.images[number] for number in order)),
             read_images=read,
             examples=tuple((shot.prompt, shot.answer) for shot in self.examples),
             options=tuple(ascii_uppercase[: len(question.choices or ())]) if self.options else (),
@@ -283,7 +293,10 @@ class _Generation:
     def _answer(self, output: GenerationOutput) -> Answer:
         """The answer, with what the zoom kept of the question's own images."""
         answer = self.unanswered[output.id]
-        zoom = output.zoom[len(self.example_images) :] if output.zoom else output.zoom
+        zoom = output.zoom
+        if zoom:
+            own = dict(zip(self.orders[output.id], zoom[len(self.example_images) :], strict=True))
+            zoom = [own[number] for number in sorted(own)]
         return replace(answer, output=output.text, zoom=zoom, likelihoods=output.likelihoods)
 
     def run(self, folder: Path, ranks: Ranks) -> dict[str, Any]:

@@ -38,7 +38,7 @@ def ask_parser() -> argparse.ArgumentParser:
         type=Path,
         action="append",
         default=[],
-        help="an image file, or FILE.parquet#ROW:COLUMN; again for more of them",
+        help="an image file, or FILE.parquet#ROW:COLUMN; again for more; <image> in the question: where one stands",
     )
     parser.add_argument("--version", choices=("v1", "v2"), help="of a released folder, which does not say")
     parser.add_argument("--vision", help="folder or cached name of the tower's config, for a released folder")

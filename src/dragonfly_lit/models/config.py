@@ -36,6 +36,7 @@ class DragonflyConfig(PreTrainedConfig):
         zoom_selector: likewise in place of `models.zoom.ZoomIn`.
         projector: likewise in place of `models.projector.LinearProjector`.
         chat: the format of its conversations, `llama3` or `own`, the template of its language model.
+        images: where images stand in them: `front`, before all text, or `in_place`.
     """
 
     model_type = "dragonfly_lit"
@@ -67,6 +68,7 @@ class DragonflyConfig(PreTrainedConfig):
         zoom_selector: Mapping[str, Any] | None = None,
         projector: Mapping[str, Any] | None = None,
         chat: str = "llama3",
+        images: str = "front",
         **kwargs: Any,
     ) -> None:
         self.vision_config = _config("vision_config", vision_config, "clip_vision_model")
@@ -81,13 +83,13 @@ class DragonflyConfig(PreTrainedConfig):
         self.vision_tower = _own_part("vision_tower", vision_tower, "dragonfly_lit.models.vision.VisionTower")
         self.zoom_selector = _own_part("zoom_selector", zoom_selector, "dragonfly_lit.models.zoom.ZoomIn")
         self.projector = _own_part("projector", projector, "dragonfly_lit.models.projector.LinearProjector")
-        self.chat = chat
+        self.chat, self.images = chat, images
         kwargs.setdefault("tie_word_embeddings", bool(getattr(self.text_config, "tie_word_embeddings", False)))
         super().__init__(**kwargs)
 
     def to_dict(self) -> dict[str, Any]:
         """Transformers' own, without what is built in, so that a released model's file is the one it always was."""
-        builtin = dict.fromkeys(OWN_PARTS) | {"chat": "llama3"}
+        builtin = dict.fromkeys(OWN_PARTS) | {"chat": "llama3", "images": "front"}
         return {k: v for k, v in super().to_dict().items() if k not in builtin or v != builtin[k]}
 
     @property

@@ -354,6 +354,7 @@ class DragonflyForConditionalGeneration(DragonflyGenerationMixin):
         seed: int = 0,
         ids: SpecialIds | None = None,
         chat: str = "llama3",
+        images: str = "front",
     ) -> DragonflyForConditionalGeneration:
         """A pretrained tower, a pretrained language model, and a fresh projector between them.
 
@@ -370,6 +371,7 @@ class DragonflyForConditionalGeneration(DragonflyGenerationMixin):
             seed: of everything that no file brings: the projector, and what the user's own parts have.
             ids: of the format's special tokens; None are those of `spec.tokens`.
             chat: the format's name, `llama3` or `own`; kept in the config.
+            images: where images stand, `front` or `in_place`; kept in the config.
 
         Raises:
             ValueError: a part is not there, does not fit its config, or the tokenizer lacks a special token.
@@ -381,6 +383,7 @@ class DragonflyForConditionalGeneration(DragonflyGenerationMixin):
             tokenizer=tokenizer,
             ids=ids,
             chat=chat,
+            images=images,
             zoom=zoom,
             image_size=image_size,
             feature_layer=feature_layer,

@@ -100,6 +100,7 @@ def from_backbones(
     tokenizer: PreTrainedTokenizerBase,
     ids: SpecialIds | None,
     chat: str,
+    images: str,
     zoom: Zoom,
     image_size: int | None,
     feature_layer: int,
@@ -126,6 +127,7 @@ def from_backbones(
         feature_layer=feature_layer,
         vision_source=str(vision),
         chat=chat,
+        images=images,
         **parts,
         **pixel_statistics(vision),
     )

@@ -123,6 +123,11 @@ def check_releasable(config: DragonflyConfig) -> None:
             f"The released code writes conversations in Llama-3's format, not in chat={config.chat}. Use "
             "save_pretrained, or export with --layout transformers."
         )
+    if config.images != "front":
+        raise ValueError(
+            f"The released code has all images in front of the text, not images={config.images}. Use save_pretrained, "
+            "or export with --layout transformers."
+        )
     zoom = Zoom(**config.zoom)
     if zoom not in ZOOMS.values():
         differ = {

@@ -9,6 +9,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import NamedTuple
 
 import numpy as np
@@ -144,6 +145,29 @@ def expand_images(tokenized: TokenizedText, layout: Layout, ids: SpecialIds) -> 
         else:
             expanded.extend([token], answer=answer, question=question)
     return expanded
+
+
+def expand_spoken(spoken: Spoken, layout: Layout, ids: SpecialIds) -> Spoken:
+    """`spoken` with each image placeholder replaced by the tokens of an image."""
+    grown = accumulate((layout.num_tokens if token == ids.image else 1 for token in spoken.text.ids), initial=0)
+    lengths = list(grown)
+    return Spoken(expand_images(spoken.text, layout, ids), [lengths[end] for end in spoken.ends])
+
+
+def shared_beginning(whole: Sequence[TokenizedText], image: int) -> int:
+    """How many tokens texts have in common, up to the first word of a question; images before it are among them."""
+
+    def limit(text: TokenizedText) -> int:
+        marked = zip(text.ids, text.question, text.answer, strict=True)
+        return next((n for n, (token, q, a) in enumerate(marked) if a or (q and token != image)), len(text))
+
+    num = min(map(limit, whole), default=0)
+    first = whole[0].ids if whole else []
+    return min((_num_common(first[:num], text.ids) for text in whole), default=0)
+
+
+def _num_common(a: Sequence[int], b: Sequence[int]) -> int:
+    return next((n for n, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
 def to_row(values: list[int] | list[bool]) -> Int[Tensor, " tokens"] | Bool[Tensor, " tokens"]:

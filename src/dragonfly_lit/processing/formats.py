@@ -6,18 +6,26 @@ otherwise than the others.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from transformers import PreTrainedTokenizerBase
 
-from dragonfly_lit.processing.encoding import Branches, Spoken, TokenizedText, add_structural_tokens, tokenize
+from dragonfly_lit.processing.encoding import (
+    Branches,
+    Spoken,
+    TokenizedText,
+    add_structural_tokens,
+    shared_beginning,
+    tokenize,
+)
 from dragonfly_lit.processing.own_format import OwnFormat, add_image_tokens
 from dragonfly_lit.processing.prompts import render
 from dragonfly_lit.spec.samples import Turn
 from dragonfly_lit.spec.tokens import BEGIN_OF_TEXT, SpecialIds, special_ids
 
 LLAMA3, OWN = "llama3", "own"
+FRONT, IN_PLACE = "front", "in_place"
 
 
 class ChatFormat(Protocol):
@@ -26,25 +34,21 @@ class ChatFormat(Protocol):
     Attributes:
         name: `llama3` or `own`.
         template: the Jinja that writes it, or "" where that is this package's own.
-        variables: of the template.
         ids: of the special tokens.
         opening: what stands between the images in front and the first turn.
         closing: what `supervise=all` puts behind the last turn.
+        in_place: whether images stand in their turns, as the image token, and not in front.
     """
 
     name: str
+    in_place: bool
     template: str
-    variables: Mapping[str, Any]
     ids: SpecialIds
     opening: list[int]
     closing: list[int]
 
     def spoken(self, turns: Sequence[Turn]) -> Spoken:
         """A finished conversation as tokens, without `opening`."""
-        ...
-
-    def first(self, spoken: Spoken, turns: Sequence[Turn], number: int) -> TokenizedText:
-        """What `spoken` gives for the first `number` turns, the last of which is an answer."""
         ...
 
     def branches(self, system: Sequence[Turn], pairs: Sequence[Sequence[Turn]]) -> Branches:
@@ -69,33 +73,34 @@ class Llama3Format:
 
     Args:
         tokenizer: a fast one that knows the structural tokens.
+        in_place: whether images stand where they do in their turns, and not in front.
 
     Raises:
         ValueError: it lacks some.
     """
 
     name, template = LLAMA3, ""
-    variables: Mapping[str, Any] = {}
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        self.tokenizer, self.ids = tokenizer, special_ids(tokenizer)
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, *, in_place: bool = False) -> None:
+        self.tokenizer, self.ids, self.in_place = tokenizer, special_ids(tokenizer), in_place
         self.opening: list[int] = [tokenizer.get_vocab()[BEGIN_OF_TEXT]]
         self.closing: list[int] = [self.ids.end]
 
     def spoken(self, turns: Sequence[Turn]) -> Spoken:
-        tokenized = self.read(render(turns))
+        tokenized = self.read(render(turns, in_place=self.in_place))
         # A text holds no structural token of its own, so each turn ends at its `<|eot_id|>` and nowhere else.
         ends = [place + 1 for place, token in enumerate(tokenized.ids) if token == self.ids.end_of_turn]
         return Spoken(tokenized, [0, *ends])
 
-    def first(self, spoken: Spoken, turns: Sequence[Turn], number: int) -> TokenizedText:
-        return spoken.text.first(spoken.ends[number])
-
     def branches(self, system: Sequence[Turn], pairs: Sequence[Sequence[Turn]]) -> Branches:
-        return Branches(self.spoken(system).text, [self.spoken(pair).text for pair in pairs])
+        if not self.in_place:
+            return Branches(self.spoken(system).text, [self.spoken(pair).text for pair in pairs])
+        whole = [self.spoken([*system, *pair]).text for pair in pairs] or [TokenizedText()]
+        num = shared_beginning(whole, self.ids.image)
+        return Branches(whole[0].first(num), [text.after(num) for text in whole])
 
     def text(self, turns: Sequence[Turn]) -> str:
-        return render(turns, answer_next=True)
+        return render(turns, answer_next=True, in_place=self.in_place)
 
     def prompt(self, turns: Sequence[Turn]) -> TokenizedText:
         prompt = TokenizedText()
@@ -110,22 +115,25 @@ class Llama3Format:
         return self  # it never changes, and a tokenizer is large
 
 
-def chat_format(tokenizer: PreTrainedTokenizerBase, template: str | None = None, *, where: str = "") -> ChatFormat:
+def chat_format(
+    tokenizer: PreTrainedTokenizerBase, template: str | None = None, *, where: str = "", in_place: bool = False
+) -> ChatFormat:
     """The format of a tokenizer, which is taught the tokens that it needs and lacks.
 
     Args:
         tokenizer: a fast one.
         template: Jinja; None is Llama-3's headers.
         where: starts the line of an error, as `language.chat=own`.
+        in_place: whether images stand where they do in their turns, and not in front.
 
     Raises:
         ValueError: what is to be learnt cannot be told exactly from what the template writes.
     """
     if template is None:
         add_structural_tokens(tokenizer)
-        return Llama3Format(tokenizer)
+        return Llama3Format(tokenizer, in_place=in_place)
     add_image_tokens(tokenizer, where)
-    return OwnFormat(tokenizer, template, where=where)
+    return OwnFormat(tokenizer, template, where=where, in_place=in_place)
 
 
 def template_of(tokenizer: PreTrainedTokenizerBase) -> str:

@@ -18,8 +18,8 @@ from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from dragonfly_lit.io.foreign import foreign
-from dragonfly_lit.processing.encoding import Branches, Marked, Spoken, TokenizedText, mark
-from dragonfly_lit.processing.prompts import check_texts
+from dragonfly_lit.processing.encoding import Branches, Marked, Spoken, TokenizedText, mark, shared_beginning
+from dragonfly_lit.processing.prompts import check_texts, words
 from dragonfly_lit.spec.samples import Turn
 from dragonfly_lit.spec.tokens import IMAGE, NEWLINE, SpecialIds
 
@@ -40,10 +40,6 @@ _Place = tuple[int, int]
 def dated(template: str) -> str:
     """The template with `strftime_now` always on the same day, where it asks for the day at all."""
     return _TODAY + template if "strftime_now" in template else template
-
-
-def _messages(turns: Sequence[Turn]) -> list[dict[str, Any]]:
-    return [{"role": turn.role, "content": turn.text.strip()} for turn in turns]
 
 
 def add_image_tokens(tokenizer: PreTrainedTokenizerBase, where: str) -> None:
@@ -70,6 +66,7 @@ class OwnFormat:
         tokenizer: a fast one that knows the image token and the newline.
         template: Jinja; it runs in transformers' sandbox.
         where: starts the line of an error, as `language.chat=own`.
+        in_place: whether images stand where they do in their turns, and not in front.
 
     Raises:
         ValueError: the template fails, or its answers cannot be told exactly from the rest of what it writes.
@@ -79,8 +76,11 @@ class OwnFormat:
     variables: Mapping[str, Any] = {"enable_thinking": False}
     """Of the template, where nothing else is said: answers have no thoughts."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, template: str, *, where: str = "") -> None:
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, template: str, *, where: str = "", in_place: bool = False
+    ) -> None:
         self.tokenizer, self.template, self.where = tokenizer, template, where or "the chat template"
+        self.in_place = in_place
         self.opening: list[int] = []
         self.closing: list[int] = []
         special = {t.content for t in tokenizer.added_tokens_decoder.values() if t.special}
@@ -103,7 +103,7 @@ class OwnFormat:
 
     def spoken(self, turns: Sequence[Turn]) -> Spoken:
         check_texts(turns, self._structural)
-        text, marks = self.write(_messages(turns))
+        text, marks = self.write(self._messages(turns))
         answers = self._answers(text, marks, turns)
         tokenized, token_ends = self._mark(text, answers)
         for start, _ in answers:
@@ -114,15 +114,9 @@ class OwnFormat:
             ends.append(bisect_right(token_ends, next(found)[1]) if turn.role == "assistant" else ends[-1])
         return Spoken(tokenized, ends)
 
-    def first(self, spoken: Spoken, turns: Sequence[Turn], number: int) -> TokenizedText:
-        return spoken.text if number == len(turns) else self.spoken(turns[:number]).text
-
     def branches(self, system: Sequence[Turn], pairs: Sequence[Sequence[Turn]]) -> Branches:
         whole = [self.spoken([*system, *pair]).text for pair in pairs] or [TokenizedText()]
-        # Up to the first word of a question: what follows is each one's own, though it may read the same.
-        limit = min(_first(text.question, _first(text.answer, len(text)) - 1) for text in whole)
-        shared = min((_num_common(whole[0].ids, text.ids) for text in whole), default=0)
-        num = max(0, min(limit, shared))
+        num = shared_beginning(whole, self.ids.image)
         return Branches(whole[0].first(num), [text.after(num) for text in whole])
 
     def text(self, turns: Sequence[Turn]) -> str:
@@ -138,13 +132,16 @@ class OwnFormat:
     # Writing ----------------------------------------------------------------------------------------------------------
 
     def _prompt(self, asked: Sequence[Turn], **variables: Any) -> str:
-        return self.write(_messages(asked), add_generation_prompt=True, **variables)[0]
+        return self.write(self._messages(asked), add_generation_prompt=True, **variables)[0]
 
-    def write(self, messages: Sequence[dict[str, Any]], **variables: Any) -> tuple[str, list[_Place]]:
+    def write(
+        self, messages: Sequence[dict[str, Any]], template: str | None = None, **variables: Any
+    ) -> tuple[str, list[_Place]]:
         """What the template writes, and where its own marks say that answers are.
 
         Args:
             messages: with a text as content each.
+            template: in place of the format's own.
             variables: of the template, and `add_generation_prompt`. Answers are asked for without thoughts where it
                 knows `enable_thinking`, and today is always the same day.
 
@@ -157,17 +154,20 @@ class OwnFormat:
         with foreign(f"{self.where}: the chat template"), _refusing(self.where):
             texts, marks = render(
                 [list(messages)],
-                chat_template=dated(self.template),
+                chat_template=dated(template or self.template),
                 return_assistant_tokens_mask=self._has_marks,
                 **{**self.tokenizer.special_tokens_map, **given},
             )
         return texts[0], [(start, end) for start, end in marks[0]] if marks else []
 
+    def _messages(self, turns: Sequence[Turn]) -> list[dict[str, Any]]:
+        return [{"role": turn.role, "content": words(turn, self.in_place)} for turn in turns]
+
     # Learning ---------------------------------------------------------------------------------------------------------
 
     def _learn(self) -> None:
         turns = [Turn(role="assistant" if n % 2 else "user", text=word) for n, word in enumerate(WORDS)]
-        text, _ = self.write(_messages(turns))
+        text, _ = self.write(self._messages(turns))
         places = [text.find(word) for word in WORDS]
         if places != sorted(places) or -1 in places or any(text.count(word) != 1 for word in WORDS):
             raise self._inexact("it does not write every turn once and in its order")
@@ -255,7 +255,7 @@ class OwnFormat:
         if len(places) != len(asked):
             raise self._inexact_here(f"{len(places)} answers are found in place of {len(asked)}")
         for number, (start, end) in zip(asked, places, strict=True):
-            if not _says(text[start:end].removesuffix(self.end), turns[number].text):
+            if not _says(text[start:end].removesuffix(self.end), words(turns[number], self.in_place)):
                 raise self._inexact_here(f"turn {number} is not found as it is")
         if not self._begins(text, places, turns, asked):
             raise self._inexact_here("the prompt that asks for an answer is not how it begins up to that answer")
@@ -323,11 +323,3 @@ def _says(said: str, text: str) -> bool:
 
 def _one(token: Any) -> int | None:
     return token[0] if isinstance(token, list) else token
-
-
-def _first(marks: Sequence[bool], otherwise: int) -> int:
-    return next((place for place, marked in enumerate(marks) if marked), otherwise)
-
-
-def _num_common(a: Sequence[int], b: Sequence[int]) -> int:
-    return next((n for n, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))

@@ -19,14 +19,15 @@ from dragonfly_lit.processing.batches import Side, pad_rows
 from dragonfly_lit.processing.chat import Conversation, is_batch, normalise
 from dragonfly_lit.processing.crops import Resize
 from dragonfly_lit.processing.encoding import TokenizedText, expand_images, to_row
-from dragonfly_lit.processing.formats import LLAMA3, OWN, ChatFormat, Llama3Format, template_of
+from dragonfly_lit.processing.formats import FRONT, IN_PLACE, LLAMA3, OWN, ChatFormat, Llama3Format, template_of
 from dragonfly_lit.processing.image_inputs import ImageInput, flat, is_image
 from dragonfly_lit.processing.image_processor import DragonflyImageProcessor
-from dragonfly_lit.processing.own_format import OwnFormat, dated
+from dragonfly_lit.processing.own_format import OwnFormat
+from dragonfly_lit.processing.prompts import words
 from dragonfly_lit.processing.sequences import Supervise
 from dragonfly_lit.spec.layout import Layout
 from dragonfly_lit.spec.released import LAYOUTS, released_zoom
-from dragonfly_lit.spec.samples import Turn
+from dragonfly_lit.spec.samples import Turn, turn_of_parts
 from dragonfly_lit.spec.tokens import BEGIN_OF_TEXT, END_HEADER, END_OF_TURN, IGNORE, IMAGE, START_HEADER
 
 CHAT_TEMPLATE = (
@@ -69,6 +70,7 @@ class DragonflyProcessor(ProcessorMixin):
         chat_template: Jinja; None is CHAT_TEMPLATE, or the tokenizer's with `chat="own"`.
         max_length: tokens that the language model takes at most; None does not check.
         chat: `llama3`, the released format, or `own`: conversations are what `chat_template` writes.
+        images: where images stand: `front`, before all text, or `in_place`, where they do in their messages.
 
     Attributes:
         format: how a conversation becomes tokens.
@@ -84,18 +86,22 @@ class DragonflyProcessor(ProcessorMixin):
         chat_template: str | None = None,
         max_length: int | None = None,
         chat: str = LLAMA3,
+        images: str = FRONT,
         **kwargs: Any,
     ) -> None:
         if image_processor is None or tokenizer is None:
             raise ValueError("a DragonflyProcessor needs image_processor= and tokenizer=; one of them is None.")
         if chat not in (LLAMA3, OWN):
             raise ValueError(f"chat={chat!r} is unknown. Use {LLAMA3} or {OWN}.")
-        self.max_length, self.chat = max_length, chat
+        if images not in (FRONT, IN_PLACE):
+            raise ValueError(f"images={images!r} is unknown. Use {FRONT} or {IN_PLACE}.")
+        self.max_length, self.chat, self.images = max_length, chat, images
+        in_place = images == IN_PLACE
         if chat == OWN:
             chat_template = chat_template or template_of(tokenizer)
-            self.format: ChatFormat = OwnFormat(tokenizer, chat_template, where=f"chat={OWN}")
+            self.format: ChatFormat = OwnFormat(tokenizer, chat_template, where=f"chat={OWN}", in_place=in_place)
         else:
-            self.format = Llama3Format(tokenizer)
+            self.format = Llama3Format(tokenizer, in_place=in_place)
         self.ids = self.format.ids
         super().__init__(image_processor, tokenizer, chat_template=chat_template or CHAT_TEMPLATE)
 
@@ -140,7 +146,9 @@ class DragonflyProcessor(ProcessorMixin):
     @classmethod
     def from_args_and_dict(cls, args: list, processor_dict: dict[str, Any], **kwargs: Any) -> Any:
         # The inherited one reads the argument names off the code object of __init__, which any decorator hides.
-        fields = {k: v for k, v in (processor_dict | kwargs).items() if k in ("chat_template", "max_length", "chat")}
+        fields = {
+            k: v for k, v in (processor_dict | kwargs).items() if k in ("chat_template", "max_length", "chat", "images")
+        }
         processor = cls(*args, **fields)
         return (processor, {}) if kwargs.get("return_unused_kwargs") else processor
 
@@ -280,28 +288,34 @@ class DragonflyProcessor(ProcessorMixin):
         )
         return inputs if return_dict else inputs["input_ids"]
 
-    def question_text(self, question: str, *, system: str | None = None) -> str:
+    def question_text(self, question: str | Turn, *, system: str | None = None) -> str:
         """The prompt that asks one question and leaves the answer to the model.
+
+        Args:
+            question: its words, or a turn of the user that says where images stand among them.
+            system: what is said before it.
 
         Raises:
             ValueError: a text holds a token that is structure, or the template cannot write it.
         """
         turns = [Turn(role="system", text=system)] if system else []
-        return self.format.text([*turns, Turn(role="user", text=question)])
+        asked = Turn(role="user", text=question) if isinstance(question, str) else question
+        return self.format.text([*turns, asked])
 
     def _written(self, messages: list[dict[str, Any]], chat_template: str | None, variables: dict[str, Any]) -> str:
         """A conversation in the processor's format, or in a template that is given instead."""
         given: Any = messages
-        if self.chat == OWN:  # whose template writes texts; images go in front
-            variables = {**self.format.variables, **variables}
-            chat_template = dated(chat_template or str(self.chat_template))
-            given = [{**message, "content": _words(message["content"])} for message in messages]
+        if self.chat == OWN or self.format.in_place:  # a template of texts, in which an image is a token
+            given = [{**message, "content": self._words(message["content"])} for message in messages]
+        if isinstance(self.format, OwnFormat):
+            return self._front(messages) + self.format.write(given, chat_template, **variables)[0]
         with foreign("the chat template"):
-            text = super().apply_chat_template(given, chat_template=chat_template, tokenize=False, **variables)
-        if self.chat == OWN:
-            lists = [message["content"] for message in messages if not isinstance(message["content"], str)]
-            text = IMAGE * sum(part["type"] == "image" for parts in lists for part in parts) + text
-        return text
+            return super().apply_chat_template(given, chat_template=chat_template, tokenize=False, **variables)
+
+    def _front(self, messages: list[dict[str, Any]]) -> str:
+        """The places of the images that stand before all that the template writes."""
+        lists = [] if self.format.in_place else [m["content"] for m in messages if not isinstance(m["content"], str)]
+        return IMAGE * sum(part["type"] == "image" for parts in lists for part in parts)
 
     def _encode(self, text: str, num_images: int, supervise: Supervise | None, limit: int | None) -> TokenizedText:
         placeholders = text.count(IMAGE)
@@ -327,6 +341,13 @@ class DragonflyProcessor(ProcessorMixin):
             )
         return tokenized
 
+    def _words(self, content: str | list[dict[str, Any]]) -> str:
+        """The text of a message as training has it, with its images where the format wants them."""
+        if isinstance(content, str):
+            return content.strip()
+        turn = turn_of_parts("user", [part["text"] if part["type"] == "text" else None for part in content])
+        return words(turn, self.format.in_place)
+
     def _label_all(self, tokenized: TokenizedText) -> None:
         """Labels everywhere behind what opens a text, and closes it."""
         tokenized.extend(self.format.closing)
@@ -337,13 +358,6 @@ class DragonflyProcessor(ProcessorMixin):
             while ids[num_front] in (self.ids.image, self.ids.newline):
                 num_front += 1
         tokenized.answer = [i >= num_front and token != self.ids.image for i, token in enumerate(ids)]
-
-
-def _words(content: str | list[dict[str, Any]]) -> str:
-    """The text of a message, without surrounding space as in training."""
-    if isinstance(content, str):
-        return content.strip()
-    return "".join(part["text"] for part in content if part["type"] == "text").strip()
 
 
 def _is_text(text: Any) -> bool:

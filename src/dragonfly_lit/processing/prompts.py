@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from dragonfly_lit.spec.samples import Role, Turn
-from dragonfly_lit.spec.tokens import END_HEADER, END_OF_TURN, START_HEADER, STRUCTURAL
+from dragonfly_lit.spec.tokens import END_HEADER, END_OF_TURN, IMAGE, START_HEADER, STRUCTURAL
 
 _TURN = re.compile(
     rf"{re.escape(START_HEADER)}(?P<role>.*?){re.escape(END_HEADER)}\n\n"
@@ -42,20 +42,26 @@ def header(role: Role) -> str:
     return f"{START_HEADER}{role}{END_HEADER}\n\n"
 
 
-def render(turns: Sequence[Turn], *, answer_next: bool = False) -> str:
+def render(turns: Sequence[Turn], *, answer_next: bool = False, in_place: bool = False) -> str:
     """The turns as one text, without images and `<|begin_of_text|>`.
 
     Args:
         turns: in the order of the conversation.
         answer_next: whether the text ends with the open header of the assistant.
+        in_place: whether the image token stands where an image does.
 
     Raises:
         ValueError: a turn's text holds a structural token, which a tokenizer would take for one, or half of a
             surrogate pair, which a tokenizer cannot take.
     """
     check_texts(turns, STRUCTURAL)
-    text = "".join(f"{header(turn.role)}{turn.text.strip()}{END_OF_TURN}" for turn in turns)
+    text = "".join(f"{header(turn.role)}{words(turn, in_place)}{END_OF_TURN}" for turn in turns)
     return text + header("assistant") * answer_next
+
+
+def words(turn: Turn, in_place: bool) -> str:
+    """What is written of a turn: its text without surrounding space, and with its images where they stand if asked."""
+    return turn.with_images(IMAGE) if in_place else turn.text.strip()
 
 
 def check_texts(turns: Sequence[Turn], structural: Sequence[str]) -> None:

@@ -7,7 +7,7 @@ with its answer is a branch whose positions go on from the trunk's end.
 from __future__ import annotations
 
 from collections.abc import Sequence as Seq
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Literal, get_args
 
@@ -15,8 +15,8 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from dragonfly_lit.processing.crops import Resize, cut
-from dragonfly_lit.processing.encoding import Spoken, TokenizedText, to_row
-from dragonfly_lit.processing.formats import ChatFormat, Llama3Format
+from dragonfly_lit.processing.encoding import Spoken, TokenizedText, expand_images, expand_spoken, to_row
+from dragonfly_lit.processing.formats import OWN, ChatFormat, Llama3Format
 from dragonfly_lit.spec.layout import Layout
 from dragonfly_lit.spec.records import Sample, Sequence, Turn
 from dragonfly_lit.spec.tokens import IGNORE
@@ -154,6 +154,9 @@ class SequenceBuilder:
                 "questions: one for the source (data.train.sources.NAME), or use zoom.score=pooled."
             )
         images = _images_so_far(turns, num_images)
+        if share_image and self.chat.in_place:  # every question has them all
+            images = [num_images] * (len(turns) + 1)
+        turns = self._placed(turns, num_images, share_image=share_image)
         if share_image:
             trunk, branches, kept = self._branches(turns, images)
         else:
@@ -161,7 +164,7 @@ class SequenceBuilder:
         if not any(any(part.answer) for part in (trunk, *branches)):
             raise ValueError("no turn of the assistant: there is nothing to learn. Leave the sample out.")
         before = TokenizedText()
-        for _ in range(images[kept]):
+        for _ in range(self._in_front(images[kept])):
             before.extend(self._image)
         before.extend(self.chat.opening)
         before.append(trunk)
@@ -171,7 +174,7 @@ class SequenceBuilder:
 
     def _trunk(self, turns: Seq[Turn], images: Seq[int]) -> tuple[TokenizedText, int]:
         """The tokens of a conversation, and how many of its turns they are."""
-        spoken = self.chat.spoken(turns)
+        spoken = self._expanded(self.chat.spoken(turns))
         text, kept = self._labelled(spoken.text), len(turns)
         if (num_tokens := self._before(images[-1]) + len(text)) > self.max_tokens:
             return self._cut(spoken, turns, images, num_tokens)
@@ -184,7 +187,7 @@ class SequenceBuilder:
             num_tokens = self._before(images[kept]) + spoken.ends[kept] + self._num_closing
             if num_tokens > self.max_tokens:
                 continue
-            text = self._labelled(self.chat.first(spoken, turns, kept))
+            text = self._labelled(self._first(spoken, turns, kept))
             num_tokens = self._before(images[kept]) + len(text)  # a template may write more for what is last
             if num_tokens <= self.max_tokens:
                 return text, kept
@@ -195,6 +198,8 @@ class SequenceBuilder:
         num_system = sum(turn.role == "system" for turn in turns)
         pairs = [turns[at : at + 2] for at in range(num_system, len(turns), 2)]
         trunk, parts = self.chat.branches(turns[:num_system], pairs)
+        if self.chat.in_place:
+            trunk, *parts = (expand_images(part, self.layout, self.ids) for part in (trunk, *parts))
         if self.supervise == "all":
             trunk.answer = [True] * len(trunk)
         parts, kept = [self._labelled(part) for part in parts], len(turns)
@@ -212,7 +217,48 @@ class SequenceBuilder:
 
     def _before(self, num_images: int) -> int:
         """Tokens in front of the first turn."""
-        return num_images * len(self._image) + len(self.chat.opening)
+        return self._in_front(num_images) * len(self._image) + len(self.chat.opening)
+
+    def _in_front(self, num_images: int) -> int:
+        return 0 if self.chat.in_place else num_images
+
+    def _expanded(self, spoken: Spoken) -> Spoken:
+        return expand_spoken(spoken, self.layout, self.ids) if self.chat.in_place else spoken
+
+    def _first(self, spoken: Spoken, turns: Seq[Turn], number: int) -> TokenizedText:
+        """The first `number` turns, the last of which is an answer, with their images."""
+        if self.chat.name == OWN:  # whose template may write the last turn otherwise
+            return self._expanded(self.chat.spoken(turns[:number])).text
+        return spoken.text.first(spoken.ends[number])
+
+    def _placed(self, turns: Seq[Turn], num_images: int, *, share_image: bool) -> tuple[Turn, ...]:
+        """The turns with their images where the format has them.
+
+        Raises:
+            ValueError: an image stands between words, and the format has all images in front.
+        """
+        turns = tuple(turns)
+        inside = next((number for number, turn in enumerate(turns) if turn.has_images_inside), None)
+        if not self.chat.in_place:
+            if inside is not None:
+                raise ValueError(
+                    f"turn {inside}: an image stands between two texts, and with model.images=front all images come "
+                    "before the text, so its sense would change. Set model.images=in_place, or pack with "
+                    "--images-first."
+                )
+            return turns
+        users = [number for number, turn in enumerate(turns) if turn.role == "user"]
+        if num_images and users and not any(turn.num_images for turn in turns):
+            turns = _replaced(turns, users[:1], num_images)
+        if share_image and users:
+            if inside is not None:
+                raise ValueError(
+                    f"turn {inside}: questions share an image that stands between the words of one of them. Pack them "
+                    "without share_image."
+                )
+            shown = num_images - sum(turn.num_images for turn in turns if turn.role == "system")
+            turns = _replaced(turns, users, shown)  # each question is asked about the same images
+        return turns
 
     @property
     def _num_closing(self) -> int:
@@ -261,6 +307,13 @@ class SequenceBuilder:
             keys=(sample.key,),
             sources=(sample.source,),
         )
+
+
+def _replaced(turns: tuple[Turn, ...], users: Seq[int], num_images: int) -> tuple[Turn, ...]:
+    return tuple(
+        replace(turn, num_images=num_images, places=()) if number in set(users) else turn
+        for number, turn in enumerate(turns)
+    )
 
 
 def _check_turns(turns: Seq[Turn], num_images: int, *, share_image: bool) -> None:

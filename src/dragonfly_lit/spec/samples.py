@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -13,11 +13,61 @@ Role = Literal["system", "user", "assistant"]
 
 @dataclass(frozen=True, kw_only=True)
 class Turn:
-    """What one side said, and how many of the sample's images came with it."""
+    """What one side said, and how many of the sample's images came with it.
+
+    Attributes:
+        role: whose turn it is.
+        text: words alone; nothing in them stands for an image.
+        num_images: that came with it.
+        places: where in the text they stand, in characters before each; empty where all stand before it.
+    """
 
     role: Role
     text: str
     num_images: int = 0
+    places: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.places and (
+            len(self.places) != self.num_images
+            or list(self.places) != sorted(self.places)
+            or not 0 <= self.places[0] <= self.places[-1] <= len(self.text)
+        ):
+            raise ValueError(
+                f"places={self.places} of {self.num_images} images do not lie in order in a text of {len(self.text)} "
+                "characters."
+            )
+
+    @property
+    def has_images_inside(self) -> bool:
+        """Whether an image stands between two of its words."""
+        before, behind = len(self.text) - len(self.text.lstrip()), len(self.text.rstrip())
+        return any(before < place < behind for place in self.places)
+
+    def with_images(self, token: str) -> str:
+        """The text without surrounding space, and `token` where an image stands."""
+        text, left = self.text.strip(), len(self.text) - len(self.text.lstrip())
+        told, start = "", 0
+        for place in self.places or (0,) * self.num_images:
+            end = min(max(place - left, 0), len(text))
+            told, start = told + text[start:end] + token, end
+        return told + text[start:]
+
+
+def turn_of_parts(role: Role, parts: Iterable[str | None]) -> Turn:
+    """The turn of texts and, as None, images in their order.
+
+    Args:
+        role: whose turn it is.
+        parts: as they follow one another.
+    """
+    text, places = "", []
+    for part in parts:
+        if part is None:
+            places.append(len(text))
+        else:
+            text += part
+    return Turn(role=role, text=text, num_images=len(places), places=tuple(places) if any(places) else ())
 
 
 @dataclass(frozen=True, kw_only=True)

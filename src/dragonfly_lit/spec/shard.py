@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from dragonfly_lit.spec.samples import Record, Role, Turn
+from dragonfly_lit.spec.samples import Record, Role, Turn, turn_of_parts
 
 SCHEMA_VERSION = 1
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
@@ -37,7 +37,7 @@ DATASET_FILE = "dataset.json"
 INDEX_SUFFIX = ".idx"
 SIDECAR_SUFFIX = ".meta.jsonl"
 _INTERLEAVED = (
-    "an image stands between two texts; images come before a turn's text here, so its sense would change. Give each "
+    "the tag of an image stands between two texts. Write the turn as a list of parts, texts and images, or give each "
     "image a turn of its own."
 )
 
@@ -53,10 +53,7 @@ def check_key(key: str) -> str:
 
 def record_to_json(record: Record) -> dict[str, Any]:
     """The JSON member of a record, without its images."""
-    conversations = [
-        {"role": t.role, "content": [{"type": "image"}] * t.num_images + [{"type": "text", "text": t.text}]}
-        for t in record.turns
-    ]
+    conversations = [{"role": turn.role, "content": _parts(turn)} for turn in record.turns]
     fields: dict[str, Any] = {
         "id": record.key,
         "conversations": conversations,
@@ -68,6 +65,20 @@ def record_to_json(record: Record) -> dict[str, Any]:
     if record.meta:
         fields["meta"] = dict(record.meta)
     return fields
+
+
+def _parts(turn: Turn) -> list[dict[str, Any]]:
+    """Images and texts as they follow one another; one text behind all images where the turn does not say."""
+    parts: list[dict[str, Any]] = []
+    start = 0
+    for place in turn.places or (0,) * turn.num_images:
+        if place > start:
+            parts.append({"type": "text", "text": turn.text[start:place]})
+        parts.append({"type": "image"})
+        start = place
+    if start < len(turn.text) or not turn.places:
+        parts.append({"type": "text", "text": turn.text[start:]})
+    return parts
 
 
 def has_turns(fields: Mapping[str, Any]) -> bool:
@@ -129,21 +140,16 @@ def _turn(key: str, turn: Any) -> Turn:
         return _tagged(key, role, content)
     if not isinstance(content, list):
         raise ValueError(f"record {key}: a turn's content is text or a list of parts, not {content!r:.60}.")
-    texts: list[str] = []
-    before, between, num_images = True, False, 0
+    parts: list[str | None] = []
     for part in content:
         kind = part.get("type") if isinstance(part, Mapping) else None
         if kind == "text" and isinstance(part.get("text"), str):
-            if between and part["text"].strip():
-                raise ValueError(f"record {key}: {_INTERLEAVED}")
-            texts.append(part["text"])
-            before = before and not part["text"].strip()
+            parts.append(part["text"])
         elif kind == "image":
-            num_images += 1
-            between = not before
+            parts.append(None)
         else:
             raise ValueError(f"record {key}: a part is text or image, not {part!r:.60}.")
-    return Turn(role=role, text="".join(texts), num_images=num_images)
+    return turn_of_parts(role, parts)
 
 
 def _tagged(key: str, role: Role, text: str) -> Turn:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -9,12 +11,12 @@ from chat_templates import CHATML, GEMMA, LLAMA32, MISTRAL, MISTRAL_SYSTEM, PUBL
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dragonfly_lit.processing.encoding import mark
+from dragonfly_lit.processing.encoding import expand_images, mark
 from dragonfly_lit.processing.formats import chat_format
 from dragonfly_lit.processing.image_processor import DragonflyImageProcessor
 from dragonfly_lit.processing.processor import DragonflyProcessor
 from dragonfly_lit.processing.sequences import SequenceBuilder, TooLongError
-from dragonfly_lit.spec.records import Role, Turn
+from dragonfly_lit.spec.records import Role, Sample, Turn
 from dragonfly_lit.spec.tokens import IGNORE, IMAGE, NEWLINE, STRUCTURAL
 
 SYSTEM = "Be brief."
@@ -298,3 +300,134 @@ def test_a_processor_of_an_unknown_format_is_refused(small):
         DragonflyProcessor(DragonflyImageProcessor.of(small, "fast"), tokenizer_of(SMOLLM2), chat="mine")
     with pytest.raises(ValueError, match="the tokenizer brings no chat template"):
         DragonflyProcessor(DragonflyImageProcessor.of(small, "fast"), tokenizer_of(SMOLLM2), chat="own")
+
+
+def placed(text: str, *places: int, role: Role = "user") -> Turn:
+    return Turn(role=role, text=text, num_images=len(places), places=places)
+
+
+@st.composite
+def questions(draw):
+    """A user's words with images at any places of them."""
+    text = draw(words)
+    places = sorted(draw(st.lists(st.integers(0, len(text)), max_size=3)))
+    return placed(text, *places) if any(places) else Turn(role="user", text=text, num_images=len(places))
+
+
+def in_place(name: str):
+    published = PUBLISHED[name]
+    return chat_format(tokenizer_of(published), published.template, in_place=True)
+
+
+@pytest.fixture(scope="session")
+def placing(tokenizer):
+    return {name: in_place(name) for name in PUBLISHED} | {"headers": chat_format(tokenizer, in_place=True)}
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    name=st.sampled_from([*sorted(PUBLISHED), "headers"]),
+    said=st.lists(st.tuples(questions(), words), min_size=1, max_size=4),
+)
+def test_images_in_place_are_asked_as_they_are_trained(placing, small, name, said):
+    chat = placing[name]
+    turns = tuple(turn for asked, answer in said for turn in (asked, Turn(role="assistant", text=answer)))
+    num_images = sum(turn.num_images for turn in turns)
+    trained = builder(chat, small).tokenize(turns, num_images)
+    ids, answer = trained.trunk.ids, trained.trunk.answer
+    assert trained.num_images == num_images
+    assert ids.count(chat.ids.image) == num_images * small.num_slots
+    assert not any(a for i, a in zip(ids, answer, strict=True) if i in (chat.ids.image, chat.ids.newline))
+    prompt = expand_images(chat.prompt(turns[:-1]), small, chat.ids)
+    assert ids[: len(prompt)] == prompt.ids
+    # Between the images are the words of the turns, in their order.
+    one = small.image_ids(chat.ids.image, chat.ids.newline)
+    spoken = chat.opening + chat.spoken(turns).text.ids
+    assert ids == [i for token in spoken for i in (one if token == chat.ids.image else [token])]
+    # A processor is given parts and writes the same.
+    processor = DragonflyProcessor(
+        DragonflyImageProcessor.of(small, "fast"),
+        chat.tokenizer,
+        chat.template or None,
+        chat=chat.name,
+        images="in_place",
+    )
+    messages = []
+    for turn in turns:
+        cuts = [0, *(turn.places or (0,) * turn.num_images), len(turn.text)]
+        parts: list[dict] = []
+        for place, (start, end) in enumerate(pairwise(cuts)):
+            parts += [{"type": "image"}] * bool(place) + [{"type": "text", "text": turn.text[start:end]}]
+        messages.append({"role": turn.role, "content": parts})
+    text = processor.apply_chat_template(messages)
+    assert text.count(IMAGE) == num_images
+    read = expand_images(processor.format.read(text), small, chat.ids)
+    if "\N{REPLACEMENT CHARACTER}" not in text:
+        assert read.ids == ids
+
+
+def test_an_image_stands_between_its_words(placing, small, picture):
+    chat = placing["chatml"]
+    turns = (placed("First , second : what differs?", 6, 15), Turn(role="assistant", text="The colour."))
+    sequence = builder(chat, small).build(
+        Sample(key="a", source="s", turns=turns, images=(picture(9, 9), picture(9, 9, 1)))
+    )
+    text = chat.tokenizer.decode(sequence.input_ids)
+    one = chat.tokenizer.decode(small.image_ids(chat.ids.image, chat.ids.newline))
+    assert text.replace(one, "[image]") == (
+        "<|im_start|>user\nFirst [image], second [image]: what differs?<|im_end|>\n"
+        "<|im_start|>assistant\nThe colour.<|im_end|>\n"
+    )
+    assert len(sequence.crops) == 2
+    assert sequence.image_slots.tolist() == (sequence.input_ids == chat.ids.image).nonzero().squeeze(1).tolist()
+
+
+def test_front_refuses_an_image_between_words_and_takes_one_at_an_edge(formats, small):
+    inside = (placed("First , then", 6), Turn(role="assistant", text="x"))
+    with pytest.raises(ValueError, match=r"an image stands between two texts, and with model.images=front"):
+        builder(formats["chatml"], small).tokenize(inside, 1)
+    behind = (placed("What is it?", 11), Turn(role="assistant", text="x"))
+    before = (Turn(role="user", text="What is it?", num_images=1), behind[1])
+    build = builder(formats["chatml"], small)
+    assert build.tokenize(behind, 1).trunk.ids == build.tokenize(before, 1).trunk.ids
+
+
+@pytest.mark.parametrize("name", ["chatml", "qwen3", "mistral", "headers"])
+def test_branches_in_place_share_the_images_and_read_as_each_question_alone(placing, small, name):
+    build = builder(placing[name], small)
+    turns = say("Which colour?", "Red.", "Which shape?", "A ball.", "Which shape?", "Round.")
+    found = build.tokenize((replace(turns[0], num_images=2), *turns[1:]), 2, share_image=True)
+    assert found.trunk.ids.count(build.ids.image) == 2 * small.num_slots
+    assert found.num_images == 2
+    for number, branch in enumerate(found.branches):
+        asked = replace(turns[2 * number], num_images=2)
+        alone = build.tokenize((asked, turns[2 * number + 1]), 2)
+        assert found.trunk.ids + branch.ids == alone.trunk.ids
+        assert found.trunk.answer + branch.answer == alone.trunk.answer
+
+
+@pytest.mark.parametrize("name", ["chatml", "qwen3", "headers"])
+def test_images_in_place_go_with_the_turns_that_are_cut(placing, small, name):
+    turns = (placed("a  b", 2), Turn(role="assistant", text="c"), placed("d  e", 2), Turn(role="assistant", text="f"))
+    whole = builder(placing[name], small)
+    room = len(whole.tokenize(turns[:2], 1))
+    found = builder(placing[name], small, max_tokens=room + 5).tokenize(turns, 2)
+    assert (found.num_images, found.num_turns_cut) == (1, 2)
+    assert found.trunk.ids == whole.tokenize(turns[:2], 1).trunk.ids
+
+
+@pytest.mark.parametrize("text", ["What is <image> in HTML?", "<|image|>", "<image 1> and <image>"])
+@pytest.mark.parametrize("name", ["chatml", "headers"])
+def test_words_that_look_like_an_image_are_words(placing, small, name, text):
+    turns = (Turn(role="user", text=text), Turn(role="assistant", text=text))
+    found = builder(placing[name], small).tokenize(turns, 0)
+    assert text in placing[name].tokenizer.decode(found.trunk.ids)
+    assert placing[name].ids.image not in found.trunk.ids
+    with pytest.raises(ValueError, match="holds the structural token"):
+        builder(placing[name], small).tokenize((Turn(role="user", text=f"{text} {IMAGE}"), turns[1]), 0)
+
+
+def test_places_outside_of_a_text_are_refused():
+    for places in ((5,), (2, 1), (-1,)):
+        with pytest.raises(ValueError, match="do not lie in order"):
+            placed("abc", *places)

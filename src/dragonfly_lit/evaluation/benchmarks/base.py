@@ -58,6 +58,8 @@ class Benchmark(Reader, ABC):
     """What else a user of the data must know."""
     verified: ClassVar[str] = ""
     """Which of this was compared with which source, and what was not."""
+    numbers_images: ClassVar[bool] = False
+    """Whether `<image 1>` in a question is the place of its first image, where a model has images in place."""
     splits: ClassVar[tuple[str, ...]] = ("test",)
     counts: ClassVar[Mapping[str, tuple[int, ...]]] = {}
     """Known numbers of questions a split; several where published copies differ."""

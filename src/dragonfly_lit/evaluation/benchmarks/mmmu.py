@@ -53,6 +53,7 @@ class MMMU(Benchmark):
         "SUBJECT/validation-*.parquet for thirty subjects (MMMU/MMMU) or data/validation-*.parquet (lmms-lab/MMMU), "
         "with id, question, options, answer, question_type, image_1 to image_7"
     )
+    numbers_images = True
     splits = ("validation", "dev", "test")
     counts: ClassVar = {"validation": (900,), "dev": (150,), "test": (10500,)}
     server = "the MMMU challenge of EvalAI"
