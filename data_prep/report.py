@@ -52,8 +52,9 @@ def _sample(record: Record) -> Iterator[str]:
 
 
 def _said(turn: Turn) -> str:
-    text = turn.text if len(turn.text) <= MAX_CHARS else f"{turn.text[:MAX_CHARS]}... ({len(turn.text):,} characters)"
+    shown = turn.with_images("<image>") if turn.places else "<image> " * turn.num_images + turn.text
+    text = shown if len(turn.text) <= MAX_CHARS else f"{shown[:MAX_CHARS]}... ({len(turn.text):,} characters)"
     # Nothing that a text holds reaches the terminal as a command of it.
     lines = ["".join(c if c.isprintable() else repr(c)[1:-1] for c in line) for line in text.split("\n")]
     told = "\n    ".join(lines)
-    return f"[[{told}]]" if turn.role == "assistant" else "<image> " * turn.num_images + told
+    return f"[[{told}]]" if turn.role == "assistant" else told

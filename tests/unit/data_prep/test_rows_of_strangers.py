@@ -253,6 +253,7 @@ def test_images_inside_a_text_move_before_it_when_asked_and_words_stay_apart(fol
     rows = chat("Compare<image>with <image>\nplease", images=["a.jpg", "b.jpg"])
     (record,) = records(folder, "messages", write(folder / "r.jsonl", rows), images_first=True)
     assert said(record)[0] == ("Compare with\nplease", 2)
+    assert record.turns[0].places == ()
     parts = [{"type": "text", "text": "Compare"}, {"type": "image"}, {"type": "text", "text": "with"}]
     rows = [
         {"messages": [{"role": "user", "content": parts}, {"role": "assistant", "content": "No."}], "image": "a.jpg"}
@@ -360,3 +361,32 @@ def test_pack_ends_with_the_columns_and_samples_as_they_are_trained(folder, caps
     assert ["tags", "0", "0", "1"] in lines
     assert ["image", "1", "0", "0"] in lines
     assert "  user: <image> What?\\x1b[31m\n  assistant: [[Red.]]" in told
+
+
+@pytest.mark.parametrize(
+    ("question", "text", "places"),
+    [
+        ("First <image>, second <image>: what differs?", "First , second : what differs?", (6, 15)),
+        ("Compare<image>with <image>\nplease", "Comparewith \nplease", (7, 12)),
+        ("<image>\n<image> What?", "What?", ()),
+        ("What? <image><image>", "What? ", (6, 6)),
+        ("<image> a <image>", " a ", (0, 3)),
+    ],
+)
+@pytest.mark.parametrize("form", ["llava", "messages", "parquet"])
+def test_images_stay_where_their_tags_are_when_asked(folder, form, question, text, places):
+    rows = chat(question, images=["a.jpg", "b.jpg"])
+    path = folder / ("r.parquet" if form == "parquet" else "r.jsonl")
+    (record,) = records(folder, form, write(path, rows), images_in_place=True)
+    assert (record.turns[0].text, record.turns[0].places) == (text, places)
+    assert (record.turns[0].num_images, record.images) == (2, (A, B))
+    assert record.turns[0].with_images("[image]").count("[image]") == 2
+
+
+def test_parts_stay_where_they_are_when_asked(folder):
+    parts = [{"type": "text", "text": "Compare"}, {"type": "image"}, {"type": "text", "text": "with"}]
+    rows = [
+        {"messages": [{"role": "user", "content": parts}, {"role": "assistant", "content": "No."}], "image": "a.jpg"}
+    ]
+    (record,) = records(folder, "messages", write(folder / "r.jsonl", rows), images_in_place=True)
+    assert record.turns[0].with_images("[image]") == "Compare [image] with"

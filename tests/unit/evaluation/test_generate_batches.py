@@ -1,5 +1,6 @@
 import io
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -7,6 +8,7 @@ import torch
 from PIL import Image
 
 from dragonfly_lit.evaluation.generate import BatchGenerator
+from dragonfly_lit.evaluation.prompts import placed
 from dragonfly_lit.evaluation.requests import GenerationRequest
 from dragonfly_lit.models import decoding
 from dragonfly_lit.models.host_reads import LateReads
@@ -16,6 +18,7 @@ from dragonfly_lit.processing.encoding import tokenize
 from dragonfly_lit.processing.images import decode
 from dragonfly_lit.processing.processor import DragonflyImageProcessor, DragonflyProcessor
 from dragonfly_lit.processing.prompts import question_text
+from dragonfly_lit.spec.records import Turn
 from dragonfly_lit.spec.tokens import special_ids
 
 PROCESSOR = DragonflyProcessor(DragonflyImageProcessor.of(tiny_config().layout), tiny_tokenizer())
@@ -179,3 +182,46 @@ def test_a_broken_image_is_named(model):
     broken = GenerationRequest(id="q9", prompt="?", image_keys=("x",), read_images=lambda: (b"no image",))
     with pytest.raises(ValueError, match="question q9: image of 8 bytes cannot be opened"):
         list(generator.answer(generator.plan([broken])))
+
+
+IN_PLACE = DragonflyProcessor(DragonflyImageProcessor.of(tiny_config().layout), tiny_tokenizer(), images="in_place")
+
+
+def placed_asks() -> list[GenerationRequest]:
+    """Every third question has its images between its words; others share theirs, in front of their words."""
+    return [
+        replace(ask, places=(3,) * len(ask.image_keys)) if i % 3 == 0 and ask.image_keys else ask
+        for i, ask in enumerate(replace(each, prompt=f"abcd {each.prompt}") for each in asks())
+    ]
+
+
+def test_questions_with_images_in_place_are_answered_as_alone(model):
+    requests = placed_asks()
+    generator = BatchGenerator(model, IN_PLACE, batch_tokens=3000)
+    batches = generator.plan(requests)
+    assert max(len(batch.items) for batch in batches) > 1
+    assert any(len(batch.leaders) < len(batch.items) for batch in batches), "images in front of the words are shared"
+    found = {output.id: output.text for outputs in generator.answer(batches) for output in outputs}
+    for request in requests:
+        turn = Turn(role="user", text=request.prompt, num_images=len(request.image_keys), places=request.places)
+        images = [decode(data) for data in request.read_images()]
+        inputs = IN_PLACE(text=[IN_PLACE.question_text(turn)], images=[images or None])
+        (item,) = [i for batch in batches for i in batch.items if i.request.id == request.id]
+        assert inputs["input_ids"][0].tolist() == item.text.ids
+        out = model.generate(**inputs, do_sample=False, max_new_tokens=request.max_new_tokens)
+        said = IN_PLACE.decode(out[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip()
+        assert found[request.id] == said, request.id
+
+
+@pytest.mark.parametrize(
+    ("prompt", "num_images", "expected"),
+    [
+        ("See <image 1>. What?", 1, ("See . What?", (4,), [0])),
+        ("<image 2> or <image 1>?", 2, (" or ?", (0, 4), [1, 0])),
+        ("<image 1> a <image 3> b <image 1>", 2, (" a  b <image 1>", (0, 3), [0, 1])),
+        ("What?", 1, ("What?", (), [0])),
+        ("<image 1> What?", 2, ("<image 1> What?", (), [0, 1])),
+    ],
+)
+def test_numbered_images_stand_where_they_are_first_named(prompt, num_images, expected):
+    assert placed(prompt, num_images) == expected
