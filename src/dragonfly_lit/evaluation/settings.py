@@ -87,6 +87,8 @@ class Settings:
             raise ValueError(f"scoring={self.scoring}: use generation or loglikelihood.")
         if self.likelihood_of not in ("letter", "text"):
             raise ValueError(f"likelihood.of={self.likelihood_of}: use letter or text.")
+        if self.likelihood_of == "text" and self.scoring == "generation":
+            raise ValueError("likelihood.of=text compares nothing with scoring=generation: give scoring=loglikelihood.")
         if self.likelihood_length not in LENGTHS:
             raise ValueError(f"likelihood.length={self.likelihood_length}: use one of {', '.join(LENGTHS)}.")
         if self.draws > 1 and self.scoring == "loglikelihood":
