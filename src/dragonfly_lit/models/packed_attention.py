@@ -2,13 +2,14 @@
 
 Lengths come as a tensor on the host, so a compiled block has no guard on them and the host never waits for a device.
 On a GPU in half precision the operator calls torch's flash kernels, which take fewer heads of keys than of queries;
-on a CPU torch's flash kernel for CPUs, all runs of one length in one call.
+on a CPU torch's flash kernel for CPUs: all runs of one length in one call, each for itself, then what all branches of
+a sample see of its trunk in one more.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -23,12 +24,17 @@ _BACKWARD = _FORWARD.replace("(", "(Tensor grad, Tensor out, Tensor lse, ")
 
 
 class _Runs(NamedTuple):
-    """Runs of one shape: flat starts of their queries and (in the gathered keys) of their keys."""
+    """Runs of one length, and where their tokens lie: a slice where they follow one another."""
 
-    queries: int
-    keys: int
-    query_starts: list[int]
-    key_starts: list[int]
+    length: int
+    places: slice | Tensor
+
+
+class _Trunk(NamedTuple):
+    """Queries behind one another that all see the same keys, which come before each of them."""
+
+    queries: slice
+    keys: slice | Tensor
 
 
 def packed_attention(
@@ -137,86 +143,117 @@ def _flash_backward(grad, out, lse, query, key, value, keys, ends, host_ends, sc
 # ------------------------------------------------------------------------------------------------------ on a CPU
 
 
-def _by_shape(host_ends: Tensor) -> Iterator[_Runs]:
-    """Runs of equal numbers of queries and keys together."""
-    query_ends, key_ends = host_ends.tolist()
-    found: dict[tuple[int, int], list[tuple[int, int]]] = defaultdict(list)
-    for i in range(len(query_ends) - 1):
-        shape = query_ends[i + 1] - query_ends[i], key_ends[i + 1] - key_ends[i]
-        found[shape].append((query_ends[i], key_ends[i]))
-    for (queries, keys), starts in found.items():
-        yield _Runs(queries, keys, [q for q, _ in starts], [k for _, k in starts])
+def _runs_of(host_ends: Tensor) -> Iterator[_Runs]:
+    """Runs of equal numbers of queries together; of each its own tokens alone."""
+    starts_of: dict[int, list[int]] = defaultdict(list)
+    for start, end in pairwise(host_ends[0].tolist()):
+        starts_of[end - start].append(start)
+    for length, starts in starts_of.items():
+        if all(second - first == length for first, second in pairwise(starts)):
+            yield _Runs(length, slice(starts[0], starts[-1] + length))
+        else:
+            yield _Runs(length, (torch.tensor(starts)[:, None] + torch.arange(length)).flatten())
 
 
-def _places(starts: list[int], length: int) -> slice | Tensor:
-    """Where runs of one length lie: a slice where they follow one another."""
-    if all(second - first == length for first, second in pairwise(starts)):
-        return slice(starts[0], starts[-1] + length)
-    return (torch.tensor(starts)[:, None] + torch.arange(length)).flatten()
+def _trunks_of(keys: Tensor, host_ends: Tensor) -> list[_Trunk]:
+    """What runs see besides themselves; runs behind one another that see the same, such as branches, together."""
+    if _alone(host_ends):
+        return []
+    own, seen = host_ends.diff()
+    before, at = seen - own, host_ends[1, :-1].long()
+    first, last = keys[at], keys[at + (before - 1).clamp(min=0)]
+    columns = (*host_ends[0].unfold(0, 2, 1).unbind(1), before, at, first, last)
+    found: list[_Trunk] = []
+    for start, end, length, place, one, other in torch.stack([c.long() for c in columns], dim=1).tolist():
+        if not length:
+            continue
+        together = other - one == length - 1  # places ascend
+        trunk = slice(one, other + 1) if together else keys[place : place + length]
+        if found and together and found[-1].keys == trunk and found[-1].queries.stop == start:
+            found[-1] = _Trunk(slice(found[-1].queries.start, end), trunk)
+        else:
+            found.append(_Trunk(slice(start, end), trunk))
+    return found
 
 
-def _batched(tensor: Tensor, places: slice | Tensor, length: int, heads: int) -> Tensor:
-    """(runs, heads, length, width) of runs of one length, with heads repeated up to `heads`."""
+def _batched(tensor: Tensor, places: slice | Tensor, length: int | None, heads: int) -> Tensor:
+    """(runs, heads, length, width) of runs of one length, None for one run, with heads repeated up to `heads`."""
     taken = tensor[places] if isinstance(places, slice) else tensor.index_select(0, places)
-    runs = taken.unflatten(0, (-1, length))
+    runs = taken[None] if length is None else taken.unflatten(0, (-1, length))
     if runs.shape[2] != heads:
         runs = runs.repeat_interleave(heads // runs.shape[2], dim=2)
     return runs.transpose(1, 2)
 
 
-def _put(target: Tensor, places: slice | Tensor, value: Tensor) -> None:
-    """(runs, heads, length, width) back into (tokens, heads, width), the repeated heads summed."""
+def _flat(value: Tensor, heads: int) -> Tensor:
+    """(runs, heads, length, width) as (tokens, heads, width), with repeated heads summed into `heads`."""
     flat = value.transpose(1, 2).flatten(0, 1)
-    if flat.shape[1] != target.shape[1]:
-        flat = flat.unflatten(1, (target.shape[1], -1)).sum(2)
+    return flat if flat.shape[1] == heads else flat.unflatten(1, (heads, -1)).sum(2)
+
+
+def _put(target: Tensor, places: slice | Tensor, value: Tensor) -> None:
     if isinstance(places, slice):
-        target[places] = flat
+        target[places] = value
     else:
-        target.index_copy_(0, places, flat)
+        target.index_copy_(0, places, value)
+
+
+def _add(target: Tensor, places: slice | Tensor, value: Tensor) -> None:
+    if isinstance(places, slice):
+        target[places] += value
+    else:
+        target.index_add_(0, places, value.to(target.dtype))
 
 
 def _cpu(query, key, value, keys, ends, host_ends, scale: float) -> tuple[Tensor, Tensor]:
-    key, value = _gathered(keys, host_ends, key, value)
-    out, heads = torch.empty_like(query, memory_format=torch.contiguous_format), query.shape[1]
-    lse = query.new_empty(heads, len(query), dtype=_lse_dtype(query))
-    for runs in _by_shape(host_ends):
-        at, of = _places(runs.query_starts, runs.queries), _places(runs.key_starts, runs.keys)
-        mask = _additive(runs, query)
-        found, sums = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-            _batched(query, at, runs.queries, heads),
-            _batched(key, of, runs.keys, heads),
-            _batched(value, of, runs.keys, heads),
-            0.0, mask is None, attn_mask=mask, scale=scale,
-        )  # fmt: skip
-        _put(out, at, found)
-        lse[:, at] = sums.transpose(0, 1).flatten(1)
-    return out, lse
+    query, key, value = (x.contiguous() for x in (query, key, value))  # rows are taken from what lies in rows only
+    out, heads = torch.empty_like(query), query.shape[1]
+    lse = query.new_empty(len(query), heads, dtype=_lse_dtype(query))
+    for length, places in _runs_of(host_ends):
+        found, sums = _attend((_batched(x, places, length, heads) for x in (query, key, value)), True, scale)
+        _put(out, places, _flat(found, heads))
+        _put(lse, places, sums.transpose(1, 2).flatten(0, 1))
+    for queries, trunk in _trunks_of(keys, host_ends):
+        parts = ((query, queries), (key, trunk), (value, trunk))
+        found, sums = _attend((_batched(x, places, None, heads) for x, places in parts), False, scale)
+        # A softmax over two sets of keys is that of each, by its share of the sum of both.
+        here, own = sums[0].T, lse[queries]
+        both = torch.logaddexp(own, here)
+        shares = [(part - both).exp().unsqueeze(-1) for part in (own, here)]
+        out[queries] = (out[queries] * shares[0] + _flat(found, heads) * shares[1]).to(out.dtype)
+        lse[queries] = both
+    return out, lse.T.contiguous()
+
+
+def _attend(parts: Iterable[Tensor], causal: bool, scale: float) -> tuple[Tensor, Tensor]:
+    """What queries see of keys and values, and the logarithms of the sums of their softmax."""
+    return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(*parts, 0.0, causal, scale=scale)
 
 
 def _cpu_backward(grad, out, lse, query, key, value, keys, ends, host_ends, scale: float):
-    tokens, heads = len(key), query.shape[1]
-    key, value = _gathered(keys, host_ends, key, value)
-    grads = [torch.empty_like(x, memory_format=torch.contiguous_format) for x in (query, key, value)]
-    for runs in _by_shape(host_ends):
-        at, of = _places(runs.query_starts, runs.queries), _places(runs.key_starts, runs.keys)
-        mask = _additive(runs, query)
+    heads, lse = query.shape[1], lse.T.contiguous()
+    grad, query, key, value = (x.contiguous() for x in (grad, query, key, value))
+    grads = [torch.empty_like(x) for x in (query, key, value)]
+    trunks = _trunks_of(keys, host_ends)
+    if trunks:  # in float32: a trunk's gradient is the sum over all of its branches
+        grads = [x.to(torch.promote_types(x.dtype, torch.float32)) for x in grads]
+
+    def part(queries: slice | Tensor, of: slice | Tensor, length: int | None, causal: bool, write: Callable) -> None:
+        sums = _batched(lse[..., None], queries, length, heads)[..., 0].contiguous()
+        # Of all keys of the queries, so that every part of the keys gets its share of the gradient.
         found = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
-            _batched(grad, at, runs.queries, heads),
-            _batched(query, at, runs.queries, heads),
-            _batched(key, of, runs.keys, heads),
-            _batched(value, of, runs.keys, heads),
-            _batched(out, at, runs.queries, heads),
-            lse[:, at].unflatten(1, (-1, runs.queries)).transpose(0, 1).contiguous(),
-            0.0, mask is None, attn_mask=mask, scale=scale,
+            *(_batched(x, queries, length, heads) for x in (grad, query)),
+            *(_batched(x, of, length, heads) for x in (key, value)),
+            _batched(out, queries, length, heads), sums, 0.0, causal, scale=scale,
         )  # fmt: skip
-        for target, places, gradient in zip(grads, (at, of, of), found, strict=True):
-            _put(target, places, gradient)
-    return grads[0], *_scattered(keys, host_ends, tokens, grads[1], grads[2])
+        for target, places, gradient in zip(grads, (queries, of, of), found, strict=True):
+            write(target, places, _flat(gradient, target.shape[1]))
 
-
-def _additive(runs: _Runs, like: Tensor) -> Tensor | None:
-    mask = _mask(runs.queries, runs.keys, like.device)
-    return None if mask is None else like.new_zeros(mask.shape).masked_fill_(~mask, float("-inf"))
+    for length, places in _runs_of(host_ends):
+        part(places, places, length, True, _put)
+    for queries, trunk in trunks:
+        part(queries, trunk, None, False, _add)
+    return tuple(found.to(x.dtype) for found, x in zip(grads, (query, key, value), strict=True))
 
 
 def _lse_dtype(query: Tensor) -> torch.dtype:
