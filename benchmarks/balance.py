@@ -15,14 +15,17 @@ import random
 from itertools import product
 from statistics import fmean
 
-from rich.console import Console
-from rich.table import Table
+from dragonfly_lit.io.later import COMPUTING, loaded_at_first_use
 
-from dragonfly_lit.app.build import compose
-from dragonfly_lit.app.planning import frozen_model, model_config
-from dragonfly_lit.app.stage import build_stage
-from dragonfly_lit.data.packing import BatchShape, Cost, Planned
-from dragonfly_lit.models.flops import relative_costs
+with loaded_at_first_use(*COMPUTING):  # --help loads none of it
+    from rich.console import Console
+    from rich.table import Table
+
+    from dragonfly_lit.app.build import compose
+    from dragonfly_lit.app.planning import frozen_model, model_config
+    from dragonfly_lit.app.stage import build_stage
+    from dragonfly_lit.data.packing import BatchShape, Cost, Planned
+    from dragonfly_lit.models.flops import relative_costs
 
 
 def samples(draw: random.Random, image_tokens: int, image_crops: int, longest: int):

@@ -16,22 +16,25 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from PIL import Image
-from rich.console import Console
-from rich.table import Table
-from transformers import AutoTokenizer
+from dragonfly_lit.io.later import COMPUTING, loaded_at_first_use
 
-from dragonfly_lit.evaluation.generate import BatchGenerator
-from dragonfly_lit.evaluation.requests import GenerationRequest
-from dragonfly_lit.models.backbones import BUILTIN, builtin_folder
-from dragonfly_lit.models.dragonfly import DragonflyForConditionalGeneration
-from dragonfly_lit.models.tiny import tiny_model, tiny_tokenizer
-from dragonfly_lit.processing.images import decode
-from dragonfly_lit.processing.processor import DragonflyImageProcessor, DragonflyProcessor
-from dragonfly_lit.processing.prompts import question_text
-from dragonfly_lit.spec.layout import Zoom
+with loaded_at_first_use(*COMPUTING):  # --help loads none of it
+    import numpy as np
+    import torch
+    from PIL import Image
+    from rich.console import Console
+    from rich.table import Table
+    from transformers import AutoTokenizer
+
+    from dragonfly_lit.evaluation.generate import BatchGenerator
+    from dragonfly_lit.evaluation.requests import GenerationRequest
+    from dragonfly_lit.models.backbones import BUILTIN, builtin_folder
+    from dragonfly_lit.models.dragonfly import DragonflyForConditionalGeneration
+    from dragonfly_lit.models.tiny import tiny_model, tiny_tokenizer
+    from dragonfly_lit.processing.images import decode
+    from dragonfly_lit.processing.processor import DragonflyImageProcessor, DragonflyProcessor
+    from dragonfly_lit.processing.prompts import question_text
+    from dragonfly_lit.spec.layout import Zoom
 
 
 def questions(num: int, per_image: int, max_new_tokens: int) -> list[GenerationRequest]:
@@ -105,10 +108,10 @@ def main() -> None:
     parser.add_argument("--max-new-tokens", type=int, default=4, help="length of every answer at most (default 4)")
     parser.add_argument("--batch-tokens", type=int, default=32768, help="tokens of a batch at most (default 32768)")
     parser.add_argument("--rounds", type=int, default=1, help="of all ways in turns; the best counts (default 1)")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of torch")
+    parser.add_argument("--threads", type=int, help="of torch (its own number)")
     parser.add_argument("--json", type=Path, help="also write the numbers to this file")
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
+    torch.set_num_threads(args.threads or torch.get_num_threads())
     tokenizer, model = built(args.model)
     processor = DragonflyProcessor(DragonflyImageProcessor.of(model.config.layout), tokenizer)
     requests = questions(args.questions, args.per_image, args.max_new_tokens)
@@ -128,7 +131,7 @@ def main() -> None:
     plain = "one by one"
     numbers = {
         "questions": len(requests),
-        "threads": args.threads,
+        "threads": torch.get_num_threads(),
         "images": len({request.image_keys for request in requests if request.image_keys}),
         "ways": {
             way: {
@@ -144,7 +147,7 @@ def main() -> None:
         table.add_row(way, f"{found['answers_per_cpu_s']:.1f}", f"{found['ratio']:.2f}", str(found["same_answers"]))
     console = Console()
     console.print(table)
-    console.print(f"{len(requests)} questions, {numbers['images']} images, {args.threads} threads")
+    console.print(f"{len(requests)} questions, {numbers['images']} images, {torch.get_num_threads()} threads")
     if args.json is not None:
         args.json.write_text(json.dumps(numbers, indent=2) + "\n")
 

@@ -18,17 +18,20 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import torch
-import torch.nn.functional as F
-from rich.console import Console
-from rich.table import Table
-from torch import Tensor
+from dragonfly_lit.io.later import COMPUTING, loaded_at_first_use
 
-from dragonfly_lit.models.config import DragonflyConfig
-from dragonfly_lit.models.dragonfly import DragonflyForConditionalGeneration
-from dragonfly_lit.models.zoom import pool_patches
-from dragonfly_lit.spec.released import ZOOMS
-from dragonfly_lit.spec.tokens import IGNORE
+with loaded_at_first_use(*COMPUTING):  # --help loads none of it
+    import torch
+    import torch.nn.functional as F
+    from rich.console import Console
+    from rich.table import Table
+    from torch import Tensor
+
+    from dragonfly_lit.models.config import DragonflyConfig
+    from dragonfly_lit.models.dragonfly import DragonflyForConditionalGeneration
+    from dragonfly_lit.models.zoom import pool_patches
+    from dragonfly_lit.spec.released import ZOOMS
+    from dragonfly_lit.spec.tokens import IGNORE
 
 TOWERS = {
     "v1": {"image_size": 224, "patch_size": 32},

@@ -19,20 +19,23 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import torch
-from PIL import Image
-from rich.console import Console
-from rich.table import Table
-from train_step import SIZES
-from transformers import CompileConfig
+from dragonfly_lit.io.later import COMPUTING, loaded_at_first_use
 
-from dragonfly_lit.evaluation.generate import BatchGenerator
-from dragonfly_lit.evaluation.requests import GenerationRequest
-from dragonfly_lit.models.dragonfly import DragonflyForConditionalGeneration
-from dragonfly_lit.models.tiny import tiny_config, tiny_tokenizer
-from dragonfly_lit.processing.processor import DragonflyImageProcessor, DragonflyProcessor
-from dragonfly_lit.processing.prompts import question_text
-from dragonfly_lit.training.survival import device_memory
+with loaded_at_first_use(*COMPUTING):  # --help loads none of it
+    import torch
+    from PIL import Image
+    from rich.console import Console
+    from rich.table import Table
+    from train_step import SIZES
+    from transformers import CompileConfig
+
+    from dragonfly_lit.evaluation.generate import BatchGenerator
+    from dragonfly_lit.evaluation.requests import GenerationRequest
+    from dragonfly_lit.models.dragonfly import DragonflyForConditionalGeneration
+    from dragonfly_lit.models.tiny import tiny_config, tiny_tokenizer
+    from dragonfly_lit.processing.processor import DragonflyImageProcessor, DragonflyProcessor
+    from dragonfly_lit.processing.prompts import question_text
+    from dragonfly_lit.training.survival import device_memory
 
 SHORT = 4
 """Tokens of the short answer; the first steps capture and compile."""

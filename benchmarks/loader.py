@@ -18,29 +18,32 @@ from io import BytesIO
 from pathlib import Path
 from statistics import median
 
-import numpy as np
-import torch
-import webdataset
-from PIL import Image
-from rich.console import Console
-from rich.table import Table
+from dragonfly_lit.io.later import COMPUTING, loaded_at_first_use
 
-from data_prep.demo import make_demo
-from dragonfly_lit.app.data import build_data, configure
-from dragonfly_lit.data.datamodule import DragonflyDataModule
-from dragonfly_lit.data.index import index_folder
-from dragonfly_lit.data.order import SourceOrder
-from dragonfly_lit.data.packing import Planned, fill, useful_share
-from dragonfly_lit.data.quarantine import Quarantine
-from dragonfly_lit.data.shards import Shards
-from dragonfly_lit.data.stream import Stream
-from dragonfly_lit.models.tiny import tiny_tokenizer
-from dragonfly_lit.processing.batches import collate
-from dragonfly_lit.processing.images import decode
-from dragonfly_lit.processing.sequences import SequenceBuilder
-from dragonfly_lit.spec.layout import Layout, Zoom
-from dragonfly_lit.spec.records import Record, Sample, Turn
-from dragonfly_lit.spec.shard import record_from_json, record_to_json
+with loaded_at_first_use(*COMPUTING):  # --help loads none of it
+    import numpy as np
+    import torch
+    import webdataset
+    from PIL import Image
+    from rich.console import Console
+    from rich.table import Table
+
+    from data_prep.demo import make_demo
+    from dragonfly_lit.app.data import build_data, configure
+    from dragonfly_lit.data.datamodule import DragonflyDataModule
+    from dragonfly_lit.data.index import index_folder
+    from dragonfly_lit.data.order import SourceOrder
+    from dragonfly_lit.data.packing import Planned, fill, useful_share
+    from dragonfly_lit.data.quarantine import Quarantine
+    from dragonfly_lit.data.shards import Shards
+    from dragonfly_lit.data.stream import Stream
+    from dragonfly_lit.models.tiny import tiny_tokenizer
+    from dragonfly_lit.processing.batches import collate
+    from dragonfly_lit.processing.images import decode
+    from dragonfly_lit.processing.sequences import SequenceBuilder
+    from dragonfly_lit.spec.layout import Layout, Zoom
+    from dragonfly_lit.spec.records import Record, Sample, Turn
+    from dragonfly_lit.spec.shard import record_from_json, record_to_json
 
 V1 = Layout(image_size=224, patch_size=32, class_token=True, zoom=Zoom())
 PAD = 0

@@ -16,24 +16,27 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from PIL import Image
-from rich.console import Console
-from rich.table import Table
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
-from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+from dragonfly_lit.io.later import COMPUTING, loaded_at_first_use
 
-from dragonfly_lit.processing.encoding import add_structural_tokens
-from dragonfly_lit.processing.image_processor import DragonflyImageProcessor
-from dragonfly_lit.processing.processor import DragonflyProcessor
-from dragonfly_lit.processing.prompts import question_text
-from dragonfly_lit.spec.layout import Grid, Layout
-from dragonfly_lit.spec.released import LAYOUTS
+with loaded_at_first_use(*COMPUTING):  # --help loads none of it
+    import numpy as np
+    import torch
+    from PIL import Image
+    from rich.console import Console
+    from rich.table import Table
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+    from dragonfly_lit.processing.encoding import add_structural_tokens
+    from dragonfly_lit.processing.image_processor import DragonflyImageProcessor
+    from dragonfly_lit.processing.processor import DragonflyProcessor
+    from dragonfly_lit.processing.prompts import question_text
+    from dragonfly_lit.spec.layout import Grid, Layout
+    from dragonfly_lit.spec.released import LAYOUTS
 
 TARGETS = {("v1", "640x480"): 5.0, ("v1", "1800x1500"): 8.0, ("v2", "640x480"): 10.0, ("v2", "1800x1500"): 10.0}
-QUESTION = question_text("What is so funny about this image?")
+QUESTION = "What is so funny about this image?"
 
 
 def picture(width: int, height: int, seed: int) -> Image.Image:
@@ -58,7 +61,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 def released_way(layout: Layout, tok: PreTrainedTokenizerFast) -> Callable[[Image.Image], Any]:
     """The released preprocessing of one sample."""
-    side = layout.image_size
+    side, question = layout.image_size, question_text(QUESTION)
     clip = CLIPImageProcessorPil(size={"shortest_edge": side}, crop_size={"height": side, "width": side})
 
     def crops(image: Image.Image, grid: Grid) -> list[Image.Image]:
@@ -72,7 +75,7 @@ def released_way(layout: Layout, tok: PreTrainedTokenizerFast) -> Callable[[Imag
         grids = layout.grids(*image.size)
         cut = [crop for grid in (Grid(1, 1), grids.medium, grids.high) for crop in crops(image, grid)]
         pixels = torch.stack([clip(crop, return_tensors="pt")["pixel_values"][0] for crop in cut])
-        return tok(QUESTION, return_tensors="pt")["input_ids"], pixels
+        return tok(question, return_tensors="pt")["input_ids"], pixels
 
     return run
 
@@ -94,13 +97,14 @@ def measure(version: str, size: str, images: int, rounds: int) -> dict[str, Any]
     """One row of the table."""
     layout, tok = LAYOUTS["v1" if version == "v1" else "v2"], tokenizer()
     width, height = map(int, size.split("x"))
+    question = question_text(QUESTION)
     fast = DragonflyProcessor(DragonflyImageProcessor.of(layout, "fast"), tok)
     pillow = DragonflyProcessor(DragonflyImageProcessor.of(layout, "pillow"), tok)
     taken = seconds(
         {
             "released": released_way(layout, tok),
-            "pillow": lambda image: pillow(text=QUESTION, images=image),
-            "fast": lambda image: fast(text=QUESTION, images=image),
+            "pillow": lambda image: pillow(text=question, images=image),
+            "fast": lambda image: fast(text=question, images=image),
         },
         [picture(width, height, seed) for seed in range(images)],
         rounds,

@@ -18,30 +18,34 @@ import json
 import socket
 from dataclasses import asdict, dataclass
 from functools import lru_cache
+from typing import Any
 
-import torch
-import torch.distributed as dist
-import torch.multiprocessing as multiprocessing
-from rich.console import Console
-from rich.table import Table
-from torch import nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.nn.parallel import DistributedDataParallel
-from torch.utils._python_dispatch import TorchDispatchMode
-from train_step import SIZES, STAGES, samples
+from dragonfly_lit.io.later import COMPUTING, loaded_at_first_use
 
-from dragonfly_lit.models.config import DragonflyConfig
-from dragonfly_lit.models.dragonfly import DragonflyForConditionalGeneration
-from dragonfly_lit.models.flops import Trained, Work, step_flops
-from dragonfly_lit.models.tiny import tiny_config, tiny_model, tiny_tokenizer
-from dragonfly_lit.processing.batches import collate
-from dragonfly_lit.processing.sequences import SequenceBuilder
-from dragonfly_lit.training.costs import Unit, held_bytes, payload_bytes, sharding_units
-from dragonfly_lit.training.network import TrainingNetwork
-from dragonfly_lit.training.optimizer import build_optimizer, no_decay_names, state_tensors
-from dragonfly_lit.training.precision import cast_weights, sharding_policy
-from dragonfly_lit.training.sharding import shard
-from dragonfly_lit.training.stages import Stage, freeze
+with loaded_at_first_use(*COMPUTING):  # --help loads none of it
+    import torch
+    import torch.distributed as dist
+    import torch.multiprocessing as multiprocessing
+    from rich.console import Console
+    from rich.table import Table
+    from torch import nn
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.nn.parallel import DistributedDataParallel
+    from torch.utils._python_dispatch import TorchDispatchMode
+    from train_step import SIZES, STAGES, samples, stage_of
+
+    from dragonfly_lit.models.config import DragonflyConfig
+    from dragonfly_lit.models.dragonfly import DragonflyForConditionalGeneration
+    from dragonfly_lit.models.flops import Trained, Work, step_flops
+    from dragonfly_lit.models.tiny import tiny_config, tiny_model, tiny_tokenizer
+    from dragonfly_lit.processing.batches import collate
+    from dragonfly_lit.processing.sequences import SequenceBuilder
+    from dragonfly_lit.training.costs import Unit, held_bytes, payload_bytes, sharding_units
+    from dragonfly_lit.training.network import TrainingNetwork
+    from dragonfly_lit.training.optimizer import build_optimizer, no_decay_names, state_tensors
+    from dragonfly_lit.training.precision import cast_weights, sharding_policy
+    from dragonfly_lit.training.sharding import shard
+    from dragonfly_lit.training.stages import freeze
 
 GPU_GB, RESERVED_GB = 80, 5  # what CUDA, NCCL and fragmentation keep
 NODE, NVLINK, NETWORK = 8, 450e9, 50e9  # GPUs a node; bytes/s a GPU within it, and between nodes (400 Gb/s each)
@@ -76,7 +80,7 @@ def sizes_of(size: str, stage: str) -> tuple[DragonflyConfig, list[Unit]]:
     config = tiny_config(**SIZES[size])
     with torch.device("meta"):
         model = DragonflyForConditionalGeneration(config)
-    freeze(model, Stage(name=stage, steps=1, groups=STAGES[stage]))
+    freeze(model, stage_of(stage, steps=1))
     return config, sharding_units(TrainingNetwork(model))
 
 
@@ -128,20 +132,23 @@ def plan(size: str, stage: str, strategy: str, world: int, tokens: int, checkpoi
 KINDS = {"_allgather_base_": "all-gather", "_reduce_scatter_base_": "reduce-scatter", "allreduce_": "all-reduce"}
 
 
-class CountBytes(TorchDispatchMode):
-    """Adds up what collectives carry, by kind."""
+def byte_counter() -> Any:
+    """Adds up in `found` what collectives carry, by kind."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: dict[str, int] = {}
+    class CountBytes(TorchDispatchMode):
+        def __init__(self) -> None:
+            super().__init__()
+            self.found: dict[str, int] = {}
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        kind = KINDS.get(func.__name__.split(".")[0]) if func.namespace == "c10d" else None
-        if kind is not None:
-            whole = {"all-gather": args[0], "reduce-scatter": args[1], "all-reduce": args[0]}[kind]
-            tensors = [whole] if isinstance(whole, torch.Tensor) else whole
-            self.found[kind] = self.found.get(kind, 0) + sum(t.numel() * t.element_size() for t in tensors)
-        return func(*args, **(kwargs or {}))
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            kind = KINDS.get(func.__name__.split(".")[0]) if func.namespace == "c10d" else None
+            if kind is not None:
+                whole = {"all-gather": args[0], "reduce-scatter": args[1], "all-reduce": args[0]}[kind]
+                tensors = [whole] if isinstance(whole, torch.Tensor) else whole
+                self.found[kind] = self.found.get(kind, 0) + sum(t.numel() * t.element_size() for t in tensors)
+            return func(*args, **(kwargs or {}))
+
+    return CountBytes()
 
 
 def measure(rank: int, port: int, strategy: str, stage_name: str, queue) -> None:
@@ -149,7 +156,7 @@ def measure(rank: int, port: int, strategy: str, stage_name: str, queue) -> None
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
     model = tiny_model().bfloat16()
-    stage = Stage(name=stage_name, steps=1, groups=STAGES[stage_name])
+    stage = stage_of(stage_name, steps=1)
     param_groups = freeze(model, stage)
     cast_weights(model, "bf16")
     model.train()
@@ -167,7 +174,7 @@ def measure(rank: int, port: int, strategy: str, stage_name: str, queue) -> None
     pad = tokenizer.pad_token_id
     assert isinstance(pad, int)
     batch = collate([builder.build(sample) for sample in samples(2, 20)], pad_id=pad)
-    with CountBytes() as counted:
+    with byte_counter() as counted:
         network(batch).loss.backward()
     weights = list(model.parameters())
     held = [*weights, *(p.grad for p in weights if p.grad is not None), *state_tensors(optimizer).values()]

@@ -24,30 +24,33 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import torch
-import torch.nn.functional as F
-from preprocess import picture, released_way, tokenizer
-from rich.console import Console
-from rich.table import Table
-from torch import Tensor, nn
-from transformers import LlavaNextConfig, LlavaNextForConditionalGeneration
+from dragonfly_lit.io.later import COMPUTING, loaded_at_first_use
 
-from dragonfly_lit.models.attention import choose_attention
-from dragonfly_lit.models.dragonfly import DragonflyForConditionalGeneration
-from dragonfly_lit.models.fusion import fill_slots, slots_of_images
-from dragonfly_lit.models.tiny import tiny_config
-from dragonfly_lit.models.zoom import pool_patches
-from dragonfly_lit.processing.batches import collate, pack
-from dragonfly_lit.processing.sequences import SequenceBuilder
-from dragonfly_lit.spec.records import Batch, Sample, Sequence, Turn
-from dragonfly_lit.spec.released import ZOOMS
-from dragonfly_lit.training.network import TrainingNetwork
-from dragonfly_lit.training.optimizer import build_optimizer, no_decay_names
-from dragonfly_lit.training.stages import Group, Stage, freeze
-from dragonfly_lit.training.update import prepare_update
+with loaded_at_first_use(*COMPUTING):  # --help loads none of it
+    import torch
+    import torch.nn.functional as F
+    from preprocess import picture, released_way, tokenizer
+    from rich.console import Console
+    from rich.table import Table
+    from torch import Tensor, nn
+    from train_step import STAGES, stage_of
+    from transformers import LlavaNextConfig, LlavaNextForConditionalGeneration
+
+    from dragonfly_lit.models.attention import choose_attention
+    from dragonfly_lit.models.dragonfly import DragonflyForConditionalGeneration
+    from dragonfly_lit.models.fusion import fill_slots, slots_of_images
+    from dragonfly_lit.models.tiny import tiny_config
+    from dragonfly_lit.models.zoom import pool_patches
+    from dragonfly_lit.processing.batches import collate, pack
+    from dragonfly_lit.processing.sequences import SequenceBuilder
+    from dragonfly_lit.spec.records import Batch, Sample, Sequence, Turn
+    from dragonfly_lit.spec.released import ZOOMS
+    from dragonfly_lit.training.network import TrainingNetwork
+    from dragonfly_lit.training.optimizer import build_optimizer, no_decay_names
+    from dragonfly_lit.training.stages import freeze
+    from dragonfly_lit.training.update import prepare_update
 
 TOWERS = {"v1": {"image_size": 224, "patch_size": 32}, "v2": {"image_size": 336, "patch_size": 14}}
-STAGES = {"1": (Group(match="projector.*", lr=1e-4),), "2": (Group(match="*", lr=1e-5),)}
 PARTS = ("crops", "tower", "projector", "language model", "head and loss", "backward", "optimizer")
 OURS, RELEASED, LLAVA = "ours", "released", "LLaVA-NeXT"
 
@@ -115,7 +118,7 @@ class Ours:
     """The step as training takes it: all samples in one packed row."""
 
     def __init__(self, args: argparse.Namespace, stage: str, builder_of: Callable, fields: dict[str, int]) -> None:
-        self.clock, self.stage = Clock(), Stage(name=stage, steps=1000, groups=STAGES[stage])
+        self.clock, self.stage = Clock(), stage_of(stage, steps=1000)
         self.model = build(args, 0, feature_layer=-2, **fields)
         self.model.language.set_attn_implementation(choose_attention("auto", "cpu", torch.float32)[0])
         self.builder: SequenceBuilder = builder_of(self.model.layout)

@@ -13,27 +13,30 @@ import argparse
 import random
 import time
 
-import torch
-import torch.nn.functional as F
-from PIL import Image
-from torch import Tensor
+from dragonfly_lit.io.later import COMPUTING, loaded_at_first_use
 
-from dragonfly_lit.models.attention import choose_attention
-from dragonfly_lit.models.dragonfly import DragonflyForConditionalGeneration
-from dragonfly_lit.models.flops import Trained, Work, peak_flops, step_flops
-from dragonfly_lit.models.fusion import fill_slots, slots_of_images
-from dragonfly_lit.models.tiny import tiny_config, tiny_tokenizer
-from dragonfly_lit.models.zoom import pool_patches
-from dragonfly_lit.processing.batches import collate, pack
-from dragonfly_lit.processing.sequences import SequenceBuilder
-from dragonfly_lit.spec.records import Batch, Sample, Turn
-from dragonfly_lit.training.network import TrainingNetwork
-from dragonfly_lit.training.optimizer import build_optimizer, no_decay_names
-from dragonfly_lit.training.precision import autocast, cast_weights
-from dragonfly_lit.training.stages import Group, Stage, freeze
-from dragonfly_lit.training.survival import device_memory
-from dragonfly_lit.training.telemetry import count
-from dragonfly_lit.training.update import prepare_update
+with loaded_at_first_use(*COMPUTING):  # --help loads none of it
+    import torch
+    import torch.nn.functional as F
+    from PIL import Image
+    from torch import Tensor
+
+    from dragonfly_lit.models.attention import choose_attention
+    from dragonfly_lit.models.dragonfly import DragonflyForConditionalGeneration
+    from dragonfly_lit.models.flops import Trained, Work, peak_flops, step_flops
+    from dragonfly_lit.models.fusion import fill_slots, slots_of_images
+    from dragonfly_lit.models.tiny import tiny_config, tiny_tokenizer
+    from dragonfly_lit.models.zoom import pool_patches
+    from dragonfly_lit.processing.batches import collate, pack
+    from dragonfly_lit.processing.sequences import SequenceBuilder
+    from dragonfly_lit.spec.records import Batch, Sample, Turn
+    from dragonfly_lit.training.network import TrainingNetwork
+    from dragonfly_lit.training.optimizer import build_optimizer, no_decay_names
+    from dragonfly_lit.training.precision import autocast, cast_weights
+    from dragonfly_lit.training.stages import Group, Stage, freeze
+    from dragonfly_lit.training.survival import device_memory
+    from dragonfly_lit.training.telemetry import count
+    from dragonfly_lit.training.update import prepare_update
 
 LLAMA_8B = {
     "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32,
@@ -63,7 +66,14 @@ SIZES = {
     "v2": {"vision": CLIP_L14, "text": LLAMA_8B, "zoom": POOL},
     "1b": {"vision": CLIP_B32, "text": LLAMA_1B, "zoom": SELECT},
 }  # fmt: skip
-STAGES = {"1": (Group(match="projector.*", lr=1e-4),), "2": (Group(match="*", lr=1e-5),)}
+STAGES = {"1": ("projector.*", 1e-4), "2": ("*", 1e-5)}
+"""What trains, and its learning rate."""
+
+
+def stage_of(name: str, steps: int) -> Stage:
+    """A stage of a measurement."""
+    match, lr = STAGES[name]
+    return Stage(name=name, steps=steps, groups=(Group(match=match, lr=lr),))
 
 
 def samples(number: int, longest: int) -> list[Sample]:
@@ -120,7 +130,7 @@ def measure(engine: str, stage_name: str, arguments: argparse.Namespace) -> dict
     half = torch.bfloat16 if arguments.precision == "bf16" else torch.float32
     attention = choose_attention("packed_varlen", device, half)[0] if ours else "sdpa"
     model.language.set_attn_implementation(attention)
-    stage = Stage(name=stage_name, steps=1000, groups=STAGES[stage_name])
+    stage = stage_of(stage_name, steps=1000)
     param_groups = freeze(model, stage)
     half_weights = ours and arguments.precision == "bf16"
     cast_weights(model, arguments.precision, frozen=torch.bfloat16 if half_weights else None)

@@ -18,7 +18,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from benchmarks.gpu.recording import Report
-from benchmarks.train_step import SIZES, STAGES, samples
+from benchmarks.train_step import SIZES, samples, stage_of
 from dragonfly_lit.models.attention import choose_attention
 from dragonfly_lit.models.dragonfly import DragonflyForConditionalGeneration
 from dragonfly_lit.models.flops import Trained, Work, step_flops
@@ -27,7 +27,6 @@ from dragonfly_lit.processing.batches import collate, pack
 from dragonfly_lit.processing.sequences import SequenceBuilder
 from dragonfly_lit.spec.records import Batch
 from dragonfly_lit.training.module import TrainingModule
-from dragonfly_lit.training.stages import Stage
 from dragonfly_lit.training.strategies import Fsdp, Single
 from dragonfly_lit.training.telemetry import count
 
@@ -219,7 +218,7 @@ def train(
 
     warm = max(3, number)
     measure = Measure(report, title, warm=warm, steps=steps, look=look)
-    plan = Stage(name=stage, steps=measure.total, groups=STAGES[stage])
+    plan = stage_of(stage, steps=measure.total)
     module = TrainingModule(draw, plan, precision=precision, compile=compile)
     options = {"activation_checkpointing": checkpointing, **strategy}
     device = "cpu" if report.dry else "gpu"

@@ -27,7 +27,7 @@ LINKED = (
 )  # fmt: skip
 SHORTER = {
     "train": (
-        "stage.steps=2", "stage.accumulate=1", "data.batch.size=2", "data.num_workers=0", "trainer.limit_val_batches=1",
+        "stage.steps=2", "stage.accumulate=1", "data.num_workers=0", "trainer.limit_val_batches=1",
         "callbacks.answers=null",
     ),
     "evaluate": ("benchmark.limit=4", "resamples=10", "gallery=2"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +13,7 @@ from data_prep.__main__ import COMMANDS as DATA_COMMANDS
 from dragonfly_lit.__main__ import COMMANDS
 from dragonfly_lit.io.later import SELDOM_USED, SHARDED
 
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 HEAVY = ("torch", "transformers", "lightning", "torchmetrics", "scipy", "matplotlib", "sympy", "pandas", "webdataset")
 ASK_FOR_HELP = """
 import contextlib, io, json, sys
@@ -36,6 +38,19 @@ for name in ("train", "evaluate"):
     ask(f"{{name}}.py", getattr(cli, name))
 print(json.dumps([said, loaded]))
 """
+ASK_SCRIPTS = """
+import contextlib, io, json, runpy, sys
+
+said, loaded = {{}}, {{}}
+sys.path.insert(0, {folder!r})
+for name in {names}:
+    sys.argv = [f"{{name}}.py", "--help"]
+    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.suppress(SystemExit):
+        runpy.run_path(f"{folder}/{{name}}.py", run_name="__main__")
+    said[name] = out.getvalue()
+    loaded[name] = [module for module in {heavy} if module in sys.modules]
+print(json.dumps([said, loaded]))
+"""
 IMPORT = """
 import json, sys
 from dragonfly_lit.io.later import import_quickly
@@ -54,6 +69,14 @@ def test_no_command_loads_torch_to_print_its_help():
     program = ASK_FOR_HELP.format(heavy=HEAVY, data=list(DATA_COMMANDS), own=list(COMMANDS))
     said, loaded = json.loads(output_of(program))
     assert len(said) == len(DATA_COMMANDS) + len(COMMANDS) + 2
+    assert all(text.startswith("usage:") for text in said.values()), said
+    assert not {name: modules for name, modules in loaded.items() if modules}
+
+
+def test_no_benchmark_loads_torch_to_print_its_help():
+    names = sorted(path.stem for path in BENCHMARKS.glob("*.py") if path.stem != "__init__")
+    said, loaded = json.loads(output_of(ASK_SCRIPTS.format(heavy=HEAVY, names=names, folder=str(BENCHMARKS))))
+    assert len(said) >= 10
     assert all(text.startswith("usage:") for text in said.values()), said
     assert not {name: modules for name, modules in loaded.items() if modules}
 

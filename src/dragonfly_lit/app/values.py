@@ -49,7 +49,7 @@ RECIPE = {
     "lr": number(above=0),
     "steps": steps,
     "samples": count | null,
-    "batch_size": count,
+    "batch_size": count | null,
     "accumulate": count,
     "warmup": number(0),
     "weight_decay": number(0),

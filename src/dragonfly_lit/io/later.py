@@ -20,6 +20,12 @@ SELDOM_USED = ("matplotlib", "scipy", "sklearn", "torch._dynamo")
 """What no command needs to start."""
 SHARDED = ("torch.distributed.fsdp", "torch.distributed.tensor")
 """What only sharded weights need."""
+COMPUTING = (
+    "torch", "transformers", "tokenizers", "lightning", "webdataset", "data_prep",
+    *(f"dragonfly_lit.{room}" for room in ("app", "data", "evaluation", "models", "processing", "training")),
+    "dragonfly_lit.spec.outline", "dragonfly_lit.spec.records",
+)  # fmt: skip
+"""What a script that computes needs, and not to print its help."""
 
 
 def import_quickly(module: str, packages: Sequence[str] = SELDOM_USED + SHARDED) -> ModuleType:

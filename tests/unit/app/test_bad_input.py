@@ -81,7 +81,7 @@ def test_a_launcher_or_sweeper_that_is_not_installed_says_how_to_get_it():
         ),
         (["model.recipe.1.batch_size=9", "data.batch.mode=packed"], r"batch_size=9 has no effect .*data\.batch\.mode="),
         (
-            ["model.recipe.1.batch_size=9", "data.batch.size=4"],
+            ["model.recipe.1.batch_size=9", "data.batch.mode=padded", "data.batch.size=4"],
             r"=9 has no effect: data\.batch\.size=4 is set",
         ),
     ],
@@ -93,7 +93,10 @@ def test_a_recipe_that_the_run_does_not_look_at_is_refused(overrides, said):
 
 
 def test_a_recipe_that_the_run_looks_at_passes():
-    for overrides in (["model.recipe.1.batch_size=9"], ["stage=biomed", "model.recipe.2.lr=1"]):
+    for overrides in (
+        ["model.recipe.1.batch_size=9", "data.batch.mode=padded"],
+        ["stage=biomed", "model.recipe.2.lr=1"],
+    ):
         recipes = {"1": {}, "2": {}, "biomed": "${model.recipe.2}"}
         check_recipe_overrides(overrides, compose(overrides), recipes)
 
@@ -148,7 +151,7 @@ def test_values_of_the_right_type_pass_whatever_their_spelling():
             "traner is not a key of this configuration. Did you mean trainer or trainer.devices or trainer.compile?",
         ),
         ("trainer.accelerator=tpu", "trainer.accelerator=tpu is unknown. Use one of cpu, gpu."),
-        ("stage.steps=many", "stage.steps=many is not a whole number of at least 1 or auto. The default is 200."),
+        ("stage.steps=many", "stage.steps=many is not a whole number of at least 1 or auto. The default is 150."),
     ],
 )
 def test_a_mistake_ends_in_one_line_and_status_1(override, said):

@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-from benchmarks.train_step import SIZES, STAGES
+from benchmarks.train_step import SIZES, stage_of
 from dragonfly_lit.models.dragonfly import DragonflyForConditionalGeneration
 from dragonfly_lit.models.flops import Work
 from dragonfly_lit.models.tiny import tiny_config
 from dragonfly_lit.training.costs import memory, sharding_units
 from dragonfly_lit.training.network import TrainingNetwork
-from dragonfly_lit.training.stages import Stage, freeze
+from dragonfly_lit.training.stages import freeze
 
 QUARTER = {**SIZES["v1"], "text": SIZES["v1"]["text"] | {"num_hidden_layers": 8}}
 LONGEST = Work(images=8, tokens=9297, pairs=0, supervised=2137)
@@ -21,7 +21,7 @@ def memory_of(size, stage, work, kind, mode="none", **more):
     config = tiny_config(**QUARTER if size == "quarter" else SIZES[size])
     with torch.device("meta"):
         model = DragonflyForConditionalGeneration(config)
-    freeze(model, Stage(name=stage, steps=1, groups=STAGES[stage]))
+    freeze(model, stage_of(stage, steps=1))
     found = sharding_units(TrainingNetwork(model))
     return memory(config, found, work, kind=kind, trains=(stage == "2",) * 2, checkpointing=(mode, mode), **more)
 
