@@ -155,12 +155,12 @@ def prepare_scoring(folder: Path, n: int) -> Callable[[], Any]:
 
 def prepare_compare(folder: Path, n: int) -> Callable[[], Any]:
     """`dragonfly_lit compare` of two runs with n answers each."""
-    from dragonfly_lit.__main__ import main
+    from dragonfly_lit.evaluation.compare import main
 
     with contextlib.redirect_stdout(io.StringIO()):
         prepare_scoring(folder, n)()
     results = str(folder / "out" / "results.json")
-    return lambda: main(["compare", results, results, "--names", "a", "b", "--resamples", "100"])
+    return lambda: main([results, results, "--names", "a", "b", "--resamples", "100"])
 
 
 COMMANDS = {
