@@ -59,13 +59,23 @@ def rows_of(folder: Path, count: int, turns: int = 2) -> Path:
     return folder / "rows.json"
 
 
-def prepare_pack(folder: Path, n: int, turns: int = 2) -> Callable[[], Any]:
-    """`data_prep pack` of n rows."""
+def prepare_data(*words: str) -> None:
+    """A command of `data_prep`.
+
+    Raises:
+        RuntimeError: it ended with an error.
+    """
     from data_prep.__main__ import main
 
+    if main(list(words)) != 0:
+        raise RuntimeError(f"data_prep {words[0]} failed.")
+
+
+def prepare_pack(folder: Path, n: int, turns: int = 2) -> Callable[[], Any]:
+    """`data_prep pack` of n rows."""
     rows = rows_of(folder, n, turns)
     options = ["--from", "llava", "--out", str(folder / "out"), "--source", "s", "--licence", "MIT"]
-    return lambda: main(["pack", str(rows), "--images", str(folder), "--workers", "1", *options])
+    return lambda: prepare_data("pack", str(rows), "--images", str(folder), "--workers", "1", *options)
 
 
 def prepare_conversation(folder: Path, n: int) -> Callable[[], Any]:
@@ -76,7 +86,7 @@ def prepare_conversation(folder: Path, n: int) -> Callable[[], Any]:
 def packed_folder(folder: Path, n: int) -> Path:
     """A folder of shards with n samples."""
     with contextlib.redirect_stdout(io.StringIO()):
-        assert prepare_pack(folder, n)() == 0
+        prepare_pack(folder, n)()
     return folder / "out"
 
 
@@ -84,10 +94,8 @@ def prepare_tool(name: str, *options: str) -> Callable[[Path, int], Callable[[],
     """A command of `data_prep` over a folder of n samples."""
 
     def prepare(folder: Path, n: int) -> Callable[[], Any]:
-        from data_prep.__main__ import main
-
         shards = packed_folder(folder, n)
-        return lambda: main([name, str(shards), *options])
+        return lambda: prepare_data(name, str(shards), *options)
 
     return prepare
 
@@ -144,13 +152,11 @@ def questions_of(folder: Path, n: int) -> list[str]:
 
 def prepare_scoring(folder: Path, n: int) -> Callable[[], Any]:
     """`evaluate.py predictions=FILE` with n answers: scores, intervals, report."""
-    from omegaconf import OmegaConf
-
     from dragonfly_lit.app.build import compose
-    from dragonfly_lit.app.evaluate import evaluate
+    from dragonfly_lit.app.evaluate import evaluate_config
 
-    config = OmegaConf.create(compose([*questions_of(folder, n), f"out={folder / 'out'}"], "evaluate"))
-    return lambda: evaluate(config)
+    config = compose([*questions_of(folder, n), f"out={folder / 'out'}"], "evaluate")
+    return lambda: evaluate_config(config)
 
 
 def prepare_compare(folder: Path, n: int) -> Callable[[], Any]:

@@ -30,7 +30,7 @@ def test_a_run_of_version_0_1_goes_on_with_the_same_samples_and_losses(tmp_path)
     log = tmp_path / "samples.jsonl"
     overrides = ["stage=1", "name=old", "resume=auto", "stage.steps=6", f"runs_root={tmp_path / 'runs'}"]
     overrides += ["callbacks.checkpoints.trainable_only=true", f"callbacks.sample_log={log}", "callbacks.answers=null"]
-    overrides += ["data.batch.mode=padded", "data.batch.size=4", "data.val.batch_size=16"]
+    overrides += ["data.batch.mode=padded", "data.batch.size=4", "data.val.batch_size=16", "model.recipe.1.lr=3e-3"]
     overrides += ["data.num_workers=0", "trainer.limit_val_batches=2", "callbacks.progress=false"]
     fit(compose(overrides))
     then, now = [line for line in lines(RUN / "samples.jsonl") if line["step"] > 3], lines(log)

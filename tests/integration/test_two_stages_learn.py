@@ -20,7 +20,7 @@ def stages(tmp_path_factory):
     small = [f"runs_root={folder / 'runs'}", f"data_root={folder / 'data'}", "data.num_workers=0", "logger=csv"]
     small += ["callbacks.progress=false", "trainer.log_every=2", "trainer.limit_val_batches=4"]
     found = {}
-    for stage, steps, lr in (("1", 40, 3e-3), ("2", 16, 3e-4)):
+    for stage, steps, lr in (("1", 60, 8e-3), ("2", 20, 3e-4)):
         config = compose([*small, f"stage={stage}", f"stage.steps={steps}", f"stage.groups.0.lr={lr}"])
         val_loss = fit(config)
         with (folder / "runs" / config["name"] / "metrics.csv").open() as file:
