@@ -11,6 +11,6 @@ def test_resume_check_prints_identical(tmp_path, capsys, then_ranks, then_worker
     pytest.importorskip("easy_vqa")
     argv = ["resume-check", "--ranks", "2", "--workers", "2", "--then-ranks", str(then_ranks)]
     argv += ["--then-workers", str(then_workers), "--steps", "12", "--every", "3", "data=demo"]
-    argv += [f"data_root={tmp_path / 'data'}", "data.batch.max_tokens=1024", "callbacks.answers=null"]
+    argv += [f"data_root={tmp_path / 'data'}", "model.max_tokens=1024", "callbacks.answers=null"]
     assert main(argv) == 0
     assert capsys.readouterr().out.splitlines()[-1] == "identical"

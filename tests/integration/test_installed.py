@@ -17,7 +17,7 @@ pytest.importorskip("sklearn")
 ROOT = Path(__file__).resolve().parents[2]
 SHORT = (
     "stage.steps=2",
-    "data.batch.max_tokens=1024",
+    "model.max_tokens=1024",
     "data.num_workers=0",
     "trainer.limit_val_batches=1",
     "callbacks.answers=null",

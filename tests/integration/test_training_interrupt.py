@@ -15,7 +15,7 @@ from dragonfly_lit.training.survival import ONE_PRESS_SECONDS
 pytest.importorskip("easy_vqa")
 ROOT = Path(__file__).resolve().parents[2]
 LONG = [
-    "name=run", "stage.steps=100000", "data.epoch.passes=null", "data.epoch.steps=100000", "data.batch.max_tokens=1024",
+    "name=run", "stage.steps=100000", "data.epoch.passes=null", "data.epoch.steps=100000", "model.max_tokens=1024",
     "callbacks.answers=null", "callbacks.checkpoints.every=100000", "data.val=null",
 ]  # fmt: skip
 

@@ -17,7 +17,7 @@ from dragonfly_lit.training.checkpoint.locate import find_resume, list_checkpoin
 pytest.importorskip("easy_vqa")
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 SMALL = [
-    "stage=1", "name=run", "stage.steps=2", "data.batch.max_tokens=1024", "data.num_workers=0",
+    "stage=1", "name=run", "stage.steps=2", "model.max_tokens=1024", "data.num_workers=0",
     "callbacks.answers=null", "callbacks.progress=false", "trainer.limit_val_batches=1", "trainer.log_every=1",
 ]  # fmt: skip
 CSV = "lightning.pytorch.loggers.CSVLogger"
