@@ -9,6 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 from dragonfly_lit.io.inside import inside
+from dragonfly_lit.processing.dicom import Frames, chosen_frames, dicom_header, is_dicom
 from dragonfly_lit.processing.images import MAX_PIXELS, Window, decode, read_header
 
 from .metadata import stripped
@@ -38,6 +39,21 @@ def find_image(name: str, folder: Path | None) -> Path:
     return path
 
 
+def frames_of(image: str | bytes, folder: Path | None, wanted: Frames | None) -> list[int | None]:
+    """The frames of an image that become images of their own; None stands for an image that has one.
+
+    Args:
+        image: name in `folder`, or the encoded image.
+        folder: the image folder.
+        wanted: which of a DICOM file of several: `all`, `middle` or a number from 0; None refuses such a file.
+
+    Raises:
+        ValueError: the image cannot be found, or has several frames and none is chosen.
+    """
+    data = image if isinstance(image, bytes) else find_image(image, folder)
+    return chosen_frames(data, wanted) if is_dicom(data) else [None]
+
+
 def load_image(
     image: str | bytes,
     folder: Path | None,
@@ -46,6 +62,8 @@ def load_image(
     max_pixels: int = MAX_PIXELS,
     window: Window | None = None,
     strip: bool = False,
+    frame: int | None = None,
+    burned_in: bool = False,
 ) -> bytes:
     """Encoded bytes of an image: as they are if a shard may hold them, else as PNG; smaller if `max_side` asks for it.
 
@@ -56,11 +74,18 @@ def load_image(
         max_pixels: of what is decoded; a JPEG that `max_side` makes small is decoded small.
         window: black and white of images of more than 8 bits, which are stored with 8.
         strip: whether the image loses what it says besides its pixels and how they are turned.
+        frame: which of a DICOM file's, from 0.
+        burned_in: whether a DICOM file is taken that says that words are burned into its pixels.
 
     Raises:
         ValueError: the image cannot be found or opened, or is too large.
     """
     data = image if isinstance(image, bytes) else find_image(image, folder).read_bytes()
+    if not burned_in and is_dicom(data) and dicom_header(data).burned_in:
+        raise ValueError(
+            "says that words are burned into its pixels (BurnedInAnnotation), which may be a name. Look at it; "
+            "--burned-in takes such images."
+        )
     extension, header = image_extension(data), read_header(data)
     size = header.width, header.height
     shrinks = max_side is not None and max(size) > max_side
@@ -71,14 +96,21 @@ def load_image(
                 "or raise --max-pixels here and data.max_pixels in training."
             )
         return stripped(data) if strip else data
-    picture = decode(data, max_pixels=max_pixels, max_side=max_side if shrinks else None, window=window)
+    picture = decode(data, max_pixels=max_pixels, max_side=max_side if shrinks else None, window=window, frame=frame)
     if max_side is not None and shrinks:
         width, height = (max(1, round(side * max_side / max(size))) for side in size)
         upright = (picture.width < picture.height) == (width < height)  # else its EXIF has turned it
         picture = picture.resize((width, height) if upright else (height, width), Image.Resampling.LANCZOS)
     out = BytesIO()
+    if is_dicom(data) and _is_grey(picture):
+        picture = picture.getchannel(0)  # a third of the bytes, and the same RGB when it is read
     if extension == "jpg":
         picture.save(out, "JPEG", quality=JPEG_QUALITY)
     else:
         picture.save(out, "PNG")
     return stripped(out.getvalue()) if strip else out.getvalue()
+
+
+def _is_grey(picture: Image.Image) -> bool:
+    red, green, blue = (channel.tobytes() for channel in picture.split())
+    return red == green == blue

@@ -6,11 +6,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from dragonfly_lit.processing.dicom import Frames
 from dragonfly_lit.processing.images import Window
+from dragonfly_lit.spec.row_files import row_files
+from dragonfly_lit.spec.table import SHARES
 
 from .names import hashed
 from .sources.conversations import Options
-from .sources.files import row_files
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +30,11 @@ class Job:
         max_side: longest side of an image in pixels; None keeps every image as it is.
         max_pixels: of an image that is decoded; None is the decoder's own limit.
         window: the values that become black and white in images of more than 8 bits; None keeps such images.
+        split_by: the column that divides the rows; None the first of a table's own, empty none.
+        shares: of its values, to train on, to validate and to test.
+        part: of the divided rows, those that are packed; empty where they are not divided.
+        frames: of a DICOM file with several, those that become images; None refuses it.
+        burned_in: whether DICOM files are taken that say that words are burned into their pixels.
         strip_metadata: whether images lose what they say besides their pixels.
         salt: names of rows are hashed with it; None keeps them.
         on_error: `raise` stops at a bad row; `skip` leaves it out and writes it down.
@@ -44,6 +51,11 @@ class Job:
     max_side: int | None = None
     max_pixels: int | None = None
     window: Window | None = None
+    split_by: str | None = ""
+    shares: tuple[float, float, float] = SHARES
+    part: str = ""
+    frames: Frames | None = None
+    burned_in: bool = False
     strip_metadata: bool = False
     salt: bytes | None = field(default=None, repr=False)
     on_error: Literal["raise", "skip"] = "raise"
@@ -61,6 +73,9 @@ class Job:
             "max_side": self.max_side,
             **({"max_pixels": self.max_pixels} if self.max_pixels is not None else {}),
             **({"window": list(self.window)} if self.window is not None else {}),
+            **({"split_by": self.split_by, "shares": list(self.shares), "part": self.part} if self.part else {}),
+            **({"frames": self.frames} if self.frames is not None else {}),
+            **({"burned_in": True} if self.burned_in else {}),
             **({"strip_metadata": True} if self.strip_metadata else {}),
             **({"names_hashed_with": hashed("the salt", self.salt)} if self.salt is not None else {}),
             "options": self.options.plan(),

@@ -6,22 +6,26 @@ import argparse
 import sys
 from math import inf
 from pathlib import Path
+from typing import Any
 
+from dragonfly_lit.processing.dicom import Frames
 from dragonfly_lit.processing.images import Window
+from dragonfly_lit.spec.row_files import num_rows
+from dragonfly_lit.spec.table import COLUMNS, DIVIDING, SHARES, check_shares
 
 from .arguments import command_parser
+from .dividing import pack_parts
 from .job import Job
 from .names import read_salt
-from .packing import DUPLICATES_FILE, SKIPPED_FILE, pack
+from .packing import DUPLICATES_FILE, SKIPPED_FILE
 from .parallel import num_workers
 from .progress import progress_bar
 from .report import column_table, sample_texts
 from .sources import SOURCES, source
 from .sources.conversations import Options
-from .sources.files import num_rows
 
-STRIPPED = ("vqa_rad", "slake", "path_vqa", "roco")
-"""Formats of medical data."""
+STRIPPED = ("table", "vqa_rad", "slake", "path_vqa", "roco")
+"""Formats of medical data, and of whatever a group has of its own."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -48,6 +52,42 @@ def parser() -> argparse.ArgumentParser:
         metavar=("LOW", "HIGH"),
         help="black and white of images of more than 8 bits, which are stored with 8 (default: they are kept, and read "
         "from their smallest to their largest value)",
+    )
+    made.add_argument(
+        "--split-by",
+        metavar="COLUMN",
+        help="divide into train, validation and test, a folder each: all rows with the same value of this column, a "
+        "patient or a study, are in one of them; `split` is a column that names the part, `none` divides nothing "
+        f"(default: none; of a table the first that is filled of {', '.join(DIVIDING)})",
+    )
+    made.add_argument(
+        "--split-shares",
+        type=float,
+        nargs=3,
+        default=SHARES,
+        metavar=("TRAIN", "VALIDATION", "TEST"),
+        help="of the values of that column (default: 80 10 10)",
+    )
+    made.add_argument(
+        "--columns",
+        nargs="+",
+        default=[],
+        type=_column,
+        metavar="NAME=COLUMN",
+        help="table: what is called how, such as question=Frage; the names are "
+        f"{', '.join(COLUMNS)} (default: matched by their names)",
+    )
+    made.add_argument(
+        "--frames",
+        type=_frames,
+        metavar="all|middle|N",
+        help="of a DICOM file with several frames: all of them, each an image, or one, counted from 0 (default: such a "
+        "file is refused)",
+    )
+    made.add_argument(
+        "--burned-in",
+        action="store_true",
+        help="take DICOM files that say that words are burned into their pixels (default: they are refused)",
     )
     made.add_argument(
         "--strip-metadata",
@@ -107,6 +147,19 @@ def _pixels(text: str) -> int:
     return int(text)
 
 
+def _column(text: str) -> tuple[str, str]:
+    name, equals, column = text.partition("=")
+    if not equals or not column:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=COLUMN, such as question=Frage")
+    return name, column
+
+
+def _frames(text: str) -> Frames:
+    if text not in ("all", "middle") and not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not all, middle or a number from 0")
+    return text if text in ("all", "middle") else int(text)
+
+
 def main(argv: list[str]) -> int:
     """Pack, and say what came of it."""
     given = parser().parse_args(argv)
@@ -120,6 +173,7 @@ def main(argv: list[str]) -> int:
         image_columns=tuple(given.image_column),
         images_first=given.images_first,
         images_in_place=given.images_in_place,
+        columns=tuple(given.columns),
     )
     job = Job(
         form=given.form,
@@ -127,32 +181,64 @@ def main(argv: list[str]) -> int:
         out=given.out,
         source=given.source,
         licence=given.licence,
-        images=given.images,
+        images=given.images or (_beside(given.path) if given.form == "table" else None),
         shard_size=given.shard_size,
         max_side=given.max_side,
         max_pixels=given.max_pixels,
         window=_window(given.window),
+        split_by=_split_by(given.split_by, given.form),
+        shares=check_shares(given.split_shares, "--split-shares"),
+        frames=given.frames,
+        burned_in=given.burned_in,
         strip_metadata=strip,
         salt=salt,
         on_error=given.on_error,
         options=options,
     )
+    if given.columns and given.form != "table":
+        raise ValueError(f"--columns is for --from table; of {given.form} --image-column names the images.")
     with progress_bar() as progress:
         task = progress.add_task(f"packing {given.source}", total=num_rows(given.path))
-        report = pack(job, workers=given.workers, on_progress=lambda rows: progress.advance(task, rows))
-    print(f"{given.out}: {report['samples']} samples.")
+        reports = pack_parts(job, workers=given.workers, on_progress=lambda rows: progress.advance(task, rows))
     if made:
         print(f"{given.hash_names} holds the salt of their names: keep it, and keep it secret.")
+    for part, report in reports.items():
+        _tell(report, given.out / part)
+    if "" in reports and given.form == "table" and given.split_by is None:
+        print("All of them are to train on: --split-by COLUMN, a patient or a study, keeps some to validate and test.")
+    first = next(iter(reports))
+    _show(reports[first], given.out / first)
+    return 0
+
+
+def _split_by(given: str | None, form: str) -> str | None:
+    """The column that divides; None for a table's own, empty for none."""
+    if given is None:
+        return None if form == "table" else ""
+    return "" if given == "none" else given
+
+
+def _beside(path: Path) -> Path:
+    """The folder of the images of a table that names none."""
+    return path if path.is_dir() else path.parent
+
+
+def _tell(report: dict[str, Any], out: Path) -> None:
+    """What came of a folder of shards."""
+    print(f"{out}: {report['samples']} samples.")
     if kept := report.get("metadata"):
         kinds = ", ".join(f"{kind}: {number}" for kind, number in kept.items())
         print(f"Images keep what they say besides their pixels ({kinds}); --strip-metadata leaves it out.")
     if report.get("without_image"):
         print(f"{report['without_image']} of them have no image: they are text only.")
     if report["skipped"]:
-        print(f"Rows left out: {report['skipped']}; {given.out / SKIPPED_FILE} says which and why.")
+        print(f"Rows left out: {report['skipped']}; {out / SKIPPED_FILE} says which and why.")
     if report["duplicates"]:
-        print(f"{report['duplicates']} samples are exact copies of others: {given.out / DUPLICATES_FILE} lists them.")
-    told = "\n".join(["", *column_table(report.get("columns", {})), "", *sample_texts(given.out)])
+        print(f"{report['duplicates']} samples are exact copies of others: {out / DUPLICATES_FILE} lists them.")
+
+
+def _show(report: dict[str, Any], out: Path) -> None:
+    """The columns of what was packed, and samples of it."""
+    told = "\n".join(["", *column_table(report.get("columns", {})), "", *sample_texts(out)])
     encoding = sys.stdout.encoding or "utf-8"
     print(told.encode(encoding, "backslashreplace").decode(encoding))  # whatever the terminal can show
-    return 0

@@ -22,15 +22,16 @@ from typing import Any
 from dragonfly_lit.data.index import ShardEntry, read_rows, write_dataset_file
 from dragonfly_lit.io import atomic, disk
 from dragonfly_lit.io.lock import locked
-from dragonfly_lit.spec.rows import Place
+from dragonfly_lit.spec.row_files import read_rows as row_reader
+from dragonfly_lit.spec.rows import Place, Row, RowError
 from dragonfly_lit.spec.shard import DATASET_FILE, INDEX_SUFFIX, SIDECAR_SUFFIX, check_key
 
 from .job import Job
 from .parallel import in_order
 from .records import records_of
 from .shards import shard_name, write_indexed_shard
-from .sources import source
-from .sources.files import read_rows as row_reader
+from .sharing import Rows, share_images
+from .sources import SHARING, source
 
 STATE_FOLDER = ".pack"
 PLAN_FILE = "plan.json"
@@ -46,13 +47,20 @@ _OWN = re.compile(
 """Names that files of a run have in `.pack/`."""
 
 
-def pack(job: Job, *, workers: int, on_progress: Callable[[int], None] = lambda num_rows: None) -> dict[str, Any]:
+def pack(
+    job: Job,
+    *,
+    workers: int,
+    on_progress: Callable[[int], None] = lambda num_rows: None,
+    keep: Callable[[Rows], Rows] = lambda rows: rows,
+) -> dict[str, Any]:
     """Pack everything that is not packed yet.
 
     Args:
         job: what to pack.
         workers: processes; 1 works in this one.
         on_progress: called with the number of rows of each shard as it is done.
+        keep: the rows that are packed of those that are read; alike whenever it is called.
 
     Returns:
         The report that is written to `report.json`: samples, shards, skipped rows, exact duplicates.
@@ -73,7 +81,7 @@ def pack(job: Job, *, workers: int, on_progress: Callable[[int], None] = lambda 
                 report = _finished(job, plan)
             else:
                 _begin(job, state, plan)
-                _run(job, state, workers, on_progress)
+                _run(job, state, workers, on_progress, keep)
                 report = _conclude(job, state, plan)
             _clear(state)
     except OSError as error:
@@ -161,8 +169,27 @@ def _mark(state: Path, number: int) -> Path:
     return state / f"{number:05d}.json"
 
 
-def _run(job: Job, state: Path, workers: int, on_progress: Callable[[int], None]) -> None:
-    chunks = _chunks(source(job.form).rows(job.path, job.options), job.shard_size)
+def _samples(job: Job, keep: Callable[[Rows], Rows]) -> Iterator[Row | list[Row] | RowError]:
+    """What becomes a sample: a row, or of formats of questions a list of those that share an image."""
+    form = source(job.form)
+
+    def rows() -> Rows:
+        return keep(form.rows(job.path, job.options))
+
+    if job.options.share_image and job.form not in SHARING:
+        raise ValueError(
+            f"--share-image: rows of {job.form} are not questions about an image. It is for {', '.join(SHARING)}."
+        )
+    if job.options.share_image:
+        yield from share_images(rows, job.options.image_columns or form.IMAGES, job.images)
+    elif job.form in SHARING:
+        yield from (row if isinstance(row, RowError) else [row] for row in rows())
+    else:
+        yield from rows()
+
+
+def _run(job: Job, state: Path, workers: int, on_progress: Callable[[int], None], keep: Callable[[Rows], Rows]) -> None:
+    chunks = _chunks(_samples(job, keep), job.shard_size)
 
     def to_do() -> Iterator[tuple[Job, int, list[Any]]]:
         for number, chunk in chunks:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from dragonfly_lit.processing.images import MAX_PIXELS
 from dragonfly_lit.spec.rows import Place, Row, RowError, shown
-from dragonfly_lit.spec.samples import Record
+from dragonfly_lit.spec.samples import Record, Turn
 
-from .images import load_image
+from .images import frames_of, load_image
 from .job import Job
 from .metadata import metadata_in
 from .names import hashed
@@ -76,16 +76,15 @@ def _record(job: Job, number: int, row: Row | list[Row] | RowError) -> Record:
     if isinstance(row, RowError):
         raise row
     conversation = source(job.form).conversation(row, job.options)
-    try:
-        max_pixels = MAX_PIXELS if job.max_pixels is None else job.max_pixels
-        images = tuple(
-            load_image(
-                image, job.images, job.max_side, max_pixels=max_pixels, window=job.window, strip=job.strip_metadata
-            )
-            for image in conversation.images
-        )
-    except (ValueError, OSError) as error:
-        raise RowError(_place(row), _short(str(error))) from error
+    images, frames = [], []
+    for image in conversation.images:
+        try:
+            found = frames_of(image, job.images, job.frames)
+            images += [_image(job, image, frame) for frame in found]
+        except (ValueError, OSError) as error:
+            raise RowError(_place(row), _short(_naming(image, str(error)))) from error
+        frames.append(len(found))
+    turns = _with_frames(conversation.turns, frames)
     meta = {**conversation.meta, **({"id": conversation.name} if conversation.name else {})}
     if job.salt is not None:
         meta |= {key: _hashed(meta[key], job.salt) for key in NAMES if key in meta}
@@ -93,11 +92,41 @@ def _record(job: Job, number: int, row: Row | list[Row] | RowError) -> Record:
         key=f"{job.source}-{number:08d}",
         source=job.source,
         licence=job.licence,
-        turns=conversation.turns,
-        images=images,
+        turns=turns,
+        images=tuple(images),
         share_image=conversation.share_image,
         meta=meta,
     )
+
+
+def _image(job: Job, image: str | bytes, frame: int | None) -> bytes:
+    return load_image(
+        image,
+        job.images,
+        job.max_side,
+        max_pixels=MAX_PIXELS if job.max_pixels is None else job.max_pixels,
+        window=job.window,
+        strip=job.strip_metadata,
+        frame=frame,
+        burned_in=job.burned_in,
+    )
+
+
+def _naming(image: str | bytes, told: str) -> str:
+    """What is wrong with an image, which is named by its file where it has one."""
+    return told if isinstance(image, bytes) or image in told else f"image {image}: {told.removeprefix('image ')}"
+
+
+def _with_frames(turns: tuple[Turn, ...], frames: list[int]) -> tuple[Turn, ...]:
+    """The turns, whose images are as many as the frames that were taken of them."""
+    if sum(frames) == len(frames):
+        return turns
+    shown, made = iter(frames), []
+    for turn in turns:
+        counts = [next(shown) for _ in range(turn.num_images)]
+        places = tuple(place for place, count in zip(turn.places, counts, strict=False) for _ in range(count))
+        made.append(replace(turn, num_images=sum(counts), places=places))
+    return tuple(made)
 
 
 def _hashed(name: Any, salt: bytes) -> Any:

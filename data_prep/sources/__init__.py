@@ -8,7 +8,10 @@ from __future__ import annotations
 from importlib import import_module
 from types import ModuleType
 
-SOURCES = ("llava", "dragonfly", "messages", "parquet", "captions", "vqa_rad", "slake", "path_vqa", "roco")
+SOURCES = ("table", "llava", "dragonfly", "messages", "parquet", "captions", "vqa_rad", "slake", "path_vqa", "roco")
+
+SHARING = ("table", "parquet", "vqa_rad", "slake", "path_vqa")
+"""Formats whose rows are questions about an image, so that `--share-image` can put those about one together."""
 
 
 def source(name: str) -> ModuleType:

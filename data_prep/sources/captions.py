@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from dragonfly_lit.spec.row_files import read_rows
 from dragonfly_lit.spec.rows import Row, RowError
 
 from .conversations import Options, RawConversation, caption_turns, finish, label
-from .files import read_rows
 from .images import images_of
 
 IMAGE_COLUMNS = ("image", "file_name", "filename", "image_path", "path")

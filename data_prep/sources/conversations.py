@@ -24,7 +24,7 @@ ROLES: dict[str, Role] = {
 NOT_IMAGES = ("videos", "video", "audios", "audio")
 """Cells of chats that go with tags in their texts, and that a sample of images and text cannot hold."""
 
-_LATER = ("image_columns", "images_first", "images_in_place")
+_LATER = ("image_columns", "images_first", "images_in_place", "columns")
 _INSIDE = f"has {PLACEHOLDER} inside the text. --images-in-place keeps such images there, --images-first moves them."
 _OTHER_TAG = re.compile(
     r"<\|(?:image|img|vision)\w*\|>|<img>[^<]*</img>|<start_of_image>|<image_placeholder>|<ImageHere>|<image_soft_token>"
@@ -45,6 +45,7 @@ class Options:
         image_columns: where the images of a row are, in this order, in place of the format's own names.
         images_first: whether images that stand inside a text may move before it.
         images_in_place: whether every image stays where its tag is.
+        columns: of a table, what is called how: pairs of a name of `spec.table.COLUMNS` and a column.
     """
 
     split: str = "train"
@@ -54,10 +55,11 @@ class Options:
     image_columns: tuple[str, ...] = ()
     images_first: bool = False
     images_in_place: bool = False
+    columns: tuple[tuple[str, str], ...] = ()
 
     def plan(self) -> dict[str, Any]:
         """The options as JSON keeps them; those that came later only where they are used."""
-        given = {**asdict(self), "image_columns": list(self.image_columns)}
+        given = {**asdict(self), "image_columns": list(self.image_columns), "columns": [list(c) for c in self.columns]}
         return {key: value for key, value in given.items() if value or key not in _LATER}
 
 

@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dragonfly_lit.processing.prompts import find_turns
+from dragonfly_lit.spec.row_files import read_rows
 from dragonfly_lit.spec.rows import Row, RowError
 from dragonfly_lit.spec.samples import Turn
 from dragonfly_lit.spec.tokens import BEGIN_OF_TEXT, END_HEADER, END_OF_TEXT, START_HEADER
 
 from .conversations import ROLES, Options, RawConversation, caption_turns, finish, label, make_turn
-from .files import read_rows
 from .images import images_of
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from dragonfly_lit.spec.row_files import read_rows
 from dragonfly_lit.spec.rows import Row, RowError
 
 from .conversations import NOT_IMAGES, Options, RawConversation, finish, label, refuse_cells, turns_of
-from .files import read_rows
 from .images import images_of
 
 

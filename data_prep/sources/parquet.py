@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from dragonfly_lit.spec.row_files import read_rows
 from dragonfly_lit.spec.rows import Row, RowError
 from dragonfly_lit.spec.samples import Turn
 
@@ -24,12 +25,13 @@ from .conversations import (
     refuse_cells,
     turns_of,
 )
-from .files import read_rows
 from .images import images_of
-from .questions import question_turns
+from .questions import question_turns, questions_about
 
 META = ("answer_type", "question_type", "category", "source")
 IMAGES = ("images", "image")
+IDS = ("id", "image_id", "question_id", "qid")
+ANSWERS = ("answer", "answers", "label")
 
 
 def rows(path: Path, options: Options) -> Iterator[Row | RowError]:
@@ -37,12 +39,37 @@ def rows(path: Path, options: Options) -> Iterator[Row | RowError]:
     return read_rows(path)
 
 
-def conversation(row: Row, options: Options) -> RawConversation:
-    """One row; images lie in it as bytes, or as names of files in the image folder."""
+def conversation(row: Row | list[Row], options: Options) -> RawConversation:
+    """One row, or the questions that share an image; images lie in it as bytes, or as names in the image folder."""
+    if isinstance(row, list):
+        if len(row) > 1 or (options.share_image and "question" in row[0].values):
+            return _shared(row, options)
+        row = row[0]
     meta: dict[str, Any] = {key: row.text(key) for key in row.given(*META) if isinstance(row.values[key], str)}
-    name = label(row, "id", "image_id", "question_id", "qid")
+    name = label(row, *IDS)
     images = images_of(row, options.image_columns, *IMAGES)
     return finish(row, name, row_turns(row, options), images, origin=meta.pop("source", ""), **meta)
+
+
+def _shared(rows: list[Row], options: Options) -> RawConversation:
+    """Questions that share an image; what is kept of each is a list."""
+    for row in rows:
+        for name in ("conversations", "messages", "texts"):
+            if row.has(name):
+                raise row.error(name, "is a conversation; --share-image is for rows of a question and its answer.")
+    names = [label(row, *IDS) for row in rows]
+    meta = {key: [row.text_or("", key) for row in rows] for key in META if any(row.has(key) for row in rows)}
+    origin = next(iter(meta.pop("source", [])), "")
+    return questions_about(
+        rows,
+        options,
+        *IMAGES,
+        answers=ANSWERS,
+        name=names[0],
+        origin=origin,
+        question_ids=[n for n in names if n],
+        **meta,
+    )
 
 
 def row_turns(row: Row, options: Options) -> list[Turn]:
@@ -57,7 +84,7 @@ def row_turns(row: Row, options: Options) -> list[Turn]:
             for role in ("user", "assistant")
         ]
     if "question" in row.values:
-        return question_turns(row, options, ("question",), ("answer", "answers", "label"))
+        return question_turns(row, options, ("question",), ANSWERS)
     if row.has("caption", "text"):
         return caption_turns(row, options, "caption", "text")
     row.pick("conversations", "messages", "texts", "question", "caption", "text")

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from itertools import groupby
 from typing import Any
 
 from dragonfly_lit.evaluation.prompts import LETTER, Template
 from dragonfly_lit.evaluation.question import Question
-from dragonfly_lit.spec.rows import Row, RowError, shown_name
+from dragonfly_lit.spec.rows import Row, shown_name
 from dragonfly_lit.spec.samples import Turn
 
 from .conversations import Options, RawConversation, finish, make_turn
@@ -67,7 +66,12 @@ def _check_no_choices(row: Row) -> None:
 
 
 def questions_about(
-    rows: Sequence[Row], options: Options, *images: str, name: str = "", **meta: Any
+    rows: Sequence[Row],
+    options: Options,
+    *images: str,
+    answers: Sequence[str] = ("answer",),
+    name: str = "",
+    **meta: Any,
 ) -> RawConversation:
     """All questions of `rows` about the image of the first.
 
@@ -75,6 +79,7 @@ def questions_about(
         rows: with `question` and `answer`, and `choices` where they have some.
         options: of the command line.
         images: names of the cell of the image, which is not empty.
+        answers: names of the cell of the answer.
         name: of the conversation.
         meta: what is kept beside it.
     """
@@ -84,18 +89,5 @@ def questions_about(
     for other in rows[1:]:
         other.read |= first.read
         check_images(other, (), found)
-    turns = [turn for row in rows for turn in question_turns(row, options, ("question",), ("answer",))]
+    turns = [turn for row in rows for turn in question_turns(row, options, ("question",), answers)]
     return finish(first, name, turns, found, share_image=options.share_image, **meta)
-
-
-def by_image(rows: Iterable[Row | RowError], key: str, options: Options) -> Iterator[list[Row] | RowError]:
-    """Rows in lists: one each, or with `share_image` all that follow one another with the same cell `key`."""
-    if not options.share_image:
-        yield from (row if isinstance(row, RowError) else [row] for row in rows)
-        return
-    for _, group in groupby(rows, lambda row: row if isinstance(row, RowError) else (row.values.get(key),)):
-        found = list(group)
-        if isinstance(found[0], RowError):
-            yield found[0]
-        else:
-            yield [row for row in found if isinstance(row, Row)]

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dragonfly_lit.io.text import text_lines
+from dragonfly_lit.spec.row_files import read_rows
 from dragonfly_lit.spec.rows import Place, Row, RowError
 
 from .conversations import Options, RawConversation, caption_turns, finish
-from .files import read_rows
 from .images import images_of
 from .parquet import IMAGES
 

@@ -8,19 +8,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from dragonfly_lit.spec.row_files import read_rows
 from dragonfly_lit.spec.rows import Row, RowError
 
 from .conversations import Options, RawConversation, label
-from .files import read_rows
-from .questions import by_image, questions_about
+from .questions import questions_about
 
 SELECTED_BY = "language"
+IMAGES = ("img_name",)
 
 
-def rows(path: Path, options: Options) -> Iterator[list[Row] | RowError]:
+def rows(path: Path, options: Options) -> Iterator[Row | RowError]:
     """Questions in `options.language`; each split of SLAKE is a file of its own."""
-    found = (row for row in read_rows(path) if isinstance(row, RowError) or _is_wanted(row, options.language))
-    return by_image(found, "img_name", options)
+    return (row for row in read_rows(path) if isinstance(row, RowError) or _is_wanted(row, options.language))
 
 
 def _is_wanted(row: Row, language: str) -> bool:
@@ -28,7 +28,7 @@ def _is_wanted(row: Row, language: str) -> bool:
 
 
 def conversation(row: list[Row], options: Options) -> RawConversation:
-    """The questions of one image that follow one another, or one question."""
+    """The questions of one image, or one question."""
     ids = [label(q, "qid") for q in row]
     types = [label(q, "answer_type").strip().upper() for q in row]
-    return questions_about(row, options, "img_name", name=ids[0], question_ids=ids, answer_types=types)
+    return questions_about(row, options, *IMAGES, name=ids[0], question_ids=ids, answer_types=types)

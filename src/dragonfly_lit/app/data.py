@@ -21,6 +21,7 @@ from dragonfly_lit.app.values import check_values
 from dragonfly_lit.data.datamodule import DragonflyDataModule
 from dragonfly_lit.data.dealing import FEW, fit_workers
 from dragonfly_lit.data.mix import Mix
+from dragonfly_lit.data.parts import without_missing_parts
 from dragonfly_lit.io.machine import Share
 from dragonfly_lit.models.backbones import builtin_folder
 from dragonfly_lit.processing.sequences import SequenceBuilder
@@ -64,6 +65,21 @@ def configure(overrides: list[str]) -> tuple[Config, SequenceBuilder]:
     builder = build_components(config).builder
     check_image_fits(builder.layout.num_tokens, config["model"]["max_tokens"])
     return config, builder
+
+
+def resolve_validation(config: Config) -> None:
+    """`data.val` as null, in place, where the folders of its sources are not divided, so that nothing is validated on.
+
+    Args:
+        config: resolved.
+    """
+    val = config["data"].get("val")
+    if val and val.get("sources") and not without_missing_parts(val)["sources"]:
+        config["data"]["val"] = None
+        folders = ", ".join(str(node.get("path")) for node in val["sources"].values())
+        log.info(
+            "%s is not divided, so there is no val_loss: pack --split-by COLUMN makes a part to validate on.", folders
+        )
 
 
 def build_data(config: Config, builder: SequenceBuilder, **more: Any) -> DragonflyDataModule:

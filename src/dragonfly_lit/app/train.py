@@ -22,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from dragonfly_lit.app.build import Config, make, plain
 from dragonfly_lit.app.check import DEVICES, check_multirun, check_objective, check_recipe_overrides, check_train
-from dragonfly_lit.app.data import build_data, prepare_data, share_of
+from dragonfly_lit.app.data import build_data, prepare_data, resolve_validation, share_of
 from dragonfly_lit.app.factories import Components, build_components, look_up_parts, model_factory, read_chat
 from dragonfly_lit.app.known_warnings import silence_known_warnings
 from dragonfly_lit.app.launch import check_processes, resolve_processes
@@ -80,6 +80,7 @@ def train(cfg: DictConfig) -> float | None:
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         check_values(config, "train")
         check_multirun()
+        resolve_validation(config)
         check_objective(str(HydraConfig.get().sweeper["_target_"]), config["data"])
         return run_job(config, overrides, search_path_of_job())
     return fit(config)
@@ -89,6 +90,7 @@ def fit(config: Config) -> float | None:
     """One run of a resolved configuration; see `train`."""
     check_values(config, "train")
     resolve_processes(config)
+    resolve_validation(config)
     check_processes(config)
     if "OMP_NUM_THREADS" not in os.environ:  # torch knows affinities, and neither quotas nor other ranks
         torch.set_num_threads(share_of(config).threads)

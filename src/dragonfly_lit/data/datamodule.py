@@ -16,6 +16,7 @@ from dragonfly_lit.data.dealing import FEW, MANY, check_saved, check_streams, ch
 from dragonfly_lit.data.loader import Streams, TrainLoader, ValidationBatches, ValidationLoader
 from dragonfly_lit.data.mix import Mix
 from dragonfly_lit.data.packing import BatchShape, Cost
+from dragonfly_lit.data.parts import without_missing_parts
 from dragonfly_lit.data.plan import micro_batches_per_rank, packing_note
 from dragonfly_lit.data.position import MarkConsumed, OnMismatch, Position
 from dragonfly_lit.data.quarantine import Quarantine
@@ -130,7 +131,7 @@ class DragonflyDataModule(LightningDataModule):
     @cached_property
     def val_mix(self) -> Mix | None:
         """The open sources of validation."""
-        mix = {key: value for key, value in (self._val or {}).items() if key != "batch_size"}
+        mix = without_missing_parts({key: value for key, value in (self._val or {}).items() if key != "batch_size"})
         if not mix.get("sources"):
             return None
         for key in weights_in(mix, "data.val"):

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol, get_args, runtime_checkable
 
 from dragonfly_lit.data.making import how_to_make
+from dragonfly_lit.data.parts import part_of_path
 from dragonfly_lit.data.remote import is_remote
 from dragonfly_lit.data.samples import BadSampleError, ask, check_record, one_question, to_sample
 from dragonfly_lit.data.shards import Report, Shards
 from dragonfly_lit.io.tar import MAX_MEMBER_BYTES
 from dragonfly_lit.processing.sequences import SequenceBuilder, TokenizedSample, TooLongError
 from dragonfly_lit.spec.records import Record, Sample, Sequence
+from dragonfly_lit.spec.shard import SPLITS
 from dragonfly_lit.spec.tokens import IGNORE
 
 OnError = Literal["raise", "skip"]
@@ -37,7 +39,7 @@ PROMPTS: dict[str, tuple[str, ...]] = {
     ),
 }
 """Named sets of questions for sources of captions."""
-SOURCE_KEYS = ("path", "reader", "weight", "prompts", "questions", "on_error")
+SOURCE_KEYS = ("path", "split", "reader", "weight", "prompts", "questions", "on_error")
 
 
 @runtime_checkable
@@ -244,6 +246,16 @@ def spec_of(node: Mapping[str, Any], where: str, name: str) -> SourceSpec:
         raise ValueError(f"{where}.path={path} and {where}.reader are both set: shards are read, or a reader. Set one.")
     if not path and reader is None:
         raise ValueError(f"{where}.path is missing: name a folder or a URL of shards, or a reader by its _target_.")
+    if split := node.get("split"):
+        if split not in SPLITS or not path:
+            raise ValueError(
+                f"{where}.split={split!r}: it is one of {', '.join(SPLITS)}, of the folder in {where}.path."
+            )
+        path = part_of_path(str(path), split)
+        if path is None:
+            raise ValueError(
+                f"{where}: {node['path']} has no part {split}. pack --split-by makes one; or take split away."
+            )
     on_error = node.get("on_error", "raise")
     if on_error not in get_args(OnError):
         raise ValueError(f"{where}.on_error={on_error!r} is unknown. Use one of {', '.join(get_args(OnError))}.")

@@ -7,11 +7,13 @@ import binascii
 import re
 from dataclasses import dataclass
 from functools import lru_cache
+from io import BytesIO
 from pathlib import Path
 
 import pyarrow.parquet as pq
 
 from dragonfly_lit.io.inside import inside
+from dragonfly_lit.processing.images import Window, decode
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,11 +59,35 @@ class EncodedImage:
             return decode_base64(file.read(self.length), self.key)
 
 
+@dataclass(frozen=True, kw_only=True)
+class RenderedImage:
+    """A frame of a file, or a file whose values become black and white by a given window."""
+
+    file: Path
+    frame: int | None = None
+    window: Window | None = None
+
+    @property
+    def key(self) -> str:
+        """Identity of the image, as of a stored one."""
+        return str(self)
+
+    def __str__(self) -> str:
+        window = "" if self.window is None else f" from {self.window[0]:g} to {self.window[1]:g}"
+        return str(self.file) + ("" if self.frame is None else f"#{self.frame}") + window
+
+    def read_bytes(self) -> bytes:
+        """The picture as PNG; ValueError when the file is no image, or has no such frame."""
+        out = BytesIO()
+        decode(self.file, frame=self.frame, window=self.window).save(out, "PNG", compress_level=1)
+        return out.getvalue()
+
+
 _STORED = re.compile(r"(?P<file>.+)#(?P<row>\d+)(?:\.(?P<item>\d+))?:(?P<column>.+)", re.DOTALL)
 _ENCODED = re.compile(r"(?P<file>.+)#(?P<start>\d+)\+(?P<length>\d+)", re.DOTALL)
 
 
-def place_of(image: Path | StoredImage | EncodedImage) -> str:
+def place_of(image: Path | StoredImage | EncodedImage | RenderedImage) -> str:
     """How a command names an image: `FILE`, `FILE#ROW:COLUMN` (of a list `ROW.ITEM`) or `FILE#START+LENGTH`."""
     if isinstance(image, StoredImage):
         item = "" if image.item is None else f".{image.item}"

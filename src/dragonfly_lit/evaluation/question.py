@@ -8,7 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dragonfly_lit.evaluation.images import EncodedImage, StoredImage
+from dragonfly_lit.evaluation.images import EncodedImage, RenderedImage, StoredImage
+
+AnyImage = bytes | Path | StoredImage | EncodedImage | RenderedImage
+"""An image where it lies: its bytes, its file, or a place that knows how to read it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +33,7 @@ class Question:
     id: str
     task: str
     text: str
-    images: tuple[bytes | Path | StoredImage | EncodedImage, ...] = ()
+    images: tuple[AnyImage, ...] = ()
     references: tuple[str, ...] = ()
     choices: tuple[str, ...] | None = None
     category: str = ""
@@ -50,7 +53,7 @@ class Question:
             raise ValueError(f"{self.task}: question {self.id}: its image cannot be read: {error}") from error
 
 
-def _image_key(image: bytes | Path | StoredImage | EncodedImage) -> str:
+def _image_key(image: AnyImage) -> str:
     if isinstance(image, bytes):
         return hashlib.sha256(image).hexdigest()
-    return image.key if isinstance(image, StoredImage | EncodedImage) else str(image)
+    return image.key if isinstance(image, StoredImage | EncodedImage | RenderedImage) else str(image)

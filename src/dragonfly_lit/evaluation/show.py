@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 from dragonfly_lit.evaluation.asking import prompt_of, prompt_set
 from dragonfly_lit.evaluation.benchmarks.base import Benchmark
@@ -79,7 +78,7 @@ def _lines(question: Question, text: str) -> Iterator[str]:
             yield f"  {name}: {printable(value)}"
 
 
-def _place(image: bytes | Path | StoredImage | EncodedImage) -> str:
+def _place(image: AnyImage) -> str:
     if isinstance(image, StoredImage):
         return f"row {image.row + 1} of {image.file.name}"
     if isinstance(image, EncodedImage):

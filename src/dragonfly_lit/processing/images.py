@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
+from zlib import decompressobj
+from zlib import error as ZlibError
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
+
+from dragonfly_lit.processing.dicom import decode_dicom, dicom_header, is_dicom
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 """Formats that are opened at all; the rest of Pillow's (EPS runs Ghostscript) stays shut."""
@@ -42,12 +47,13 @@ def decode(
     max_pixels: int = MAX_PIXELS,
     max_side: int | None = None,
     window: Window | None = None,
+    frame: int | None = None,
 ) -> Image.Image:
     """The image of a file or of its bytes, in RGB, upright, on white; `to_rgb` says what becomes of its values.
 
     Of an animation the first frame is taken. The size is checked in the header, before a pixel is decoded. Of 16 bits
     a colour the upper 8 are taken, unless none of them is above a quarter of the range: then the smallest of its values
-    becomes 0 and the largest 255, as for an image in grey.
+    becomes 0 and the largest 255, as for an image in grey. DICOM is decoded by the rules of `dicom.decode_dicom`.
 
     Args:
         data: the file, or its bytes.
@@ -55,11 +61,15 @@ def decode(
         max_side: the longest side that is needed, in pixels: a JPEG is decoded at a half, a quarter or an eighth of its
             size where that is at least twice as long. It is not scaled down to it.
         window: black and white of an image of more than 8 bits, in its own values.
+        frame: which of a DICOM file's, from 0; None is the only one.
 
     Raises:
         ValueError: the file is not an image of a known format, is damaged, or has more than `max_pixels` pixels.
     """
     name = str(data) if isinstance(data, Path) else f"of {len(data)} bytes"
+    if is_dicom(data):
+        check_pixels(*dicom_header(data)[:2], name, max_pixels)
+        return decode_dicom(data, frame=frame, window=window)
     with _opened(data, name) as image:
         said = image.size
         # A progressive JPEG is held whole in memory while it is decoded, however small it is to become.
@@ -67,11 +77,7 @@ def decode(
             ratio = 2 * max_side / max(said)
             image.draft(None, (max(1, round(said[0] * ratio)), max(1, round(said[1] * ratio))))
         if image.width * image.height > max_pixels:
-            raise ValueError(
-                f"image {name} says it has {said[0]}x{said[1]} pixels, more than max_pixels={max_pixels}. "
-                "Scale it down, or raise max_pixels if it is meant to be so large (data.max_pixels in training, "
-                "--max-pixels of pack)."
-            )
+            check_pixels(*said, name, max_pixels)
         try:
             deep_colour = _raw_mode(image) in _OTHER_BYTE
             image.load()
@@ -80,6 +86,16 @@ def decode(
             return to_rgb(image, window=window)
         except Exception as error:  # as above, from the decoders
             raise ValueError(f"image {name} is damaged or of an unknown kind: {error}") from error
+
+
+def check_pixels(width: int, height: int, name: str, max_pixels: int) -> None:
+    """Raise a ValueError where an image says that it has more than `max_pixels` pixels."""
+    if width * height > max_pixels:
+        raise ValueError(
+            f"image {name} says it has {width}x{height} pixels, more than max_pixels={max_pixels}. "
+            "Scale it down, or raise max_pixels if it is meant to be so large (data.max_pixels in training, "
+            "--max-pixels of pack)."
+        )
 
 
 class Header(NamedTuple):
@@ -97,6 +113,8 @@ def read_header(data: bytes) -> Header:
     Raises:
         ValueError: the bytes are not an image of a known format.
     """
+    if is_dicom(data):
+        return Header(*dicom_header(data)[:3])
     with _opened(data, f"of {len(data)} bytes") as image:
         return Header(*image.size, image.mode.startswith(("I", "F")) or _raw_mode(image) in _OTHER_BYTE)
 
@@ -158,7 +176,22 @@ def _opened(data: bytes | Path, name: str) -> Image.Image:
     except FileNotFoundError:
         raise
     except Exception as error:  # Pillow's plugins raise anything from struct.error to KeyError on damaged headers
-        raise ValueError(f"image {name} cannot be opened as {', '.join(FORMATS)}: {error}") from error
+        if is_nifti(data):
+            raise ValueError(
+                f"image {name} is NIfTI, a volume that does not say which slice is shown, nor what is black. Write the "
+                "slices that are asked about as PNG (docs/hospital.md has the lines), or give the DICOM files."
+            ) from error
+        raise ValueError(f"image {name} cannot be opened as {', '.join(FORMATS)} or DICOM: {error}") from error
+
+
+def is_nifti(data: bytes | Path) -> bool:
+    """Whether a file, or its bytes, are NIfTI of either version, compressed or not."""
+    with BytesIO(data) if isinstance(data, bytes) else data.open("rb") as file:
+        head = file.read(2**16)
+    if head.startswith(b"\x1f\x8b"):
+        with suppress(ZlibError):
+            head = decompressobj(31).decompress(head, 352)
+    return head[344:348] in (b"n+1\0", b"ni1\0") or head[4:8] in (b"n+2\0", b"ni2\0")
 
 
 def _bands(image: Image.Image) -> Iterator[tuple[int, int]]:

@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from math import isfinite
 from string import ascii_uppercase as LETTERS
 from typing import Any, Literal
 
@@ -25,6 +26,17 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 60
 _MAX_INT = 2**63
+
+
+class Written(float):
+    """A number of a JSON file that knows how it was written: `0.50` is not `0.5` where texts are compared."""
+
+    def __new__(cls, text: str) -> Written:
+        made = super().__new__(cls, text)
+        made.text = text
+        return made
+
+    text: str
 
 
 @dataclass(frozen=True)
@@ -81,7 +93,8 @@ def shown(value: Any) -> str:
         text = _SHORT.repr(value)
     except (ValueError, RecursionError):  # Python refuses to print a number of thousands of digits
         text = "a value that cannot be printed"
-    return text if isinstance(value, str) else f"{text} (type {type(value).__name__})"
+    kind = "float" if isinstance(value, float) else type(value).__name__
+    return text if isinstance(value, str) else f"{text} (type {kind})"
 
 
 @dataclass(kw_only=True)
@@ -97,6 +110,7 @@ class Row:
         prefix: of names in messages, for the rows inside a cell, such as `conversations[2].`.
         read: names of the cells that were read.
         inner: the rows inside cells, by the cell's name.
+        called: what the user's file calls a cell that has another name here.
     """
 
     values: Mapping[str, Any]
@@ -104,10 +118,12 @@ class Row:
     prefix: str = ""
     read: set[str] = field(default_factory=set)
     inner: dict[str, list[Row]] = field(default_factory=dict)
+    called: Mapping[str, str] = field(default_factory=dict)
 
     def error(self, name: str, reason: str) -> RowError:
         """The error of one cell."""
-        return RowError(self.place, f"{self.prefix}{name}: {reason}")
+        cell, bracket, place = name.partition("[")
+        return RowError(self.place, f"{self.prefix}{self.called.get(cell, cell)}{bracket}{place}: {reason}")
 
     def wrong(self, name: str, value: Any, wanted: str) -> RowError:
         """The error of a cell that holds something else than `wanted`."""
@@ -317,10 +333,40 @@ class Row:
     def columns(self) -> Iterator[tuple[str, Literal["read", "unread", "empty"]]]:
         """What became of each cell, those of inner rows under names such as `conversations[].from`."""
         for name, value in self.values.items():
-            yield name, "empty" if not is_given(value) else "read" if name in self.read else "unread"
+            yield (
+                self.called.get(name, name),
+                "empty" if not is_given(value) else "read" if name in self.read else "unread",
+            )
             for row in self.inner.get(name, ()):
                 for inside, state in row.columns():
                     yield f"{name}[].{inside}", state
+
+
+def with_numbers(row: Row, names: tuple[str, ...], *, whole: bool) -> Row:
+    """The row with numbers that have one text as this text, for cells that may hold numbers with a point.
+
+    A number of JSON is as it is written. Of a table 2.5 is `2.5`; 3.0 may have been 3, which empty cells beside it made
+    a number with a point.
+
+    Args:
+        row: as it was read.
+        names: of the cells.
+        whole: whether 3.0 will do as `3.0`, since numbers will be compared.
+    """
+
+    def text(value: Any) -> Any:
+        if isinstance(value, list | tuple):
+            return [text(each) for each in value]
+        if isinstance(value, Mapping):
+            return {key: text(each) for key, each in value.items()}
+        if isinstance(value, Written):
+            return value.text
+        if isinstance(value, float) and isfinite(value) and "e" not in repr(value):
+            return repr(value) if whole or not value.is_integer() else value
+        return value
+
+    changed = {name: text(row.values[name]) for name in names if name in row.values}
+    return Row(values={**row.values, **changed}, place=row.place, called=row.called)
 
 
 def shown_name(name: Any) -> str:

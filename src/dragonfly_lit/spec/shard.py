@@ -34,6 +34,9 @@ CAPTION_PROMPT = "Describe the image."
 """What a caption answers where its source has no `prompts`."""
 KEY_PATTERN = re.compile(r"[A-Za-z0-9_/-]+")
 DATASET_FILE = "dataset.json"
+SPLITS = ("train", "validation", "test")
+SPLITS_FILE = "splits.json"
+"""In a folder whose shards lie in its parts, the folders `SPLITS`."""
 INDEX_SUFFIX = ".idx"
 SIDECAR_SUFFIX = ".meta.jsonl"
 _INTERLEAVED = (

@@ -10,10 +10,10 @@ from PIL import Image
 
 from data_prep.job import Job
 from data_prep.packing import pack_chunk
-from data_prep.sources import SOURCES, source
+from data_prep.sources import SHARING, SOURCES, source
 from data_prep.sources.conversations import Options
-from data_prep.sources.files import read_rows
 from dragonfly_lit.spec.records import Turn
+from dragonfly_lit.spec.row_files import read_rows
 from dragonfly_lit.spec.rows import Place, Row, RowError, is_given
 from dragonfly_lit.spec.tokens import STRUCTURAL
 
@@ -79,6 +79,8 @@ COLUMNS = [
     "source",
     "videos",
     "objects",
+    "split",
+    "patient",
 ]
 CELLS = VALUES | TURNS | st.fixed_dictionaries({"bytes": LEAVES, "path": LEAVES}) | st.lists(TEXTS, max_size=3)
 ROWS = st.fixed_dictionaries({}, optional={name: CELLS for name in COLUMNS}) | st.dictionaries(TEXTS, CELLS, max_size=4)
@@ -99,13 +101,14 @@ SOUND = {
     "slake": {"img_name": "a.jpg", "question": "q", "answer": "a", "qid": 1, "q_lang": "en"},
     "path_vqa": {"image": b"x", "question": "q", "answer": "yes"},
     "roco": {"id": "ROCO", "caption": "x"},
+    "table": {"image": "a.jpg", "question": "q", "answer": "a", "split": "train", "patient": "P1"},
 }
 
 
 def convert(form, values, **options):
     """What the converter of a format makes of a row, or its refusal."""
     row = Row(values=values, place=Place("file.jsonl", 17))
-    grouped = form in ("vqa_rad", "slake", "path_vqa")
+    grouped = form in SHARING
     try:
         made = source(form).conversation([row] if grouped else row, Options(**options))
     except RowError as error:
@@ -192,7 +195,7 @@ def test_under_skip_no_row_ends_the_packing(form, rows, tmp_path_factory):
     Image.new("RGB", (4, 4)).save(out, "PNG")
     (home / "images" / "a.jpg").write_bytes(out.getvalue())
     job = Job(form=form, path=home, images=home / "images", out=home / "out", source="s", licence="L", on_error="skip")
-    grouped = form in ("vqa_rad", "slake", "path_vqa")
+    grouped = form in SHARING
     made = [Row(values=values, place=Place("file.jsonl", number)) for number, values in enumerate(rows)]
     assert pack_chunk(job, 0, [[row] if grouped else row for row in made]) == len(rows)
 

@@ -251,8 +251,8 @@ def test_parquet_without_a_struct_holds_images_too(tmp_path):
 
 
 def test_a_column_that_no_field_stands_for_is_named(tmp_path):
-    parquet(tmp_path / "q.parquet", [{"question": "q", "answer": "x", "image_path": "a.png"}])
-    with pytest.raises(ValueError, match="row 1: image_path: is not a field of a manifest; use id, question_id"):
+    parquet(tmp_path / "q.parquet", [{"question": "q", "answer": "x", "scan_place": "a.png"}])
+    with pytest.raises(ValueError, match="row 1: scan_place: is not a field of a manifest; use id, question_id"):
         manifest("mine", tmp_path / "q.parquet", "exact_match").questions(tmp_path)
 
 

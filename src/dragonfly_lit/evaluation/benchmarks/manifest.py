@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from dragonfly_lit.evaluation.benchmarks.base import Benchmark, Question
-from dragonfly_lit.evaluation.benchmarks.rows import IMAGES, ImageCell, question_rows, with_numbers
-from dragonfly_lit.evaluation.images import StoredImage
+from dragonfly_lit.evaluation.benchmarks.rows import IMAGES, TABLES, ImageCell, question_rows
+from dragonfly_lit.evaluation.images import RenderedImage, StoredImage
 from dragonfly_lit.evaluation.metrics.base import QuestionMetric, Score
 from dragonfly_lit.evaluation.metrics.caption import Captions
 from dragonfly_lit.evaluation.metrics.choice import MultipleChoice
@@ -21,8 +21,12 @@ from dragonfly_lit.evaluation.metrics.yes_no import POPE
 from dragonfly_lit.evaluation.parsers import LETTERS
 from dragonfly_lit.io.imports import locate
 from dragonfly_lit.io.inside import OutsideError, inside
+from dragonfly_lit.processing.dicom import chosen_frames, is_dicom
+from dragonfly_lit.processing.images import read_header
 from dragonfly_lit.spec.medical_vqa import answer_type
-from dragonfly_lit.spec.rows import Row, shown_name
+from dragonfly_lit.spec.rows import Row, shown_name, with_numbers
+from dragonfly_lit.spec.shard import SPLITS
+from dragonfly_lit.spec.table import DIVIDING, SHARES, Division, check_shares, divide
 
 MetricFactory = Callable[[Sequence[Question]], QuestionMetric]
 
@@ -53,13 +57,13 @@ ANSWERS = ("answers", "answer")
 CHOICES = ("choices", "options")
 FIELDS = (
     "id", "question_id", "question", "image", "images", "answer", "answers", "choices", "options", "category", "split",
-    "hint", "answer_type",
+    "hint", "answer_type", "patient", "study",
 )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest(Benchmark):
-    """Questions of a JSONL, JSON or parquet file; docs/evaluation.md has the table of what it may look like.
+    """Questions of a JSONL, JSON, CSV, TSV, XLSX or parquet file; docs/evaluation.md has the table of its shapes.
 
     A row has `question`; `image` or `images` (names of files beside the manifest, or the images themselves); `answer`
     or `answers`; and may have `id`, `choices`, `category`, `split`, `hint` and `answer_type` (open or closed). The
@@ -70,16 +74,28 @@ class Manifest(Benchmark):
         name: of the set, in the results.
         manifest: the file.
         images: a folder that images may lie in too; without it they lie in the manifest's.
+        columns: what is called how in the file; the rest is matched by names, as `data_prep pack` does.
+        split: of a table that is divided, the part that is asked; `all` asks every row. Empty is `test` where a column
+            `split` has rows to train on, and all of a table that is not divided.
+        split_by: the column that divides, as `pack --split-by` takes it.
+        split_shares: as `pack --split-shares` takes them.
+        frames: of a DICOM file with several frames: `all`, `middle` or a number from 0.
+        window: black and white of images of more than 8 bits.
         metric_name: how it is called in the results.
         make_metric: a class of metric, or one with some arguments given.
     """
 
-    splits = ("",)  # the file is the set
-    expects = "one JSON object a line, or a parquet file"
+    splits = ("", *SPLITS, "all")
+    expects = "one JSON object a line, a table (CSV, TSV, XLSX), or a parquet file"
 
     name: str = "my_set"  # pyright: ignore[reportIncompatibleVariableOverride] - of the class elsewhere
     manifest: str | Path = ""
     images: str | Path | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)
+    split_by: str | None = None
+    split_shares: Sequence[float] = SHARES
+    frames: Literal["all", "middle"] | int | None = None
+    window: Sequence[float] | None = None
     metric_name: str = "exact_match"
     make_metric: MetricFactory = ExactMatch
     split: str = ""
@@ -87,7 +103,10 @@ class Manifest(Benchmark):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.manifest:
-            raise ValueError("benchmark.manifest is empty: give a file of questions (.jsonl, .json or .parquet).")
+            raise ValueError("benchmark.manifest is empty: give a file of questions (.jsonl, .csv, .xlsx or .parquet).")
+        check_shares(self.split_shares, "benchmark.split_shares")
+        if self.window is not None and (len(self.window) != 2 or not self.window[0] < self.window[1]):
+            raise ValueError(f"benchmark.window={self.window}: give two numbers, black below white.")
         if self.images is not None and not Path(self.images).is_dir():
             raise ValueError(f"benchmark.images={self.images}: there is no such folder.")
 
@@ -121,13 +140,51 @@ class Manifest(Benchmark):
 
     def read(self, folder: Path) -> Iterable[Question]:
         """The questions of the file `folder`, in its order."""
-        for number, (row, images) in enumerate(question_rows(folder), start=1):
+        part, division = self._division(folder)
+        for number, (row, images) in enumerate(question_rows(folder, self.columns), start=1):
+            if part and division.part_of(row) != part:
+                continue
             choices_apart = row.has("A") and row.has("B")
             for name in row.values:
                 known = name in FIELDS or (choices_apart and name in tuple(LETTERS))
-                if not known and not str(name).startswith("_"):
+                if not known and folder.suffix not in TABLES and not str(name).startswith("_"):
                     raise row.error(shown_name(name), f"is not a field of a manifest; use {', '.join(FIELDS)}.")
             yield self._question(row, number, images, folder.parent)
+
+    def _division(self, path: Path) -> tuple[str, Division]:
+        """The part of the rows that is asked, empty for all of them, and which row is in which."""
+        if self.split == "all":
+            return "", Division()
+        found = divide((row for row, _ in question_rows(path, self.columns)), self.split_by, self.split_shares)
+        trains = "train" in found.parts.values()
+        if self.split:
+            if not found.by:
+                raise ValueError(
+                    f"benchmark.split={self.split}: no column of {path} divides it ({', '.join(DIVIDING)}). Say which "
+                    "does with benchmark.split_by, or take benchmark.split=all."
+                )
+            return self.split, found
+        if found.by in ("", "split"):
+            return ("test" if trains else ""), found
+        raise ValueError(
+            f"{path} has a column {found.by}, by which pack divides it. benchmark.split=test asks the rows that pack "
+            "keeps for testing, benchmark.split=all asks every row."
+        )
+
+    def _rendered(self, row: Row, place: Path | bytes | StoredImage) -> list[Any]:
+        """The images of a file: its frames, in the given window, or the file itself."""
+        if not isinstance(place, Path):
+            return [place]
+        window = None if self.window is None else (self.window[0], self.window[1])
+        try:
+            frames = chosen_frames(place, self.frames) if is_dicom(place) else [None]
+            if window is not None and not read_header(place.read_bytes()).deep:
+                window = None
+        except ValueError as error:
+            raise row.error(row.given(*IMAGES)[0], f"{place}: {error}") from error
+        if window is None and frames == [None]:
+            return [place]
+        return [RenderedImage(file=place, frame=frame, window=window) for frame in frames]
 
     def _place(self, row: Row, image: ImageCell, beside: Path) -> Path | bytes | StoredImage:
         """Where an image is: a name means a file beside the manifest, or in the folder of `images`."""
@@ -151,7 +208,7 @@ class Manifest(Benchmark):
     def _question(self, row: Row, number: int, images: Sequence[ImageCell], beside: Path) -> Question:
         key = row.text_or(f"row-{number:06d}", "id", "question_id", numbers=True)
         text = _without_tags(row, bool(images))
-        places = [self._place(row, image, beside) for image in images]
+        places = [one for image in images for one in self._rendered(row, self._place(row, image, beside))]
         row = with_numbers(row, (*ANSWERS, *CHOICES, *LETTERS), whole=self.metric_name == "relaxed_accuracy")
         choices = row.choices(*CHOICES)
         if choices is None and (empty := next((name for name in CHOICES if row.values.get(name) is not None), None)):
@@ -194,11 +251,12 @@ def manifest(name: str, manifest: str | Path, metric: str | MetricFactory, **opt
         name: of the set.
         manifest: its file.
         metric: one of `METRICS`, or a class of your own as `module.Class`, or such a class with arguments given.
-        options: `images`, `limit`, `show`, `circular` and `max_new_tokens`.
+        options: attributes of `Manifest`; None of `split` and `columns` is their default.
 
     Raises:
         ValueError: there is no such metric.
     """
+    options = {key: value for key, value in options.items() if value is not None or key not in ("split", "columns")}
     if not isinstance(metric, str):
         make, called = metric, _class_of(metric).__name__
     elif "." in metric:  # the user's own configuration names it, so its module may be imported

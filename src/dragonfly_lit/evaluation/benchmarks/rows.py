@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,12 @@ import pyarrow.parquet as pq
 
 from dragonfly_lit.evaluation.images import StoredImage
 from dragonfly_lit.io.text import read_text
-from dragonfly_lit.spec.rows import Place, Row, RowError, shown
+from dragonfly_lit.spec.rows import Place, Row, RowError, Written, shown
+from dragonfly_lit.spec.table import table_rows, with_meanings
 
 IMAGES = ("images", "image")
+TABLES = (".csv", ".tsv", ".xlsx", ".arrow")
+"""Files that other programs write, which may have columns that nobody reads."""
 ROWS_A_BATCH = 32
 """Of a parquet file that may hold its images."""
 
@@ -23,59 +25,32 @@ ImageCell = str | bytes | StoredImage
 """The name of a file, an encoded image, or where one lies in a table."""
 
 
-class Written(float):
-    """A number of a JSON file that knows how it was written: `0.50` is not `0.5` where texts are compared."""
+def question_rows(path: Path, columns: Mapping[str, str]) -> Iterator[tuple[Row, list[ImageCell]]]:
+    """Each row of the file with its images, those of a parquet file where they lie; cells under the names that
+    `spec.table` gives to what they mean.
 
-    def __new__(cls, text: str) -> Written:
-        made = super().__new__(cls, text)
-        made.text = text
-        return made
-
-    text: str
-
-
-def question_rows(path: Path) -> Iterator[tuple[Row, list[ImageCell]]]:
-    """Each row of the file with its images, those of a parquet file where they lie.
+    Args:
+        path: the file.
+        columns: what is called how, by the user.
 
     Raises:
         ValueError: the file cannot be read; it is named.
         RowError: a row is not an object, or its images are not images.
     """
     if path.suffix == ".parquet":
-        yield from _parquet(path)
+        yield from _parquet(path, columns)
+        return
+    if path.suffix in TABLES:
+        for row in table_rows(path, columns):
+            if isinstance(row, RowError):
+                raise row
+            yield row, [*row.images(*IMAGES)]
         return
     for place, values in _json(path):
         if not isinstance(values, Mapping):
             raise RowError(place, f"found {shown(values)}, wanted an object with a question.")
-        row = Row(values=values, place=place)
+        row = with_meanings(Row(values=values, place=place), columns)
         yield row, [*row.images(*IMAGES)]
-
-
-def with_numbers(row: Row, names: tuple[str, ...], *, whole: bool) -> Row:
-    """The row with numbers that have one text as this text, for cells that may hold numbers with a point.
-
-    A number of JSON is as it is written. Of a table 2.5 is `2.5`; 3.0 may have been 3, which empty cells beside it made
-    a number with a point.
-
-    Args:
-        row: as it was read.
-        names: of the cells.
-        whole: whether 3.0 will do as `3.0`, since numbers will be compared.
-    """
-
-    def text(value: Any) -> Any:
-        if isinstance(value, list | tuple):
-            return [text(each) for each in value]
-        if isinstance(value, Mapping):
-            return {key: text(each) for key, each in value.items()}
-        if isinstance(value, Written):
-            return value.text
-        if isinstance(value, float) and isfinite(value) and "e" not in repr(value):
-            return repr(value) if whole or not value.is_integer() else value
-        return value
-
-    changed = {name: text(row.values[name]) for name in names if name in row.values}
-    return Row(values={**row.values, **changed}, place=row.place)
 
 
 def _json(path: Path) -> Iterator[tuple[Place, Any]]:
@@ -103,13 +78,13 @@ def _value(text: str, place: Place) -> Any:
         raise RowError(place, f"is not JSON: {error}") from error
 
 
-def _parquet(path: Path) -> Iterator[tuple[Row, list[ImageCell]]]:
+def _parquet(path: Path, columns: Mapping[str, str]) -> Iterator[tuple[Row, list[ImageCell]]]:
     try:
         number = 0
         for batch in pq.ParquetFile(path).iter_batches(batch_size=ROWS_A_BATCH):
             for values in batch.to_pylist():
                 number += 1
-                row = Row(values=values, place=Place(str(path), number))
+                row = with_meanings(Row(values=values, place=Place(str(path), number)), columns)
                 yield row, _stored(row, path, number - 1)
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"{path}: cannot be read as parquet: {error}") from error
@@ -118,11 +93,11 @@ def _parquet(path: Path) -> Iterator[tuple[Row, list[ImageCell]]]:
 def _stored(row: Row, path: Path, number: int) -> list[ImageCell]:
     """The images of a row: encoded ones stay in the file until they are needed."""
     found = row.images(*IMAGES)
-    column = next(iter(row.given(*IMAGES)), "")
-    several = isinstance(row.values.get(column), list)
+    cell = next(iter(row.given(*IMAGES)), "")
+    column, several = row.called.get(cell, cell), isinstance(row.values.get(cell), list)
     return [
         image
-        if isinstance(image, str) or _is_written_out(row.values[column], item)
+        if isinstance(image, str) or _is_written_out(row.values[cell], item)
         else StoredImage(
             file=path,
             column=column,

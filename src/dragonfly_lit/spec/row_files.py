@@ -1,4 +1,4 @@
-"""Rows of JSON, JSON lines, CSV, Parquet and Arrow files, one after the other; nothing here can run code.
+"""Rows of JSON, JSON lines, CSV, TSV, XLSX, Parquet and Arrow files, one after the other; nothing here can run code.
 
 A row that cannot be read is a `RowError` in its place, so that the rows around it are.
 """
@@ -8,7 +8,9 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from datetime import date, datetime, time
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from dragonfly_lit.io.text import read_text, text_lines
-from dragonfly_lit.spec.rows import Place, Row, RowError, shown, shown_name
+from dragonfly_lit.spec.rows import Place, Row, RowError, Written, shown, shown_name
 
 ROWS_A_BATCH = 64
 PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".npy")
@@ -25,6 +27,7 @@ MAX_LINES = 1000
 """Lines of a CSV that a quoted text may take; more, and its quote was never closed."""
 MISSING = ("nan", "NaN", "<NA>", "null", "NULL")
 """Cells of a CSV or TSV that hold nothing."""
+EXCEL_ERRORS = ("#N/A", "#DIV/0!", "#NAME?", "#NULL!", "#NUM!", "#REF!", "#VALUE!")
 _IMAGE_NAME = re.compile(r"\S\.(?:jpe?g|png|webp|gif|bmp|tiff?)\W*$", re.IGNORECASE)
 csv.field_size_limit(2**24)
 
@@ -82,7 +85,7 @@ def _checked(path: Path) -> Iterator[Row | RowError]:
 
 def _json(path: Path) -> Iterator[Cells]:
     try:
-        rows = json.loads(read_text(path))
+        rows = json.loads(read_text(path), parse_float=Written)
     except json.JSONDecodeError as error:
         hint = " One object a line is called .jsonl here." if error.msg == "Extra data" else ""
         raise ValueError(f"{path}: cannot be read: {error}.{hint}") from error
@@ -95,7 +98,7 @@ def _json_lines(path: Path) -> Iterator[Cells]:
     for number, line in enumerate(text_lines(path), 1):
         if line.strip():
             try:
-                yield number, json.loads(line)
+                yield number, json.loads(line, parse_float=Written)
             except (ValueError, RecursionError) as error:
                 yield number, ValueError(f"is not JSON: {error}.")
 
@@ -180,6 +183,50 @@ def _problem(fields: list[str], header: list[str], lines: list[str], tabs: bool)
     return ""
 
 
+def _xlsx(path: Path) -> Iterator[Cells]:
+    """Rows of the first sheet, by the names in its first row; of a formula the value that was saved with it."""
+    try:
+        from openpyxl import load_workbook
+    except ImportError as error:
+        raise ValueError(
+            f"{path}: needs openpyxl: pip install 'dragonfly_lit[tables]', or save the table as CSV."
+        ) from error
+    with ExitStack() as stack:
+        try:
+            book = load_workbook(path, read_only=True, data_only=True)
+            stack.callback(book.close)
+            rows = book.worksheets[0].iter_rows(values_only=True)
+            header = [str(cell).strip() for cell in _filled(next(rows, ()))]
+        except Exception as error:  # a damaged archive raises anything from KeyError to BadZipFile
+            raise ValueError(f"{path}: cannot be read as a table of Excel: {error}") from error
+        if twice := next((name for name in header if header.count(name) > 1), None):
+            raise ValueError(f"{path}: two columns are called {shown_name(twice)}. Rename one.")
+        for line, cells in enumerate(rows, 2):
+            found = _filled(cells)
+            if len(found) > len(header):
+                yield line, ValueError(f"has {len(found)} cells where the first row has {len(header)}.")
+            elif found:
+                whole = [*found, *[None] * (len(header) - len(found))]
+                yield line, {name: _excel_cell(cell) for name, cell in zip(header, whole, strict=True)}
+
+
+def _filled(cells: Sequence[Any]) -> list[Any]:
+    """Cells of a row without the empty ones behind the last that holds something."""
+    found = list(cells)
+    while found and found[-1] in (None, ""):
+        found.pop()
+    return found
+
+
+def _excel_cell(cell: Any) -> Any:
+    """A cell as JSON would have it: a date becomes its text, an error such as `#N/A` nothing."""
+    if isinstance(cell, datetime | date | time):
+        return cell.isoformat()
+    if isinstance(cell, str):
+        return None if cell in EXCEL_ERRORS else _cell(cell)
+    return cell
+
+
 def _parquet(path: Path) -> Iterator[Cells]:
     with pyarrow.parquet.ParquetFile(path) as file:
         for batch in file.iter_batches(batch_size=ROWS_A_BATCH):
@@ -214,7 +261,8 @@ def _batch(batch: pa.RecordBatch) -> Iterator[Cells]:
 
 
 READERS = {
-    ".json": _json, ".jsonl": _json_lines, ".csv": _csv, ".tsv": _csv, ".parquet": _parquet, ".arrow": _arrow,
+    ".json": _json, ".jsonl": _json_lines, ".csv": _csv, ".tsv": _csv, ".xlsx": _xlsx, ".parquet": _parquet,
+    ".arrow": _arrow,
 }  # fmt: skip
 
 

@@ -1,0 +1,62 @@
+"""A folder of shards that `pack --split-by` has divided: a part to train on, and others to validate and to test."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dragonfly_lit.data.remote import is_remote, read_bytes
+from dragonfly_lit.spec.shard import SPLITS_FILE
+
+MAX_BYTES = 2**20
+
+
+def part_of_path(path: str, split: str) -> str | None:
+    """Where a part of a folder or URL of shards lies; None where it has none.
+
+    A folder that is not divided is all to train on.
+
+    Args:
+        path: of the folder.
+        split: `train`, `validation` or `test`.
+
+    Raises:
+        ValueError: a remote folder cannot be asked.
+    """
+    path = path.rstrip("/") or "/"
+    if not _is_divided(path):
+        return path if split == "train" else None
+    part = f"{path}/{split}"
+    return part if is_remote(path) or Path(part).is_dir() else None
+
+
+def _is_divided(path: str) -> bool:
+    if not is_remote(path):
+        return (Path(path) / SPLITS_FILE).is_file()
+    try:
+        return bool(read_bytes(f"{path}/{SPLITS_FILE}", MAX_BYTES))
+    except ValueError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            return False
+        raise
+
+
+def without_missing_parts(mix: Mapping[str, Any]) -> dict[str, Any]:
+    """A mix without the sources whose part their folders do not have."""
+    kept = {}
+    for name, node in (mix.get("sources") or {}).items():
+        if isinstance(node, Mapping) and "sources" in node:
+            node = without_missing_parts(node)
+            if not node["sources"]:
+                continue
+        elif _is_missing(node):
+            continue
+        kept[name] = node
+    return {**mix, "sources": kept}
+
+
+def _is_missing(node: Any) -> bool:
+    if not isinstance(node, Mapping) or not node.get("split") or not node.get("path"):
+        return False
+    return part_of_path(str(node["path"]), node["split"]) is None

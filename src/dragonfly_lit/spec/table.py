@@ -1,0 +1,262 @@
+"""A table of one's own questions: which column is what, and which rows are to train on, to validate and to test.
+
+`data_prep pack --from table` and `benchmark=my_set` read tables through this module and `spec.row_files`, so that a
+row means the same to both, and a row that one keeps for testing the other never trains on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from dragonfly_lit.spec.row_files import read_rows
+from dragonfly_lit.spec.rows import Row, RowError, shown, shown_name
+
+COLUMNS: Mapping[str, tuple[str, ...]] = {
+    "image": ("image", "image_file", "image_name", "image_path", "file", "file_name", "filename", "path", "dicom",
+              "dicom_file", "dicom_path"),
+    "images": ("images",),
+    "question": ("question", "query"),
+    "answer": ("answer", "gold", "reference", "ground_truth"),
+    "answers": ("answers",),
+    "split": ("split", "data_split", "partition"),
+    "patient": ("patient", "patient_id", "subject", "subject_id"),
+    "study": ("study", "study_id", "study_uid", "study_instance_uid", "accession", "accession_number"),
+    "id": ("id", "question_id", "qid"),
+    "choices": ("choices",),
+    "options": ("options",),
+    "category": ("category", "question_type"),
+    "answer_type": ("answer_type",),
+    "hint": ("hint",),
+}  # fmt: skip
+"""What a table may say, and what its columns may be called; capitals, spaces and hyphens do not matter."""
+SPLIT_WORDS = {
+    "train": "train", "training": "train", "validation": "validation", "valid": "validation", "val": "validation",
+    "dev": "validation", "development": "validation", "test": "test", "testing": "test",
+}  # fmt: skip
+DIVIDING = ("split", "patient", "study")
+"""The columns that divide a table unless somebody says otherwise: the first of them that is filled."""
+SHARES = (80, 10, 10)
+"""Of the patients, or of whatever divides: to train on, to validate, to test."""
+
+
+@lru_cache(256)
+def match_columns(names: tuple[str, ...], given: tuple[tuple[str, str], ...] = ()) -> dict[str, str]:
+    """The column of each of `COLUMNS` that a table has.
+
+    Args:
+        names: of the table's columns.
+        given: what is called how, by the user; it comes before what names alone would say.
+
+    Raises:
+        ValueError: a column is given that is not there, or two columns may be the same thing.
+    """
+    found: dict[str, str] = {}
+    for meaning, name in given:
+        if meaning not in COLUMNS:
+            raise ValueError(f"{meaning}={name}: {meaning} is not among {', '.join(COLUMNS)}.")
+        if name not in names:
+            raise ValueError(f"{meaning}={name}: there is no column {name!r}; the columns are {_listed(names)}.")
+        found[meaning] = name
+    for meaning, aliases in COLUMNS.items():
+        if meaning in found:
+            continue
+        free = [name for name in names if name not in found.values()]
+        like = [name for name in free if _plain(name) in aliases]
+        exact = [name for name in like if name == meaning] or [name for name in like if _plain(name) == meaning]
+        if len(exact or like) > 1:
+            first, second = (exact or like)[:2]
+            raise ValueError(
+                f"columns {shown_name(first)} and {shown_name(second)} may both be the {meaning}. Say which: "
+                f"{meaning}={first}."
+            )
+        if like:
+            found[meaning] = (exact or like)[0]
+    return found
+
+
+def _plain(name: Any) -> str:
+    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", str(name).strip())  # PatientID
+    return re.sub(r"[\s_\-.]+", "_", spaced).strip("_").lower()
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(shown_name(name) for name in names[:20]) or "none"
+
+
+def with_meanings(row: Row, given: Mapping[str, str]) -> Row:
+    """The row with its cells under the names of `COLUMNS`; others keep theirs. Errors name the user's columns.
+
+    Raises:
+        RowError: the columns cannot be matched.
+    """
+    names = tuple(str(name) for name in row.values)
+    try:
+        found = match_columns(names, tuple(given.items()))
+    except ValueError as error:
+        raise RowError(row.place, str(error)) from None
+    meanings = {column: meaning for meaning, column in found.items()}
+    if all(column == meaning for column, meaning in meanings.items()):
+        return row
+    values = {
+        meanings.get(name, name): value for name, value in row.values.items() if name not in found or name in meanings
+    }
+    return Row(values=values, place=row.place, called=found)
+
+
+def table_rows(path: Path, columns: Mapping[str, str] = {}) -> Iterator[Row | RowError]:
+    """The rows of a CSV, TSV, XLSX, JSON, JSON-lines, Parquet or Arrow file, cells under the names of `COLUMNS`.
+
+    Args:
+        path: the file, or a folder of such files.
+        columns: what is called how, as `match_columns` takes it.
+    """
+    for row in read_rows(path):
+        if isinstance(row, RowError):
+            yield row
+            continue
+        try:
+            yield with_meanings(row, columns)
+        except RowError as error:
+            yield error
+
+
+# Division
+
+
+@dataclass(frozen=True, kw_only=True)
+class Division:
+    """Which rows of a table are to train on, to validate and to test.
+
+    Attributes:
+        by: the column that says so; empty where the table is not divided.
+        parts: the part of each patient, or of whatever stands in the column.
+    """
+
+    by: str = ""
+    parts: Mapping[str, str] = field(default_factory=dict)
+
+    def part_of(self, row: Row) -> str:
+        """One of `SPLITS`; empty where the table is not divided.
+
+        Raises:
+            RowError: the row does not say to whom it belongs, or names no part.
+        """
+        if not self.by:
+            return ""
+        value = group_of(row, self.by)
+        if value not in self.parts:
+            raise row.wrong(self.by, value, f"one of {', '.join(SPLIT_WORDS)}")
+        return self.parts[value]
+
+
+def group_of(row: Row, by: str) -> str:
+    """The patient, or whatever a table is divided by, of a row.
+
+    Raises:
+        RowError: the cell holds nothing, or no text and no whole number.
+    """
+    name = next((meaning for meaning, column in row.called.items() if column == by), by)
+    if not row.has(name):
+        known = "is missing" if name not in row.values else "is empty"
+        raise row.error(name, f"{known}, so the row may belong to somebody whose other rows are in another part.")
+    return row.text(name, numbers=True).strip()
+
+
+def divide(rows: Iterable[Row | RowError], by: str | None = None, shares: Sequence[float] = SHARES) -> Division:
+    """How a table is divided; the same rows are divided alike on every machine.
+
+    By a column of parts (`split`) a row is where it says. By any other column all rows with the same value are in one
+    part: the values are put in an order that their hashes give, and the first are to test, the next to validate, as
+    many as `shares` say and at least one.
+
+    Args:
+        rows: of the table.
+        by: a column; None takes the first of `DIVIDING` that is filled, if one is.
+        shares: to train on, to validate, to test.
+
+    Raises:
+        ValueError: a patient is in two parts of the column `split`, or there are too few to divide.
+    """
+    wanted = DIVIDING if by is None else (by,)
+    groups: dict[str, dict[str, None]] = {name: {} for name in wanted}
+    owners: dict[tuple[str, str], tuple[str, Row]] = {}
+    for row in rows:
+        if isinstance(row, RowError):
+            continue
+        for name in wanted:
+            try:
+                groups[name][group_of(row, name)] = None
+            except RowError:  # told when the row is dealt out
+                continue
+        if by in (None, "split"):
+            _check_owner(row, owners)
+    if by is None and not _names_parts(groups["split"]):
+        groups["split"] = {}
+    found = next((name for name in wanted if groups[name]), None)
+    if found is None:
+        if by is not None:
+            raise ValueError(f"nothing is divided by {by}: no row has it.")
+        return Division()
+    if found == "split":
+        parts = {word: SPLIT_WORDS[word.lower()] for word in groups[found] if word.lower() in SPLIT_WORDS}
+        return Division(by=found, parts=parts)
+    return Division(by=found, parts=parts_of(groups[found], shares, found))
+
+
+def _names_parts(words: Iterable[str]) -> bool:
+    """Whether a column called `split` says what is trained on, and not, say, who has asked."""
+    parts = [SPLIT_WORDS.get(word.lower()) for word in words]
+    return "train" in parts or (bool(parts) and all(parts))
+
+
+def _check_owner(row: Row, owners: dict[tuple[str, str], tuple[str, Row]]) -> None:
+    """A patient whose rows are in two parts would be known to the model when it is tested."""
+    part = SPLIT_WORDS.get(str(row.values.get("split", "")).strip().lower())
+    if part is None:
+        return
+    for name in ("patient", "study"):
+        if row.has(name):
+            key = name, str(row.values[name]).strip()
+            other, first = owners.setdefault(key, (part, row))
+            if other != part:
+                raise ValueError(
+                    f"{row.place}: {name} {shown(row.values[name])} is in {part} here and in {other} in "
+                    f"{first.place}. Put all rows of a {name} into one part, or divide by {name}."
+                )
+
+
+def parts_of(groups: Iterable[str], shares: Sequence[float], by: str) -> dict[str, str]:
+    """The part of each of these values, of which as many as `shares` say, and at least one, are in each part.
+
+    Raises:
+        ValueError: there are fewer values than parts.
+    """
+    ordered = sorted(set(groups), key=lambda value: hashlib.sha256(value.encode("utf-8", "surrogatepass")).digest())
+    whole = sum(shares)
+    numbers = [max(1, round(len(ordered) * share / whole)) if share else 0 for share in shares]
+    numbers[0] = len(ordered) - numbers[1] - numbers[2]
+    if numbers[0] < bool(shares[0]):
+        raise ValueError(
+            f"{by} has {len(ordered)} value{'s' * (len(ordered) != 1)}, too few for {sum(map(bool, shares))} parts. "
+            "Take fewer parts (a share of 0), or name the parts in a column split."
+        )
+    names = ["test"] * numbers[2] + ["validation"] * numbers[1] + ["train"] * numbers[0]
+    return dict(zip(ordered, names, strict=True))
+
+
+def check_shares(shares: Sequence[float], key: str) -> tuple[float, float, float]:
+    """Three shares, none below 0 and the first above it.
+
+    Raises:
+        ValueError: they are not; names `key`.
+    """
+    if len(shares) != 3 or not all(0 <= share < float("inf") for share in shares) or not shares[0] > 0:
+        told = " ".join(f"{share:g}" for share in shares)
+        raise ValueError(f"{key} {told}: give three shares, to train on, to validate and to test, such as 80 10 10.")
+    return shares[0], shares[1], shares[2]
