@@ -70,7 +70,7 @@ def read_chat(config: Config) -> None:
     except (OSError, ValueError) as error:
         raise ValueError(f"language.chat={chat} cannot be read ({error}). Give a chat template in UTF-8.") from error
     if "{%" not in language["chat"] and "{{" not in language["chat"]:
-        raise ValueError(f"language.chat={chat} is no chat template: it writes the same for every conversation.")
+        raise ValueError(f"language.chat={chat} is not a chat template: it writes the same for every conversation.")
 
 
 def build_chat(config: Config, tokenizer: PreTrainedTokenizerBase) -> ChatFormat:
@@ -212,13 +212,15 @@ def look_up_parts(config: Config, *, file: Path | None) -> None:
 
 
 class ModelFactory(Protocol):
-    """Builds a model from its pretrained parts, or from a released checkpoint.
+    """Builds a model from its pretrained parts, or from a released checkpoint."""
 
-    Args:
-        device: where its weights are put; on the meta device none are read.
-    """
+    def __call__(self, device: str = "cpu") -> DragonflyForConditionalGeneration:
+        """A new one.
 
-    def __call__(self, device: str = "cpu") -> DragonflyForConditionalGeneration: ...
+        Args:
+            device: where its weights are put; on the meta device none are read.
+        """
+        ...
 
 
 def model_factory(config: Config, components: Components) -> ModelFactory:

@@ -77,7 +77,7 @@ class RenderedImage:
         return str(self.file) + ("" if self.frame is None else f"#{self.frame}") + window
 
     def read_bytes(self) -> bytes:
-        """The picture as PNG; ValueError when the file is no image, or has no such frame."""
+        """The picture as PNG; ValueError when the file is not an image, or has no such frame."""
         out = BytesIO()
         decode(self.file, frame=self.frame, window=self.window).save(out, "PNG", compress_level=1)
         return out.getvalue()

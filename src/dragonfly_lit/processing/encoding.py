@@ -102,7 +102,7 @@ def mark(
     text: str,
     answers: Sequence[tuple[int, int]],
     questions: Sequence[tuple[int, int]],
-) -> Marked:
+) -> TokensAndEnds:
     """The tokens of a text, with those of some of its places marked.
 
     Args:
@@ -117,10 +117,10 @@ def mark(
     tokenized = TokenizedText(
         ids=list(encoded["input_ids"]), answer=_inside(ends, answers), question=_inside(ends, questions)
     )
-    return Marked(tokenized, ends)
+    return TokensAndEnds(tokenized, ends)
 
 
-class Marked(NamedTuple):
+class TokensAndEnds(NamedTuple):
     """The tokens of a text, and where each of them ends in it."""
 
     text: TokenizedText

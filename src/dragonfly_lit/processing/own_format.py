@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from dragonfly_lit.io.foreign import foreign
-from dragonfly_lit.processing.encoding import Branches, Marked, Spoken, TokenizedText, mark, shared_beginning
+from dragonfly_lit.processing.encoding import Branches, Spoken, TokenizedText, TokensAndEnds, mark, shared_beginning
 from dragonfly_lit.processing.prompts import check_texts, words
 from dragonfly_lit.spec.samples import Turn
 from dragonfly_lit.spec.tokens import IMAGE, NEWLINE, SpecialIds
@@ -282,7 +282,7 @@ class OwnFormat:
             for number in {0, len(asked) - 1}
         )
 
-    def _mark(self, text: str, answers: Sequence[_Place]) -> Marked:
+    def _mark(self, text: str, answers: Sequence[_Place]) -> TokensAndEnds:
         first = answers[0][0] if answers else len(text)
         questions = [found.span("words") for found in self._question.finditer(text, 0, first)]
         return mark(self.tokenizer, text, answers, questions if questions or answers else [(0, len(text))])
