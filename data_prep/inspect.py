@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from rich.console import Console
 
 from dragonfly_lit.app.data import configure, train_mix
 from dragonfly_lit.data.shards import Shards, open_dataset
 from dragonfly_lit.data.source import Reader, Source, SourceSpec
+from dragonfly_lit.io.console import standard_output
 from dragonfly_lit.processing.sequences import SequenceBuilder
 from dragonfly_lit.spec.records import Sample, Sequence
 from dragonfly_lit.spec.tokens import IGNORE
@@ -85,7 +85,7 @@ def main(argv: list[str]) -> int:
     sample = find_sample(source, given.sample)
     sequence, found, picture = draw_sample(sample, builder)
     told = facts(sample, sequence, builder)
-    console = Console(markup=False)
+    console = standard_output(markup=False)
     console.print(f"{sample.key} of {source.name}: {told}", highlight=False)
     console.print(terminal_text(found))
     given.out.mkdir(parents=True, exist_ok=True)

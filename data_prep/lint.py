@@ -12,12 +12,12 @@ from functools import partial
 from hashlib import file_digest
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 from dragonfly_lit.data.index import ShardEntry, index_path, read_dataset_file, read_rows, sidecar_path
 from dragonfly_lit.data.samples import BadSampleError, check_record, printable, raw_sample, to_record
 from dragonfly_lit.data.scan import Scan, scan_shard
+from dragonfly_lit.io.console import standard_output
 from dragonfly_lit.io.tar import MAX_MEMBER_BYTES
 from dragonfly_lit.processing.images import decode, is_faint
 from dragonfly_lit.processing.prompts import render
@@ -253,7 +253,7 @@ def main(argv: list[str]) -> int:
                 kind = "wrong" if finding.wrong else "note"
                 print(kind, finding.shard, finding.key or "-", printable(finding.what), sep="\t")
         elif findings:
-            Console(markup=False).print(table(findings))
+            standard_output(markup=False).print(table(findings))
         notes = len(findings) - num_wrong
         print(f"{folder}: {num_samples} samples read, {num_wrong} wrong, {notes} notes.")
         any_wrong |= num_wrong > 0

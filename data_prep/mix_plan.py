@@ -12,7 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from dragonfly_lit.app.data import configure, train_mix
@@ -25,11 +24,9 @@ from dragonfly_lit.data.packing import BatchShape
 from dragonfly_lit.data.plan import SourcePlan, packing_note, plan_mix, samples_in_row
 from dragonfly_lit.data.remote import is_remote
 from dragonfly_lit.io.commands import as_typed
+from dragonfly_lit.io.console import standard_output
 
 from .arguments import mix_plan_parser, overrides_of
-
-PIPED = 200
-"""Columns of a table that goes to no terminal, so that nothing of it is cut."""
 
 
 def plan_table(plans: Sequence[SourcePlan]) -> Table:
@@ -119,7 +116,7 @@ def main(argv: list[str]) -> int:
     reading = reading_of(config, samples_in_row(shape, builder, tokens, images), tokens)
     draws = float(given.samples or reading.steps * reading.micro_batches * reading.samples)
     plans = with_missing(plan_mix(mix, builder, draws) if mix is not None else [], data["train"], draws)
-    console = Console(markup=False) if sys.stdout.isatty() else Console(markup=False, width=PIPED)
+    console = standard_output(markup=False)
     console.print(plan_table(plans))
     whose = " in the sources that are there" if absent and mix is not None else ""
     counted = sum(plan.draws * plan.tokens_per_sample for plan in plans) if mix is not None else draws * tokens

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 from dragonfly_lit.data.scan import Row
 from dragonfly_lit.data.shards import Shards, open_dataset
+from dragonfly_lit.io.console import standard_output
 from dragonfly_lit.processing.prompts import render
 
 from .arguments import command_parser
@@ -88,7 +88,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--tokenizer", type=Path, help="a tokenizer's folder: count tokens too (reads every sample)")
     parser.add_argument("--histogram", action="store_true", help="show how each number is spread")
     given = parser.parse_args(argv)
-    console = Console(markup=False)
+    console = standard_output(markup=False)
     for folder in given.folders:
         shards = open_dataset(folder)
         rows = [row for number in range(len(shards.entries)) for row in shards.rows(number)]

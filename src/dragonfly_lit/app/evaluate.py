@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
-from rich.console import Console
 
 from dragonfly_lit.app.build import Config, make, plain
 from dragonfly_lit.app.known_warnings import silence_known_warnings
@@ -24,6 +23,7 @@ from dragonfly_lit.evaluation.runner import run, score_predictions
 from dragonfly_lit.evaluation.settings import Settings
 from dragonfly_lit.evaluation.show import show
 from dragonfly_lit.evaluation.submission import check_servers
+from dragonfly_lit.io.console import standard_output
 from dragonfly_lit.io.later import import_quickly
 from dragonfly_lit.io.machine import usable_cpus
 
@@ -164,5 +164,5 @@ def _device(name: str) -> str:
 
 def _print_summary(results: dict[str, Any], out: Path, scored: Path) -> None:
     if os.environ.get("RANK", "0") == "0":
-        Console().print(table(results))
+        standard_output().print(table(results))
         print(f"scored {scored}; results.json, results.md and report.html are in {out}")

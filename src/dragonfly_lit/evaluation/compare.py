@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 from rich.box import SIMPLE
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -23,6 +22,7 @@ from dragonfly_lit.evaluation import compare_page
 from dragonfly_lit.evaluation.answers import Answer
 from dragonfly_lit.evaluation.intervals import DIGITS, LEVEL, SAME, Resamples, interval, wilson
 from dragonfly_lit.evaluation.report import headline_rows, interval_text, num_questions, shown
+from dragonfly_lit.io.console import standard_output
 from dragonfly_lit.io.parsers import compare_parser
 
 
@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         args.json.write_text(json.dumps(compared, indent=2, ensure_ascii=False) + "\n")
     if args.html is not None:
         args.html.write_text(_page(args.results, compared), encoding="utf-8")
-    console = Console()
+    console = standard_output()
     console.print(scores_table(compared))
     if compared["differences"]:
         console.print(differences_table(compared))

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
+from dragonfly_lit.io.console import standard_output
 from dragonfly_lit.spec.layout import Layout
 from dragonfly_lit.training.stages import ParamGroup
 from dragonfly_lit.training.update import moving_rate
@@ -195,7 +196,7 @@ class StartTable(pl.Callback):
     def on_fit_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         if trainer.is_global_zero:
             table = start_table(pl_module.model, pl_module.param_groups(), pl_module.stage.name)
-            Console().print(table, image_cost(pl_module.model.config.layout), sep="\n", highlight=False)
+            standard_output().print(table, image_cost(pl_module.model.config.layout), sep="\n", highlight=False)
 
 
 def start_table(model: Any, param_groups: list[ParamGroup], stage: str) -> Table:

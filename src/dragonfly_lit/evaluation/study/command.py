@@ -6,7 +6,6 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
 from rich.markdown import Markdown
 
 from dragonfly_lit.evaluation.study.cells import read_study
@@ -16,6 +15,7 @@ from dragonfly_lit.evaluation.study.plots import draw_curves
 from dragonfly_lit.evaluation.study.questions import chance, questions_of
 from dragonfly_lit.evaluation.study.tables import markdown
 from dragonfly_lit.io import atomic, disk
+from dragonfly_lit.io.console import standard_output
 from dragonfly_lit.io.lock import locked
 from dragonfly_lit.io.parsers import study_parser
 
@@ -42,5 +42,5 @@ def _write(args: argparse.Namespace, out: Path) -> None:
     atomic.write(
         out / "study.html", page(study, curves, examples, small_at_most=args.small, note=note, chance=by_chance)
     )
-    Console().print(Markdown(text))
+    standard_output().print(Markdown(text))
     print(f"study.md, study.html and {sum(map(len, curves.values()))} curves are in {out}")
