@@ -14,7 +14,7 @@ from steps import Journey, main
 V1 = "model=dragonfly_v1 data=general_stage1 trainer=gpu8"
 V2 = "stage=2 model=dragonfly_v2 data=general_stage2 trainer=gpu8 trainer.num_nodes=4 strategy=fsdp"
 FULL = "strategy.activation_checkpointing=full"
-SHORT = "data.num_workers=0 data.batch.size=4 trainer.limit_val_batches=1 callbacks.answers=null"
+SHORT = "data.num_workers=0 trainer.limit_val_batches=1 callbacks.answers=null"
 
 
 def journey(folder: Path) -> None:

@@ -10,14 +10,14 @@ from pathlib import Path
 from PIL import Image
 from steps import Journey, main, printed
 
-SHORT = "data.num_workers=0 data.batch.size=4 trainer.limit_val_batches=1 callbacks.answers=null"
+SHORT = "data.num_workers=0 trainer.limit_val_batches=1 callbacks.answers=null"
 
 
 def journey(folder: Path) -> None:
     """The steps; the runs are short ones."""
     go = Journey(folder)
     Image.new("RGB", (320, 240), "navy").save(folder / "my photo.png")
-    said = go.step("train the projector", f"python train.py stage=1 stage.steps=3 {SHORT}", says="A step reads 1 x 4")
+    said = go.step("train the projector", f"python train.py stage=1 stage.steps=3 {SHORT}", says="A step reads 1 x")
     score = printed(said, "Score it: ")
     go.step(
         "train everything, from it", f"python train.py stage=2 stage.steps=3 {SHORT}", says="takes runs/tiny-stage1"
