@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import Any
 
@@ -13,10 +12,9 @@ PIPED = 200
 
 
 def standard_output(**options: Any) -> Console:
-    """A console on standard output, as wide as the terminal, or as COLUMNS says.
+    """A console on standard output, as wide as the terminal where that is one.
 
     Args:
         options: of rich's Console.
     """
-    fits = sys.stdout.isatty() or "COLUMNS" in os.environ
-    return Console(**options) if fits else Console(width=PIPED, **options)
+    return Console(**options) if sys.stdout.isatty() else Console(width=PIPED, **options)
