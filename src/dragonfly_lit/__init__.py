@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING
+
+if sys.platform == "win32":
+    # Locks, signals of a scheduler and reads at a place of a file, on which resuming and data rest, are POSIX's.
+    raise ImportError("dragonfly_lit runs on Linux and macOS. On Windows install it in WSL 2, which is a Linux.")
 
 from dragonfly_lit.registration import register
 

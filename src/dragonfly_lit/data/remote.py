@@ -168,4 +168,14 @@ def _is_abandoned(path: Path, written: float) -> bool:
     """Whether the process that downloaded into `path` is gone, or has written nothing for an hour."""
     idle = time.time() - written
     pid = path.name.removeprefix(PART).partition("-")[0]
-    return idle > 3600 or (idle > 60 and not Path(f"/proc/{pid}").exists())
+    return idle > 3600 or (idle > 60 and not _lives(pid))
+
+
+def _lives(pid: str) -> bool:
+    try:
+        os.kill(int(pid), 0)
+    except PermissionError:  # another user's
+        return True
+    except (ValueError, OverflowError, ProcessLookupError):
+        return False
+    return True
