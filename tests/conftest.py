@@ -1,7 +1,38 @@
-"""One thread a process: several test processes share the cores, and tiny models gain nothing from more."""
+"""One thread a process, as several test processes share the cores; and what was not tested is said at the end."""
 
 import os
+import re
+from collections import Counter
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("WANDB_MODE", "offline")
+
+INSTALL = {
+    "torchao": "'dragonfly_lit[fp8]'",
+    "bitsandbytes": "'dragonfly_lit[bnb]'",
+    "hydra_plugins": "'dragonfly_lit[sweep]'",
+    "mlflow": "mlflow",
+    "psutil": "psutil",
+}
+"""What brings a module that `[dev]` does not, by its first name."""
+OWN = "-e '.[dev]' -c constraints.txt"
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Why tests were skipped, how many for each reason, and how to have them run."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    why = Counter(way_out(str(report.longrepr[2]).removeprefix("Skipped: ")) for report in skipped)
+    if why:
+        terminalreporter.write_line(f"{sum(why.values())} were skipped:")
+    for reason, count in sorted(why.items()):
+        terminalreporter.write_line(f"  {count} x {reason}")
+    terminalreporter.write_line("Slow tests are left to `pytest -m slow`, tests of a GPU to `pytest -m gpu`.")
+
+
+def way_out(reason):
+    """A reason, and what to install where that is all that is missing."""
+    lacking = re.match(r"could not import '(\w+)", reason)
+    if lacking is None:
+        return reason
+    return f"{lacking[1]} is not installed: pip install {INSTALL.get(lacking[1], OWN)}"
