@@ -42,7 +42,7 @@ def test_every_model_has_a_recipe_for_every_stage(model, stage):
     config = compose([f"model={model}", f"stage={stage}"])
     recipe = config["model"]["recipe"][stage]
     assert config["stage"]["steps"] == recipe["steps"]
-    for devices, size in ((1, 16), (8, recipe["batch_size"]), (8, 8.7)):
+    for devices, size in ((1, 16), (8, recipe["batch_size"] or 16), (8, 8.7)):
         config["trainer"]["devices"] = devices
         steps = reading_of(config, size, 100).steps
         built = build_stage(config["stage"] | {"steps": steps})

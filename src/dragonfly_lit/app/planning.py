@@ -291,7 +291,7 @@ def _modes(given: Any) -> tuple[Any, Any]:
     return given, given
 
 
-def _moments(optimizer: Any) -> float:
+def _moments(optimizer: Any) -> float | int:
     """Float32 numbers that an optimizer keeps of a weight: Adam's kind two, one with momentum one, an unknown one none.
 
     Those of 8 bits are a byte, and four more for every 256 of them.

@@ -41,7 +41,7 @@ SPLIT_WORDS = {
 }  # fmt: skip
 DIVIDING = ("split", "patient", "study")
 """The columns that divide a table unless somebody says otherwise: the first of them that is filled."""
-SHARES = (80, 10, 10)
+SHARES = (80.0, 10.0, 10.0)
 """Of the patients, or of whatever divides: to train on, to validate, to test."""
 
 

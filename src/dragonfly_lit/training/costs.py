@@ -159,7 +159,7 @@ def memory(
     checkpointing: tuple[ActivationCheckpointing, ActivationCheckpointing] = ("none", "none"),
     accumulates: bool = False,
     gradient_bytes: int = 4,
-    moments: float = 2,
+    moments: float | int = 2,
     offloaded: bool = False,
     repeated_heads: bool = True,
 ) -> Memory:

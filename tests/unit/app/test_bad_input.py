@@ -248,7 +248,7 @@ def test_a_part_that_does_not_fit_is_one_line_that_names_its_key(overrides, said
         ("logger.kinds=[csv]", "Use logger=csv, wandb or tensorboard."),
         ("callbacks.early_stopping.monitor=x", "A callback of your own is added by +callbacks.NAME._target_=CLASS."),
         ("stage.optimizer.momentum=1", "Another optimizer is a choice of its group: optimizer=sgd"),
-        ("optimizer=adam", "optimizer=adam does not exist. Use one of adamw, sgd."),
+        ("optimizer=adam", "optimizer=adam does not exist. Use one of adamw, adamw_8bit, sgd."),
         ("trainer=tpu", "Use one of cpu, gpu, gpu8."),
     ],
 )

@@ -17,7 +17,7 @@ from dragonfly_lit.processing.image_processor import DragonflyImageProcessor
 from dragonfly_lit.processing.processor import DragonflyProcessor
 from dragonfly_lit.processing.sequences import SequenceBuilder, TooLongError
 from dragonfly_lit.spec.records import Role, Sample, Turn
-from dragonfly_lit.spec.tokens import IGNORE, IMAGE, NEWLINE, STRUCTURAL
+from dragonfly_lit.spec.tokens import END_HEADER, IGNORE, IMAGE, NEWLINE, STRUCTURAL
 
 SYSTEM = "Be brief."
 
@@ -338,8 +338,10 @@ def test_images_in_place_are_asked_as_they_are_trained(placing, small, name, sai
     assert trained.num_images == num_images
     assert ids.count(chat.ids.image) == num_images * small.num_slots
     assert not any(a for i, a in zip(ids, answer, strict=True) if i in (chat.ids.image, chat.ids.newline))
-    prompt = expand_images(chat.prompt(turns[:-1]), small, chat.ids)
-    assert ids[: len(prompt)] == prompt.ids
+    prompt = expand_images(chat.prompt(turns[:-1]), small, chat.ids).ids
+    if name == "headers":  # another tokenizer than Llama-3's may join their line breaks to an answer's first letters
+        prompt = prompt[: len(prompt) - prompt[::-1].index(chat.tokenizer.get_vocab()[END_HEADER])]
+    assert ids[: len(prompt)] == prompt
     # Between the images are the words of the turns, in their order.
     one = small.image_ids(chat.ids.image, chat.ids.newline)
     spoken = chat.opening + chat.spoken(turns).text.ids

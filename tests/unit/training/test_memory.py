@@ -1,7 +1,8 @@
 """Snapshots of a GPU's memory: which steps are recorded, and where the files lie; torch's recorder is a stand-in."""
 
-from types import SimpleNamespace
+from unittest.mock import Mock
 
+import lightning.pytorch as pl
 import pytest
 import torch
 
@@ -25,16 +26,16 @@ def test_the_steps_that_are_asked_are_recorded_once(monkeypatch, tmp_path, begin
 
     monkeypatch.setattr(torch.cuda.memory, "_record_memory_history", record)
     monkeypatch.setattr(torch.cuda.memory, "_dump_snapshot", lambda path: open(path, "w").close())
-    trainer = SimpleNamespace(global_step=begin, default_root_dir=str(tmp_path), global_rank=1)
+    trainer = Mock(spec=pl.Trainer, global_step=begin, default_root_dir=str(tmp_path), global_rank=1)
     callback = MemorySnapshot(first, steps)
-    callback.on_train_start(trainer, None)  # pyright: ignore[reportArgumentType]
+    callback.on_train_start(trainer, None)
     for step in range(begin, last):
         for _ in range(2):  # micro-batches
-            callback.on_train_batch_start(trainer, None, None, 0)  # pyright: ignore[reportArgumentType]
+            callback.on_train_batch_start(trainer, None, None, 0)
             found += [step] * on[0]
             trainer.global_step = step + (_ == 1)
-            callback.on_train_batch_end(trainer, None, None, None, 0)  # pyright: ignore[reportArgumentType]
-    callback.on_train_end(trainer, None)  # pyright: ignore[reportArgumentType]
+            callback.on_train_batch_end(trainer, None, None, None, 0)
+    callback.on_train_end(trainer, None)
     assert found == [step for step in recorded for _ in range(2)]
     assert not on[0]
     assert (tmp_path / "memory" / "rank-1.pickle").is_file() == bool(recorded)

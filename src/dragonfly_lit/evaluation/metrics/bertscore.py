@@ -33,10 +33,13 @@ class BertScore:
         check(folder)
         from transformers import AutoModel, AutoTokenizer
 
-        own = {"local_files_only": True, "trust_remote_code": False}
         try:
-            self.tokenizer: Any = AutoTokenizer.from_pretrained(str(folder), **own)
-            model = AutoModel.from_pretrained(str(folder), weights_only=True, **own)
+            self.tokenizer: Any = AutoTokenizer.from_pretrained(
+                str(folder), local_files_only=True, trust_remote_code=False
+            )
+            model = AutoModel.from_pretrained(
+                str(folder), local_files_only=True, trust_remote_code=False, weights_only=True
+            )
         except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
             said = str(error).strip().split("\n")[0]
             raise ValueError(f"bertscore.model={folder}: transformers cannot load it: {said}") from error
