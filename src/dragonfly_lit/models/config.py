@@ -4,21 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from transformers import AutoConfig, PreTrainedConfig
 
 from dragonfly_lit.io.foreign import refuse_kernels
+from dragonfly_lit.io.remote_code import SavedWithModule, auto_map
 from dragonfly_lit.spec.layout import Layout, Zoom
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
+_MODEL = "DragonflyForConditionalGeneration"
+AUTO_MAP = auto_map(
+    AutoConfig="DragonflyConfig",
+    AutoModelForImageTextToText=_MODEL,
+    AutoModelForMultimodalLM=_MODEL,
+    AutoModelForCausalLM=_MODEL,
+    AutoProcessor="DragonflyProcessor",
+    AutoImageProcessor="DragonflyImageProcessor",
+)
+"""In every config.json, for `trust_remote_code=True`; whoever has imported this package needs none of it."""
 OWN_PARTS = ("vision_tower", "zoom_selector", "projector")
 """Keys of a config that name classes of the user's own."""
 
 
-class DragonflyConfig(PreTrainedConfig):
+class DragonflyConfig(SavedWithModule, PreTrainedConfig):
     """Config of a Dragonfly: vision tower, language model, zoom and special tokens.
 
     Args:
@@ -84,6 +96,7 @@ class DragonflyConfig(PreTrainedConfig):
         self.zoom_selector = _own_part("zoom_selector", zoom_selector, "dragonfly_lit.models.zoom.ZoomIn")
         self.projector = _own_part("projector", projector, "dragonfly_lit.models.projector.LinearProjector")
         self.chat, self.images = chat, images
+        kwargs.pop("auto_map", None)  # of the file that it is read from, and of every file that it is written to
         kwargs.setdefault("tie_word_embeddings", bool(getattr(self.text_config, "tie_word_embeddings", False)))
         super().__init__(**kwargs)
 
@@ -91,6 +104,15 @@ class DragonflyConfig(PreTrainedConfig):
         """Transformers' own, without what is built in, so that a released model's file is the one it always was."""
         builtin = dict.fromkeys(OWN_PARTS) | {"chat": "llama3", "images": "front"}
         return {k: v for k, v in super().to_dict().items() if k not in builtin or v != builtin[k]}
+
+    def to_diff_dict(self) -> dict[str, Any]:
+        """What is written to a file: transformers' own, where the classes are found, and no path of this machine."""
+        fields = super().to_diff_dict() | {"auto_map": AUTO_MAP}
+        for part in self.sub_configs:
+            fields[part].pop("_name_or_path", None)
+        if self.vision_source is not None:
+            fields["vision_source"] = portable(self.vision_source)
+        return fields
 
     @property
     def layout(self) -> Layout:
@@ -108,6 +130,11 @@ class DragonflyConfig(PreTrainedConfig):
                 f"Use {-total - 1} to {total}; the released models use -2."
             )
         return used
+
+
+def portable(source: str) -> str:
+    """Where a tower came from, as others may be told: the last name alone of an absolute path."""
+    return Path(source).name if Path(source).is_absolute() else source
 
 
 def _own_part(field: str, node: Mapping[str, Any] | None, builtin: str) -> dict[str, Any] | None:

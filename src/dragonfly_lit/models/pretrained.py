@@ -7,6 +7,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
 
+from dragonfly_lit.io.remote_code import NeverCopied
 from dragonfly_lit.models.buffers import ExactBuffers
 from dragonfly_lit.models.config import DragonflyConfig
 from dragonfly_lit.models.language import decoder_of, head_of
@@ -17,7 +18,7 @@ from dragonfly_lit.models.zoom import ZoomRule
 from dragonfly_lit.spec.layout import Layout
 
 
-class DragonflyPreTrainedModel(ExactBuffers, PreTrainedModel):
+class DragonflyPreTrainedModel(NeverCopied, ExactBuffers, PreTrainedModel):
     """The base of every Dragonfly.
 
     Attributes:

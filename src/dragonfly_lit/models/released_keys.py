@@ -166,12 +166,14 @@ def released_config(config: DragonflyConfig, generation: GenerationConfig, dtype
     text |= {"rope_theta": theta, "rope_scaling": rope if rope.get("rope_type", "default") != "default" else None}
     for ours in ("dtype", "_name_or_path", "architectures", "transformers_version"):
         text.pop(ours, None)
+    source = config.vision_source
     return {
         **text,
         "architectures": ["DragonflyForCausalLM"],
         "model_type": "dragonfly",
         "torch_dtype": dtype,
-        "image_encoder": config.vision_source or VISION_FOLDER,
+        # The tower's config lies beside the weights; a path of this machine would help nobody.
+        "image_encoder": source if source and not Path(source).is_absolute() else VISION_FOLDER,
         "text_config": {**text, "torch_dtype": dtype},
         "text_pretrained_model_name_or_path": None,
         TOKEN_IDS: _written_ids(config, generation),

@@ -10,13 +10,14 @@ from transformers import BatchFeature
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.processing_utils import ImagesKwargs
 
+from dragonfly_lit.io.remote_code import SavedWithModule, auto_map
 from dragonfly_lit.processing.batches import stack_crops
 from dragonfly_lit.processing.crops import Resize, cut
 from dragonfly_lit.processing.image_inputs import flat, open_image
 from dragonfly_lit.spec.layout import Layout, Zoom
 
 
-class DragonflyImageProcessor(BaseImageProcessor):
+class DragonflyImageProcessor(SavedWithModule, BaseImageProcessor):
     """Cuts images into crops; normalisation is the model's.
 
     Args:
@@ -39,6 +40,7 @@ class DragonflyImageProcessor(BaseImageProcessor):
         resize: Resize = "fast",
         **kwargs: Any,
     ) -> None:
+        kwargs.pop("auto_map", None)
         super().__init__(**kwargs)
         self.image_size, self.patch_size, self.class_token = image_size, patch_size, class_token
         self.zoom = asdict(Zoom(**(zoom or {})))
@@ -57,6 +59,10 @@ class DragonflyImageProcessor(BaseImageProcessor):
             class_token=self.class_token,
             zoom=Zoom(**self.zoom),
         )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Transformers' own, and where the class is found."""
+        return super().to_dict() | {"auto_map": auto_map(AutoImageProcessor="DragonflyImageProcessor")}
 
     def preprocess(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, images: Any, *, return_tensors: str | None = "pt", fetch: bool = False, **_: Any

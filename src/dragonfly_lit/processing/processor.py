@@ -15,6 +15,7 @@ from transformers import (
 )
 
 from dragonfly_lit.io.foreign import foreign, read_json, read_model_config
+from dragonfly_lit.io.remote_code import SavedWithModule, auto_map
 from dragonfly_lit.processing.batches import Side, pad_rows
 from dragonfly_lit.processing.chat import Conversation, is_batch, normalise
 from dragonfly_lit.processing.crops import Resize
@@ -61,7 +62,7 @@ _OWN_WAY = (
 _OF_CALL = ("padding", "padding_side", "max_length", "supervise", "return_tensors", "fetch", *_OWN_WAY)
 
 
-class DragonflyProcessor(ProcessorMixin):
+class DragonflyProcessor(SavedWithModule, ProcessorMixin):
     """Tokenizer and image processor of one Dragonfly.
 
     Args:
@@ -151,6 +152,10 @@ class DragonflyProcessor(ProcessorMixin):
         }
         processor = cls(*args, **fields)
         return (processor, {}) if kwargs.get("return_unused_kwargs") else processor
+
+    def to_dict(self) -> dict[str, Any]:
+        """Transformers' own, and where the class is found."""
+        return super().to_dict() | {"auto_map": auto_map(AutoProcessor="DragonflyProcessor")}
 
     @property
     def layout(self) -> Layout:
