@@ -22,7 +22,7 @@ with loaded_at_first_use(*COMPUTING):  # --help loads none of it
     from rich.table import Table
 
     from dragonfly_lit.app.build import compose
-    from dragonfly_lit.app.planning import frozen_model, model_config
+    from dragonfly_lit.app.sizes import frozen_model, model_config
     from dragonfly_lit.app.stage import build_stage
     from dragonfly_lit.data.packing import BatchShape, Cost, Planned
     from dragonfly_lit.models.flops import relative_costs

@@ -114,7 +114,7 @@ def main(argv: list[str]) -> int:
     recipe_size = recipe_of(config).get("batch_size")
     shape = BatchShape.of(data["batch"], size=recipe_size, max_tokens=builder.max_tokens, cost=cost_of(config))
     reading = reading_of(config, samples_in_row(shape, builder, tokens, images), tokens)
-    draws = float(given.samples or reading.steps * reading.micro_batches * reading.samples)
+    draws = float(given.samples or reading.steps * reading.samples)
     plans = with_missing(plan_mix(mix, builder, draws) if mix is not None else [], data["train"], draws)
     console = standard_output(markup=False)
     console.print(plan_table(plans))

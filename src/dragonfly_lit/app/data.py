@@ -15,8 +15,9 @@ from dragonfly_lit.app.check import check_weights
 from dragonfly_lit.app.errors import describe
 from dragonfly_lit.app.factories import build_components
 from dragonfly_lit.app.launch import resolve_processes
-from dragonfly_lit.app.planning import check_image_fits, cost_of, known_folder
+from dragonfly_lit.app.planning import cost_of
 from dragonfly_lit.app.recipe import recipe_of
+from dragonfly_lit.app.sizes import check_image_fits, known_folder
 from dragonfly_lit.app.values import check_values
 from dragonfly_lit.data.datamodule import DragonflyDataModule
 from dragonfly_lit.data.dealing import FEW, fit_workers

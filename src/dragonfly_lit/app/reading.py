@@ -15,17 +15,13 @@ class Reading:
     """What a stage reads.
 
     Attributes:
-        micro_batches: of a step, on all ranks.
-        samples: of a micro-batch; of packed rows an estimate from probed lengths.
-        tokens: of a sample.
         steps: of the stage.
+        samples: of a step, on all ranks; of packed rows an estimate from probed lengths.
         told: the same as a line.
     """
 
-    micro_batches: int
-    samples: float
-    tokens: float
     steps: int
+    samples: float
     told: str
 
 
@@ -47,13 +43,7 @@ def reading_of(config: Mapping[str, Any], samples: float, tokens: float) -> Read
     told = f"A step reads {micro_batches} x {samples:.3g} samples, about {a_step * tokens:,.0f} tokens"
     if stage["steps"] != AUTO:
         steps = int(stage["steps"])
-        return Reading(
-            micro_batches=micro_batches,
-            samples=samples,
-            tokens=tokens,
-            steps=steps,
-            told=f"{told}; {steps:,} steps read {steps * a_step:,.0f} samples.",
-        )
+        return Reading(steps=steps, samples=a_step, told=f"{told}; {steps:,} steps read {steps * a_step:,.0f} samples.")
     wanted = stage.get("samples")
     if wanted is None:
         raise ValueError("stage.steps=auto: stage.samples says nothing to derive them from. Give one of the two.")
@@ -62,4 +52,4 @@ def reading_of(config: Mapping[str, Any], samples: float, tokens: float) -> Read
     if (size := recipe_of(config).get("batch_size")) and size != samples:
         of_recipe = micro_batches * size
         told += f" ({round(wanted / of_recipe):,} of {of_recipe} samples by the recipe's batch_size)"
-    return Reading(micro_batches=micro_batches, samples=samples, tokens=tokens, steps=steps, told=f"{told}.")
+    return Reading(steps=steps, samples=a_step, told=f"{told}.")

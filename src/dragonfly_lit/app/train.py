@@ -27,33 +27,23 @@ from dragonfly_lit.app.factories import Components, build_components, look_up_pa
 from dragonfly_lit.app.known_warnings import silence_known_warnings
 from dragonfly_lit.app.launch import check_processes, resolve_processes
 from dragonfly_lit.app.loggers import build_loggers, log_answers, log_config, log_scores
-from dragonfly_lit.app.newest import find_finished
 from dragonfly_lit.app.overrides import search_path_of_job
-from dragonfly_lit.app.planning import check_image_fits
-from dragonfly_lit.app.reading import reading_of
 from dragonfly_lit.app.room import look_for_room
 from dragonfly_lit.app.runs import held_run, open_run
 from dragonfly_lit.app.sample_answers import SampleAnswers
 from dragonfly_lit.app.score import num_scored, score
-from dragonfly_lit.app.stage import AUTO, build_stage
+from dragonfly_lit.app.sizes import check_image_fits
+from dragonfly_lit.app.stage import build_stage
+from dragonfly_lit.app.starts import find_starts, find_steps
 from dragonfly_lit.app.sweep import run_job, write_result
 from dragonfly_lit.app.trainer import build_trainer, check_flags
 from dragonfly_lit.app.values import check_values
-from dragonfly_lit.data.datamodule import DragonflyDataModule
-from dragonfly_lit.data.plan import samples_per_micro_batch, tokens_per_sample
 from dragonfly_lit.io import disk
 from dragonfly_lit.io.commands import as_typed, override
 from dragonfly_lit.io.imports import import_trusted
 from dragonfly_lit.training.beside import Beside
 from dragonfly_lit.training.callbacks import OWN, build_callbacks, check_own
-from dragonfly_lit.training.checkpoint.format import read_info
-from dragonfly_lit.training.checkpoint.locate import (
-    find_resume,
-    resolve,
-    step_folder,
-    weights_behind,
-    whole,
-)
+from dragonfly_lit.training.checkpoint.locate import step_folder
 from dragonfly_lit.training.module import TrainingModule
 from dragonfly_lit.training.peers import Peers, Together, lost_a_peer
 from dragonfly_lit.training.ranks import global_rank
@@ -63,9 +53,6 @@ from dragonfly_lit.training.survival import Preemption
 from dragonfly_lit.training.telemetry import Telemetry
 
 log = logging.getLogger(__name__)
-
-STAGE_BEFORE = {"2": "1", "biomed": "2"}
-"""Whose weights `init_from=auto` takes, by stage."""
 
 
 def train(cfg: DictConfig) -> float | None:
@@ -190,62 +177,8 @@ def _fit(config: Config, components: Components, stage: Stage, held: ExitStack, 
     return conclude(run, config, telemetry, scores, steps=trainer.global_step, seconds=seconds)
 
 
-def find_starts(config: Config) -> list[str | None]:
-    """The checkpoint that the run goes on from, and where its weights came from, each None where there is none.
-
-    Raises:
-        ValueError: there is none where one is asked for, or it is damaged.
-    """
-    resume = find_start(config, "resume")
-    init_from = weights_behind(resume) if resume else find_start(config, "init_from")
-    return [None if path is None else str(path) for path in (resume, init_from)]
-
-
-def find_steps(config: Config, data: DragonflyDataModule, resume: Path | None) -> tuple[int, str]:
-    """The optimizer steps of the run and a line about what each reads; a run that goes on keeps those it began with.
-
-    Raises:
-        ValueError: `stage.steps=auto` without samples.
-    """
-    tokens = tokens_per_sample(data.mix, data.builder)
-    found = reading_of(config, samples_per_micro_batch(data.mix, data.shape, data.builder), tokens)
-    if resume is not None and config["stage"]["steps"] == AUTO:
-        steps = read_info(resume).steps
-        return steps, f"The {steps:,} steps of the run that goes on are kept."
-    return found.steps, found.told
-
-
 def _path(text: str | None) -> Path | None:
     return None if text is None else Path(text)
-
-
-def find_start(config: Config, key: str) -> Path | None:
-    """The checkpoint that `resume` or `init_from` means, None where the run starts afresh.
-
-    Raises:
-        ValueError: there is none where one is asked for.
-    """
-    value, runs, name = config[key], Path(config["runs_root"]), config["name"]
-    if value is None:
-        return None
-    if value != "auto":
-        return whole(resolve(Path(value)))
-    if key == "resume":
-        return find_resume(runs / name)
-    stage, model = STAGE_BEFORE.get(config["stage"]["name"], "1"), config["model"]["name"]
-    found = find_finished(runs, stage=stage, like=config)
-    if found.checkpoint is None:
-        raise ValueError(
-            f"init_from=auto: stage={config['stage']['name']} starts from the newest finished stage-{stage} run of "
-            f"model={model}, and there are none below runs_root={runs}.{found.passed_over()} Run `python train.py "
-            f"stage={stage} model={model}` first, or give init_from=PATH, or init_from=null for a fresh projector."
-        )
-    beside = f", with {found.differs}" if found.differs else ""
-    print(
-        f"init_from=auto takes {found.taken}, the newest finished stage-{stage} run of this model{beside}."
-        f"{found.passed_over()} Another is taken by init_from=PATH."
-    )
-    return found.checkpoint
 
 
 def build_own_callbacks(config: Config) -> list[pl.Callback]:

@@ -10,7 +10,7 @@ import yaml
 
 from dragonfly_lit.app.load import find_checkpoint, results_root
 from dragonfly_lit.app.newest import find_finished
-from dragonfly_lit.app.train import find_start
+from dragonfly_lit.app.starts import find_start
 from dragonfly_lit.training.checkpoint import locate
 
 MODEL = {

@@ -13,8 +13,9 @@ import torch
 from dragonfly_lit.__main__ import main
 from dragonfly_lit.app.build import compose
 from dragonfly_lit.app.plan import GPUS
-from dragonfly_lit.app.planning import Machine, known_folder, plan
+from dragonfly_lit.app.planning import Machine, plan
 from dragonfly_lit.app.room import DoesNotFitError, check_fits, look_for_room
+from dragonfly_lit.app.sizes import known_folder
 from dragonfly_lit.models.flops import PEAK_FLOPS, peak_flops
 from dragonfly_lit.training.sharding import ActivationCheckpointing
 
