@@ -10,7 +10,8 @@ from PIL import Image
 
 from dragonfly_lit.app.data import configure, train_mix
 from dragonfly_lit.data.shards import Shards, open_dataset
-from dragonfly_lit.data.source import Reader, Source, SourceSpec
+from dragonfly_lit.data.source import Reader, Source
+from dragonfly_lit.data.source_spec import SourceSpec
 from dragonfly_lit.io.console import standard_output
 from dragonfly_lit.processing.sequences import SequenceBuilder
 from dragonfly_lit.spec.records import Sample, Sequence

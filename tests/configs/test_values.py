@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from dragonfly_lit.app.build import compose
+from dragonfly_lit.app.keys import MAY_BE_NULL, RULES
 from dragonfly_lit.app.overrides import CONF
-from dragonfly_lit.app.values import MAY_BE_NULL, RULES, check_values, leaves, rule_of
+from dragonfly_lit.app.values import check_values, leaves, rule_of
 
 ROOT = Path(__file__).resolve().parents[2]
 OPTIONAL = ("experiment", "experiment/cell", "benchmark")
@@ -70,7 +71,7 @@ def test_every_key_has_a_rule_that_its_default_fits_and_that_refuses_what_it_can
             continue  # what is below it is looked at where it is given
         if key.startswith("logger."):
             continue  # fields of loggers of Lightning's
-        assert rule_of(config, key) is not None, f"{key} has no rule in app/values.py"
+        assert rule_of(config, key) is not None, f"{key} has no rule in app/keys.py"
         default = holder[last]
         for wrong in WRONG.get(kind(default), []):
             if rule_of(config, key).fits(wrong):

@@ -1,4 +1,4 @@
-"""What a value may be: rules in words and as tests, which `app.values` gives to keys."""
+"""What a value may be: rules in words and as tests, which `app.keys` gives to keys."""
 
 from __future__ import annotations
 

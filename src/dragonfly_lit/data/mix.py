@@ -10,7 +10,8 @@ from typing import Any
 
 from dragonfly_lit.data.order import uniform
 from dragonfly_lit.data.samples import BadSampleError
-from dragonfly_lit.data.source import SOURCE_KEYS, Source, SourceSpec, check_keys, open_source, spec_of
+from dragonfly_lit.data.source import Source, open_source
+from dragonfly_lit.data.source_spec import SOURCE_KEYS, SourceSpec, check_keys, spec_of
 from dragonfly_lit.io.tar import MAX_MEMBER_BYTES
 
 _MIX_KEYS = ("sources", "weight", "temperature")

@@ -25,7 +25,8 @@ from dragonfly_lit.data.index import index_folder, index_path, read_rows, sideca
 from dragonfly_lit.data.remote import Cache, read_bytes
 from dragonfly_lit.data.samples import BadSampleError, split_name
 from dragonfly_lit.data.shards import Shards, open_dataset
-from dragonfly_lit.data.source import Source, SourceSpec
+from dragonfly_lit.data.source import Source
+from dragonfly_lit.data.source_spec import SourceSpec
 from dragonfly_lit.models.tiny import tiny_tokenizer
 from dragonfly_lit.processing.sequences import SequenceBuilder
 from dragonfly_lit.spec.records import Record, Turn
