@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from users_folder import enter_examples
 
 from data_prep.__main__ import main
 from dragonfly_lit.app.build import compose
@@ -20,11 +21,7 @@ SHORT = ("stage=1", "data.batch.size=4", "callbacks.answers=null", "callbacks.pr
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """A user's folder, which is the current one."""
-    copied = tmp_path / "project"
-    shutil.copytree(ROOT / "examples", copied, ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.chdir(copied)
-    monkeypatch.syspath_prepend(str(copied))
-    return copied
+    return enter_examples(tmp_path, monkeypatch)
 
 
 def train(log, *overrides):

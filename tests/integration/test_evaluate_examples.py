@@ -1,12 +1,12 @@
 """A benchmark and a metric of one's own, from a copy of `examples/`, through `evaluate.py` from end to end."""
 
 import json
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from users_folder import copy_examples
 
 from dragonfly_lit.models.tiny import tiny_model, tiny_tokenizer
 from dragonfly_lit.processing.processor import DragonflyImageProcessor, DragonflyProcessor
@@ -19,8 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     """A user's folder: the examples, and a tiny model."""
-    copied = tmp_path_factory.mktemp("user") / "project"
-    shutil.copytree(ROOT / "examples", copied, ignore=shutil.ignore_patterns("__pycache__"))
+    copied = copy_examples(tmp_path_factory.mktemp("user"))
     model = tiny_model(seed=3)
     model.save_pretrained(copied / "model")
     processor = DragonflyProcessor(DragonflyImageProcessor.of(model.config.layout), tiny_tokenizer())

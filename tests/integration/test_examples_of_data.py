@@ -1,13 +1,13 @@
 """A mix, a language model and a format of one's own, from a copy of `examples/`: packed, planned, trained."""
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from PIL import Image
+from users_folder import enter_examples
 
 from data_prep.__main__ import main
 from data_prep.demo import make_demo
@@ -24,11 +24,7 @@ SHORT = (
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """A user's folder, which is the current one."""
-    copied = tmp_path / "project"
-    shutil.copytree(ROOT / "examples", copied, ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.chdir(copied)
-    monkeypatch.syspath_prepend(str(copied))
-    return copied
+    return enter_examples(tmp_path, monkeypatch)
 
 
 def test_a_format_of_ones_own_is_packed_checked_and_trained_on(folder):

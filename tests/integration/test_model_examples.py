@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from users_folder import copy_examples
 
 from dragonfly_lit.app.build import compose
 from dragonfly_lit.app.load import load_for_inference
@@ -30,8 +31,7 @@ PARTS = {
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     """A user's folder."""
-    copied = tmp_path_factory.mktemp("user") / "project"
-    shutil.copytree(ROOT / "examples", copied, ignore=shutil.ignore_patterns("__pycache__"))
+    copied = copy_examples(tmp_path_factory.mktemp("user"))
     Image.new("RGB", (64, 48), "green").save(copied / "green.png")
     return copied
 

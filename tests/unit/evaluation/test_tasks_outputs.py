@@ -29,13 +29,18 @@ def outputs(seed: int, golds: list[str]) -> list[str]:
     return [*ODD, *golds, *mixed]
 
 
-@pytest.mark.parametrize(("name", "make"), LAYOUTS, ids=ids)
-def test_anything_is_read_and_scored_between_nothing_and_all(tmp_path, name, make):
-    options, _, _ = make(tmp_path / name)
+SCORED_HERE = [(name, make) for name, make in LAYOUTS if not BENCHMARKS[name].judged]
+
+
+def opened(folder, name, make):
+    options, _, _ = make(folder / name)
     benchmark = BENCHMARKS[name](**options)
-    questions = benchmark.questions(tmp_path)
-    if benchmark.judged:
-        return
+    return benchmark, benchmark.questions(folder)
+
+
+@pytest.mark.parametrize(("name", "make"), SCORED_HERE, ids=ids)
+def test_anything_is_read_and_scored_between_nothing_and_all(tmp_path, name, make):
+    benchmark, questions = opened(tmp_path, name, make)
     metric = benchmark.metric(questions)
     for number, question in enumerate(questions[:2]):
         for output in outputs(number, list(question.references)):
@@ -57,13 +62,9 @@ def test_anything_is_read_and_scored_between_nothing_and_all(tmp_path, name, mak
                 assert said.lenient_parsed is None, "two choices are not one"
 
 
-@pytest.mark.parametrize(("name", "make"), LAYOUTS, ids=ids)
+@pytest.mark.parametrize(("name", "make"), SCORED_HERE, ids=ids)
 def test_any_mix_of_outputs_has_scores(tmp_path, name, make):
-    options, _, _ = make(tmp_path / name)
-    benchmark = BENCHMARKS[name](**options)
-    questions = benchmark.questions(tmp_path)
-    if benchmark.judged:
-        return
+    benchmark, questions = opened(tmp_path, name, make)
     for seed in range(6):
         draw = random.Random(seed)
         metric = benchmark.metric(questions)

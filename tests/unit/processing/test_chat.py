@@ -6,6 +6,7 @@ import io
 import numpy as np
 import pytest
 import torch
+from hostile import TEMPLATES
 
 from dragonfly_lit import DragonflyProcessor
 from dragonfly_lit.processing.image_processor import DragonflyImageProcessor
@@ -105,19 +106,7 @@ def test_what_is_no_conversation_is_named(processor, conversation, said):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize(
-    "template",
-    [
-        "{{ ''.__class__.__mro__[1].__subclasses__() }}",
-        "{{ messages.append(1) }}",
-        "{{ cycler.__init__.__globals__.os.system('true') }}",
-        "{% for i in range(10**9) %}x{% endfor %}",
-        "{{ raise_exception('no') }}",
-        "{% for %}",
-        "{{ messages[0].content.nothing.there }}",
-        "{{ 1 / 0 }}",
-    ],
-)
+@pytest.mark.parametrize("template", TEMPLATES)
 def test_a_hostile_template_ends_in_one_line(processor, tmp_path, template):
     processor.save_pretrained(tmp_path)
     (tmp_path / "chat_template.jinja").write_text(template)

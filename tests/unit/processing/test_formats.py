@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from chat_templates import CHATML, GEMMA, LLAMA32, MISTRAL, MISTRAL_SYSTEM, PUBLISHED, QWEN3, SMOLLM2, tokenizer_of
+from hostile import TEMPLATES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -199,22 +200,7 @@ def test_a_conversation_whose_answers_cannot_be_told_is_refused():
         own(MISTRAL).spoken(say("a [/INST] b</i>", "c"))
 
 
-@pytest.mark.parametrize(
-    "template",
-    [
-        "{{ ''.__class__.__mro__[1].__subclasses__() }}",
-        "{{ messages.append(1) }}",
-        "{{ cycler.__init__.__globals__.os.system('true') }}",
-        "{% for i in range(10**9) %}x{% endfor %}",
-        "{{ strftime_now.__self__ }}",
-        "{{ raise_exception('no') }}",
-        "{% for %}",
-        "{{ messages[0].content.nothing.there }}",
-        "{{ 1 / 0 }}",
-        "{{ 7 }}",
-        "",
-    ],
-)
+@pytest.mark.parametrize("template", [*TEMPLATES, "{{ strftime_now.__self__ }}", "{{ 7 }}", ""])
 def test_a_hostile_template_ends_in_one_line(template):
     with pytest.raises(ValueError, match="chat template") as error:
         own(CHATML._replace(template=template))

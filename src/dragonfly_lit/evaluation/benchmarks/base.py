@@ -118,6 +118,7 @@ class Benchmark(Reader, ABC):
 
     def submission(self, answered: Sequence[tuple[Question, str]]) -> Any:
         """What the server takes, of each question and its output: what JSON can hold, or a `Sheet`."""
+        # Asked of benchmarks with a `server` only, each of which says it.
         raise NotImplementedError(f"{self.name} has no server.")
 
     @abstractmethod
