@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from dragonfly_lit.app.launch import check_processes, launched
+from dragonfly_lit.app.stage import AUTO
 from dragonfly_lit.training.precision import check_precision
 
 REPOSITORIES = {
@@ -68,7 +69,7 @@ def check_recipe_overrides(overrides: list[str], config: dict[str, Any], recipes
     used = [name for name in recipes if name == stage or f"recipe.{name}}}" in str(recipes.get(stage))]
     for item in overrides:
         key, _, value = item.lstrip("+").partition("=")
-        if key.endswith(("recipe." + stage + ".samples", "stage.samples")) and config["stage"]["steps"] != "auto":
+        if key in (f"model.recipe.{stage}.samples", "stage.samples") and config["stage"]["steps"] != AUTO:
             raise ValueError(
                 f"{key}={value} has no effect with stage.steps={config['stage']['steps']}. Add stage.steps=auto."
             )

@@ -51,12 +51,15 @@ def configure(overrides: list[str]) -> tuple[Config, SequenceBuilder]:
     resolve_processes(config)
     vision, language = config["vision"], config["language"]
     vision["path"] = known_folder(vision["path"])
-    if not config["model"]["released"] and known_folder(language["path"]) != language["path"]:
-        log.warning(
-            "language.path=%s is not there: text is counted with the tokenizer of model=tiny, which takes more tokens.",
-            language["path"],
-        )
-        language["path"], language["tokenizer"] = known_folder(language["path"]), str(builtin_folder("tokenizer"))
+    if not config["model"]["released"] and (known := known_folder(language["path"])) != language["path"]:
+        if language["tokenizer"] is None:
+            log.warning(
+                "language.path=%s is not there: text is counted with the tokenizer of model=tiny, which takes more "
+                "tokens.",
+                language["path"],
+            )
+            language["tokenizer"] = str(builtin_folder("tokenizer"))
+        language["path"] = known
     for group, read in (("vision", "config.json"), ("language", "tokenizer")):
         if config[group].get("tokenizer") is None:
             try:

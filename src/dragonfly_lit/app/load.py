@@ -62,7 +62,7 @@ def results_root(checkpoint: Path) -> Path:
         return checkpoint / "evaluation"
     run = Path(os.path.normpath(checkpoint / "../.."))
     others = [folder.name for folder, _ in list_checkpoints(run)]
-    is_last = not others or place.name >= others[-1]
+    is_last = [place.name] == others[-1:]
     return run / "evaluation" if is_last else run / "evaluation" / place.name
 
 

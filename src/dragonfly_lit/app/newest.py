@@ -9,8 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from dragonfly_lit.app.runs import CONFIG_FILE, read_config
-from dragonfly_lit.app.sweep import RESULT_FILE
+from dragonfly_lit.app.runs import CONFIG_FILE, RESULT_FILE, read_config
 from dragonfly_lit.training.checkpoint.format import CheckpointInfo
 from dragonfly_lit.training.checkpoint.locate import damage_of, list_checkpoints, step_folders
 
@@ -51,16 +50,19 @@ class Found:
     """What `auto` found.
 
     Attributes:
-        checkpoint: the last one of the newest run that fits; None without any.
-        taken: its run.
+        taken: the newest run that fits; None without any.
         passed: newer runs that do not fit, newest first; all of them where none fits.
         differs: keys beside the weights that are not as they are here.
     """
 
-    checkpoint: Path | None
     taken: Candidate | None
     passed: tuple[Candidate, ...]
     differs: str = ""
+
+    @property
+    def checkpoint(self) -> Path | None:
+        """The last one of that run."""
+        return None if self.taken is None else self.taken.checkpoint
 
     def passed_over(self) -> str:
         """A sentence that names them, empty where there are none."""
@@ -90,9 +92,9 @@ def find_finished(runs: Path, *, stage: str | None = None, like: Mapping[str, An
             one = replace(one, reason=f"its last checkpoint is damaged: {damage}")
         if not one.reason:
             differs = "" if like is None else _difference(_config_of(one.run), like, AROUND_THEM)
-            return Found(checkpoint=one.checkpoint, taken=one, passed=tuple(passed), differs=differs)
+            return Found(taken=one, passed=tuple(passed), differs=differs)
         passed.append(one)
-    return Found(checkpoint=None, taken=None, passed=tuple(passed))
+    return Found(taken=None, passed=tuple(passed))
 
 
 def _candidate(run: Path, stage: str | None, like: Mapping[str, Any] | None) -> Candidate | None:

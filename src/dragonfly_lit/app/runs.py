@@ -16,6 +16,8 @@ from dragonfly_lit.io.lock import LOCK_FILE, in_use_below, locked
 from dragonfly_lit.training.ranks import global_rank
 
 CONFIG_FILE = "config.yaml"
+RESULT_FILE = "result.json"
+"""What a run came to: who has one has ended."""
 
 
 @contextmanager
@@ -72,6 +74,7 @@ def open_run(root: Path, name: str, config: dict, *, resume: bool, held: ExitSta
             if not resume and _step_aside(folder):
                 held.enter_context(_lock(folder))
             folder.mkdir(parents=True, exist_ok=True)
+            (folder / RESULT_FILE).unlink(missing_ok=True)  # of an end that is one no longer
             atomic.write(folder / CONFIG_FILE, yaml.safe_dump(config, sort_keys=False))
     return folder
 

@@ -28,7 +28,6 @@ from dragonfly_lit.io import atomic
 from dragonfly_lit.io.commands import spelled
 from dragonfly_lit.io.names import job_folder
 
-RESULT_FILE = "result.json"
 LOG_FILE = "log.txt"
 LOCK_FILE = ".running"
 POLL_SECONDS = 1.0
@@ -61,8 +60,9 @@ def finished(folder: Path, config: dict[str, Any]) -> dict[str, Any] | None:
         return None
     result = json.loads(path.read_text())
     written, wanted = result["config"], _comparable(config)
-    if wanted.get("stage", {}).get("steps") == AUTO:  # the job knew how many that are, from its data
-        wanted["stage"]["steps"] = written.get("stage", {}).get("steps")
+    for group, key in (("stage", "steps"), ("trainer", "devices"), ("trainer", "num_nodes")):
+        if wanted.get(group, {}).get(key) == AUTO:  # the job knew how many that are, from its data and its machine
+            wanted[group][key] = written.get(group, {}).get(key)
     return result if written == wanted else None
 
 

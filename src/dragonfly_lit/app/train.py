@@ -68,6 +68,7 @@ def train(cfg: DictConfig) -> float | None:
         check_values(config, "train")
         check_multirun()
         resolve_validation(config)
+        read_chat(config)  # as the job will, which writes down the words and not the file
         check_objective(str(HydraConfig.get().sweeper["_target_"]), config["data"])
         return run_job(config, overrides, search_path_of_job())
     return fit(config)
@@ -94,7 +95,6 @@ def _fit_together(config: Config, peers: Peers) -> float | None:
     device = DEVICES[config["trainer"]["accelerator"]]
     import_trusted(config["trust"])
     look_up_parts(config, file=None)
-    read_chat(config)
     components, stage = build_components(config, device), build_stage(config["stage"])
     check_image_fits(components.layout.num_tokens, config["model"]["max_tokens"])
     if device == "cuda" and (told := look_for_room(config)) and peers.rank == 0:

@@ -54,7 +54,7 @@ AttentionInterface.register(IN_PLACE, in_place_attention)
 @lru_cache(maxsize=1)
 def outside_graphs() -> str:
     """Name of the same attention, left out of what `torch.compile` compiles: it alone differs from block to block."""
-    name = f"{IN_PLACE}outside_graphs"
+    name = f"{IN_PLACE}_outside_graphs"
     AttentionInterface.register(name, torch.compiler.disable(in_place_attention))
     return name
 

@@ -77,38 +77,40 @@ def loss_sums(
     # A rank without a supervised row still goes through the head, or the others' gradients would wait for it.
     inputs = states if rows.numel() else hidden.flatten(0, 1)[:1]
     at_once = getattr(head, AT_ONCE, None) or partial(losses_of_rows, head)
-    total, token_losses = at_once(inputs, targets, weights, rows_per_chunk)
-    return LossSums(loss=total, weight=weights.sum(), token_losses=token_losses, rows=rows)
+    losses = at_once(inputs, targets, rows_per_chunk)
+    total = losses.new_zeros(())
+    for some, theirs in zip(losses.split(rows_per_chunk), weights.split(rows_per_chunk), strict=True):
+        total = total + (some * theirs).sum()
+    return LossSums(loss=total, weight=weights.sum(), token_losses=losses.detach(), rows=rows)
 
 
 AT_ONCE = "losses_of_rows"
-"""Method of a head that is sharded by itself: gathered once for all rows, however many calls they take."""
+"""Method of a head that is sharded by itself: gathered once for all rows, however many calls they take. What is given to
+it is rounded as the head's inputs are, so weights of labels stay outside."""
 
 
 def losses_of_rows(
-    head: Head, states: Tensor, targets: Tensor, weights: Tensor, rows_per_chunk: int
-) -> tuple[Float[Tensor, ""], Float[Tensor, " supervised"]]:
-    """Weighted sum of the losses of rows, with a graph, and each of them, without one.
+    head: Head, states: Tensor, targets: Tensor, rows_per_chunk: int
+) -> Float[Tensor, " supervised"]:
+    """The loss of each row, with a graph.
 
     Args:
         head: hidden states to logits.
         states: of the rows; of any row where there are none, so that the head is in the graph.
         targets: labels of the rows.
-        weights: of the labels.
         rows_per_chunk: rows whose logits exist at a time.
     """
     rows = len(targets)
-    idle = states if rows else head(states)
-    total, token_losses = idle.sum().to(weights.dtype) * 0, []
+    if not rows:
+        return head(states).flatten()[:0].to(torch.promote_types(states.dtype, torch.float32))
+    found = []
     for start in range(0, rows, rows_per_chunk):
         chunk = slice(start, start + rows_per_chunk)
         if torch.is_grad_enabled() and rows > rows_per_chunk:
-            losses = checkpoint(_token_losses, states[chunk], targets[chunk], head, use_reentrant=False)
+            found.append(checkpoint(_token_losses, states[chunk], targets[chunk], head, use_reentrant=False))
         else:
-            losses = _token_losses(states[chunk], targets[chunk], head)
-        total = total + (losses * weights[chunk]).sum()
-        token_losses.append(losses.detach())
-    return total, torch.cat(token_losses) if token_losses else weights.new_zeros(0)
+            found.append(_token_losses(states[chunk], targets[chunk], head))
+    return torch.cat(found)
 
 
 def _token_losses(states: Tensor, targets: Tensor, head: Head) -> Tensor:

@@ -262,7 +262,7 @@ def shard(
     _prefetch(root, words_and_head[1:])
 
 
-def _through_forward(head: nn.Module, *rows: Any) -> tuple[torch.Tensor, torch.Tensor]:
+def _through_forward(head: nn.Module, *rows: Any) -> torch.Tensor:
     return losses_of_rows(head.forward, *rows)  # `forward`: the hooks of shards run around all of it
 
 
