@@ -95,7 +95,8 @@ def prepare_tool(name: str, *options: str) -> Callable[[Path, int], Callable[[],
 
     def prepare(folder: Path, n: int) -> Callable[[], Any]:
         shards = packed_folder(folder, n)
-        return lambda: prepare_data(name, str(shards), *options)
+        out = ("--out", str(folder / "out")) if name == "inspect" else ()
+        return lambda: prepare_data(name, str(shards), *options, *out)
 
     return prepare
 
@@ -160,7 +161,7 @@ def prepare_scoring(folder: Path, n: int) -> Callable[[], Any]:
 
 
 def prepare_compare(folder: Path, n: int) -> Callable[[], Any]:
-    """`dragonfly_lit compare` of two runs with n answers each."""
+    """`python -m dragonfly_lit compare` of two runs with n answers each."""
     from dragonfly_lit.evaluation.compare import main
 
     with contextlib.redirect_stdout(io.StringIO()):
@@ -176,7 +177,7 @@ COMMANDS = {
     "lint": Command(line="data_prep lint", counts="samples", size=500, prepare=prepare_tool("lint", "--workers", "1")),
     "stats": Command(line="data_prep stats", counts="samples", size=2000, prepare=prepare_tool("stats")),
     "inspect": Command(line="data_prep inspect", counts="samples of the folder", size=250,
-                       prepare=prepare_tool("inspect", "--out", "/dev/shm/growth_inspected")),
+                       prepare=prepare_tool("inspect")),
     "padded": Command(line="train.py, reading", counts="samples", size=100, prepare=prepare_loader("padded")),
     "grouped": Command(line="train.py data.batch.mode=grouped, reading", counts="samples", size=100,
                        prepare=prepare_loader("grouped", size=4)),
@@ -184,7 +185,7 @@ COMMANDS = {
                       prepare=prepare_loader("packed", max_tokens=2048)),
     "cut": Command(line="model.too_long=cut", counts="questions of a sample", size=100, prepare=prepare_cut),
     "score": Command(line="evaluate.py predictions=FILE", counts="answers", size=1000, prepare=prepare_scoring),
-    "compare": Command(line="dragonfly_lit compare", counts="answers", size=2000, prepare=prepare_compare),
+    "compare": Command(line="python -m dragonfly_lit compare", counts="answers", size=2000, prepare=prepare_compare),
 }  # fmt: skip
 
 

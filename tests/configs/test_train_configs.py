@@ -188,5 +188,7 @@ def test_no_suggestion_is_the_key_that_was_refused():
 
 def test_every_key_that_people_type_leads_to_one_that_there_is():
     for word, said in USUAL.items():
-        for key in re.findall(r"\b((?:stage|data|trainer|model)\.[\w.]+)=", said):
-            assert rule_of("train", key) is not None, (word, key)
+        keys = re.findall(r"\b([a-z_]+(?:\.\w+)*)=", said)
+        assert keys or "/" in said, word
+        for key in keys:
+            assert rule_of("train", key) is not None or key in ("data", "trainer", "strategy"), (word, key)

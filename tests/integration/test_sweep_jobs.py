@@ -11,6 +11,8 @@ import pytest
 
 pytest.importorskip("skimage")
 pytest.importorskip("sklearn")
+from test_own_chat import TEMPLATE
+
 from data_prep.probes import make_probes
 from dragonfly_lit.app.build import compose
 from dragonfly_lit.evaluation.study import command as study
@@ -51,7 +53,9 @@ def test_a_numbered_stage_runs_under_any_launcher_and_what_a_job_prints_can_be_t
         "stage=1", "data=probes", "stage.steps=1", "data.batch.size=2", "data.num_workers=0", 'name="a, b=c: d"',
         "trainer.limit_val_batches=1", "callbacks.answers=null", "seed=0,1", f"hydra/launcher={launcher}",
         f"data_root={tmp_path}/data", f"runs_root={tmp_path}/runs",
+        "trainer.devices=auto", f"language.chat={tmp_path}/chat.jinja",  # which the job knows by other values
     ]  # fmt: skip
+    (tmp_path / "chat.jinja").write_text(TEMPLATE)
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, str(ROOT / "train.py"), "-m", *overrides]
     done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=600)

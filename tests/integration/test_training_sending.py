@@ -13,8 +13,9 @@ from dragonfly_lit.models.dragonfly import DragonflyForConditionalGeneration
 from dragonfly_lit.models.tiny import tiny_model
 from dragonfly_lit.models.weights import Stored
 from dragonfly_lit.training.sending import skeleton_of
+from dragonfly_lit.training.stages import Group, Lora
 
-LORA = {"lora": {"rank": 2, "alpha": 4, "target": ["q_proj"]}}
+ADAPTERS = {"groups": (*PROJECTOR, Group(match="language.*lora_*", lr=1e-2)), "stage": {"lora": Lora(rank=2, alpha=4)}}
 
 
 def first_rank_only() -> nn.Module:
@@ -46,7 +47,7 @@ def cannot_be_empty() -> nn.Module:
 
 def hides_a_tensor() -> nn.Module:
     model = tiny_model()
-    model.hidden = torch.ones(1)  # not a buffer: nothing would send it
+    model.hidden = {"tables": [torch.ones(1)]}  # not a buffer: nothing would send it
     return model
 
 
@@ -64,6 +65,7 @@ def two(tmp_path_factory):
     for strategy in ("ddp", "fsdp"):
         half = {"strategy": strategy, "skeleton_factory": skeleton, "precision": "bf16", **JOB}
         jobs[f"{strategy}-half"] = half | {"groups": PROJECTOR}
+        jobs[f"{strategy}-adapters"] = {"strategy": strategy, "skeleton_factory": skeleton, **JOB, **ADAPTERS}
     return run_ranks(2, tmp_path_factory.mktemp("two"), jobs)
 
 
@@ -76,6 +78,13 @@ def alone(tmp_path_factory):
 def test_ranks_that_were_sent_their_weights_equal_one_that_read_them(two, alone, name):
     assert two[name]["losses"] == pytest.approx(alone["losses"], rel=1e-6)
     assert largest_difference(alone, two[name]) < 2e-6
+
+
+def test_adapters_that_the_first_rank_drew_arrive(two, tmp_path):
+    pytest.importorskip("peft")
+    alone = run(tmp_path, accumulate=2, **JOB | ADAPTERS)
+    for strategy in ("ddp", "fsdp"):
+        assert largest_difference(alone, two[f"{strategy}-adapters"]) < 2e-6
 
 
 def test_weights_of_every_type_arrive(two):

@@ -89,7 +89,7 @@ def build_chat(config: Config, tokenizer: PreTrainedTokenizerBase) -> ChatFormat
         )
     if chat == LLAMA3:
         return chat_format(tokenizer, in_place=in_place)
-    shown = OWN if chat == OWN else "FILE"
+    shown = OWN if chat == OWN else "FILE.jinja"
     if released := config["model"]["released"]:
         raise ValueError(
             f"language.chat={shown} with model.released={released}: a released model speaks in Llama-3's format. Set "

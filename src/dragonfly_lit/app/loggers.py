@@ -6,16 +6,16 @@ import json
 import os
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
-from PIL import Image
 
 from dragonfly_lit.app.build import Config, make
 from dragonfly_lit.app.sample_answers import picture_name
+from dragonfly_lit.processing.images import decode
 from dragonfly_lit.training.beside import Beside
 from dragonfly_lit.training.ranks import global_rank
 
@@ -66,27 +66,38 @@ def log_answers(loggers: Sequence[Logger], folder: Path, beside: Beside) -> None
         folder: `step-N` with `answers.jsonl` and a picture a question.
         beside: catches what a logger does.
     """
+    writers = {WandbLogger: _answers_to_wandb, TensorBoardLogger: _answers_to_tensorboard}
+    if not (others := _others(loggers)):
+        return
     step = int(folder.name.rpartition("-")[2])
     lines = [json.loads(line) for line in (folder / "answers.jsonl").read_text(encoding="utf-8").splitlines()]
     pictures = [path if (path := folder / picture_name(line["id"])).is_file() else None for line in lines]
-    for logger in _others(loggers):
-        with beside(f"the answers in {type(logger).__name__}"):
-            if isinstance(logger, WandbLogger):
-                import wandb
+    for logger in others:
+        write = next((write for kind, write in writers.items() if isinstance(logger, kind)), None)
+        if write is not None:
+            with beside(f"the answers in {type(logger).__name__}"):
+                write(logger, lines, pictures, step)
 
-                shown = [None if path is None else wandb.Image(str(path)) for path in pictures]
-                rows = [[*(line[key] for key in ANSWER), image] for line, image in zip(lines, shown, strict=True)]
-                logger.log_table("answers", columns=[*ANSWER, "zoom"], data=rows, step=step)
-                drawn = [(str(path), line) for path, line in zip(pictures, lines, strict=True) if path is not None]
-                captions = [f"{line['question']} {line['answer']} (expected {line['expected']})" for _, line in drawn]
-                logger.log_image("zoom", [path for path, _ in drawn], step=step, caption=captions)
-            elif isinstance(logger, TensorBoardLogger):
-                for line, path in zip(lines, pictures, strict=True):
-                    told = f"{line['question']}  \n**{line['answer']}**, expected {line['expected']}"
-                    logger.experiment.add_text(f"answers/{line['id']}", told, step)
-                    if path is not None:
-                        pixels = np.asarray(Image.open(path).convert("RGB"))
-                        logger.experiment.add_image(f"zoom/{line['id']}", pixels, step, dataformats="HWC")
+
+def _answers_to_wandb(logger: WandbLogger, lines: Sequence[Any], pictures: Sequence[Path | None], step: int) -> None:
+    import wandb
+
+    shown = [None if path is None else wandb.Image(str(path)) for path in pictures]
+    rows = [[*(line[key] for key in ANSWER), image] for line, image in zip(lines, shown, strict=True)]
+    logger.log_table("answers", columns=[*ANSWER, "zoom"], data=rows, step=step)
+    drawn = [(str(path), line) for path, line in zip(pictures, lines, strict=True) if path is not None]
+    captions = [f"{line['question']} {line['answer']} (expected {line['expected']})" for _, line in drawn]
+    logger.log_image("zoom", [path for path, _ in drawn], step=step, caption=captions)
+
+
+def _answers_to_tensorboard(
+    logger: TensorBoardLogger, lines: Sequence[Any], pictures: Sequence[Path | None], step: int
+) -> None:
+    for line, path in zip(lines, pictures, strict=True):
+        told = f"{line['question']}  \n**{line['answer']}**, expected {line['expected']}"
+        logger.experiment.add_text(f"answers/{line['id']}", told, step)
+        if path is not None:
+            logger.experiment.add_image(f"zoom/{line['id']}", np.asarray(decode(path)), step, dataformats="HWC")
 
 
 def log_scores(loggers: Sequence[Logger], scores: Mapping[str, Any], run: Path, step: int, beside: Beside) -> None:
@@ -102,18 +113,21 @@ def log_scores(loggers: Sequence[Logger], scores: Mapping[str, Any], run: Path, 
     entries = scores.get("benchmarks", {})
     line = {f"score/{name}": one["scores"][one["headline"]] * one["scale"] for name, one in entries.items()}
     for logger in _others(loggers) if line else ():
-        logger.log_metrics(line, step=step)
-        logger.save()
-        if not isinstance(logger, WandbLogger):
-            continue
-        with beside("the page of results in WandbLogger"):
-            import wandb
+        with beside(f"the scores in {type(logger).__name__}"):
+            logger.log_metrics(line, step=step)
+            logger.save()
+            if isinstance(logger, WandbLogger):
+                _pages_to_wandb(logger, dict.fromkeys(run / one["folder"] for one in entries.values()))
 
-            for folder in dict.fromkeys(run / one["folder"] for one in entries.values()):
-                artifact = wandb.Artifact(f"results-{re.sub(r'[^A-Za-z0-9_.-]+', '-', folder.name)}", type="evaluation")
-                for name in PAGES:
-                    artifact.add_file(str(folder / name))
-                logger.experiment.log_artifact(artifact)
+
+def _pages_to_wandb(logger: WandbLogger, folders: Iterable[Path]) -> None:
+    import wandb
+
+    for folder in folders:
+        artifact = wandb.Artifact(f"results-{re.sub(r'[^A-Za-z0-9_.-]+', '-', folder.name)}", type="evaluation")
+        for name in PAGES:
+            artifact.add_file(str(folder / name))
+        logger.experiment.log_artifact(artifact)
 
 
 def _others(loggers: Sequence[Logger]) -> list[Logger]:

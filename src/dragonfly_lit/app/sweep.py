@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.status import Status
 
 from dragonfly_lit.app.errors import WANTS_TRACEBACK
+from dragonfly_lit.app.runs import RESULT_FILE
 from dragonfly_lit.app.stage import AUTO
 from dragonfly_lit.io import atomic
 from dragonfly_lit.io.commands import spelled

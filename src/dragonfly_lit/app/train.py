@@ -38,6 +38,7 @@ from dragonfly_lit.app.starts import find_starts, find_steps
 from dragonfly_lit.app.sweep import run_job, write_result
 from dragonfly_lit.app.trainer import build_trainer, check_flags
 from dragonfly_lit.app.values import check_values
+from dragonfly_lit.data.datamodule import DragonflyDataModule
 from dragonfly_lit.io import disk
 from dragonfly_lit.io.commands import as_typed, override
 from dragonfly_lit.io.imports import import_trusted
@@ -118,17 +119,7 @@ def _fit(config: Config, components: Components, stage: Stage, held: ExitStack, 
     run = open_run(Path(config["runs_root"]), config["name"], config, resume=config["resume"] is not None, held=held)
     announce(run, resume, init_from, components.attention, f"{machine_line(config, data.num_workers)}\n{told}")
     pl.seed_everything(config["seed"], workers=True, verbose=False)
-    build = model_factory(config, components)
-    module = TrainingModule(
-        build,
-        stage,
-        model_name=config["model"]["name"],
-        precision=config["trainer"]["precision"],
-        gradients=config["trainer"]["gradients"],
-        compile=config["trainer"]["compile"],
-        init_from=init_from,
-        skeleton_factory=partial(build, device="meta"),
-    )
+    module = _module(config, components, stage, init_from)
     beside = Beside()
     loggers = build_loggers(config["logger"], run, beside)
     log_config(loggers, config)
@@ -145,6 +136,45 @@ def _fit(config: Config, components: Components, stage: Stage, held: ExitStack, 
     trainer = build_trainer(config, run, callbacks, loggers, strategy)
     started = time.monotonic()
     try:
+        _train(trainer, module, data, resume, peers)
+        preemption = next(callback for callback in callbacks if isinstance(callback, Preemption))
+        if preemption.received:
+            say_saved(run, trainer.global_step, config["stage"]["steps"])
+            sys.exit(preemption.status)
+        telemetry = next(callback for callback in callbacks if isinstance(callback, Telemetry))
+        if config["data"]["val"] is not None and not telemetry.validated:
+            # Killed after its last step, or stopped early, before it said how it went.
+            trainer.validate(module, datamodule=data, verbose=False)
+        seconds = time.monotonic() - started
+        scores = {}
+        if config.get("benchmark"):
+            scores = score(config, run, module.model, components.processor, trainer.strategy.root_device)
+            log_scores(loggers, scores, run, trainer.global_step, beside)
+        return conclude(run, config, telemetry, scores, steps=trainer.global_step, seconds=seconds)
+    finally:
+        if failed := beside.summary():
+            print(failed)
+
+
+def _module(config: Config, components: Components, stage: Stage, init_from: Path | None) -> TrainingModule:
+    build = model_factory(config, components)
+    return TrainingModule(
+        build,
+        stage,
+        model_name=config["model"]["name"],
+        precision=config["trainer"]["precision"],
+        gradients=config["trainer"]["gradients"],
+        compile=config["trainer"]["compile"],
+        init_from=init_from,
+        skeleton_factory=partial(build, device="meta"),
+    )
+
+
+def _train(
+    trainer: pl.Trainer, module: TrainingModule, data: DragonflyDataModule, resume: Path | None, peers: Peers
+) -> None:
+    """`trainer.fit`, whose errors are said as this project says them."""
+    try:
         trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
     except MisconfigurationException as error:  # how Lightning says that parts of a configuration do not fit
         raise ValueError(" ".join(str(error).split())) from error
@@ -158,23 +188,6 @@ def _fit(config: Config, components: Components, stage: Stage, held: ExitStack, 
         if "conditioned on metric" not in str(error):
             raise
         raise ValueError(f"callbacks: {error}") from error  # a key that EarlyStopping waits for in vain
-    finally:
-        if failed := beside.summary():
-            print(failed)
-    preemption = next(callback for callback in callbacks if isinstance(callback, Preemption))
-    if preemption.received:
-        say_saved(run, trainer.global_step, config["stage"]["steps"])
-        sys.exit(preemption.status)
-    telemetry = next(callback for callback in callbacks if isinstance(callback, Telemetry))
-    if config["data"]["val"] is not None and not telemetry.validated:
-        # Killed after its last step, or stopped early, before it said how it went.
-        trainer.validate(module, datamodule=data, verbose=False)
-    seconds = time.monotonic() - started
-    scores = {}
-    if config.get("benchmark"):
-        scores = score(config, run, module.model, components.processor, trainer.strategy.root_device)
-        log_scores(loggers, scores, run, trainer.global_step, beside)
-    return conclude(run, config, telemetry, scores, steps=trainer.global_step, seconds=seconds)
 
 
 def _path(text: str | None) -> Path | None:

@@ -77,6 +77,7 @@ class Places:
         return replace(self, keys=keys, values=values, mask=self.mask[:, :place])
 
     def write(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Puts a token of every row into its place; the keys and values of all places."""
         return self.keys[layer].index_copy_(2, self.place, key), self.values[layer].index_copy_(2, self.place, value)
 
 
@@ -90,6 +91,7 @@ class Reading:
     end: int
 
     def write(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Puts the tokens of every row into their places; the keys and values up to there."""
         both = self.places.keys[layer][: self.rows], self.places.values[layer][: self.rows]
         for old, new in zip(both, (key, value), strict=True):
             old[:, :, self.start : self.end] = new
@@ -102,7 +104,7 @@ class Buffers:
     def __init__(self, cache: Cache, tokens: int, rows: int, head: nn.Linear, dtype: torch.dtype) -> None:
         self.tokens, self.rows = tokens, rows
         self.shapes = shapes_of(cache)
-        device = layers_of(cache)[0].keys.device
+        device = cache.layers[0].keys.device
         size = {"device": device, "dtype": dtype}
         # Zeros: a place that the mask hides is multiplied by nothing, which is not enough where memory holds a NaN.
         self.keys = [torch.zeros(tokens * heads * width, **size) for heads, width, _ in self.shapes]
@@ -128,19 +130,24 @@ class Buffers:
         )
 
 
-def layers_of(cache: Cache) -> list[Any]:
-    return list(cache.layers)
-
-
 def shapes_of(cache: Cache) -> list[tuple[int, int, int]]:
     """Heads, width of a key and width of a value of every layer."""
-    return [(layer.keys.shape[1], layer.keys.shape[3], layer.values.shape[3]) for layer in layers_of(cache)]
+    return [(layer.keys.shape[1], layer.keys.shape[3], layer.values.shape[3]) for layer in cache.layers]
 
 
 def fill(places: Places, cache: Cache, mask: Tensor, position: Tensor, owner: Sequence[int] | None = None) -> None:
+    """Puts what a cache holds into the first places, where the next token of every row will look.
+
+    Args:
+        places: of as many rows as `mask` has, or more.
+        cache: keys and values of what was read.
+        mask: (rows, tokens) whether a row sees a token of it.
+        position: of the next token of each row.
+        owner: the row of the cache that each row goes on from; its own without.
+    """
     rows, tokens = mask.shape
     chosen = None if owner is None or list(owner) == list(range(rows)) else torch.tensor(owner, device=mask.device)
-    for keys, values, layer in zip(places.keys, places.values, layers_of(cache), strict=True):
+    for keys, values, layer in zip(places.keys, places.values, cache.layers, strict=True):
         for old, new in ((keys, layer.keys), (values, layer.values)):
             if chosen is None:
                 old[:rows, :, :tokens] = new

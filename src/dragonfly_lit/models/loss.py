@@ -85,13 +85,11 @@ def loss_sums(
 
 
 AT_ONCE = "losses_of_rows"
-"""Method of a head that is sharded by itself: gathered once for all rows, however many calls they take. What is given to
-it is rounded as the head's inputs are, so weights of labels stay outside."""
+"""Method of a head that is sharded by itself: gathered once for all rows, however many calls they take. Its arguments
+are rounded as the inputs of the head are, so the weights of labels stay outside."""
 
 
-def losses_of_rows(
-    head: Head, states: Tensor, targets: Tensor, rows_per_chunk: int
-) -> Float[Tensor, " supervised"]:
+def losses_of_rows(head: Head, states: Tensor, targets: Tensor, rows_per_chunk: int) -> Float[Tensor, " supervised"]:
     """The loss of each row, with a graph.
 
     Args:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 FOLDER = "memory"
+log = logging.getLogger(__name__)
 
 
 class MemorySnapshot(Callback):
@@ -56,6 +58,15 @@ class MemorySnapshot(Callback):
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         if self._until is not None:  # the run was shorter
+            self._write(trainer)
+        elif self._start_at > trainer.global_step:
+            log.warning(
+                "callbacks.memory_snapshot.first=%d: the run ended before; nothing was recorded. Give a smaller one.",
+                self.first,
+            )
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: Any, exception: BaseException) -> None:
+        if self._until is not None:  # memory that ran out is what the file is for
             self._write(trainer)
 
     def _write(self, trainer: pl.Trainer) -> None:

@@ -12,6 +12,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
+from torch.utils._pytree import tree_leaves
+
+_HELD = ("_parameters", "_buffers", "_modules")
+"""Where a module has its weights, buffers and parts."""
 
 
 class Sender:
@@ -50,9 +54,9 @@ def skeleton_of(build: Callable[[], nn.Module]) -> nn.Module | None:
             found = build()
     except Exception:  # a class of the user's own may compute anything; whole, it says by itself what is wrong
         return None
-    held = {tensor for _, tensor in _tensors(found)}
-    computed = (value for module in found.modules() for value in vars(module).values() if isinstance(value, Tensor))
-    return None if any(value.is_meta and value not in held for value in computed) else found
+    # What no weight and no buffer holds would not be sent.
+    own = [value for module in found.modules() for key, value in vars(module).items() if key not in _HELD]
+    return None if any(isinstance(leaf, Tensor) and leaf.is_meta for leaf in tree_leaves(own)) else found
 
 
 def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:

@@ -10,6 +10,7 @@ import yaml
 
 from dragonfly_lit.app.load import find_checkpoint, results_root
 from dragonfly_lit.app.newest import find_finished
+from dragonfly_lit.app.runs import RESULT_FILE, held_run, open_run
 from dragonfly_lit.app.starts import find_start
 from dragonfly_lit.training.checkpoint import locate
 
@@ -118,6 +119,13 @@ def test_another_stage_is_no_candidate(runs, tmp_path):
     assert (found.checkpoint, found.passed) == (None, ())
 
 
+def test_a_run_that_goes_on_has_not_finished_until_it_ends_again(tmp_path):
+    with held_run(tmp_path, "run") as held:
+        (tmp_path / "run" / RESULT_FILE).write_text("{}")
+        open_run(tmp_path, "run", {}, resume=True, held=held)
+    assert not (tmp_path / "run" / RESULT_FILE).exists()
+
+
 def test_where_none_has_finished_the_error_says_how_to_take_one(runs, tmp_path):
     runs("killed", step=5)
     way_out = f"Score one all the same: checkpoint={tmp_path}/killed$"
@@ -142,3 +150,10 @@ def test_results_lie_in_one_place_however_the_checkpoint_is_named(runs, tmp_path
     for folder, name in ((run, "."), (run, f"checkpoints/{last.name}"), (last.parent, last.name), (last, ".")):
         monkeypatch.chdir(folder)
         assert results_root(Path(name)).resolve() == run / "evaluation", (folder, name)
+
+
+def test_models_in_a_folder_called_checkpoints_are_no_steps_of_a_run(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / "checkpoints" / name).mkdir(parents=True)
+    roots = {results_root(tmp_path / "checkpoints" / name) for name in ("a", "b")}
+    assert roots == {tmp_path / "evaluation" / name for name in ("a", "b")}

@@ -46,6 +46,14 @@ def test_a_finished_job_counts_for_its_own_configuration_only(tmp_path):
     assert finished(tmp_path, config | {"seed": 1}) is None
 
 
+def test_what_a_job_finds_out_by_itself_makes_no_other_job(tmp_path):
+    wanted = {"stage": {"steps": "auto"}, "trainer": {"devices": "auto", "num_nodes": 1}, "name": "a"}
+    write_result(tmp_path, {"stage": {"steps": 7}, "trainer": {"devices": 4, "num_nodes": 1}, "name": "a"}, {})
+    assert finished(tmp_path, wanted)
+    assert finished(tmp_path, {**wanted, "stage": {"steps": 8}}) is None
+    assert finished(tmp_path, {**wanted, "trainer": {"devices": "auto", "num_nodes": 2}}) is None
+
+
 def test_paths_inside_the_run_make_no_other_job(tmp_path):
     child = {"name": "sweep/seed=0", "runs_root": "runs", "data": {"quarantine": "runs/sweep/seed=0/quarantine.jsonl"}}
     parent = {"name": "sweep", "runs_root": "runs", "data": {"quarantine": "runs/sweep/quarantine.jsonl"}}
