@@ -17,12 +17,12 @@ from .arguments import command_parser
 from .dividing import pack_parts
 from .job import Job
 from .names import read_salt
-from .packing import DUPLICATES_FILE, SKIPPED_FILE
 from .parallel import num_workers
 from .progress import progress_bar
 from .report import column_table, sample_texts
 from .sources import SOURCES, source
 from .sources.conversations import Options
+from .state import DUPLICATES_FILE, SKIPPED_FILE
 
 STRIPPED = ("table", "vqa_rad", "slake", "path_vqa", "roco")
 """Formats of medical data, and of whatever a group has of its own."""

@@ -1,16 +1,14 @@
 """Rows of a published format into a folder of shards, in parallel; a killed run goes on and ends byte-identical.
 
 Shard n holds rows n x shard_size and on, whatever the number of workers, less the rows that had to be skipped. A shard
-is written in `.pack/`, is done when its mark lies there too, and then moves to its place; `dataset.json` is written
-last, and only then `.pack/` goes. So whatever else lies in the folder is never touched, and what is cleaned away after
-a kill is cleaned in `.pack/`, and by the names that are given here.
+is written in `.pack/` (`state`), is done when its mark lies there too, and then moves to its place; `dataset.json` is
+written last.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -32,19 +30,9 @@ from .records import records_of
 from .shards import shard_name, write_indexed_shard
 from .sharing import Rows, share_images
 from .sources import SHARING, source
+from .state import DUPLICATES_FILE, REPORT_FILE, SKIPPED_FILE, STATE_FOLDER, begin, clear, mark_path, marks_of, publish
 
-STATE_FOLDER = ".pack"
-PLAN_FILE = "plan.json"
-REPORT_FILE = "report.json"
-SKIPPED_FILE = "skipped.jsonl"
-DUPLICATES_FILE = "duplicates.jsonl"
 COLUMN_STATES = ("read", "unread", "empty")
-LISTS = (SKIPPED_FILE, DUPLICATES_FILE, REPORT_FILE, DATASET_FILE)
-"""Files of a finished run beside the shards, in the order in which they appear."""
-_OWN = re.compile(
-    r"plan\.json|\d{5}\.json|\..+\.\d+\.partial|.+-\d{5}\.tar(\.idx|\.meta\.jsonl)?|" + "|".join(map(re.escape, LISTS))
-)
-"""Names that files of a run have in `.pack/`."""
 
 
 def pack(
@@ -72,18 +60,17 @@ def pack(
     if job.shard_size < 1:
         raise ValueError(f"--shard-size {job.shard_size}: a shard needs at least 1 row.")
     plan = job.plan()
-    state = job.out / STATE_FOLDER
-    if (job.out / DATASET_FILE).is_file() and not state.exists():
+    if (job.out / DATASET_FILE).is_file() and not (job.out / STATE_FOLDER).exists():
         return _finished(job, plan)
     try:
         with disk.naming(job.out), locked(job.out, way_out="Wait until it has ended, or choose another --out."):
             if (job.out / DATASET_FILE).is_file():  # a run was killed as it ended, or has just ended
                 report = _finished(job, plan)
             else:
-                _begin(job, state, plan)
-                _run(job, state, workers, on_progress, keep)
-                report = _conclude(job, state, plan)
-            _clear(state)
+                begin(job.out, plan)
+                _run(job, workers, on_progress, keep)
+                report = _conclude(job, plan)
+            clear(job.out)
     except OSError as error:
         told = disk.explain(error, go_on=" Then the same command goes on where it was.")
         raise ValueError(f"--out: {told or error}") from error
@@ -98,75 +85,12 @@ def _finished(job: Job, plan: dict[str, Any]) -> dict[str, Any]:
     raise ValueError(f"--out {job.out} already holds a data set packed otherwise. Choose another folder or delete it.")
 
 
-def _begin(job: Job, state: Path, plan: dict[str, Any]) -> None:
-    """Make `.pack/` with this run's plan, or go on in the one that a run with the same plan left behind."""
-    if state.is_symlink() or (state.exists() and not (state.is_dir() and all(map(_is_own, state.iterdir())))):
-        raise ValueError(
-            f"--out {job.out}: {STATE_FOLDER} in it is not from this command. Take it away or choose another folder."
-        )
-    path = state / PLAN_FILE
-    before = _read_plan(path)
-    changed = [f"{key} was {before.get(key)}, is {plan[key]}" for key in plan if before.get(key) != plan[key]]
-    if before and changed and any(mark["entry"] for mark in _marks(state)):
-        raise ValueError(
-            f"--out {job.out} holds a run that was stopped, and it was not this one: {'; '.join(changed)}. "
-            "Go on with the same arguments and files, or delete the folder."
-        )
-    if changed:  # nothing lies here yet; or nothing was done yet, and a row was mended or an option changed
-        _check_names(job)
-        _clear(state)
-        state.mkdir()
-        atomic.write(path, json.dumps(plan))
-    for left_behind in state.glob(".*.partial"):  # of a run that was killed
-        left_behind.unlink()
-
-
-def _is_own(path: Path) -> bool:
-    return bool(_OWN.fullmatch(path.name)) and path.is_file() and not path.is_symlink()
-
-
-def _read_plan(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    with suppress(ValueError):
-        plan = json.loads(path.read_text())
-        if isinstance(plan, dict) and "inputs" in plan:
-            return plan
-    raise ValueError(f"{path} is not the plan of a run. Take its folder away or choose another --out.")
-
-
-def _check_names(job: Job) -> None:
-    """Raise where something lies in the folder that a new run would write over."""
-    if any(job.out.glob("*.tar")):
-        raise ValueError(f"--out {job.out} already holds shards that are not from this run. Choose another folder.")
-    for name in LISTS:
-        if os.path.lexists(job.out / name):
-            raise ValueError(f"--out {job.out} already holds a {name}, which would be lost. Choose another folder.")
-
-
-def _clear(state: Path) -> None:
-    """Take `.pack/` away, but for what no run of this command wrote into it; the plan goes last."""
-    if state.is_dir() and not state.is_symlink():
-        for path in sorted(filter(_is_own, state.iterdir()), key=lambda path: path.name == PLAN_FILE):
-            path.unlink()
-        with suppress(OSError):
-            state.rmdir()
-
-
-def _marks(state: Path) -> list[dict[str, Any]]:
-    return [json.loads(path.read_text()) for path in sorted(state.glob("[0-9]*.json"))]
-
-
 def _chunks(rows: Iterable[Any], size: int) -> Iterator[tuple[int, list[Any]]]:
     rows = iter(rows)
     number = 0
     while chunk := list(islice(rows, size)):
         yield number, chunk
         number += 1
-
-
-def _mark(state: Path, number: int) -> Path:
-    return state / f"{number:05d}.json"
 
 
 def _samples(job: Job, keep: Callable[[Rows], Rows]) -> Iterator[Row | list[Row] | RowError]:
@@ -188,12 +112,12 @@ def _samples(job: Job, keep: Callable[[Rows], Rows]) -> Iterator[Row | list[Row]
         yield from rows()
 
 
-def _run(job: Job, state: Path, workers: int, on_progress: Callable[[int], None], keep: Callable[[Rows], Rows]) -> None:
+def _run(job: Job, workers: int, on_progress: Callable[[int], None], keep: Callable[[Rows], Rows]) -> None:
     chunks = _chunks(_samples(job, keep), job.shard_size)
 
     def to_do() -> Iterator[tuple[Job, int, list[Any]]]:
         for number, chunk in chunks:
-            if _mark(state, number).exists():
+            if mark_path(job.out, number).exists():
                 _place_shard(job, number)
                 on_progress(len(chunk))
             else:
@@ -212,15 +136,14 @@ def pack_chunk(job: Job, number: int, rows: list[Any]) -> int:
 
     A chunk without a good row leaves no shard.
     """
-    state = job.out / STATE_FOLDER
     skipped: list[dict[str, Any]] = []
     columns: dict[str, Counter[str]] = {}
     metadata: Counter[str] = Counter()
-    path = state / _shard_name(job, number)
+    path = job.out / STATE_FOLDER / _shard_name(job, number)
     records = records_of(job, number * job.shard_size, rows, skipped, columns, metadata)
     entry = write_indexed_shard(path, records)
     mark = {"entry": entry and asdict(entry), "skipped": skipped, "columns": columns, "metadata": metadata}
-    atomic.write(_mark(state, number), json.dumps(mark))
+    atomic.write(mark_path(job.out, number), json.dumps(mark))
     _place_shard(job, number)
     return len(rows)
 
@@ -235,8 +158,8 @@ def _place_shard(job: Job, number: int) -> None:
             made.rename(job.out / made.name)
 
 
-def _conclude(job: Job, state: Path, plan: dict[str, Any]) -> dict[str, Any]:
-    marks = _marks(state)
+def _conclude(job: Job, plan: dict[str, Any]) -> dict[str, Any]:
+    marks = marks_of(job.out)
     entries = [ShardEntry(**mark["entry"]) for mark in marks if mark["entry"]]
     skipped = [line for mark in marks for line in mark["skipped"]]
     if not entries:
@@ -244,7 +167,7 @@ def _conclude(job: Job, state: Path, plan: dict[str, Any]) -> dict[str, Any]:
     duplicates = find_duplicates(job.out / entry.name for entry in entries)
     for name, lines in ((SKIPPED_FILE, skipped), (DUPLICATES_FILE, duplicates)):
         if lines:
-            _publish(job, name, "".join(f"{json.dumps(line)}\n" for line in lines))
+            publish(job.out, name, "".join(f"{json.dumps(line)}\n" for line in lines))
     num_samples = sum(entry.num_samples for entry in entries)
     report = {
         "samples": num_samples,
@@ -255,17 +178,11 @@ def _conclude(job: Job, state: Path, plan: dict[str, Any]) -> dict[str, Any]:
         **({"metadata": dict(metadata)} if (metadata := _metadata(marks)) else {}),
         "plan": plan,
     }
-    _publish(job, REPORT_FILE, json.dumps(report, indent=1) + "\n")
-    write_dataset_file(state, entries, licence=job.licence)
-    (state / DATASET_FILE).rename(job.out / DATASET_FILE)
+    publish(job.out, REPORT_FILE, json.dumps(report, indent=1) + "\n")
+    write_dataset_file(job.out / STATE_FOLDER, entries, licence=job.licence)
+    (job.out / STATE_FOLDER / DATASET_FILE).rename(job.out / DATASET_FILE)
     atomic.sync(job.out)
     return report
-
-
-def _publish(job: Job, name: str, text: str) -> None:
-    made = job.out / STATE_FOLDER / name
-    atomic.write(made, text)
-    made.rename(job.out / name)
 
 
 def _why_nothing(job: Job, skipped: list[dict[str, Any]]) -> str:

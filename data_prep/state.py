@@ -1,0 +1,116 @@
+"""`.pack/`, where a run of `pack` keeps what is not finished: its plan, a mark of each shard that is done, its lists.
+
+It goes when `dataset.json` is in its place. So whatever else lies in the folder of the shards is never touched, and
+what is cleaned away after a kill is cleaned in `.pack/`, and by the names that are given here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from dragonfly_lit.io import atomic
+from dragonfly_lit.spec.shard import DATASET_FILE
+
+STATE_FOLDER = ".pack"
+PLAN_FILE = "plan.json"
+REPORT_FILE = "report.json"
+SKIPPED_FILE = "skipped.jsonl"
+DUPLICATES_FILE = "duplicates.jsonl"
+LISTS = (SKIPPED_FILE, DUPLICATES_FILE, REPORT_FILE, DATASET_FILE)
+"""Files of a finished run beside the shards, in the order in which they appear."""
+_OWN = re.compile(
+    r"plan\.json|\d{5}\.json|\..+\.\d+\.partial|.+-\d{5}\.tar(\.idx|\.meta\.jsonl)?|" + "|".join(map(re.escape, LISTS))
+)
+"""Names that files of a run have in `.pack/`."""
+
+
+def begin(out: Path, plan: dict[str, Any]) -> None:
+    """Make `.pack/` with this run's plan, or go on in the one that a run with the same plan left behind.
+
+    Args:
+        out: folder of the shards.
+        plan: what must be the same for a run to go on.
+
+    Raises:
+        ValueError: a run with another plan was stopped here, or something lies here that this run would write over.
+    """
+    state = out / STATE_FOLDER
+    if state.is_symlink() or (state.exists() and not (state.is_dir() and all(map(_is_own, state.iterdir())))):
+        raise ValueError(
+            f"--out {out}: {STATE_FOLDER} in it is not from this command. Take it away or choose another folder."
+        )
+    path = state / PLAN_FILE
+    before = _read_plan(path)
+    changed = _changes(before, plan)
+    if before and changed and any(mark["entry"] for mark in marks_of(out)):
+        raise ValueError(
+            f"--out {out} holds a run that was stopped, and it was not this one: {'; '.join(changed)}. "
+            "Go on with the same arguments and files, or delete the folder."
+        )
+    if changed:  # nothing lies here yet; or nothing was done yet, and a row was mended or an option changed
+        _check_names(out)
+        clear(out)
+        state.mkdir()
+        atomic.write(path, json.dumps(plan))
+    for left_behind in state.glob(".*.partial"):  # of a run that was killed
+        left_behind.unlink()
+
+
+def clear(out: Path) -> None:
+    """Take `.pack/` away, but for what no run of this command wrote into it; the plan goes last."""
+    state = out / STATE_FOLDER
+    if state.is_dir() and not state.is_symlink():
+        for path in sorted(filter(_is_own, state.iterdir()), key=lambda path: path.name == PLAN_FILE):
+            path.unlink()
+        with suppress(OSError):
+            state.rmdir()
+
+
+def mark_path(out: Path, number: int) -> Path:
+    """The file that says that shard `number` is done, and what is in it."""
+    return out / STATE_FOLDER / f"{number:05d}.json"
+
+
+def marks_of(out: Path) -> list[dict[str, Any]]:
+    """What the marks say, in the order of the shards."""
+    return [json.loads(path.read_text()) for path in sorted((out / STATE_FOLDER).glob("[0-9]*.json"))]
+
+
+def publish(out: Path, name: str, text: str) -> None:
+    """Write a file of a finished run, which appears beside the shards as a whole."""
+    made = out / STATE_FOLDER / name
+    atomic.write(made, text)
+    made.rename(out / name)
+
+
+def _is_own(path: Path) -> bool:
+    return bool(_OWN.fullmatch(path.name)) and path.is_file() and not path.is_symlink()
+
+
+def _read_plan(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    with suppress(ValueError):
+        plan = json.loads(path.read_text())
+        if isinstance(plan, dict) and "inputs" in plan:
+            return plan
+    raise ValueError(f"{path} is not the plan of a run. Take its folder away or choose another --out.")
+
+
+def _changes(before: dict[str, Any], plan: dict[str, Any]) -> list[str]:
+    changed = [key for key in plan if before.get(key) != plan[key]]
+    return [f"{key} was {before.get(key)}, is {plan[key]}" for key in changed]
+
+
+def _check_names(out: Path) -> None:
+    """Raise where something lies in the folder that a new run would write over."""
+    if any(out.glob("*.tar")):
+        raise ValueError(f"--out {out} already holds shards that are not from this run. Choose another folder.")
+    for name in LISTS:
+        if os.path.lexists(out / name):
+            raise ValueError(f"--out {out} already holds a {name}, which would be lost. Choose another folder.")
