@@ -64,6 +64,15 @@ class Job:
     def plan(self) -> dict[str, Any]:
         """What must be the same when a killed run goes on; an input file is known by its size and time."""
         inputs = [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in _input_files(self)]
+        if_given = {  # what is not asked for is left out, as it was before it could be asked for
+            "max_pixels": self.max_pixels,
+            "window": self.window and list(self.window),
+            **({"split_by": self.split_by, "shares": list(self.shares), "part": self.part} if self.part else {}),
+            "frames": self.frames,
+            "burned_in": self.burned_in or None,
+            "strip_metadata": self.strip_metadata or None,
+            "names_hashed_with": None if self.salt is None else hashed("the salt", self.salt),
+        }
         return {
             "from": self.form,
             "inputs": inputs,
@@ -71,13 +80,7 @@ class Job:
             "licence": self.licence,
             "shard_size": self.shard_size,
             "max_side": self.max_side,
-            **({"max_pixels": self.max_pixels} if self.max_pixels is not None else {}),
-            **({"window": list(self.window)} if self.window is not None else {}),
-            **({"split_by": self.split_by, "shares": list(self.shares), "part": self.part} if self.part else {}),
-            **({"frames": self.frames} if self.frames is not None else {}),
-            **({"burned_in": True} if self.burned_in else {}),
-            **({"strip_metadata": True} if self.strip_metadata else {}),
-            **({"names_hashed_with": hashed("the salt", self.salt)} if self.salt is not None else {}),
+            **{key: value for key, value in if_given.items() if value is not None},
             "options": self.options.plan(),
         }
 

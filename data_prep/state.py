@@ -103,8 +103,18 @@ def _read_plan(path: Path) -> dict[str, Any]:
 
 
 def _changes(before: dict[str, Any], plan: dict[str, Any]) -> list[str]:
-    changed = [key for key in plan if before.get(key) != plan[key]]
-    return [f"{key} was {before.get(key)}, is {plan[key]}" for key in changed]
+    """What is another thing in the two plans: what only one of them has is another thing too."""
+    was, is_now = _flat(before), _flat(plan)
+    return [
+        f"{key} was {was.get(key, 'not given')}, is {is_now.get(key, 'not given')}"
+        for key in was | is_now
+        if was.get(key) != is_now.get(key)
+    ]
+
+
+def _flat(plan: dict[str, Any]) -> dict[str, Any]:
+    options = plan.get("options")
+    return plan | options | {"options": None} if isinstance(options, dict) else plan
 
 
 def _check_names(out: Path) -> None:

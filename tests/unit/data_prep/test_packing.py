@@ -16,6 +16,7 @@ from data_prep.__main__ import main
 from data_prep.images import find_image, load_image
 from data_prep.job import Job
 from data_prep.packing import pack
+from data_prep.sources.conversations import Options
 from dragonfly_lit.data.index import build_index
 from dragonfly_lit.data.shards import open_dataset
 
@@ -180,6 +181,31 @@ def test_another_run_cannot_go_on_in_its_place(captions):
         pack(job(captions), workers=1)
     with pytest.raises(ValueError, match="shard_size was 7, is 5"):
         pack(job(captions, shard_size=5), workers=1)
+
+
+@pytest.mark.parametrize("dropped", [True, False])
+@pytest.mark.parametrize(
+    ("option", "value", "key", "shown"),
+    [
+        ("strip_metadata", True, "strip_metadata", "True"),
+        ("salt", b"a salt of sixteen", "names_hashed_with", "[0-9a-f]{16}"),
+        ("window", (0, 255), "window", r"\[0, 255\]"),
+        ("frames", 0, "frames", "0"),
+        ("burned_in", True, "burned_in", "True"),
+        ("max_pixels", 10**6, "max_pixels", "1000000"),
+        ("options", Options(images_first=True), "images_first", "True"),
+        ("options", Options(image_columns=("image",)), "image_columns", r"\['image'\]"),
+    ],
+)
+def test_what_only_one_of_two_runs_asks_for_makes_them_two(captions, option, value, key, shown, dropped):
+    (captions / "images" / "12.png").rename(captions / "images" / "away.png")
+    runs = [job(captions, **{option: value}), job(captions)]
+    first, second = runs if dropped else reversed(runs)
+    with pytest.raises(ValueError, match="missing"):
+        pack(first, workers=1)
+    was, is_now = (shown, "not given") if dropped else ("not given", shown)
+    with pytest.raises(ValueError, match=rf"not this one: {key} was {was}, is {is_now}\. Go on"):
+        pack(second, workers=1)
 
 
 def test_a_run_that_did_nothing_yet_may_be_mended_and_started_again(captions):
