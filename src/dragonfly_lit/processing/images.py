@@ -123,12 +123,16 @@ def orientation(data: bytes) -> int:
     """How an encoded image is turned, as EXIF counts it from 1 (upright) to 8; by the very tags that `decode` follows.
 
     Raises:
-        ValueError: the bytes are not an image of a known format.
+        ValueError: the bytes are not an image of a known format, or their tags are damaged.
     """
-    with _opened(data, f"of {len(data)} bytes") as image:
-        if image.format == "PNG":  # tags may stand behind its pixels
-            image.load()
-        said = image.getexif().get(ExifTags.Base.Orientation, 1)
+    name = f"of {len(data)} bytes"
+    with _opened(data, name) as image:
+        try:
+            if image.format == "PNG":  # tags may stand behind its pixels
+                image.load()
+            said = image.getexif().get(ExifTags.Base.Orientation, 1)
+        except Exception as error:  # of tags that are no TIFF a SyntaxError, of pixels what `decode` is told
+            raise ValueError(f"image {name} is damaged, so how it is turned is unknown: {error}") from error
     return said if isinstance(said, int) and 1 <= said <= 8 else 1
 
 

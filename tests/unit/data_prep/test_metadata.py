@@ -5,6 +5,7 @@ import csv
 import json
 import random
 import zlib
+from collections import Counter
 from io import BytesIO
 
 import numpy as np
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from PIL import ExifTags, Image, ImageCms, PngImagePlugin
 
 from data_prep.__main__ import main
+from data_prep.images import load_image
 from data_prep.metadata import exif, metadata_in, stripped
 from dragonfly_lit.data.shards import open_dataset
 from dragonfly_lit.processing.images import decode, orientation
@@ -91,11 +93,12 @@ def test_nothing_but_pixels_and_how_they_are_turned_is_left(form, turned, seed):
     assert stripped(whole + NAME.encode()) == clean
 
 
-@pytest.mark.parametrize("mode", ["I;16", "I;16B"])
-def test_16_bits_stay_16_bits(mode):
-    values = np.arange(91, dtype=np.uint16).reshape(7, 13) * 45
-    out = BytesIO()
-    Image.fromarray(values).save(out, "PNG", pnginfo=texts(), exif=said(1))
+@pytest.mark.parametrize(("mode", "kind"), [("I;16", "<u2"), ("I;16B", ">u2")])
+def test_16_bits_stay_16_bits(mode, kind):
+    values = (np.arange(91).reshape(7, 13) * 45).astype(kind)
+    made, out = Image.fromarray(values), BytesIO()
+    assert made.mode == mode
+    made.save(out, "PNG", pnginfo=texts(), exif=said(1))
     clean = stripped(out.getvalue())
     assert_clean(clean, out.getvalue())
     assert (np.asarray(Image.open(BytesIO(clean))) == values).all()
@@ -148,13 +151,40 @@ def test_a_thumbnail_of_the_first_picture_goes():
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
 def test_a_damaged_file_is_one_error_or_an_image_without_its_metadata(form):
-    whole, random_of = encoded(form, "RGB", 6), random.Random(0)
-    for _ in range(300):
-        data = bytearray(whole[: random_of.randrange(12, len(whole) + 1)])
+    whole, random_of, ends = encoded(form, "RGB", 6), random.Random(0), Counter()
+    for _ in range(600):
+        length = random_of.choice((len(whole), random_of.randrange(12, len(whole) + 1)))
+        data = bytearray(whole[:length])
         for _ in range(random_of.randrange(3)):
             data[random_of.randrange(len(data))] = random_of.randrange(256)
+        found = None
         with contextlib.suppress(ValueError):  # any other error fails this test
-            assert metadata_in(stripped(bytes(data))) == ()
+            found = metadata_in(stripped(bytes(data)))
+        ends[found] += 1
+    assert set(ends) == {None, ()}
+    assert min(ends.values()) > 60, ends
+
+
+GARBAGE = b"no tags at all"
+
+
+def png_with(*chunks: tuple[bytes, bytes]) -> bytes:
+    out = BytesIO()
+    picture().save(out, "PNG")
+    made = [len(said).to_bytes(4) + name + said + zlib.crc32(name + said).to_bytes(4) for name, said in chunks]
+    return b"".join([out.getvalue()[:33], *made, out.getvalue()[33:]])
+
+
+def webp_with(tags: bytes) -> bytes:
+    out = BytesIO()
+    picture().save(out, "WEBP", exif=tags)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("data", [png_with((b"eXIf", GARBAGE)), webp_with(GARBAGE)], ids=["png", "webp"])
+def test_tags_that_are_none_are_one_line(data):
+    with pytest.raises(ValueError, match=r"^image of \d+ bytes is damaged, so how it is turned is unknown: .+$"):
+        load_image(data, None, None, strip=True)
 
 
 def test_bytes_of_another_kind_are_refused():
