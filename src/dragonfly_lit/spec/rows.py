@@ -156,7 +156,7 @@ class Row:
             return found[0]
         if there := [name for name in names if name in self.values]:
             raise self.wrong(there[0], self.values[there[0]], wanted)
-        columns = ", ".join(shown_name(name) for name in list(self.values)[:20]) or "none"
+        columns = ", ".join(shown_name(self.called.get(name, name)) for name in list(self.values)[:20]) or "none"
         raise self.error(names[0], f"is missing: looked for {', '.join(names)}; the columns are {columns}.")
 
     def text(self, *names: str, numbers: bool = False) -> str:
@@ -200,6 +200,8 @@ class Row:
             return [self.check_text(name, value, numbers=numbers)]
         entries = [each[key] if isinstance(each, Mapping) and key in each else each for each in value]
         kept = [(n, each) for n, each in enumerate(entries) if not (isinstance(each, str) and not each.strip())]
+        if not kept:  # the text of a list of nothing
+            raise self.wrong(name, self.values[name], "a text")
         return [self.check_text(f"{name}[{n}]", each, numbers=numbers) for n, each in kept]
 
     def check_text(self, name: str, value: Any, *, numbers: bool = False) -> str:
@@ -227,7 +229,7 @@ class Row:
             if found[name] != found[first]:
                 raise self.error(
                     first,
-                    f"and {self.prefix}{name} are both given and differ ({shown(found[first])}, {shown(found[name])}). "
+                    f"and {self.prefix}{self.called.get(name, name)} are both given and differ ({shown(found[first])}, {shown(found[name])}). "
                     "Leave one of them empty.",
                 )
         return found.get(first, [])

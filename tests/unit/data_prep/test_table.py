@@ -122,7 +122,7 @@ def test_columns_are_matched_or_given_and_errors_name_the_users_own(tmp_path, ca
     table = tmp_path / "table.csv"
     write_table(table, rows)
     assert run(table, tmp_path / "out") == 1
-    assert "question: is missing: looked for question; the columns are" in capsys.readouterr().err
+    assert "question: is missing: looked for question; the columns are File Name, Frage, Answer, PatientID." in capsys.readouterr().err
     assert run(table, tmp_path / "out", "--columns", "question=Frage") == 0
     assert re.search(r"^Frage +10 +0 +0$", capsys.readouterr().out, re.MULTILINE)
     assert len(asked(table, columns={"question": "Frage"}, split="all")) == 12

@@ -56,6 +56,24 @@ def test_half_a_character_is_refused_with_its_place():
         row(text="smile \ud83d").text("text")
 
 
+@pytest.mark.parametrize("value", ["[]", " [ ] ", '[""]', "['', ' ']"])
+def test_the_text_of_a_list_of_nothing_is_no_text(value):
+    with pytest.raises(RowError) as error:
+        row(answers=value).texts("answers", numbers=True)
+    assert said(error) == f"answers: found {value!r}, wanted a text."
+
+
+def test_errors_name_the_users_own_columns():
+    called = {"image": "File Name", "images": "Bilder"}
+    made = Row(values={"image": "a.png", "images": "b.png"}, place=Place("train.jsonl", 17), called=called)
+    with pytest.raises(RowError) as error:
+        made.text("question")
+    assert said(error) == "question: is missing: looked for question; the columns are File Name, Bilder."
+    with pytest.raises(RowError) as error:
+        made.images("image", "images")
+    assert said(error).startswith("File Name: and Bilder are both given and differ")
+
+
 def test_several_texts():
     assert row(answers=["red", "", "dark red"]).texts("answers") == ["red", "dark red"]
     assert row(answers=[{"answer": "red", "answer_id": 1}, {"answer": 2}]).texts("answers", numbers=True) == [
