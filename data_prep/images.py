@@ -39,24 +39,34 @@ def find_image(name: str, folder: Path | None) -> Path:
     return path
 
 
-def frames_of(image: str | bytes, folder: Path | None, wanted: Frames | None) -> list[int | None]:
-    """The frames of an image that become images of their own; None stands for an image that has one.
+def read_image(image: str | bytes, folder: Path | None) -> bytes:
+    """The encoded image that a row names, or brings.
 
     Args:
         image: name in `folder`, or the encoded image.
         folder: the image folder.
+
+    Raises:
+        ValueError: the image cannot be found.
+    """
+    return image if isinstance(image, bytes) else find_image(image, folder).read_bytes()
+
+
+def frames_of(data: bytes, wanted: Frames | None) -> list[int | None]:
+    """The frames of an encoded image that become images of their own; None stands for an image that has one.
+
+    Args:
+        data: the encoded image.
         wanted: which of a DICOM file of several: `all`, `middle` or a number from 0; None refuses such a file.
 
     Raises:
-        ValueError: the image cannot be found, or has several frames and none is chosen.
+        ValueError: the image has several frames and none is chosen.
     """
-    data = image if isinstance(image, bytes) else find_image(image, folder)
     return chosen_frames(data, wanted) if is_dicom(data) else [None]
 
 
 def load_image(
-    image: str | bytes,
-    folder: Path | None,
+    data: bytes,
     max_side: int | None,
     *,
     max_pixels: int = MAX_PIXELS,
@@ -65,11 +75,10 @@ def load_image(
     frame: int | None = None,
     burned_in: bool = False,
 ) -> bytes:
-    """Encoded bytes of an image: as they are if a shard may hold them, else as PNG; smaller if `max_side` asks for it.
+    """An encoded image as it is if a shard may hold it, else as PNG; smaller if `max_side` asks for it.
 
     Args:
-        image: name in `folder`, or the encoded image.
-        folder: the image folder.
+        data: the encoded image.
         max_side: longest side in pixels; a larger image is scaled down (JPEG stays JPEG, the rest becomes PNG).
         max_pixels: of what is decoded; a JPEG that `max_side` makes small is decoded small.
         window: black and white of images of more than 8 bits, which are stored with 8.
@@ -78,9 +87,8 @@ def load_image(
         burned_in: whether a DICOM file is taken that says that words are burned into its pixels.
 
     Raises:
-        ValueError: the image cannot be found or opened, or is too large.
+        ValueError: the image cannot be opened, or is too large.
     """
-    data = image if isinstance(image, bytes) else find_image(image, folder).read_bytes()
     if not burned_in and is_dicom(data) and dicom_header(data).burned_in:
         raise ValueError(
             "says that words are burned into its pixels (BurnedInAnnotation), which may be a name. Look at it; "

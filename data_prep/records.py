@@ -12,7 +12,7 @@ from dragonfly_lit.processing.images import MAX_PIXELS
 from dragonfly_lit.spec.rows import Place, Row, RowError, shown
 from dragonfly_lit.spec.samples import Record, Turn
 
-from .images import frames_of, load_image
+from .images import frames_of, load_image, read_image
 from .job import Job
 from .metadata import metadata_in
 from .names import hashed
@@ -47,7 +47,7 @@ def records_of(
         except RowError as error:
             name = _name(row)
             if job.on_error == "raise":
-                about = f"id {name}; " if name else ""
+                about = f"id {shown(name)}; " if name else ""
                 raise ValueError(f"{error} ({about}--on-error skip leaves such rows out)") from error
             line = {key: value for key, value in asdict(error.place).items() if value is not None}
             skipped.append(line | _told(job, name, error))
@@ -61,7 +61,7 @@ def records_of(
 def _told(job: Job, name: str, error: RowError) -> dict[str, str]:
     """What is written down about a row that is left out; with hashed names nothing that the row itself says."""
     if job.salt is None:
-        return {**({"id": name} if name else {}), "reason": error.reason}
+        return {**({"id": shown(name)} if name else {}), "reason": error.reason}
     return {**({"id": hashed(name, job.salt)} if name else {}), "reason": WITHHELD}
 
 
@@ -79,8 +79,9 @@ def _record(job: Job, number: int, row: Row | list[Row] | RowError) -> Record:
     images, frames = [], []
     for image in conversation.images:
         try:
-            found = frames_of(image, job.images, job.frames)
-            images += [_image(job, image, frame) for frame in found]
+            data = read_image(image, job.images)
+            found = frames_of(data, job.frames)
+            images += [_image(job, data, frame) for frame in found]
         except (ValueError, OSError) as error:
             raise RowError(_place(row), _short(_naming(image, str(error)))) from error
         frames.append(len(found))
@@ -99,10 +100,9 @@ def _record(job: Job, number: int, row: Row | list[Row] | RowError) -> Record:
     )
 
 
-def _image(job: Job, image: str | bytes, frame: int | None) -> bytes:
+def _image(job: Job, data: bytes, frame: int | None) -> bytes:
     return load_image(
-        image,
-        job.images,
+        data,
         job.max_side,
         max_pixels=MAX_PIXELS if job.max_pixels is None else job.max_pixels,
         window=job.window,
@@ -144,13 +144,12 @@ def _place(row: Row | list[Row]) -> Place:
 
 
 def _name(row: Row | list[Row] | RowError) -> str:
-    """What the row calls itself, for a person who looks for it."""
+    """What the row calls itself."""
     first = row[0] if isinstance(row, list) else row
     if isinstance(first, RowError):
         return ""
     with suppress(RowError):
-        name = label(first, "id", "qid", "question_id")
-        return shown(name) if name else ""
+        return label(first, "id", "qid", "question_id")
     return ""
 
 

@@ -17,6 +17,7 @@ from PIL import ExifTags, Image, ImageCms, PngImagePlugin
 from data_prep.__main__ import main
 from data_prep.images import load_image
 from data_prep.metadata import exif, metadata_in, stripped
+from data_prep.names import hashed
 from dragonfly_lit.data.shards import open_dataset
 from dragonfly_lit.processing.images import decode, orientation
 
@@ -184,7 +185,7 @@ def webp_with(tags: bytes) -> bytes:
 @pytest.mark.parametrize("data", [png_with((b"eXIf", GARBAGE)), webp_with(GARBAGE)], ids=["png", "webp"])
 def test_tags_that_are_none_are_one_line(data):
     with pytest.raises(ValueError, match=r"^image of \d+ bytes is damaged, so how it is turned is unknown: .+$"):
-        load_image(data, None, None, strip=True)
+        load_image(data, None, strip=True)
 
 
 def test_bytes_of_another_kind_are_refused():
@@ -277,6 +278,25 @@ def test_a_row_that_is_left_out_leaves_no_name_behind_when_names_are_hashed(tmp_
     line = json.loads((tmp_path / "out/skipped.jsonl").read_text())
     assert line["row"] == 0
     assert b"mustermann" not in everything(tmp_path / "out").lower()
+
+
+def test_a_row_that_is_left_out_has_the_code_that_its_name_has_in_a_shard(tmp_path):
+    name = "the accession number " + "7" * 100
+    (tmp_path / "salt").write_text("a" * 16)
+    picture().save(tmp_path / "there.png")
+    codes = []
+    for image in ("there.png", "gone.png"):
+        table, out = tmp_path / "table.jsonl", tmp_path / f"of {image}"
+        rows = [{"id": name, "image": image}, {"id": "another", "image": "there.png"}]
+        table.write_text("".join(json.dumps({**row, "caption": "x"}) + "\n" for row in rows))
+        given = ["--images", str(tmp_path), "--out", str(out), "--source", "s", "--licence", "l", "--workers", "1"]
+        given += ["--hash-names", str(tmp_path / "salt"), "--on-error", "skip"]
+        assert main(["pack", "--from", "captions", str(table), *given]) == 0
+        skipped = out / "skipped.jsonl"
+        left_out = [json.loads(line)["id"] for line in skipped.read_text().splitlines()] if skipped.exists() else []
+        codes.append([*left_out, *(record.meta["id"] for record in open_dataset(out))])
+    assert codes[0] == codes[1]
+    assert codes[0][0] == hashed(name, b"a" * 16)
 
 
 @pytest.mark.parametrize("salt", ["out/salt", "short"])

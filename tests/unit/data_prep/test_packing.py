@@ -82,9 +82,9 @@ def test_images_are_copied_as_they_are(captions):
 
 def test_max_side_shrinks_only_what_is_larger():
     jpeg = photo(0, 400, 200, "JPEG")
-    small = Image.open(BytesIO(load_image(jpeg, None, max_side=100)))
+    small = Image.open(BytesIO(load_image(jpeg, max_side=100)))
     assert (small.size, small.format) == ((100, 50), "JPEG")
-    assert load_image(jpeg, None, max_side=400) is jpeg
+    assert load_image(jpeg, max_side=400) is jpeg
 
 
 def deep(values: np.ndarray) -> bytes:
@@ -96,11 +96,11 @@ def deep(values: np.ndarray) -> bytes:
 
 def test_a_window_makes_8_bits_of_16_and_leaves_8():
     values = np.array([[0, 1000, 1500, 2000, 4000]])
-    kept = load_image(deep(values), None, max_side=None)
+    kept = load_image(deep(values), max_side=None)
     assert kept == deep(values)
-    made = Image.open(BytesIO(load_image(kept, None, max_side=None, window=(1000, 2000))))
+    made = Image.open(BytesIO(load_image(kept, max_side=None, window=(1000, 2000))))
     assert (made.mode, np.asarray(made)[0, :, 0].tolist()) == ("RGB", [0, 0, 128, 255, 255])
-    assert load_image(photo(0), None, max_side=None, window=(1000, 2000)) == photo(0)
+    assert load_image(photo(0), max_side=None, window=(1000, 2000)) == photo(0)
 
 
 def test_a_turned_image_is_scaled_upright():
@@ -108,21 +108,21 @@ def test_a_turned_image_is_scaled_upright():
     exif[0x0112] = 6
     out = BytesIO()
     Image.open(BytesIO(photo(0, 400, 200))).save(out, "JPEG", exif=exif)
-    assert Image.open(BytesIO(load_image(out.getvalue(), None, max_side=100))).size == (50, 100)
+    assert Image.open(BytesIO(load_image(out.getvalue(), max_side=100))).size == (50, 100)
 
 
 @pytest.mark.parametrize("max_side", [None, 50])
 def test_more_pixels_than_allowed_are_refused_with_the_way_out(max_side):
     with pytest.raises(ValueError, match=r"400x200 pixels, more than .*79999.*--max-pixels"):
-        load_image(photo(0, 400, 200), None, max_side=max_side, max_pixels=79_999)
-    assert load_image(photo(0, 400, 200), None, max_side=max_side, max_pixels=80_000)
+        load_image(photo(0, 400, 200), max_side=max_side, max_pixels=79_999)
+    assert load_image(photo(0, 400, 200), max_side=max_side, max_pixels=80_000)
 
 
 PEAK = """
 import resource, sys
 from data_prep.images import load_image
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-small = load_image(open(sys.argv[1], "rb").read(), None, max_side=1344)
+small = load_image(open(sys.argv[1], "rb").read(), max_side=1344)
 print(before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 open(sys.argv[1] + ".small", "wb").write(small)
 """
@@ -141,7 +141,7 @@ def test_a_jpeg_of_12000_x_9000_is_scaled_down_in_little_memory(tmp_path):
 
 
 def test_an_image_of_another_format_becomes_png_without_loss():
-    made = Image.open(BytesIO(load_image(photo(0, kind="BMP"), None, max_side=None)))
+    made = Image.open(BytesIO(load_image(photo(0, kind="BMP"), max_side=None)))
     assert made.format == "PNG"
     assert made.tobytes() == Image.open(BytesIO(photo(0))).tobytes()
 
@@ -266,7 +266,7 @@ def test_an_image_that_claims_too_many_pixels_is_refused():
     bomb = bytearray(photo(0))
     bomb[16:24] = (60000).to_bytes(4, "big") * 2
     with pytest.raises(ValueError, match=r"60000x60000|cannot be opened"):
-        load_image(bytes(bomb), None, max_side=None)
+        load_image(bytes(bomb), max_side=None)
 
 
 @pytest.mark.parametrize(

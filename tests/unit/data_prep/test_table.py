@@ -122,7 +122,10 @@ def test_columns_are_matched_or_given_and_errors_name_the_users_own(tmp_path, ca
     table = tmp_path / "table.csv"
     write_table(table, rows)
     assert run(table, tmp_path / "out") == 1
-    assert "question: is missing: looked for question; the columns are File Name, Frage, Answer, PatientID." in capsys.readouterr().err
+    assert (
+        "question: is missing: looked for question; the columns are File Name, Frage, Answer, PatientID."
+        in capsys.readouterr().err
+    )
     assert run(table, tmp_path / "out", "--columns", "question=Frage") == 0
     assert re.search(r"^Frage +10 +0 +0$", capsys.readouterr().out, re.MULTILINE)
     assert len(asked(table, columns={"question": "Frage"}, split="all")) == 12
@@ -230,7 +233,7 @@ def test_questions_about_images_with_the_same_bytes_share_them(tmp_path, form, c
         assert record.share_image
         assert record.images == (picture(place),)
         assert [t.text for t in record.turns if t.role == "user"] == [f"{n}?" for n in range(place, 35, 5)]
-    assert "image[].bytes" not in capsys.readouterr().err
+    assert "image[].bytes" not in capsys.readouterr().out
 
 
 def test_files_with_the_same_bytes_share_too(tmp_path):
