@@ -36,13 +36,21 @@ def pack_parts(
     division = Division() if job.split_by == "" else divide(rows_of(job), job.split_by, job.shares)
     if not division.by:
         if (job.out / SPLITS_FILE).exists():
-            raise ValueError(f"--out {job.out} already holds parts of a divided data set. Choose another folder.")
+            raise ValueError(
+                f"--out {job.out} already holds parts of a divided data set. Choose another folder, or delete it."
+            )
         return {"": pack(job, workers=workers, on_progress=on_progress)}
     if (job.out / DATASET_FILE).exists():
-        raise ValueError(f"--out {job.out} already holds a data set that is not divided. Choose another folder.")
+        raise ValueError(
+            f"--out {job.out} already holds a data set that is not divided. Choose another folder, or delete it."
+        )
     names = [part for part in SPLITS if part in division.parts.values()]
     if "train" not in names:
-        raise ValueError(f"{job.path}: by {division.by} all rows are to {' and '.join(names)}, none to train on.")
+        told = f"all rows are to {' and '.join(names)}" if names else f"no row is to {', '.join(SPLITS)}"
+        raise ValueError(
+            f"{job.path}: by {division.by} {told}, so none is to train on. Name another column with --split-by, or "
+            "`--split-by none`, which divides nothing."
+        )
     reports = {}
     for part in names:
         one = replace(job, part=part, split_by=division.by, out=job.out / part, source=f"{job.source}/{part}")

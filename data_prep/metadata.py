@@ -16,12 +16,38 @@ from dragonfly_lit.processing.images import orientation
 
 from .shards import image_extension
 
-PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
-PNG_NEEDED = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
+PNG_NEEDED = (b"IHDR", b"PLTE", b"tRNS", b"IDAT")
 PNG_KINDS = {b"eXIf": "EXIF", b"iCCP": "ICC profile", b"tEXt": "text", b"zTXt": "text", b"iTXt": "text"}
-PNG_PLAIN = (b"gAMA", b"cHRM", b"sRGB", b"sBIT", b"pHYs", b"bKGD", b"hIST", b"cICP", b"mDCV", b"cLLI")
-"""Numbers about colours and sizes: they name nobody, and no decoder here reads them."""
-WEBP_NEEDED = (b"VP8 ", b"VP8L", b"VP8X", b"ALPH", b"ANIM", b"ANMF")
+PNG_SIZES = {
+    b"IHDR": (13,), b"PLTE": range(3, 769, 3), b"tRNS": range(257), b"gAMA": (4,), b"cHRM": (32,), b"sRGB": (1,),
+    b"sBIT": (1, 2, 3, 4), b"pHYs": (9,), b"bKGD": (1, 2, 6), b"hIST": range(2, 513, 2), b"cICP": (4,),
+    b"mDCV": (24,), b"cLLI": (8,),
+}  # fmt: skip
+"""How many bytes these chunks may have: what is longer may say anything. Those that no decoder here needs hold numbers
+about colours and sizes, which name nobody."""
+PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
+JPEG_NEEDED = (
+    0xC0,
+    0xC1,
+    0xC2,
+    0xC3,
+    0xC5,
+    0xC6,
+    0xC7,
+    0xC9,
+    0xCA,
+    0xCB,
+    0xCD,
+    0xCE,
+    0xCF,
+    0xC4,
+    0xCC,
+    0xDA,
+    0xDB,
+    0xDD,
+)
+"""Frames, tables, scans and restarts: decoders refuse one that is longer than it says."""
+WEBP_NEEDED = (b"VP8 ", b"VP8L", b"ALPH")
 WEBP_KINDS = {b"EXIF": "EXIF", b"XMP ": "XMP", b"ICCP": "ICC profile"}
 WEBP_FLAGS = 0x04 | 0x08 | 0x20
 """Bits of VP8X that announce XMP, EXIF and an ICC profile."""
@@ -134,7 +160,7 @@ def _jpeg_segment(marker: int, content: bytes) -> Part:
         return Part(_segment(marker, content[:12] + b"\0\0"), "thumbnail" if len(content) > 14 else "")
     if marker == 0xEE and content.startswith(b"Adobe") and len(content) >= 12:  # says what the colours are
         return Part(_segment(marker, content[:12]), "text" if len(content) > 12 else "")
-    if not 0xE0 <= marker <= 0xEF and marker != 0xFE:
+    if marker in JPEG_NEEDED:
         return Part(_segment(marker, content))
     if marker == 0xE1 and content.startswith(b"Exif\0\0"):
         return Part(b"", _exif_kind(content[6:]))
@@ -142,7 +168,9 @@ def _jpeg_segment(marker: int, content: bytes) -> Part:
         return Part(b"", "XMP")
     if marker == 0xE2 and content.startswith(b"ICC_PROFILE\0"):
         return Part(b"", "ICC profile")
-    return Part(b"", {0xFE: "text", 0xED: "IPTC"}.get(marker, f"APP{marker - 0xE0}"))
+    if 0xE0 <= marker <= 0xEF:
+        return Part(b"", "IPTC" if marker == 0xED else f"APP{marker - 0xE0}")
+    return Part(b"", "text" if marker == 0xFE else f"segment {marker:02X}")  # DNL and others that decoders skip
 
 
 def _segment(marker: int, content: bytes) -> bytes:
@@ -165,17 +193,16 @@ def _png(data: bytes) -> Iterator[Part]:
         whole = _take(data, place, size + 12)
         place += size + 12
         if name == b"IEND":
-            yield Part(whole[:12], "data behind its end" if data[place:].strip(b"\0\r\n") else "")
+            yield Part(PNG_END, "data behind its end" if size or data[place:].strip(b"\0\r\n") else "")
             return
-        if name in PNG_NEEDED:
+        if name == b"IDAT" or size in PNG_SIZES.get(name, ()):
             yield Part(whole)
         elif name == b"eXIf":
             yield Part(b"", _exif_kind(whole[8:-4]))
-        elif name in PNG_PLAIN:
-            yield Part(whole)
         else:
+            _check(name not in PNG_NEEDED)
             what = "XMP" if whole[8:].startswith(b"XML:com.adobe.xmp") else PNG_KINDS.get(name)
-            yield Part(b"", what or f"chunk {name.decode('latin-1')!r}")
+            yield Part(b"", what or _other(name))
 
 
 def _join_png(parts: Sequence[bytes], turned: int) -> bytes:
@@ -188,37 +215,42 @@ def _webp(data: bytes) -> Iterator[Part]:
     end = 8 + int.from_bytes(_take(data, 4, 4), "little")
     _check(end <= len(data) + 1)  # the last byte of padding is often missing
     yield Part(_take(data, 0, 12), "data behind its end" if data[end:].strip(b"\0\r\n") else "")
-    place = 12
-    while place + 8 <= min(end, len(data)):
-        name, size = data[place : place + 4], int.from_bytes(data[place + 4 : place + 8], "little")
-        content = _take(data, place + 8, size)
-        place += 8 + size + size % 2
+    for name, content in _chunks(data[:end], 12):
         if name == b"VP8X":
-            content = bytes((content[0] & ~WEBP_FLAGS,)) + content[1:]
-        if name == b"EXIF":
+            yield Part(_chunk(name, bytes((content[0] & ~WEBP_FLAGS,)) + content[1:]))
+        elif name == b"ANIM":
+            yield Part(_chunk(name, _take(content, 0, 6)), _other(name) if content[6:] else "")
+        elif name == b"EXIF":
             yield Part(b"", _exif_kind(content.removeprefix(b"Exif\0\0")))
         elif name == b"ANMF":
-            yield from _webp_frame(content)
+            yield _webp_frame(content)
+        elif name in WEBP_NEEDED:
+            yield Part(_chunk(name, content))
         else:
-            yield (
-                Part(_chunk(name, content))
-                if name in WEBP_NEEDED
-                else Part(b"", WEBP_KINDS.get(name) or f"chunk {name.decode('latin-1')!r}")
-            )
+            yield Part(b"", WEBP_KINDS.get(name) or _other(name))
 
 
-def _webp_frame(content: bytes) -> Iterator[Part]:
-    """A frame of an animation, which holds chunks of its own behind a header of 16 bytes."""
-    kept, kind, place = _take(content, 0, 16), "", 16
-    while place + 8 <= len(content):
-        name, size = content[place : place + 4], int.from_bytes(content[place + 4 : place + 8], "little")
-        inner = _take(content, place + 8, size)
+def _chunks(data: bytes, place: int) -> Iterator[tuple[bytes, bytes]]:
+    """Name and content of the chunks of a RIFF from `place` on."""
+    while place + 8 <= len(data):
+        name, size = data[place : place + 4], int.from_bytes(data[place + 4 : place + 8], "little")
+        yield name, _take(data, place + 8, size)
         place += 8 + size + size % 2
-        if name in (b"VP8 ", b"VP8L", b"ALPH"):
+
+
+def _other(name: bytes) -> str:
+    return f"chunk {name.decode('latin-1')!r}"
+
+
+def _webp_frame(content: bytes) -> Part:
+    """A frame of an animation, which holds chunks of its own behind a header of 16 bytes."""
+    kept, kind = _take(content, 0, 16), ""
+    for name, inner in _chunks(content, 16):
+        if name in WEBP_NEEDED:
             kept += _chunk(name, inner)
         else:
-            kind = f"chunk {name.decode('latin-1')!r}"
-    yield Part(_chunk(b"ANMF", kept), kind)
+            kind = _other(name)
+    return Part(_chunk(b"ANMF", kept), kind)
 
 
 def _chunk(name: bytes, content: bytes) -> bytes:

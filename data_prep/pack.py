@@ -38,12 +38,12 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--source", required=True, help="name of the data set; sample keys start with it")
     made.add_argument("--licence", required=True, help="licence of the data, kept with every sample")
     made.add_argument("--images", type=Path, help="folder of the images that the rows name")
-    made.add_argument("--shard-size", type=int, default=1000, help="rows a shard (default: 1000)")
+    made.add_argument("--shard-size", type=_count, default=1000, help="rows a shard (default: 1000)")
     made.add_argument(
-        "--max-side", type=int, help="pixels; larger images are scaled down (default: copied as they are)"
+        "--max-side", type=_count, help="pixels; larger images are scaled down (default: copied as they are)"
     )
     made.add_argument(
-        "--max-pixels", type=_pixels, help="of an image that is decoded; a JPEG is decoded small (default: 89 million)"
+        "--max-pixels", type=_count, help="of an image that is decoded; a JPEG is decoded small (default: 89 million)"
     )
     made.add_argument(
         "--window",
@@ -101,7 +101,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="SALT",
         help="keep codes in place of ids and file names; SALT is a secret file, which is made where it is missing",
     )
-    made.add_argument("--workers", type=int, default=num_workers(), help="processes (default: %(default)s)")
+    made.add_argument("--workers", type=_count, default=num_workers(), help="processes (default: %(default)s)")
     made.add_argument(
         "--on-error",
         choices=("raise", "skip"),
@@ -118,12 +118,13 @@ def parser() -> argparse.ArgumentParser:
         metavar="COLUMN",
         help="a column with the row's image or images, in place of the format's own; may be given several times",
     )
-    made.add_argument(
+    inside = made.add_mutually_exclusive_group()
+    inside.add_argument(
         "--images-first",
         action="store_true",
         help="take rows with <image> inside a text: the image moves before it (default: such a row is refused)",
     )
-    made.add_argument(
+    inside.add_argument(
         "--images-in-place",
         action="store_true",
         help="keep every image where its <image> stands, for model.images=in_place",
@@ -141,9 +142,9 @@ def _window(given: list[float] | None) -> Window | None:
     return low, high
 
 
-def _pixels(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of pixels, 1 or more")
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdecimal()) or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r:.40} is not a whole number, 1 or more")
     return int(text)
 
 
@@ -152,6 +153,16 @@ def _column(text: str) -> tuple[str, str]:
     if not equals or not column:
         raise argparse.ArgumentTypeError(f"{text!r} is not NAME=COLUMN, such as question=Frage")
     return name, column
+
+
+def _columns(given: list[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+    """What is called how, where every name and every column is given once."""
+    for named, what in enumerate(("name", "column")):
+        said = [pair[named] for pair in given]
+        if twice := next((each for each in said if said.count(each) > 1), None):
+            pairs = " and ".join("=".join(pair) for pair in given if pair[named] == twice)
+            raise ValueError(f"--columns {pairs}: the {what} {twice} is given twice. Give it once.")
+    return tuple(given)
 
 
 def _frames(text: str) -> Frames:
@@ -173,7 +184,7 @@ def main(argv: list[str]) -> int:
         image_columns=tuple(given.image_column),
         images_first=given.images_first,
         images_in_place=given.images_in_place,
-        columns=tuple(given.columns),
+        columns=_columns(given.columns),
     )
     job = Job(
         form=given.form,

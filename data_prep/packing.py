@@ -30,6 +30,7 @@ from .records import records_of
 from .shards import shard_name, write_indexed_shard
 from .sharing import Rows, share_images
 from .sources import SHARING, source
+from .sources.images import image_cells
 from .state import DUPLICATES_FILE, REPORT_FILE, SKIPPED_FILE, STATE_FOLDER, begin, clear, mark_path, marks_of, publish
 
 COLUMN_STATES = ("read", "unread", "empty")
@@ -105,7 +106,7 @@ def _samples(job: Job, keep: Callable[[Rows], Rows]) -> Iterator[Row | list[Row]
             f"--share-image: rows of {job.form} are not questions about an image. It is for {', '.join(SHARING)}."
         )
     if job.options.share_image:
-        yield from share_images(rows, job.options.image_columns or form.IMAGES, job.images)
+        yield from share_images(rows, lambda row: image_cells(row, job.options.image_columns, *form.IMAGES), job.images)
     elif job.form in SHARING:
         yield from (row if isinstance(row, RowError) else [row] for row in rows())
     else:

@@ -28,14 +28,13 @@ def image_extension(data: bytes) -> str | None:
     return next((extension for magic, extension in MAGIC if data.startswith(magic)), None)
 
 
-def sample_members(record: Record) -> dict[str, str | bytes]:
-    """What `webdataset.TarWriter` takes for a record: its key, its JSON and its images.
+def sample_members(record: Record) -> dict[str, bytes]:
+    """The members of a sample by their extensions: its JSON and its images.
 
     Raises:
-        ValueError: the key has other characters than a shard allows, or an image is not a jpg, png or webp.
+        ValueError: an image is not a jpg, png or webp.
     """
-    members: dict[str, str | bytes] = {"__key__": check_key(record.key)}
-    members["json"] = json.dumps(record_to_json(record), ensure_ascii=False, sort_keys=True).encode()
+    members = {"json": json.dumps(record_to_json(record), ensure_ascii=False, sort_keys=True).encode()}
     for number, data in enumerate(record.images):
         extension = image_extension(data)
         if extension is None:
@@ -114,7 +113,4 @@ def write_indexed_shard(path: Path, records: Iterable[Record]) -> ShardEntry | N
 
 
 def _write(writer: SampleWriter, record: Record) -> bytes:
-    members = sample_members(record)
-    key = members.pop("__key__")
-    assert isinstance(key, str)
-    return writer.write(key, members)  # type: ignore[arg-type]  # all but the key are bytes
+    return writer.write(check_key(record.key), sample_members(record))

@@ -18,7 +18,7 @@ Rows = Iterable[Row | RowError]
 
 
 def share_images(
-    rows: Callable[[], Rows], columns: Sequence[str], folder: Path | None
+    rows: Callable[[], Rows], cells: Callable[[Row], Sequence[str]], folder: Path | None
 ) -> Iterator[list[Row] | RowError]:
     """Rows in lists, those with the same images together.
 
@@ -28,10 +28,10 @@ def share_images(
 
     Args:
         rows: reads the rows from the start.
-        columns: names of the cells of images.
+        cells: names of the cells of a row where its images are.
         folder: of images that rows name.
     """
-    shown = _Shown(columns, folder)
+    shown = _Shown(cells, folder)
     left = Counter(key for row in rows() if isinstance(row, Row) and (key := shown.key(row)))
     yield from _at_last(rows(), shown, left) if shown.brought else _at_first(rows(), shown)
 
@@ -61,17 +61,17 @@ def _at_last(rows: Rows, shown: _Shown, left: Counter[bytes]) -> Iterator[list[R
         left[key] -= 1
         found = waiting.setdefault(key, [])
         if left[key]:
-            found.append(_without_images(row, shown.columns))
+            found.append(_without_images(row, shown.cells(row)))
         else:
             del waiting[key], left[key]
-            yield _with_images([*found, row], shown.columns)
+            yield _with_images([*found, row], shown.cells)
 
 
 class _Shown:
     """What the images of rows are, by their content."""
 
-    def __init__(self, columns: Sequence[str], folder: Path | None):
-        self.columns, self.folder = columns, folder
+    def __init__(self, cells: Callable[[Row], Sequence[str]], folder: Path | None):
+        self.cells, self.folder = cells, folder
         self.of_names: dict[str, bytes] = {}
         self.brought = False
         """Whether a row was seen that holds an image itself."""
@@ -79,7 +79,7 @@ class _Shown:
     def key(self, row: Row) -> bytes:
         """Equal for rows with the same images; empty where there are none, or none that can be read."""
         try:
-            images = [image for name in row.given(*self.columns) for image in row.images(name)]
+            images = [image for name in row.given(*self.cells(row)) for image in row.images(name)]
         except RowError:  # told when the row is packed
             return b""
         if not images:
@@ -99,16 +99,16 @@ class _Shown:
         return self.of_names[image]
 
 
-def _without_images(row: Row, columns: Sequence[str]) -> Row:
-    kept = {name: STAND_IN if name in row.given(*columns) else value for name, value in row.values.items()}
+def _without_images(row: Row, cells: Sequence[str]) -> Row:
+    kept = {name: STAND_IN if name in row.given(*cells) else value for name, value in row.values.items()}
     return Row(values=kept, place=row.place, called=row.called)
 
 
-def _with_images(rows: list[Row], columns: Sequence[str]) -> list[Row]:
+def _with_images(rows: list[Row], cells: Callable[[Row], Sequence[str]]) -> list[Row]:
     """The rows, the first of which has the images that the last has brought."""
     first, last = rows[0], rows[-1]
     if first is not last:
-        images = {name: last.values[name] for name in last.given(*columns)}
-        bare = {name: None if name in columns else value for name, value in first.values.items()}
+        images = {name: last.values[name] for name in last.given(*cells(last))}
+        bare = {name: None if name in cells(first) else value for name, value in first.values.items()}
         rows = [Row(values={**bare, **images}, place=first.place, called=first.called), *rows[1:]]
     return rows

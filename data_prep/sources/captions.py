@@ -9,7 +9,7 @@ from dragonfly_lit.spec.row_files import read_rows
 from dragonfly_lit.spec.rows import Row, RowError
 
 from .conversations import Options, RawConversation, caption_turns, finish, label
-from .images import images_of
+from .images import image_cells, images_of
 
 IMAGE_COLUMNS = ("image", "file_name", "filename", "image_path", "path")
 CAPTION_COLUMNS = ("caption", "text", "description")
@@ -22,7 +22,7 @@ def rows(path: Path, options: Options) -> Iterator[Row | RowError]:
 
 def conversation(row: Row, options: Options) -> RawConversation:
     """One image and its caption as the answer to `options.prompt`."""
-    row.pick(*(options.image_columns or IMAGE_COLUMNS))
+    row.pick(*image_cells(row, options.image_columns, *IMAGE_COLUMNS))
     images = images_of(row, options.image_columns, *IMAGE_COLUMNS)
     name = label(row, "id") or (images[0] if isinstance(images[0], str) else "")
     return finish(row, name, caption_turns(row, options, *CAPTION_COLUMNS), images)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from dragonfly_lit.spec.rows import Row, RowError, is_given, shown_name
+from dragonfly_lit.spec.shard import NAMED_IMAGE_EXTENSIONS
 
 _NUMBERED_TAG = re.compile(r"<image[ _-]?(\d{1,4})>", re.IGNORECASE)
 _IMAGE_WORD = r"(?:images?|imgs?|pictures?|photos?|pics?|jpe?g|png|webp)"
@@ -16,16 +17,21 @@ _IMAGE_COLUMN_IN_PART = re.compile(
     rf"(?:\w+[_-])?{_IMAGE_WORD}(?:[_-]?\d+)?(?:[_-](?:paths?|names?|files?|urls?|bytes|data|list))?", re.IGNORECASE
 )
 _IMAGE_PATH = re.compile(
-    r"(?:data:image/.*|[^\n]{1,255}\.(?:jpe?g|png|webp|gif|bmp|tiff?|dcm|heic|avif))", re.I | re.DOTALL
+    rf"(?:data:image/.*|[^\n]{{1,255}}\.(?:{'|'.join(NAMED_IMAGE_EXTENSIONS)}))", re.IGNORECASE | re.DOTALL
 )
 _IMAGE_MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"RIFF", b"GIF8", b"BM", b"II*\0", b"MM\0*")
+
+
+def image_cells(row: Row, columns: Sequence[str], *names: str) -> list[str]:
+    """The cells of a row where its images are: of the user's own `columns`, or the format's `names`."""
+    return [row.cell_of(column) for column in columns] or list(names)
 
 
 def images_of(row: Row, columns: Sequence[str], *names: str) -> list[str | bytes]:
     """The images of a row: those in the columns that the command line names, else in the format's own `names`."""
     if not columns:
         return row.images(*names)
-    return [image for name in columns for image in row.images(name)]
+    return [image for name in image_cells(row, columns) for image in row.images(name)]
 
 
 def check_images(row: Row, texts: Iterable[str], images: Sequence[str | bytes]) -> None:

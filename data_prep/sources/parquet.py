@@ -39,12 +39,11 @@ def rows(path: Path, options: Options) -> Iterator[Row | RowError]:
     return read_rows(path)
 
 
-def conversation(row: Row | list[Row], options: Options) -> RawConversation:
+def conversation(same: list[Row], options: Options) -> RawConversation:
     """One row, or the questions that share an image; images lie in it as bytes, or as names in the image folder."""
-    if isinstance(row, list):
-        if len(row) > 1 or (options.share_image and "question" in row[0].values):
-            return _shared(row, options)
-        row = row[0]
+    row = same[0]
+    if len(same) > 1 or (options.share_image and "question" in row.values):
+        return _shared(same, options)
     meta: dict[str, Any] = {key: row.text(key) for key in row.given(*META) if isinstance(row.values[key], str)}
     name = label(row, *IDS)
     images = images_of(row, options.image_columns, *IMAGES)

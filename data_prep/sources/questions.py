@@ -14,7 +14,7 @@ from dragonfly_lit.spec.rows import Row, shown_name
 from dragonfly_lit.spec.samples import Turn
 
 from .conversations import Options, RawConversation, finish, make_turn
-from .images import check_images, images_of
+from .images import check_images, image_cells, images_of
 
 CHOICES = ("choices", "options")
 MULTIPLE_CHOICE = Template(text=f"{{context}}{{question}}\n{{options}}{LETTER}")
@@ -84,7 +84,7 @@ def questions_about(
         meta: what is kept beside it.
     """
     first = rows[0]
-    first.pick(*(options.image_columns or images))
+    first.pick(*image_cells(first, options.image_columns, *images))
     found = images_of(first, options.image_columns, *images)
     for other in rows[1:]:
         other.read |= first.read

@@ -32,6 +32,7 @@ def conversation(row: list[Row], options: Options) -> RawConversation:
         each.read = given.read  # what is read of the one is read of the other
         each.read.update(each.given(*DIVIDING, "answer_type"))
     ids = [label(each, "id") for each in found]
+    categories = [label(each, "category") for each in found]
     types = [answer_type(each.texts(*ANSWERS, numbers=True)[0], each.values.get("answer_type")) for each in found]
     return questions_about(
         found,
@@ -41,4 +42,5 @@ def conversation(row: list[Row], options: Options) -> RawConversation:
         name=ids[0],
         question_ids=[name for name in ids if name],
         answer_types=[kind.upper() for kind in types],
+        categories=categories if any(categories) else [],
     )

@@ -20,6 +20,7 @@ import pyarrow.parquet
 
 from dragonfly_lit.io.text import read_text, text_lines
 from dragonfly_lit.spec.rows import Place, Row, RowError, Written, shown, shown_name
+from dragonfly_lit.spec.shard import NAMED_IMAGE_EXTENSIONS
 
 ROWS_A_BATCH = 64
 PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".npy")
@@ -28,7 +29,7 @@ MAX_LINES = 1000
 MISSING = ("nan", "NaN", "<NA>", "null", "NULL")
 """Cells of a CSV or TSV that hold nothing."""
 EXCEL_ERRORS = ("#N/A", "#DIV/0!", "#NAME?", "#NULL!", "#NUM!", "#REF!", "#VALUE!")
-_IMAGE_NAME = re.compile(r"\S\.(?:jpe?g|png|webp|gif|bmp|tiff?)\W*$", re.IGNORECASE)
+_IMAGE_NAME = re.compile(rf"\S\.(?:{'|'.join(NAMED_IMAGE_EXTENSIONS)})\W*$", re.IGNORECASE)
 csv.field_size_limit(2**24)
 
 Cells = tuple[int | None, Any]

@@ -129,6 +129,10 @@ class Row:
         """The error of a cell that holds something else than `wanted`."""
         return self.error(name, f"found {shown(value)}, wanted {wanted}.")
 
+    def cell_of(self, column: str) -> str:
+        """The name that a column of the user's file has here."""
+        return next((name for name, called in self.called.items() if called == column), column)
+
     def given(self, *names: str) -> list[str]:
         """Those of `names` whose cells hold something."""
         return [name for name in names if is_given(self.values.get(name))]
@@ -227,9 +231,10 @@ class Row:
         first, *others = found or [""]
         for name in others:
             if found[name] != found[first]:
+                other = f"{self.prefix}{self.called.get(name, name)}"
                 raise self.error(
                     first,
-                    f"and {self.prefix}{self.called.get(name, name)} are both given and differ ({shown(found[first])}, {shown(found[name])}). "
+                    f"and {other} are both given and differ ({shown(found[first])}, {shown(found[name])}). "
                     "Leave one of them empty.",
                 )
         return found.get(first, [])

@@ -161,7 +161,7 @@ def group_of(row: Row, by: str) -> str:
     Raises:
         RowError: the cell holds nothing, or no text and no whole number.
     """
-    name = next((meaning for meaning, column in row.called.items() if column == by), by)
+    name = row.cell_of(by)
     if not row.has(name):
         known = "is missing" if name not in row.values else "is empty"
         raise row.error(name, f"{known}, so the row may belong to somebody whose other rows are in another part.")
@@ -201,7 +201,7 @@ def divide(rows: Iterable[Row | RowError], by: str | None = None, shares: Sequen
     found = next((name for name in wanted if groups[name]), None)
     if found is None:
         if by is not None:
-            raise ValueError(f"nothing is divided by {by}: no row has it.")
+            raise ValueError(f"nothing is divided by {by}: no row has it. Name a column that is filled.")
         return Division()
     if found == "split":
         parts = {word: SPLIT_WORDS[word.lower()] for word in groups[found] if word.lower() in SPLIT_WORDS}

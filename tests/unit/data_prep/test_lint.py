@@ -49,7 +49,7 @@ def write_by_hand(path, members):
 
 def members_of(made: Record, **changes):
     fields = {**sample_members(made), **changes}
-    return [(f"{made.key}.{name}", data) for name, data in fields.items() if name != "__key__"]
+    return [(f"{made.key}.{name}", data) for name, data in fields.items()]
 
 
 def wrong(folder):

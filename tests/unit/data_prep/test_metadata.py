@@ -3,7 +3,9 @@
 import contextlib
 import csv
 import json
+import os
 import random
+import stat
 import zlib
 from collections import Counter
 from io import BytesIO
@@ -16,8 +18,8 @@ from PIL import ExifTags, Image, ImageCms, PngImagePlugin
 
 from data_prep.__main__ import main
 from data_prep.images import load_image
-from data_prep.metadata import exif, metadata_in, stripped
-from data_prep.names import hashed
+from data_prep.metadata import JPEG_NEEDED, exif, metadata_in, stripped
+from data_prep.names import hashed, read_salt
 from dragonfly_lit.data.shards import open_dataset
 from dragonfly_lit.processing.images import decode, orientation
 
@@ -188,6 +190,67 @@ def test_tags_that_are_none_are_one_line(data):
         load_image(data, None, strip=True)
 
 
+def jpeg_with(segment: bytes, *, behind_the_pixels: bool = False) -> bytes:
+    out = BytesIO()
+    picture().save(out, "JPEG")
+    place = len(out.getvalue()) - 2 if behind_the_pixels else 2
+    return out.getvalue()[:place] + segment + out.getvalue()[place:]
+
+
+def segment(marker: int, content: bytes) -> bytes:
+    return bytes((0xFF, marker)) + (len(content) + 2).to_bytes(2) + content
+
+
+def webp_with_long_animation() -> bytes:
+    out = BytesIO()
+    picture().save(out, "WEBP", save_all=True, append_images=[picture(seed=1)])
+    whole = out.getvalue()
+    place = whole.index(b"ANIM")
+    said = whole[place + 8 : place + 14] + NAME.encode()
+    inside = whole[8:place] + b"ANIM" + len(said).to_bytes(4, "little") + said + whole[place + 14 :]
+    return b"RIFF" + len(inside).to_bytes(4, "little") + inside
+
+
+def png_with_an_end_that_speaks() -> bytes:
+    out, said = BytesIO(), NAME.encode()
+    picture().save(out, "PNG")
+    return out.getvalue()[:-12] + len(said).to_bytes(4) + b"IEND" + said + zlib.crc32(b"IEND" + said).to_bytes(4)
+
+
+UNSAID = {  # what decoders skip, or read the first bytes of
+    "the lines of a JPEG": jpeg_with(segment(0xDC, NAME.encode()), behind_the_pixels=True),
+    "a long JFIF": jpeg_with(segment(0xE0, b"JFIF\0\1\1\0\0\1\0\1\0\0" + NAME.encode())),
+    "pixels a metre": png_with((b"pHYs", bytes(9) + NAME.encode())),
+    "a gamma": png_with((b"gAMA", bytes(4) + NAME.encode())),
+    "the end of a PNG": png_with_an_end_that_speaks(),
+    "the head of an animation": webp_with_long_animation(),
+}
+
+
+@pytest.mark.parametrize("whole", UNSAID.values(), ids=UNSAID)
+def test_a_name_in_a_part_that_is_longer_than_it_needs_to_be_goes(whole):
+    assert NAME.encode() in whole
+    assert metadata_in(whole)
+    assert_clean(stripped(whole), whole)
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_decoders_refuse_tables_of_a_jpeg_that_are_longer_than_they_say(progressive):
+    out, place = BytesIO(), 2
+    picture().save(out, "JPEG", progressive=progressive, restart_marker_blocks=1)
+    data, tried = out.getvalue(), set()
+    while 0xDA not in tried:
+        marker, size = data[place + 1], int.from_bytes(data[place + 2 : place + 4])
+        if marker in JPEG_NEEDED:
+            end = place + 2 + size
+            longer = (size + len(NAME)).to_bytes(2) + data[place + 4 : end] + NAME.encode()
+            with pytest.raises(ValueError, match=r"cannot be opened|damaged|broken"):
+                decode(data[: place + 2] + longer + data[end:])
+            tried.add(marker)
+        place += 2 + size
+    assert tried >= {0xC4, 0xDA, 0xDB, 0xDD}
+
+
 def test_bytes_of_another_kind_are_refused():
     with pytest.raises(ValueError, match="none of JPEG, PNG and WebP"):
         stripped(b"GIF89a....")
@@ -299,12 +362,29 @@ def test_a_row_that_is_left_out_has_the_code_that_its_name_has_in_a_shard(tmp_pa
     assert codes[0][0] == hashed(name, b"a" * 16)
 
 
-@pytest.mark.parametrize("salt", ["out/salt", "short"])
+@pytest.mark.parametrize("salt", ["out/salt", "short", "images", "nowhere/salt"])
 def test_a_salt_that_is_no_secret_is_refused(tmp_path, salt, capsys):
     folder_of_images(tmp_path)
     (tmp_path / "short").write_text("abc")
     assert packed(tmp_path, "--hash-names", str(tmp_path / salt)) == 1
-    assert "--hash-names" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert f"--hash-names {tmp_path / salt}" in told
+    assert told.count("\n") == 1
+
+
+def test_nobody_else_can_ever_read_a_salt_that_is_made(tmp_path, monkeypatch):
+    modes, fsync = [], os.fsync
+    monkeypatch.setattr(os, "fsync", lambda file: (modes.append(stat.S_IMODE(os.fstat(file).st_mode)), fsync(file)))
+    before = os.umask(0)
+    try:
+        salt, made = read_salt(tmp_path / "salt", tmp_path / "out")
+    finally:
+        os.umask(before)
+    assert made
+    assert modes == [0o600]
+    assert os.listdir(tmp_path) == ["salt"]  # nothing was written under another name
+    assert stat.S_IMODE((tmp_path / "salt").stat().st_mode) == 0o600
+    assert read_salt(tmp_path / "salt", tmp_path / "out") == (salt, False)
 
 
 def test_medical_formats_are_stripped_unless_somebody_says_no(tmp_path, capsys):

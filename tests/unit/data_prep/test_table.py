@@ -139,6 +139,65 @@ def test_columns_are_matched_or_given_and_errors_name_the_users_own(tmp_path, ca
     assert "question=Fräge: there is no column 'Fräge'; the columns are File Name" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("share", [False, True])
+@pytest.mark.parametrize("column", ["File Name", "Second"])
+def test_images_of_a_table_are_where_the_user_says(tmp_path, column, share):
+    write_images(tmp_path, 4)
+    rows = [{"File Name": f"scans/{n}.png", "Second": f"scans/{3 - n % 2}.png", "question": f"{n}?", "answer": "a"}
+            for n in range(4)]  # fmt: skip
+    write_table(tmp_path / "t.csv", rows)
+    more = ["--share-image"] if share else []
+    assert run(tmp_path / "t.csv", tmp_path / "out", "--image-column", column, *more) == 0
+    shown = [image for record in open_dataset(tmp_path / "out") for image in record.images]
+    wanted = list(dict.fromkeys(row[column] for row in rows)) if share else [row[column] for row in rows]
+    assert shown == [(tmp_path / name).read_bytes() for name in wanted]
+
+
+def test_an_image_column_that_is_not_there_is_named(tmp_path, capsys):
+    write_images(tmp_path, 3)
+    write_table(tmp_path / "t.csv", rows_of(3))
+    assert run(tmp_path / "t.csv", tmp_path / "out", "--image-column", "Bild", "--split-by", "none") == 1
+    assert "row 0: Bild: is missing: looked for Bild; the columns are image, question" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (["question=a", "question=b"], "question=a and question=b: the name question is given twice"),
+        (["question=a", "answer=a"], "question=a and answer=a: the column a is given twice"),
+    ],
+)
+def test_a_column_is_called_one_thing(tmp_path, given, told, capsys):
+    write_images(tmp_path, 3)
+    write_table(tmp_path / "t.csv", rows_of(3))
+    assert run(tmp_path / "t.csv", tmp_path / "out", "--columns", *given) == 1
+    assert f"--columns {told}. Give it once." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (["--max-side", "0"], "--max-side: '0' is not a whole number, 1 or more"),
+        (["--max-side", "-3"], "--max-side: '-3' is not a whole number, 1 or more"),
+        (["--shard-size", "0"], "--shard-size: '0' is not a whole number, 1 or more"),
+        (["--images-first", "--images-in-place"], "--images-in-place: not allowed with argument --images-first"),
+    ],
+)
+def test_options_that_cannot_be_are_refused_before_anything_is_read(tmp_path, given, told, capsys):
+    with pytest.raises(SystemExit):
+        run(tmp_path / "t.csv", tmp_path / "out", *given)
+    assert told in capsys.readouterr().err
+
+
+def test_the_category_of_a_question_is_kept(tmp_path):
+    write_images(tmp_path, 3)
+    rows = [{**row, "Question Type": kind} for row, kind in zip(rows_of(3), ("organ", "", "plane"), strict=True)]
+    write_table(tmp_path / "t.csv", rows)
+    assert run(tmp_path / "t.csv", tmp_path / "out", "--split-by", "none") == 0
+    kept = [record.meta.get("categories") for record in open_dataset(tmp_path / "out")]
+    assert kept == [["organ"], None, ["plane"]]
+
+
 def test_two_columns_that_may_be_one_thing_are_named():
     with pytest.raises(
         ValueError, match=r"columns patient_id and subject may both be the patient. Say which: patient="
@@ -190,6 +249,20 @@ def test_too_few_patients_and_rows_without_one_are_told(tmp_path, capsys):
     more = ("--split-shares", "50", "50", "0", "--on-error", "skip")
     assert run(tmp_path / "table.csv", tmp_path / "two", *more) == 0
     assert "patient: is empty" in (tmp_path / "two/train/skipped.jsonl").read_text()
+
+
+@pytest.mark.parametrize(
+    ("parts", "told"),
+    [
+        (("test", "val", "test"), "by split all rows are to validation and test, so none is to train on"),
+        (("north", "south", "west"), "by split no row is to train, validation, test, so none is to train on"),
+    ],
+)
+def test_rows_of_which_none_is_to_train_on_are_told_with_the_way_out(tmp_path, parts, told, capsys):
+    write_images(tmp_path, 3)
+    write_table(tmp_path / "t.csv", [{**row, "split": part} for row, part in zip(rows_of(3), parts, strict=True)])
+    assert run(tmp_path / "t.csv", tmp_path / "out", "--split-by", "split") == 1
+    assert f"{told}. Name another column with --split-by, or `--split-by none`" in capsys.readouterr().err
 
 
 def test_another_format_is_divided_by_any_column(tmp_path):
