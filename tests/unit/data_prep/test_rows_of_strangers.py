@@ -15,6 +15,7 @@ from data_prep.job import Job
 from data_prep.packing import pack
 from data_prep.sources.conversations import Options
 from dragonfly_lit.data.shards import open_dataset
+from dragonfly_lit.spec.shard import NAMED_IMAGE_EXTENSIONS
 
 CASES = Path(__file__).resolve().parents[2] / "cases"
 OPTIONS = "\nA. red\nB. blue\nAnswer with the option's letter from the given choices directly."
@@ -133,6 +134,16 @@ def test_an_unquoted_comma_is_refused_and_the_other_row_is_whole(folder):
     shutil.rmtree(folder / "out")
     (record,) = records(folder, "captions", path, on_error="skip")
     assert record.turns[1].text == "A blue box, quoted"
+
+
+@pytest.mark.parametrize("suffix", NAMED_IMAGE_EXTENSIONS)
+def test_a_row_is_known_by_the_name_of_its_image_whatever_kind_it_is(folder, suffix):
+    path = write(folder / "c.csv", f'image,caption\nb.jpg,"open\na.{suffix},two"\n')
+    with pytest.raises(ValueError, match=rf"another row: 'a.{suffix},two"):
+        records(folder, "captions", path)
+    path = write(folder / "d.jsonl", json.dumps({"question": "?", "answer": "a", "seen": f"a.{suffix}"}))
+    with pytest.raises(ValueError, match="seen: looks like an image"):
+        records(folder, "parquet", path)
 
 
 def test_a_quote_that_swallows_a_row_and_closes_is_refused(folder):
