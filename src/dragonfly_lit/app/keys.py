@@ -52,6 +52,7 @@ SOURCE = {
     "weight": number(above=0) | null,
     "path": text | null,
     "split": one_of("train", "validation", "test") | null,
+    "exclude": text | null,
     "prompts": text | texts | null,
     "on_error": one_of("raise", "skip"),
     "questions": one_of("all", "one"),

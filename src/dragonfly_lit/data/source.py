@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
+from dragonfly_lit.data.exclusion import Kept, read_keys
 from dragonfly_lit.data.making import how_to_make
 from dragonfly_lit.data.remote import is_remote
 from dragonfly_lit.data.samples import BadSampleError, ask, check_record, one_question, to_sample
@@ -214,7 +215,12 @@ def open_source(
         raise ValueError(f"{key}.path={spec.path}: {error}") from error
     if not len(shards):
         raise ValueError(f"{key}.path={spec.path} has shards but no sample. Write some: {how_to_make(spec.path)}")
-    return shards
+    if spec.exclude is None:
+        return shards
+    try:
+        return Kept(shards, read_keys(Path(spec.exclude)))
+    except ValueError as error:
+        raise ValueError(f"{key}.exclude={spec.exclude}: {error}") from error
 
 
 def _checked_reader(reader: Any, key: str) -> Reader:

@@ -30,7 +30,7 @@ PROMPTS: dict[str, tuple[str, ...]] = {
     ),
 }
 """Named sets of questions for sources of captions."""
-SOURCE_KEYS = ("path", "split", "reader", "weight", "prompts", "questions", "on_error")
+SOURCE_KEYS = ("path", "split", "reader", "weight", "exclude", "prompts", "questions", "on_error")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +41,7 @@ class SourceSpec:
         name: its place in the config, nested names joined by `/`.
         path: folder or URL of shards; None where a reader is given.
         reader: of one's own, in place of shards; what its `_target_` names, or the built object.
+        exclude: file with the keys of samples that are not read; None reads all.
         prompts: questions to choose from; empty leaves the records as they are.
         questions: `all` that share an image in one sequence, or `one` of them, another one in another epoch.
         on_error: `raise` stops at a bad sample, `skip` counts it and writes it into the quarantine file.
@@ -49,6 +50,7 @@ class SourceSpec:
     name: str
     path: str | None
     reader: Any = None
+    exclude: str | None = None
     prompts: tuple[str, ...] = ()
     questions: Questions = "all"
     on_error: OnError = "raise"
@@ -88,6 +90,9 @@ def spec_of(node: Mapping[str, Any], where: str, name: str) -> SourceSpec:
             raise ValueError(
                 f"{where}: {node['path']} has no part {split}. pack --split-by makes one; or take split away."
             )
+    exclude = node.get("exclude")
+    if exclude and not path:
+        raise ValueError(f"{where}.exclude={exclude} is for shards. Let the reader itself leave those samples out.")
     on_error = node.get("on_error", "raise")
     if on_error not in get_args(OnError):
         raise ValueError(f"{where}.on_error={on_error!r} is unknown. Use one of {', '.join(get_args(OnError))}.")
@@ -103,6 +108,7 @@ def spec_of(node: Mapping[str, Any], where: str, name: str) -> SourceSpec:
         name=name,
         path=str(path) if path else None,
         reader=reader,
+        exclude=str(exclude) if exclude else None,
         prompts=tuple(prompts),
         questions=questions,
         on_error=on_error,
