@@ -22,7 +22,7 @@ from dragonfly_lit.io.tar import MAX_MEMBER_BYTES
 from dragonfly_lit.processing.images import decode, is_faint
 from dragonfly_lit.processing.prompts import render
 from dragonfly_lit.spec.samples import Record
-from dragonfly_lit.spec.shard import DATASET_FILE
+from dragonfly_lit.spec.shard import DATASET_FILE, NAMED_IMAGE_EXTENSIONS
 
 from .arguments import command_parser
 from .metadata import metadata_in
@@ -30,7 +30,7 @@ from .parallel import in_order, num_workers
 from .progress import follow
 
 ROWS_SHOWN = 50
-FILE_NAME = re.compile(r"\.(?:jpe?g|png|webp|gif|bmp|tiff?|dcm|dicom)$", re.IGNORECASE)
+FILE_NAME = re.compile(rf"\.(?:{'|'.join(NAMED_IMAGE_EXTENSIONS)})$", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True)

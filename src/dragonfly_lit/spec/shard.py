@@ -23,7 +23,7 @@ IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
 MEMBER_EXTENSIONS = (*IMAGE_EXTENSIONS, "json", "txt")
 READ_IMAGE_EXTENSIONS = (*IMAGE_EXTENSIONS, "gif", "bmp", "tif", "tiff")
 """Of images in shards that other tools wrote."""
-NAMED_IMAGE_EXTENSIONS = (*READ_IMAGE_EXTENSIONS, "dcm", "heic", "avif")
+NAMED_IMAGE_EXTENSIONS = (*READ_IMAGE_EXTENSIONS, "dcm", "dicom", "heic", "avif")
 """Of files that are images where a row names them, whether they can be read or not."""
 CODE_EXTENSIONS = ("pyd", "pickle", "pkl", "pth", "pt")
 """Members that other readers unpickle, so that opening the shard there runs code: their sample is refused."""
