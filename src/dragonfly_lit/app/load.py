@@ -89,7 +89,7 @@ def load_for_inference(
         ValueError: the path is none of these, or something of it is missing.
     """
     import_trusted(trust)
-    run = _run_of(path)
+    run = run_of(path)
     if run is not None:
         model, processor = _from_run(run, path)
     elif _is_released(path):
@@ -131,7 +131,7 @@ def _from_run(run: Path, path: Path) -> Loaded:
     return model, components.processor
 
 
-def _run_of(path: Path) -> Path | None:
+def run_of(path: Path) -> Path | None:
     """The run that `path` is, or lies in."""
     return next((folder for folder in (path, *path.resolve().parents[:2]) if (folder / CONFIG_FILE).is_file()), None)
 

@@ -61,6 +61,10 @@ def export_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--dtype", choices=("float32", "bfloat16"), default=None, help="of the weights; default: as trained"
     )
+    parser.add_argument(
+        "--push", metavar="REPO", help="then upload FOLDER to OWNER/NAME on the hub; a new repository is private"
+    )
+    parser.add_argument("--public", action="store_true", help="with --push: a new repository is seen by everybody")
     parser.add_argument("--trust", action="append", default=[], metavar="MODULE", help=TRUST_HELP)
     return parser
 

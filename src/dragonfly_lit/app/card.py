@@ -1,0 +1,307 @@
+"""What `export` says of a model beside its weights: README.md, a model card from the run itself, and mix_lock.json.
+
+Only what the files at hand say; what they do not is said to be unknown. No path of the machine is told.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from dragonfly_lit.app.load import results_root, run_of
+from dragonfly_lit.app.runs import read_config
+from dragonfly_lit.data.mix import shares, specs_of
+from dragonfly_lit.evaluation.markdown import plain
+from dragonfly_lit.evaluation.report import headline_text, interval_text, num_questions
+from dragonfly_lit.io.foreign import foreign, read_json
+from dragonfly_lit.models.config import DragonflyConfig, portable
+from dragonfly_lit.models.dragonfly import DragonflyForConditionalGeneration
+from dragonfly_lit.spec.layout import Layout
+from dragonfly_lit.spec.shard import DATASET_FILE
+from dragonfly_lit.training.checkpoint.format import CheckpointInfo, read_info
+from dragonfly_lit.training.checkpoint.locate import resolve
+
+LOCK_FILE = "mix_lock.json"
+UNKNOWN = "not known"
+_DEEPEST = 8
+"""Runs that are followed from one to the one that it started from."""
+
+USE = """```python
+import dragonfly_lit  # registers the model; or give trust_remote_code=True twice
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+model = AutoModelForImageTextToText.from_pretrained("FOLDER")
+processor = AutoProcessor.from_pretrained("FOLDER")
+parts = [{"type": "image", "image": "photo.jpg"}, {"type": "text", "text": "What is this?"}]
+chat = [{"role": "user", "content": parts}]
+inputs = processor.apply_chat_template(chat, add_generation_prompt=True, tokenize=True, return_dict=True)
+tokens = model.generate(**inputs, max_new_tokens=64, do_sample=False)
+print(processor.batch_decode(tokens[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)[0])
+```"""
+USE_RELEASED = """```python
+from dragonfly_lit import DragonflyForConditionalGeneration, DragonflyProcessor
+
+model = DragonflyForConditionalGeneration.from_released("FOLDER", version="VERSION")
+processor = DragonflyProcessor.from_released("FOLDER", vision="FOLDER/image_encoder", version="VERSION")
+```"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """One stage of a training, as its run tells it.
+
+    Attributes:
+        config: of the run.
+        info: of the checkpoint, None where none is at hand.
+        sources: of its data: name, share, licence, samples, checksum and shards; None is not known.
+    """
+
+    config: Mapping[str, Any]
+    info: CheckpointInfo | None
+    sources: Sequence[Mapping[str, Any]]
+
+
+def trainings_of(path: Path) -> list[Trained]:
+    """The run that `path` is or lies in and those that it started from, the last one first; none of a model folder."""
+    found: list[Trained] = []
+    at: Path | None = path
+    while at is not None and len(found) < _DEEPEST and (run := run_of(at)) is not None:
+        config = read_config(run)
+        try:
+            info = read_info(resolve(at))
+        except (ValueError, OSError):
+            info = None
+        found.append(Trained(config=config, info=info, sources=_sources(config)))
+        start = info.init_from if info is not None and info.init_from else config.get("init_from")
+        at = Path(start) if start and start != "auto" and Path(start).exists() else None
+    return found
+
+
+def scores_of(path: Path, weights: str) -> list[dict[str, Any]]:
+    """The scores that lie beside a model: each benchmark's entry, with `level`, and `same` where these weights had it.
+
+    Args:
+        path: a run, a checkpoint or a model folder.
+        weights: digest of the model's weights.
+
+    Raises:
+        ValueError: a results file is damaged; it is named.
+    """
+    found = []
+    for file in sorted(results_root(path).glob("*/results.json")):
+        results = read_json(file)
+        with foreign(str(file)):
+            same, level = results["model"].get("weights") == weights, results["bootstrap"]["level"]
+            found += [entry | {"same": same, "level": level} for entry in results["benchmarks"].values()]
+    return found
+
+
+def write_card(
+    folder: Path,
+    *,
+    name: str,
+    model: DragonflyForConditionalGeneration,
+    trainings: Sequence[Trained],
+    scores: Sequence[Mapping[str, Any]],
+    layout: str,
+) -> None:
+    """Put README.md, and where a training is known mix_lock.json, beside exported weights.
+
+    Args:
+        folder: of the model.
+        name: of the model: its title, and what it is loaded by.
+        model: what is exported.
+        trainings: from `trainings_of`.
+        scores: from `scores_of`.
+        layout: `transformers` or `released`.
+    """
+    (folder / "README.md").write_text(card(name, model, trainings, scores, layout), encoding="utf-8")
+    if trainings:
+        stages = [
+            {"stage": str(trained.config["stage"]["name"]), "sources": list(trained.sources)} for trained in trainings
+        ]
+        lock = {"schema": 1, "stages": stages}
+        (folder / LOCK_FILE).write_text(json.dumps(lock, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def card(
+    name: str,
+    model: DragonflyForConditionalGeneration,
+    trainings: Sequence[Trained],
+    scores: Sequence[Mapping[str, Any]],
+    layout: str,
+) -> str:
+    """The model card as Markdown, its front matter for the hub."""
+    front = "---\nlibrary_name: transformers\npipeline_tag: image-text-to-text\ntags: [dragonfly, dragonfly_lit]\n---"
+    if layout == "transformers":
+        use = USE.replace("FOLDER", name)
+    else:
+        released = trainings[0].config["model"].get("version", "v1") if trainings else "v1"
+        use = USE_RELEASED.replace("FOLDER", name).replace("VERSION", str(released))
+    parts = [
+        front,
+        f"# {plain(name)}",
+        "A Dragonfly: a vision-language model that looks at an image at several resolutions and zooms into the crops "
+        f"that matter. Written by dragonfly_lit {version('dragonfly_lit')}, whose package is needed to load it.",
+        use,
+        "## Made of\n\n" + _table(("part", "what"), _parts(model, trainings)),
+        "## Trained\n\n" + _training(trainings),
+        "## Data\n\n" + _data(trainings),
+        "## Scores\n\n" + _scores(scores),
+        "## Limits\n\n" + _limits(model.layout, trainings, scores),
+        "## Licences\n\nThe weights come from the parts named above, whose licences go on to apply, as do those of "
+        "the data. Nobody has checked here whether they allow what you have in mind.",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _sources(config: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What the folders of the sources say of themselves, where they are at hand."""
+    mix = config["data"]["train"]
+    try:
+        found = [{"name": spec.name, **_dataset(spec.path)} for spec in specs_of(mix)]
+    except ValueError:  # the data moved since, or a part of a folder went away
+        found = [{"name": name, **_dataset(None)} for name in mix["sources"]]
+    counts = {one["name"]: one["num_samples"] for one in found}
+    share = shares(mix, counts) if all(counts.values()) else {}
+    return [one | {"share": share.get(one["name"])} for one in found]
+
+
+def _dataset(path: str | None) -> dict[str, Any]:
+    file = Path(path or "") / DATASET_FILE
+    if path is None or not file.is_file():
+        return {"licence": None, "num_samples": None, "sha256": None, "shards": []}
+    fields = read_json(file)
+    with foreign(str(file)):
+        shards = [{key: shard.get(key) for key in ("name", "num_samples", "sha256")} for shard in fields["shards"]]
+        sums = [str(shard["sha256"]) for shard in shards]
+        return {
+            "licence": fields.get("licence"),
+            "num_samples": fields.get("num_samples"),
+            "sha256": hashlib.sha256("\n".join(sums).encode()).hexdigest(),
+            "shards": shards,
+        }
+
+
+def _parts(model: DragonflyForConditionalGeneration, trainings: Sequence[Trained]) -> list[tuple[str, str]]:
+    config, layout, zoom = model.config, model.layout, model.layout.zoom
+    language: Any = config.text_config._name_or_path
+    if trainings:
+        language = trainings[0].config["model"].get("released") or trainings[0].config["language"]["path"]
+    counts = {part: sum(p.numel() for p in getattr(model, part).parameters()) for part in ("vision", "language")}
+    total = sum(p.numel() for p in model.parameters())
+    levels = [
+        f"{name} {number}"
+        for name, number in (("low", int(zoom.low)), ("medium", zoom.num_medium), ("high", zoom.num_high))
+        if number
+    ]
+    return [
+        ("vision tower", f"{_source(config, trainings)}, {counts['vision']:,} parameters"),
+        ("language model", f"{portable(str(language)) or UNKNOWN}, {counts['language']:,} parameters"),
+        ("zoom", f"crops of {layout.image_size} px: {', '.join(levels)}; {zoom.num_high_kept} of the high ones kept"),
+        ("an image", f"{layout.num_tokens:,} tokens"),
+        ("conversations", f"chat={config.chat}, images={config.images}"),
+        ("all", f"{total:,} parameters in {str(model.dtype).removeprefix('torch.')}"),
+    ]
+
+
+def _source(config: DragonflyConfig, trainings: Sequence[Trained]) -> str:
+    given = trainings[0].config["vision"]["path"] if trainings else config.vision_source
+    return portable(str(given)) if given else UNKNOWN
+
+
+def _training(trainings: Sequence[Trained]) -> str:
+    if not trainings:
+        return "The model was exported from a folder without a run, so its training is not known here."
+    rows = []
+    for trained in trainings:
+        config, info = trained.config, trained.info
+        stage = config["stage"]
+        steps = f"{info.step:,} of {info.steps:,}" if info is not None else UNKNOWN
+        what = ", ".join(f"{group['match']} at {group['lr']:g}" for group in stage["groups"])
+        lora = "; LoRA, merged" if stage.get("lora") else ""
+        rows.append((stage["name"], steps, f"{what}{lora}", config["seed"], config["trainer"]["precision"]))
+    told = _table(("stage", "steps", "weights and learning rate", "seed", "precision"), rows)
+    start = trainings[-1].config.get("init_from") or trainings[-1].config["model"].get("released")
+    if start:
+        told += f"\n\nThe first of these started from {plain(portable(str(start)))}, which is not at hand here."
+    return told if len(trainings) == 1 else f"The last stage comes first.\n\n{told}"
+
+
+def _data(trainings: Sequence[Trained]) -> str:
+    if not trainings:
+        return "Not known here."
+    rows = []
+    for trained in trainings:
+        for one in trained.sources:
+            share = UNKNOWN if one["share"] is None else f"{100 * one['share']:.1f}%"
+            number = UNKNOWN if one["num_samples"] is None else f"{one['num_samples']:,}"
+            digest = one["sha256"][:12] if one["sha256"] else UNKNOWN
+            rows.append(
+                (trained.config["stage"]["name"], one["name"], share, number, one["licence"] or UNKNOWN, digest)
+            )
+    return (
+        _table(("stage", "source", "share of the draws", "samples", "licence", "checksum"), rows)
+        + f"\n\nThe checksum is the beginning of the SHA-256 over those of the shards, one a line; `{LOCK_FILE}` has "
+        "every shard by name and checksum. A source that is not at hand any more is not known."
+    )
+
+
+def _scores(scores: Sequence[Mapping[str, Any]]) -> str:
+    if not scores:
+        return "None lay beside the model when it was exported: it was not scored, or elsewhere."
+    rows = []
+    for entry in scores:
+        note = "" if entry["same"] else "other weights"
+        rows.append(
+            (
+                entry["benchmark"],
+                entry["split"],
+                entry["headline"],
+                num_questions(entry),
+                entry["prompt"]["set"],
+                headline_text(entry),
+                interval_text(entry, entry["headline"]),
+                note,
+            )
+        )
+    told = _table(
+        ("benchmark", "split", "metric", "questions", "prompt", "score", f"{scores[0]['level']:.0%} interval", "note"),
+        rows,
+    )
+    notes = ["Intervals resample whole images."]
+    if any(entry.get("limited") for entry in scores):
+        notes.append("Limited scores are of the first questions only and not comparable with published ones.")
+    if not all(entry["same"] for entry in scores):
+        notes.append("Other weights: scored at another step of the training, or in another type of numbers.")
+    return f"{told}\n\n{' '.join(notes)}"
+
+
+def _limits(layout: Layout, trainings: Sequence[Trained], scores: Sequence[Mapping[str, Any]]) -> str:
+    zoom = layout.zoom
+    most = zoom.high_crops if zoom.high else zoom.medium_crops if zoom.medium else 1
+    lines = [
+        f"An image is seen at no more than about {most * layout.image_size**2 / 1e6:.2g} megapixels ({most} crops of "
+        f"{layout.image_size} px); what is smaller than a pixel there is lost.",
+        "It answers with words that are likely, true or not, also about what is not in the image.",
+    ]
+    if zoom.selects:
+        lines.append(f"Of the high crops {zoom.num_high_kept} of {zoom.num_high} are kept; the rest is not read.")
+    if trainings:
+        lines.append(f"A conversation has at most {trainings[0].config['model']['max_tokens']:,} tokens in training.")
+        if trainings[0].config["model"].get("name") == "tiny":
+            lines.append("model=tiny knows coloured shapes and nothing else; it is there to make code run.")
+    if not scores:
+        lines.append("No score is known, so nothing is known of how well it answers.")
+    lines.append("It was tested for nothing beyond the scores above, and is no medical device.")
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    lines = ["| " + " | ".join(plain(str(cell)) for cell in row) + " |" for row in (head, *rows)]
+    return "\n".join([lines[0], "|" + " --- |" * len(head), *lines[1:]])
