@@ -298,7 +298,7 @@ def _limits(layout: Layout, trainings: Sequence[Trained], scores: Sequence[Mappi
             lines.append("model=tiny knows coloured shapes and nothing else; it is there to make code run.")
     if not scores:
         lines.append("No score is known, so nothing is known of how well it answers.")
-    lines.append("It was tested for nothing beyond the scores above, and is no medical device.")
+    lines.append("It was tested for nothing beyond the scores above, and is not a medical device.")
     return "\n".join(f"- {line}" for line in lines)
 
 
