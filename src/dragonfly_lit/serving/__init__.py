@@ -1,0 +1,1 @@
+"""An OpenAI-compatible server: requests are answered together, and each as if it were alone."""
