@@ -12,6 +12,7 @@ from dragonfly_lit.io.parsers import PARSERS
 
 COMMANDS = {
     "ask": ("dragonfly_lit.app.ask", "ask a model about an image, and draw where it looks"),
+    "serve": ("dragonfly_lit.serving.command", "a model behind OpenAI's API"),
     "export": ("dragonfly_lit.app.export", "a run as a folder in transformers' or in the released layout"),
     "plan": ("dragonfly_lit.app.plan", "what a training would hold, compute and send, and what binds"),
     "compare": ("dragonfly_lit.evaluation.compare", "two or more results files side by side, with intervals"),

@@ -118,11 +118,51 @@ def study_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def serve_parser() -> argparse.ArgumentParser:
+    """The command line of `serve`."""
+    parser = _parser("serve", "A model behind OpenAI's API, for this machine alone unless told otherwise.")
+    parser.add_argument("--model", type=Path, required=True, help="a run, a checkpoint, or a model folder")
+    parser.add_argument("--name", help="what clients call the model (default: the name of its folder)")
+    parser.add_argument("--host", default="127.0.0.1", help="another one needs an API key (default: %(default)s)")
+    parser.add_argument("--port", type=int, default=8000, help="0 takes a free one (default: %(default)s)")
+    parser.add_argument(
+        "--api-key-file", type=Path, metavar="FILE", help="its one line must be sent by clients; or DRAGONFLY_API_KEY"
+    )
+    parser.add_argument("--version", choices=("v1", "v2"), help="of a released folder, which does not say")
+    parser.add_argument("--vision", help="folder or cached name of the tower's config, for a released folder")
+    parser.add_argument("--trust", action="append", default=[], metavar="MODULE", help=TRUST_HELP)
+    parser.add_argument("--device", help="(default: cuda where there is one, else cpu)")
+    parser.add_argument(
+        "--dtype", choices=("float32", "bfloat16", "float16"), help="(default: float32 on a CPU, else bfloat16)"
+    )
+    numbers = {
+        "max-answers": (16, "that are given at the same time"),
+        "max-waiting": (64, "requests that wait beyond those; the next one is told to come back (429)"),
+        "cache-tokens": (32768, "of the key-value cache: answers at a time, times tokens of the longest one"),
+        "image-tokens": (16384, "of images that are kept for the next question about them"),
+        "max-tokens": (2048, "of an answer"),
+        "max-body": (20 * 2**20, "bytes of a request"),
+        "max-pixels": (2**25, "of an image"),
+        "max-images": (16, "of a request"),
+    }
+    for name, (default, what) in numbers.items():
+        parser.add_argument(f"--{name}", type=int, default=default, metavar="N", help=f"{what} (default: %(default)s)")
+    parser.add_argument(
+        "--timeout", type=float, default=300.0, metavar="SECONDS", help="of an answer (default: %(default)g)"
+    )
+    parser.add_argument(
+        "--drain", type=float, default=30.0, metavar="SECONDS",
+        help="that answers may take to end after SIGTERM (default: %(default)g)",
+    )  # fmt: skip
+    return parser
+
+
 PARSERS: dict[str, Callable[[], argparse.ArgumentParser]] = {
     "ask": ask_parser,
     "export": export_parser,
     "plan": plan_parser,
     "compare": compare_parser,
     "study": study_parser,
+    "serve": serve_parser,
 }
 """By command."""

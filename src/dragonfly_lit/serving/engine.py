@@ -22,7 +22,7 @@ from dragonfly_lit.processing.processor import DragonflyProcessor
 from dragonfly_lit.serving.prefixes import Prefixes
 from dragonfly_lit.serving.prompts import Prompt
 from dragonfly_lit.serving.reading import Reader
-from dragonfly_lit.serving.rows import rows_of
+from dragonfly_lit.serving.rows import rows_of, take_out
 from dragonfly_lit.serving.sampling import Chosen, Sampler, Sampling, choose_all
 from dragonfly_lit.serving.words import AnswerText
 
@@ -229,10 +229,16 @@ class Engine:
         """Begin to answer."""
         self._thread.start()
 
-    def stop(self, seconds: float = 0.0) -> None:
-        """Take nothing more, finish what can be within so many seconds, fail the rest."""
+    def retire(self, seconds: float) -> None:
+        """Take nothing more, finish what can be within so many seconds, fail the rest; returns at once."""
+        # No lock: a handler of a signal may interrupt whoever holds it.
+        self._last = min(self._last, time.monotonic() + seconds)
+        self._stopping = True
+
+    def stop(self) -> None:
+        """Fail what is left, and end the thread."""
+        self.retire(0.0)
         with self._wake:
-            self._stopping, self._last = True, time.monotonic() + seconds
             self._wake.notify()
         if self._thread.is_alive():
             self._thread.join()
@@ -425,9 +431,8 @@ class Engine:
 
     def _leave(self, row: int) -> None:
         self._rows.leave(row)
-        for held in (self._active, self._reserved):
-            held[row] = held[-1]
-            held.pop()
+        take_out(self._active, row)
+        take_out(self._reserved, row)
 
     def _report(self, tickets: list[Ticket]) -> None:
         """Tell the news of these requests."""

@@ -55,9 +55,7 @@ def rows_of(model: Any, max_tokens: int) -> Rows:
         with torch.inference_mode():
             cache = DynamicCache(config=model.config.get_text_config(decoder=True))
             ids = torch.zeros(1, 2, dtype=torch.long, device=device)
-            model.get_decoder()(
-                inputs_embeds=model.get_input_embeddings()(ids), past_key_values=cache, use_cache=True
-            )
+            model.get_decoder()(inputs_embeds=model.get_input_embeddings()(ids), past_key_values=cache, use_cache=True)
             rows = SharedRows(model, max_tokens)
             rows.join(cache, 2)
             rows.step([0])
@@ -66,6 +64,12 @@ def rows_of(model: Any, max_tokens: int) -> Rows:
         log.warning("requests are computed one after the other, token by token: %s", " ".join(str(error).split())[:200])
         return SeparateRows(model)
     return rows
+
+
+def take_out(held: list[Any], row: int) -> None:
+    """Take a row out of a list of all of them, as `Rows.leave` does."""
+    held[row] = held[-1]
+    held.pop()
 
 
 class SharedRows:
@@ -121,9 +125,8 @@ class SharedRows:
             length = self.lengths[last]
             for buffer in (*self._keys, *self._values):
                 buffer[row, :, :length] = buffer[last, :, :length]
-            self.lengths[row], self._ends[row] = self.lengths[last], self._ends[last]
-        self.lengths.pop()
-        self._ends.pop()
+        take_out(self.lengths, row)
+        take_out(self._ends, row)
 
     def step(self, words: list[int]) -> Float[Tensor, "rows words"]:
         num, until = len(self.lengths), max(self.lengths) + 1
@@ -180,17 +183,14 @@ class SeparateRows:
         self._caches.append(cache)
 
     def leave(self, row: int) -> None:
-        for held in (self.lengths, self._caches):
-            held[row] = held[-1]
-            held.pop()
+        take_out(self.lengths, row)
+        take_out(self._caches, row)
 
     def step(self, words: list[int]) -> Float[Tensor, "rows words"]:
         logits = []
         for row, word in enumerate(words):
             ids = torch.tensor([[word]], device=self.model.device)
-            output = self.model(
-                input_ids=ids, past_key_values=self._caches[row], use_cache=True, logits_to_keep=1
-            )
+            output = self.model(input_ids=ids, past_key_values=self._caches[row], use_cache=True, logits_to_keep=1)
             logits.append(output.logits[:, -1])
             self.lengths[row] += 1
         return torch.cat(logits)

@@ -80,9 +80,7 @@ class Sampler:
         return int(torch.multinomial(chances, 1, generator=self._draw))
 
 
-def choose_all(
-    logits: Float[Tensor, "rows words"], samplers: Sequence[Sampler], never: Tensor
-) -> list[Chosen]:
+def choose_all(logits: Float[Tensor, "rows words"], samplers: Sequence[Sampler], never: Tensor) -> list[Chosen]:
     """The next token of every row; rows that want no more than the likeliest are looked at in one go.
 
     Args:

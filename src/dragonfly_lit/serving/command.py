@@ -1,0 +1,109 @@
+"""`python -m dragonfly_lit serve`: a model behind OpenAI's API, on this machine."""
+
+from __future__ import annotations
+
+import argparse
+import ipaddress
+import os
+from importlib.util import find_spec
+from pathlib import Path
+
+from dragonfly_lit.io.parsers import serve_parser
+
+NEEDED = ("fastapi", "uvicorn", "prometheus_client")
+KEY_VARIABLE = "DRAGONFLY_API_KEY"
+
+
+def main(argv: list[str]) -> int:
+    """Exit status of `python -m dragonfly_lit serve`."""
+    args = serve_parser().parse_args(argv)
+    missing = [name for name in NEEDED if find_spec(name) is None]
+    if missing:
+        raise ValueError(f"serve needs {', '.join(missing)}: pip install 'dragonfly_lit[serve]'.")
+    _check(args)
+    key = _api_key(args.api_key_file)
+    here = _is_loopback(args.host)
+    if not here and key is None:
+        raise ValueError(
+            f"--host {args.host} lets other machines in, and there is no API key. Give one by --api-key-file FILE or "
+            f"the environment variable {KEY_VARIABLE}, or leave the server at 127.0.0.1."
+        )
+    import torch
+
+    from dragonfly_lit.app.load import load_for_inference
+    from dragonfly_lit.serving.application import Server
+    from dragonfly_lit.serving.engine import Engine
+    from dragonfly_lit.serving.gate import LOOPBACK, Limits
+    from dragonfly_lit.serving.listening import Listener, listen
+
+    with listen(args.host, args.port) as listener:  # before minutes of loading
+        device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        dtype = getattr(torch, args.dtype) if args.dtype else torch.float32 if device == "cpu" else torch.bfloat16
+        model, processor = load_for_inference(
+            args.model, device=device, dtype=dtype, version=args.version, vision=args.vision, trust=args.trust
+        )
+        engine = Engine(
+            model,
+            processor,
+            max_rows=args.max_answers,
+            max_waiting=args.max_waiting,
+            cache_tokens=args.cache_tokens,
+            prefix_tokens=args.image_tokens,
+        )
+        limits = Limits(
+            body=args.max_body,
+            seconds=args.timeout,
+            tokens=args.max_tokens,
+            default_tokens=min(args.max_tokens, Limits.default_tokens),
+            pixels=args.max_pixels,
+            images=args.max_images,
+        )
+        server = Server(engine, processor, name=args.name or args.model.resolve().name, limits=limits)
+        hosts = None if key is not None else tuple(dict.fromkeys((*LOOPBACK, args.host.lower())))
+        address = f"[{args.host}]" if ":" in args.host else args.host
+        print(
+            f"{server.name} on {device} in {str(dtype).removeprefix('torch.')}: "
+            f"http://{address}:{listener.getsockname()[1]}/v1, {'with an' if key else 'without'} API key; "
+            f"context {engine.context} tokens, {args.max_answers} answers at a time.",
+            flush=True,
+        )
+        Listener(server.application(api_key=key, hosts=hosts), retire=engine.retire, drain_seconds=args.drain).run(
+            sockets=[listener]
+        )
+    print("stopped.")
+    return 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    """ValueError for a number that nothing can be done with."""
+    for name, value in vars(args).items():
+        least = 0 if name in ("port", "max_waiting", "image_tokens", "drain") else 1
+        if isinstance(value, int | float) and not value >= least:
+            raise ValueError(f"--{name.replace('_', '-')} {value} must be at least {least}.")
+    if args.port > 65535:
+        raise ValueError(f"--port {args.port} must be at most 65535.")
+    if not args.model.exists():
+        raise ValueError(f"--model {args.model} does not exist. Give a run, a checkpoint or a model folder.")
+
+
+def _api_key(file: Path | None) -> str | None:
+    """The key, out of a file or the environment: in a command line everybody on the machine could read it."""
+    key = os.environ.get(KEY_VARIABLE) if file is None else file.read_text()
+    where = KEY_VARIABLE if file is None else f"--api-key-file {file}"
+    if key is None:
+        return None
+    key = key.strip()
+    if len(key) < 16 or not key.isascii() or not key.isprintable() or " " in key:
+        raise ValueError(
+            f"{where} must hold one key of at least 16 visible ASCII characters, such as `openssl rand -hex 24` prints."
+        )
+    return key
+
+
+def _is_loopback(host: str) -> bool:
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
