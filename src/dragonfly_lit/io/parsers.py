@@ -135,6 +135,10 @@ def serve_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--dtype", choices=("float32", "bfloat16", "float16"), help="(default: float32 on a CPU, else bfloat16)"
     )
+    parser.add_argument(
+        "--allow-urls", action="append", default=[], metavar="HOST",
+        help="images at http(s)://HOST/... are fetched; again for more hosts (default: nothing is fetched)",
+    )  # fmt: skip
     numbers = {
         "max-answers": (16, "that are given at the same time"),
         "max-waiting": (64, "requests that wait beyond those; the next one is told to come back (429)"),

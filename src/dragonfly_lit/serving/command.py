@@ -33,9 +33,11 @@ def main(argv: list[str]) -> int:
     from dragonfly_lit.app.load import load_for_inference
     from dragonfly_lit.serving.application import Server
     from dragonfly_lit.serving.engine import Engine
+    from dragonfly_lit.serving.fetching import Fetcher
     from dragonfly_lit.serving.gate import LOOPBACK, Limits
     from dragonfly_lit.serving.listening import Listener, listen
 
+    fetch = Fetcher(args.allow_urls, max_bytes=args.max_body) if args.allow_urls else None
     with listen(args.host, args.port) as listener:  # before minutes of loading
         device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
         dtype = getattr(torch, args.dtype) if args.dtype else torch.float32 if device == "cpu" else torch.bfloat16
@@ -58,7 +60,8 @@ def main(argv: list[str]) -> int:
             pixels=args.max_pixels,
             images=args.max_images,
         )
-        server = Server(engine, processor, name=args.name or args.model.resolve().name, limits=limits)
+        name = args.name or args.model.resolve().name
+        server = Server(engine, processor, name=name, limits=limits, fetch=fetch)
         hosts = None if key is not None else tuple(dict.fromkeys((*LOOPBACK, args.host.lower())))
         address = f"[{args.host}]" if ":" in args.host else args.host
         print(

@@ -34,7 +34,7 @@ Reason = Literal["stop", "length"]
 class Piece(NamedTuple):
     """Text of one of the answers, and the tokens that it was made of; or its end."""
 
-    index: int
+    choice: int
     text: str
     tokens: tuple[Chosen, ...] = ()
     reason: Reason | None = None

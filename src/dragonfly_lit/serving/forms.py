@@ -231,7 +231,7 @@ class Answers:
         """All answers at once."""
         choices = []
         for index in range(self.asked.n or 1):
-            own = [piece for piece in pieces if piece.index == index]
+            own = [piece for piece in pieces if piece.choice == index]
             text = "".join(piece.text for piece in own)
             choices.append(
                 {
@@ -255,7 +255,7 @@ class Answers:
     def chunk(self, piece: Piece) -> dict[str, Any]:
         """A chunk of a stream."""
         choice: dict[str, Any] = {
-            "index": piece.index,
+            "index": piece.choice,
             "delta": {"content": piece.text} if piece.text or piece.reason is None else {},
             "finish_reason": piece.reason,
         }
