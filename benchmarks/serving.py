@@ -197,9 +197,15 @@ def main() -> None:
     for row in rows:
         base, mine = (row[way] for way in WAYS)
         table.add_row(
-            str(row["clients"]), f"{base['requests/s']:.1f}", f"{mine['requests/s']:.1f}", f"{row['throughput ratio']:.2f}",
-            f"{base['first ms']:.0f}", f"{mine['first ms']:.0f}", f"{row['first token ratio']:.2f}", f"{row['same']:.2f}",
-        )  # fmt: skip
+            str(row["clients"]),
+            f"{base['requests/s']:.1f}",
+            f"{mine['requests/s']:.1f}",
+            f"{row['throughput ratio']:.2f}",
+            f"{base['first ms']:.0f}",
+            f"{mine['first ms']:.0f}",
+            f"{row['first token ratio']:.2f}",
+            f"{row['same']:.2f}",
+        )
     Console(width=140).print(table)
     print(
         f"CPU, {args.threads} threads a server, torch {torch.__version__}, the tiny model, {args.new_tokens} tokens an "

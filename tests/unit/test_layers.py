@@ -26,9 +26,10 @@ MAY_USE = {
     "training": {"spec", "processing", "data", "models", "io"},
     "evaluation": {"spec", "processing", "models", "io"},
     "app": {"spec", "processing", "data", "models", "training", "evaluation", "io"},
+    "serving": {"spec", "processing", "models", "app", "io"},
     "data_prep": {"spec", "processing", "data", "evaluation", "app", "io"},
 }
-"""The rooms that a room may import besides itself; `app` never imports `data_prep`, whose commands stand above it."""
+"""The rooms that a room may import besides itself; `app` imports neither `data_prep` nor `serving`: theirs stand above."""
 ABOVE = {
     "conf": set(),
     "dragonfly_lit": {"app", "models", "processing", "io"},

@@ -21,6 +21,8 @@ SECONDS = 15.0
 """For all of it, redirects too."""
 CHUNK = 64 * 1024
 PORTS = {"http": 80, "https": 443}
+_TRANSLATED = tuple(map(ipaddress.ip_network, ("2002::/16", "2001::/32", "64:ff9b::/96", "64:ff9b:1::/48")))
+"""Networks whose addresses mean one of IPv4, which may be private."""
 _REDIRECTS = (301, 302, 303, 307, 308)
 
 
@@ -88,7 +90,9 @@ class Fetcher:
                 return place
             if response.status != 200:
                 raise ValueError(f"the host of the image answered with {response.status}.")
-            return self._read(response)
+            found = self._read(response)
+            _left(end)  # what was cut off at the end of its time looks like a whole file
+            return found
         except (OSError, http.client.HTTPException) as error:
             raise ValueError(f"the image could not be fetched: {type(error).__name__}.") from error
         finally:
@@ -151,9 +155,8 @@ def is_public(address: str) -> bool:
     except ValueError:
         return False
     if isinstance(known, ipaddress.IPv6Address):
-        inner = known.ipv4_mapped or known.sixtofour or (known.teredo[1] if known.teredo else None)
-        if inner is not None and not is_public(str(inner)):
+        if known.ipv4_mapped is not None:
+            return is_public(str(known.ipv4_mapped))
+        if any(known in network for network in _TRANSLATED):
             return False
-        if known in ipaddress.ip_network("64:ff9b::/96"):  # an IPv4 address behind a translator
-            return is_public(str(ipaddress.IPv4Address(int(known) & 0xFFFFFFFF)))
     return known.is_global and not known.is_multicast and not known.is_reserved

@@ -24,7 +24,7 @@ MODELS = {
     "front": ({}, {}),
     "in place": ({}, {"images": "in_place"}),
     "zoom by the question": ({"zoom": {"score": "question"}}, {}),
-    "nothing selected": ({"zoom": {"high_crops": 0, "top_k": 0, "medium_crops": 4}}, {}),
+    "nothing selected": ({"zoom": {"high": False}}, {}),
     "qwen3": ({"text": {"model_type": "qwen3"}}, {}),
 }
 
@@ -43,10 +43,8 @@ def alone(model, processor, messages, num: int) -> list[int]:
 
 def conversations(draw: random.Random, pictures: list[bytes], number: int):
     for n in range(number):
-        parts: list[str | bytes] = [
-            *draw.sample(pictures, draw.randint(0, 2)),
-            f"{'what is ' * draw.randint(1, 9)}{n}?",
-        ]
+        words = f"{'what is ' * draw.randint(1, 9)}{n}?"
+        parts: list[str | bytes] = [*draw.sample(pictures, draw.randint(0, 2)), words]
         draw.shuffle(parts)
         before = [user("earlier?", png(9)), Message(role="assistant", parts=("this",))] if draw.random() < 0.2 else []
         system = [Message(role="system", parts=("Be brief.",))] if draw.random() < 0.3 else []
@@ -132,9 +130,12 @@ def test_rows_that_come_and_go_see_nothing_of_each_other(tiny):
 
 def test_an_image_is_looked_at_once_however_often_it_is_asked_about(tiny, asker, monkeypatch):
     seen, real = [], type(tiny).encode_images
-    monkeypatch.setattr(
-        type(tiny), "encode_images", lambda self, pixels, *a: seen.append(len(pixels)) or real(self, pixels, *a)
-    )
+
+    def encode(self, pixels, *more):
+        seen.append(len(pixels))
+        return real(self, pixels, *more)
+
+    monkeypatch.setattr(type(tiny), "encode_images", encode)
     asked = [asker.submit(user(png(n % 2), f"question {n}?"), max_tokens=4) for n in range(6)]
     assert all(ended.wait(60) for *_, ended in asked)
     assert seen == [1, 1]
@@ -257,7 +258,7 @@ def test_what_can_never_fit_is_refused_at_once(asker):
         asker.prompts.make([user("x" * 3000)])
     with pytest.raises(ValueError, match="9 images are more than the 8"):
         asker.prompts.make([user(*[png(1)] * 9, "x")])
-    with pytest.raises(ValueError, match="structure|special|token"):
+    with pytest.raises(ValueError, match="eot_id"):
         asker.prompts.make([user("<|eot_id|>")])
 
 

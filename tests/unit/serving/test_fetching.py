@@ -3,6 +3,7 @@
 import socket
 import threading
 import time
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -47,7 +48,7 @@ def test_a_private_address_is_not_public_in_any_of_its_forms(address):
 )  # fmt: skip
 def test_addresses_that_are_not_fetched(url, monkeypatch):
     monkeypatch.setattr(socket, "getaddrinfo", lambda *a, **k: pytest.fail("nothing is looked up"))
-    with pytest.raises(ValueError, match="not fetched|too long or has characters"):
+    with pytest.raises(ValueError, match=r"not fetched|too long or has characters"):
         Fetcher(["good.example"], max_bytes=1000)(url)
 
 
@@ -62,9 +63,10 @@ class Handler(BaseHTTPRequestHandler):
             return
         if name == "drip":
             self.wfile.write(b"HTTP/1.1 200 OK\r\n")
-            while not self.server.ended:
-                self.wfile.write(b"x")
-                time.sleep(0.05)
+            with suppress(OSError):
+                while not self.server.ended:
+                    self.wfile.write(b"x")
+                    time.sleep(0.05)
             return
         self.send_response(404 if name == "missing" else 200)
         self.end_headers()
@@ -81,7 +83,11 @@ def host(monkeypatch):
     threading.Thread(target=server.serve_forever, daemon=True).start()
     addresses = {"good.example": "127.0.0.1", "inside.example": "10.1.2.3"}
 
-    def look_up(name, port, **_):
+    look_up_number = socket.getaddrinfo
+
+    def look_up(name, port, *more, **named):
+        if name == "127.0.0.1":
+            return look_up_number(name, port, *more, **named)
         server.lookups.append(name)
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (addresses[name], server.server_port))]
 
@@ -100,7 +106,7 @@ def fetcher(hosts=("good.example", "inside.example"), **fields):
 
 def test_an_image_is_fetched_from_the_address_that_was_looked_at(host):
     assert fetcher()("http://good.example/a.png?b=1") == b"x" * 10
-    assert host.seen == [("good.example", "/a.png?b=1")] or host.seen[0][1] == "/a.png?b=1"
+    assert host.seen == [("good.example", "/a.png?b=1")]
     assert host.lookups == ["good.example"], "the connection looks up nothing again"
     assert fetcher()("http://good.example/to=|a.png") == b"x" * 10
 

@@ -141,7 +141,8 @@ def test_what_is_not_done_is_refused_by_name(client, param):
     "address",
     [
         "/etc/passwd", "file:///etc/passwd", "http://127.0.0.1/x.png", "https://example.org/x.png", "A" * 100, "",
-        "data:image/png;base64,", "data:image/png;base64,!!!!", "data:image/png;base64,aGFsbG8=", "data:text/plain,hello",
+        "data:image/png;base64,", "data:image/png;base64,!!!!", "data:image/png;base64,aGFsbG8=",
+        "data:text/plain,hello",
     ],
 )  # fmt: skip
 def test_an_image_that_is_none_is_refused_and_no_file_is_opened(client, address):
@@ -272,7 +273,7 @@ def test_bodies_pixels_and_images_have_limits(tiny):
     with running(tiny, limits=limits, header_seconds=1.0) as server:
         client = openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0)
         assert ask(client, image(0), text("x"))
-        with pytest.raises(openai.BadRequestError, match="image 1: .* says it has 67x64 pixels"):
+        with pytest.raises(openai.BadRequestError, match=r"image 1: .* says it has 67x64 pixels"):
             ask(client, image(1), text("x"))
         with pytest.raises(openai.BadRequestError, match="3 images are more than the 2"):
             ask(client, image(0), image(0), image(0), text("x"))
