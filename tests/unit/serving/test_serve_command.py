@@ -13,6 +13,7 @@ import httpx
 import pytest
 from serving_parts import processor_of
 
+from dragonfly_lit.app import load
 from dragonfly_lit.io.parsers import serve_parser
 from dragonfly_lit.serving import command
 
@@ -57,7 +58,7 @@ def test_a_key_that_is_none_is_refused(folder, tmp_path, key):
     ],
 )
 def test_what_cannot_be_is_one_line_before_anything_is_loaded(folder, arguments, why, monkeypatch):
-    monkeypatch.setattr("dragonfly_lit.app.load.load_for_inference", lambda *a, **k: pytest.fail("loaded"))
+    monkeypatch.setattr(load, "load_for_inference", lambda *a, **k: pytest.fail("loaded"))
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
