@@ -29,7 +29,7 @@ MAY_USE = {
     "serving": {"spec", "processing", "models", "app", "io"},
     "data_prep": {"spec", "processing", "data", "evaluation", "app", "io"},
 }
-"""The rooms that a room may import besides itself; `app` imports neither `data_prep` nor `serving`, which stand above."""
+"""The rooms that a room may import besides itself; `app` imports neither `data_prep` nor `serving`, above it."""
 ABOVE = {
     "conf": set(),
     "dragonfly_lit": {"app", "models", "processing", "io"},
