@@ -12,7 +12,7 @@ from dragonfly_lit.app.factories import build_components, look_up_parts, model_f
 from dragonfly_lit.app.newest import find_finished
 from dragonfly_lit.app.runs import CONFIG_FILE, read_config
 from dragonfly_lit.io.commands import override
-from dragonfly_lit.io.foreign import foreign, read_json, read_model_config
+from dragonfly_lit.io.foreign import foreign, read_json
 from dragonfly_lit.io.imports import import_trusted
 from dragonfly_lit.models.config import DragonflyConfig
 from dragonfly_lit.models.dragonfly import DragonflyForConditionalGeneration
@@ -113,11 +113,8 @@ def _from_folder(path: Path) -> Loaded:
         raise ValueError(
             f"{path} is neither a run, a checkpoint, a transformers folder nor a released folder: {found}."
         )
-    read_model_config(path, where=str(path))
+    model = DragonflyForConditionalGeneration.from_exported(path)
     with foreign(str(path), path):
-        model = DragonflyForConditionalGeneration.from_pretrained(
-            path, local_files_only=True, trust_remote_code=False, weights_only=True
-        )
         processor = DragonflyProcessor.from_pretrained(path, local_files_only=True, trust_remote_code=False)
     return model, processor
 

@@ -89,7 +89,7 @@ def load(
         model = DragonflyForConditionalGeneration.from_released(pretrained, dtype=kind, **given)
         processor = DragonflyProcessor.from_released(pretrained, **given)
     else:
-        model = DragonflyForConditionalGeneration.from_pretrained(pretrained, dtype=kind, trust_remote_code=False)
+        model = DragonflyForConditionalGeneration.from_exported(pretrained, kind)
         processor = DragonflyProcessor.from_pretrained(pretrained, trust_remote_code=False)
     model.to(device)  # pyright: ignore[reportArgumentType] - transformers wraps it
     return model.eval(), processor

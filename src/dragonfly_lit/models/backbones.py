@@ -15,7 +15,7 @@ from dragonfly_lit.models.build import build_projector, build_tower, build_zoom_
 from dragonfly_lit.models.language import head_of, words_of
 from dragonfly_lit.models.pretrained import DragonflyPreTrainedModel
 from dragonfly_lit.models.released_keys import VISION_FOLDER
-from dragonfly_lit.models.weights import Stored, fill
+from dragonfly_lit.models.weights import Stored, check_size, fill
 
 BUILTIN = "builtin"
 _POSITIONS = "embeddings.position_embedding.weight"
@@ -90,9 +90,11 @@ def read_language(path: Path, dtype: torch.dtype, device: torch.device | str = "
     source = {"gguf_file": path.name} if path.suffix == ".gguf" else {}
     folder = path.parent if source else path
     if not source:
-        read_model_config(folder, where=where)
+        check_size(read_model_config(folder, where=where).get_text_config(), folder, where)
     if torch.device(device).type == "meta":
         return _language_without_weights(folder, dtype, where, source)
+    if not source:
+        check_size(_language_without_weights(folder, dtype, where, source), folder, where)
     with foreign(where, folder):
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder,

@@ -409,6 +409,19 @@ class DragonflyForConditionalGeneration(DragonflyGenerationMixin):
             self.unused_vision = io.save_unused(unused, Path(save_directory))
 
     @classmethod
+    def from_exported(cls, folder: str | Path, dtype: torch.dtype | None = None) -> DragonflyForConditionalGeneration:
+        """Read a folder that `save_pretrained` or `export` wrote, every key accounted for; no code of it is run.
+
+        Args:
+            folder: in transformers' layout.
+            dtype: of the weights; None keeps what they were saved in.
+
+        Raises:
+            ValueError: it is no such folder, or its weights do not fit its config.
+        """
+        return io.load_exported(cls, Path(folder), dtype)
+
+    @classmethod
     def from_pretrained(
         cls, pretrained_model_name_or_path: str | PathLike[str] | None, *model_args: Any, **kwargs: Any
     ) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import re
@@ -16,7 +17,7 @@ from torch import Tensor
 from transformers import AutoModel, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers import initialization as init
 
-from dragonfly_lit.io.foreign import foreign, read_json
+from dragonfly_lit.io.foreign import foreign, read_json, read_model_config
 from dragonfly_lit.models.backbones import (
     BUILTIN,
     builtin_folder,
@@ -41,7 +42,7 @@ from dragonfly_lit.models.released_keys import (
     token_ids,
     tower_names,
 )
-from dragonfly_lit.models.weights import Stored, fill, stored_in, stored_tensors
+from dragonfly_lit.models.weights import Stored, check_fits, check_size, fill, stored_in, stored_tensors
 from dragonfly_lit.spec import tokens
 from dragonfly_lit.spec.layout import Zoom
 from dragonfly_lit.spec.released import released_zoom
@@ -69,6 +70,7 @@ def load_released(
     fields = read_json(folder / "config.json")
     vision_config = vision_config_of(vision, folder, fields.get("image_encoder"))
     with foreign(str(folder)):
+        check_size(text_config(fields), folder, str(folder))
         ids = token_ids(folder, fields)
         config = DragonflyConfig(
             vision_config=vision_config,
@@ -90,6 +92,21 @@ def load_released(
         suppress_tokens=[ids[tokens.IMAGE]],
     )
     return model
+
+
+def load_exported(cls: type[Model], folder: Path, dtype: torch.dtype | None) -> Model:
+    """See `DragonflyForConditionalGeneration.from_exported`."""
+    where = str(folder)
+    config = read_model_config(folder, where=where)
+    with foreign(where, folder):
+        if not isinstance(config, DragonflyConfig):
+            raise ValueError(f"{where} holds a {config.model_type}, not a Dragonfly. Give what `export` wrote.")
+        for part in (config.text_config, config.vision_config):
+            check_size(part, folder, where)
+        # transformers would make up what is missing, after it took the memory for it
+        check_fits(allocate(cls, copy.deepcopy(config), torch.float32, "meta"), stored_tensors(folder), folder)
+        given: dict[str, Any] = {} if dtype is None else {"dtype": dtype}
+        return cls.from_pretrained(folder, local_files_only=True, trust_remote_code=False, weights_only=True, **given)
 
 
 def from_backbones(
@@ -114,6 +131,7 @@ def from_backbones(
     language = builtin_folder("language") if language == BUILTIN else Path(language)
     ids = ids or special_ids(tokenizer)
     vision_config = vision_config_of(vision, vision, None)
+    check_size(vision_config, vision, f"vision.path={vision}")
     trained_size = vision_config.image_size
     vision_config.image_size = image_size or trained_size
     model_of_words = read_language(language, dtype, device)

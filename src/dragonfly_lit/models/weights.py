@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from transformers import PreTrainedConfig
 
 from dragonfly_lit.io.foreign import foreign, read_json
 
@@ -170,12 +171,35 @@ def fill(
     Raises:
         ValueError: a key is missing or left over, or a shape differs.
     """
+    given = given or {}
+    wanted = check_fits(module, stored, source, given)
+    for name, weight in wanted.items():
+        stored[name].read_into(weight.data)
+    state = module.state_dict(keep_vars=True)
+    for name, tensor in given.items():
+        state[name].data.copy_(tensor)
+
+
+def check_fits(
+    module: nn.Module, stored: Mapping[str, Stored], source: Path | str, given: Iterable[str] = ()
+) -> dict[str, Tensor]:
+    """The weights of `module` that the stored tensors fill, a tied one once; `module` may lie on the meta device.
+
+    Args:
+        module: the model as its config makes it.
+        stored: by the names of `module`'s own weights.
+        source: where the tensors come from, for the errors.
+        given: names of weights that do not come from a file.
+
+    Raises:
+        ValueError: a key is missing or left over, or a shape differs.
+    """
     state = module.state_dict(keep_vars=True)
     first_of: dict[int, str] = {}
     aliases = {name for name, weight in state.items() if first_of.setdefault(id(weight), name) != name}
     wanted = {name: weight for name, weight in state.items() if name not in aliases}
     unknown = [stored[name].key for name in stored if name not in state]
-    given = given or {}
+    given = set(given)
     missing = [name for name in wanted if name not in stored and name not in given]
     if missing or unknown:
         parts = [f"lacks {_listed(missing)}"] * bool(missing) + [f"has unknown {_listed(unknown)}"] * bool(unknown)
@@ -190,10 +214,36 @@ def fill(
                 f"{stored[name].file}: {stored[name].key} has shape {stored[name].shape}, but the config makes it "
                 f"{tuple(weight.shape)}. Give the config that belongs to these weights."
             )
-    for name, weight in wanted.items():
-        stored[name].read_into(weight.data)
-    for name, tensor in given.items():
-        state[name].data.copy_(tensor)
+    return wanted
+
+
+def check_size(described: PreTrainedConfig | nn.Module, folder: Path, where: str) -> None:
+    """A model far larger than its files is refused before memory is taken for it.
+
+    A config without its sizes describes what transformers takes by default, seven billion weights and more. Quantised
+    weights take half a byte at least, so what does load is never refused.
+
+    Args:
+        described: a config, whose layers have `hidden_size` weights at least, or the model on the meta device.
+        folder: of the weights.
+        where: starts the line of an error.
+
+    Raises:
+        ValueError: the files hold fewer weights.
+    """
+    if isinstance(described, nn.Module):
+        weights = sum(weight.numel() for weight in described.parameters())
+    else:
+        layers, width = (getattr(described, name, None) for name in ("num_hidden_layers", "hidden_size"))
+        weights = layers * width if isinstance(layers, int) and isinstance(width, int) else 0
+    size = sum(file.stat().st_size for file in folder.glob("*") if file.suffix in (".safetensors", ".bin"))
+    if weights > 2 * size:
+        if not (folder / _SINGLES[0]).is_file() and not (folder / _INDEXES[0]).is_file():
+            stored_tensors(folder)  # that there are none, or something else than tensors, is said before
+        raise ValueError(
+            f"{where} describes a model of {weights:,} weights or more, and its files hold {size:,} bytes. Its "
+            "config.json and its weights are not of the same model, or a file was left out."
+        )
 
 
 def _listed(keys: list[str], shown: int = 4) -> str:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from transformers import PreTrainedModel
 
 from dragonfly_lit.app.load import load_for_inference
 from dragonfly_lit.io.foreign import foreign, read_json, read_model_config, read_tokenizer
@@ -167,6 +168,53 @@ def test_errors_of_our_own_keep_their_words():
         raise KeyboardInterrupt
 
 
+def exported(folder: Path) -> Path:
+    model = tiny_model()
+    model.save_pretrained(folder)
+    DragonflyProcessor(DragonflyImageProcessor.of(model.layout), tiny_tokenizer()).save_pretrained(folder)
+    return folder
+
+
+SIZES = {
+    "the default language, of 7 billion weights": {"text_config": {}},
+    "the default tower": {"vision_config": {"model_type": "siglip_vision_model"}},
+    "layers without end": {"text_config": {"num_hidden_layers": 10**9}},
+    "one layer more": {"text_config": {"num_hidden_layers": 3}},
+    "one layer less": {"text_config": {"num_hidden_layers": 1}},
+    "wider": {"text_config": {"intermediate_size": 10**6}},
+    "more words": {"text_config": {"vocab_size": 264}},
+}
+
+
+@pytest.mark.parametrize("change", SIZES.values(), ids=SIZES)
+def test_a_config_that_is_not_of_its_weights_is_refused_before_memory_is_taken(tmp_path, change, monkeypatch):
+    file = exported(tmp_path) / "config.json"
+    fields = json.loads(file.read_text())
+    for part, values in change.items():
+        fields[part] = values if "model_type" in values or not values else fields[part] | values
+    file.write_text(json.dumps(fields))
+    monkeypatch.setattr(PreTrainedModel, "_finalize_model_loading", lambda *_: pytest.fail("weights were made up"))
+    with pytest.raises(ValueError, match=r"not of the same model|Give the config that belongs") as error:
+        load_for_inference(tmp_path)
+    one_line(error)
+
+
+@pytest.mark.parametrize("layers", [5, 10**9])
+def test_a_language_model_larger_than_its_files_is_refused_before_memory_is_taken(stranger, monkeypatch, layers):
+    if layers > 5:
+        monkeypatch.setattr(PreTrainedModel, "_finalize_model_loading", lambda *_: pytest.fail("weights were made up"))
+    rewrite(stranger / "config.json", num_hidden_layers=layers)
+    with pytest.raises(ValueError, match=r"not of the same model|does not fit its config") as error:
+        read_language(stranger, torch.float32)
+    one_line(error)
+    for part in ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"):
+        fields = json.loads((stranger / "config.json").read_text())
+        fields.pop(part)
+        (stranger / "config.json").write_text(json.dumps(fields))
+    with pytest.raises(ValueError, match=r"describes a model of [\d,]+ weights or more"):
+        read_language(stranger, torch.float32)
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-3, 3) | st.floats(allow_nan=False) | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
@@ -213,10 +261,7 @@ def test_a_tokenizer_of_strange_types_is_one_line(tmp_path_factory, data):
 @FUZZ
 @given(data=st.data())
 def test_a_model_folder_of_strange_types_is_one_line(tmp_path_factory, data):
-    folder = tmp_path_factory.mktemp("dragonfly")
-    model = tiny_model()
-    model.save_pretrained(folder)
-    DragonflyProcessor(DragonflyImageProcessor.of(model.layout), tiny_tokenizer()).save_pretrained(folder)
+    folder = exported(tmp_path_factory.mktemp("dragonfly"))
     file = folder / data.draw(
         st.sampled_from(sorted(f.name for f in folder.glob("*.json") if f.stat().st_size < 10000))
     )
