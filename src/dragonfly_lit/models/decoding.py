@@ -28,6 +28,7 @@ from dragonfly_lit.models.decoding_places import (
     Places,
     Reading,
     fill,
+    layers_of,
     outside_graphs,
     shapes_of,
 )
@@ -203,7 +204,7 @@ class InPlaceDecoder:
 
     def _check_cache(self, cache: Cache, tokens: int, steps: int) -> None:
         """Raises where a cache of fixed places would not hold what this one does."""
-        for layer in cache.layers:
+        for layer in layers_of(cache):
             keys = getattr(layer, "keys", None)
             if not isinstance(keys, Tensor) or keys.shape[-2] != tokens:
                 raise NotInPlaceError(f"a cache of {type(layer).__name__} does not hold every token")
@@ -217,7 +218,7 @@ class InPlaceDecoder:
         self._buffers = self._pool = self._stream = None
 
     def _make_room(self, cache: Cache, rows: int, wide: int) -> None:
-        head, like = self._parts()[2], cache.layers[0].keys
+        head, like = self._parts()[2], layers_of(cache)[0].keys
         have = self._buffers
         if (
             have is not None

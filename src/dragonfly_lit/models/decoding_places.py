@@ -104,7 +104,7 @@ class Buffers:
     def __init__(self, cache: Cache, tokens: int, rows: int, head: nn.Linear, dtype: torch.dtype) -> None:
         self.tokens, self.rows = tokens, rows
         self.shapes = shapes_of(cache)
-        device = cache.layers[0].keys.device
+        device = layers_of(cache)[0].keys.device
         size = {"device": device, "dtype": dtype}
         # Zeros: a place that the mask hides is multiplied by nothing, which is not enough where memory holds a NaN.
         self.keys = [torch.zeros(tokens * heads * width, **size) for heads, width, _ in self.shapes]
@@ -130,9 +130,14 @@ class Buffers:
         )
 
 
+def layers_of(cache: Cache) -> list[Any]:
+    """The layers of a cache that `InPlaceDecoder` has looked over: each has keys and values, which no type says."""
+    return list(cache.layers)
+
+
 def shapes_of(cache: Cache) -> list[tuple[int, int, int]]:
     """Heads, width of a key and width of a value of every layer."""
-    return [(layer.keys.shape[1], layer.keys.shape[3], layer.values.shape[3]) for layer in cache.layers]
+    return [(layer.keys.shape[1], layer.keys.shape[3], layer.values.shape[3]) for layer in layers_of(cache)]
 
 
 def fill(places: Places, cache: Cache, mask: Tensor, position: Tensor, owner: Sequence[int] | None = None) -> None:
@@ -147,7 +152,7 @@ def fill(places: Places, cache: Cache, mask: Tensor, position: Tensor, owner: Se
     """
     rows, tokens = mask.shape
     chosen = None if owner is None or list(owner) == list(range(rows)) else torch.tensor(owner, device=mask.device)
-    for keys, values, layer in zip(places.keys, places.values, cache.layers, strict=True):
+    for keys, values, layer in zip(places.keys, places.values, layers_of(cache), strict=True):
         for old, new in ((keys, layer.keys), (values, layer.values)):
             if chosen is None:
                 old[:rows, :, :tokens] = new
