@@ -10,7 +10,6 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers.cache_utils import DynamicCache
 
-from dragonfly_lit.models.decoding_places import layers_of
 from dragonfly_lit.serving.prefixes import Prefix, Prefixes
 from dragonfly_lit.serving.prompts import Prompt
 
@@ -65,7 +64,8 @@ class Reader:
         ids = torch.tensor([prompt.ids], device=device)
         output = self.model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1, **more)
         zoom = _zoom(prompt, output)
-        layers, length = layers_of(cache), len(prompt)
+        layers: list[Any] = list(cache.layers)
+        length = len(prompt)
         # A layer that has dropped tokens already, as one with a window does, cannot be shared from the first one on.
         if prompt.key and all(layer.keys.shape[2] == length for layer in layers):
             keys, values = (

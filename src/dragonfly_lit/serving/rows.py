@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers.cache_utils import DynamicCache
 
 from dragonfly_lit.models.decoding import InPlaceDecoder
-from dragonfly_lit.models.decoding_places import IN_PLACE, layers_of
+from dragonfly_lit.models.decoding_places import IN_PLACE
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +90,7 @@ class SharedRows:
         self._values: list[Tensor] = []
 
     def join(self, cache: DynamicCache, steps: int) -> None:
-        layers = layers_of(cache)
+        layers: list[Any] = list(cache.layers)
         length, row = layers[0].keys.shape[2], len(self.lengths)
         self._make_room(layers, row + 1, max([length + steps, *self._ends]))
         for buffers, name in ((self._keys, "keys"), (self._values, "values")):

@@ -12,7 +12,6 @@ import torch
 from PIL import Image
 from serving_parts import Asker, png, processor_of, user
 
-from dragonfly_lit.models.decoding_places import layers_of
 from dragonfly_lit.models.tiny import tiny_model
 from dragonfly_lit.serving.engine import Done, Failed, FullError, LateError, Piece, StoppedError
 from dragonfly_lit.serving.prompts import Message, TooLongError
@@ -113,7 +112,7 @@ def test_rows_that_come_and_go_see_nothing_of_each_other(tiny):
     with torch.inference_mode():
         for number in range(30):
             cache = cache_of(number % 7)
-            caches[number] = [(layer.keys.clone(), layer.values.clone()) for layer in layers_of(cache)]
+            caches[number] = [(layer.keys.clone(), layer.values.clone()) for layer in cache.layers]
             rows.join(cache, 40)
             held.append(number)
             if len(held) > 3:
