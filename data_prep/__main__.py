@@ -19,6 +19,7 @@ COMMANDS = {
     "stats": "turns, images, sizes and tokens of a folder of shards",
     "inspect": "draw a sample as the model sees it: crops by level, tokens with the supervised ones marked",
     "mix-plan": "epochs of each source, and its share of samples, tokens and images",
+    "overlap": "find images of benchmarks in a training mix, and list the samples to exclude",
     "resume-check": "kill a real training run, resume it, and compare it with one that never stopped",
     "probes": "draw the questions about small details that tell the zoom variants apart",
     "benchmark": "origin, licence and layout of a benchmark that evaluate.py can score",

@@ -8,10 +8,15 @@ from pathlib import Path
 
 from dragonfly_lit.io.commands import as_typed
 
+from .parallel import num_workers
+
 CONFIG_DIR_HELP = "a folder with configuration groups of your own, as train.py takes it"
 INSPECT_EXAMPLES = """examples:
   python -m data_prep inspect data/mine --sample 7
   python -m data_prep inspect --sample 7 model=dragonfly_v2 data=demo"""
+OVERLAP_EXAMPLES = """examples:
+  python -m data_prep overlap data=general_stage2 data_root=data --against general highres
+  python -m data_prep overlap data/mine --against gqa "my_set benchmark.manifest=questions.csv" photos/test"""
 MIX_PLAN_EXAMPLE = "example: python -m data_prep mix-plan data=general_stage2 stage=2 model=dragonfly_v2 trainer=gpu8"
 
 
@@ -93,9 +98,40 @@ def benchmark_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def overlap_parser() -> argparse.ArgumentParser:
+    """The command line of `overlap`."""
+    parser = command_parser(
+        "overlap",
+        "`overlap`: which images of a training mix are in the benchmarks: the same pixels, the same picture\n"
+        "re-encoded or scaled, or a part of it. OUT/overlap.csv lists them; OUT/exclude has for each source a list\n"
+        "that its `exclude: FILE` takes.",
+        epilog=OVERLAP_EXAMPLES,
+    )
+    parser.add_argument(
+        "given",
+        nargs="*",
+        metavar="FOLDER | key=value",
+        help="folders of shards (default: the sources of data.train), and configuration as train.py takes it; "
+        "data_root is that of the benchmarks too",
+    )
+    parser.add_argument("--config-dir", help=CONFIG_DIR_HELP)
+    parser.add_argument(
+        "--against",
+        nargs="+",
+        required=True,
+        metavar="BENCHMARK|FOLDER",
+        help="a benchmark or a suite as evaluate.py has it, with its own configuration behind it in quotes, or a "
+        "folder of shards or images",
+    )
+    parser.add_argument("--out", type=Path, default=Path("overlap"), help="folder of the files (default: overlap)")
+    parser.add_argument("--workers", type=int, default=num_workers(), help="processes (default: %(default)s)")
+    return parser
+
+
 PARSERS: dict[str, Callable[[], argparse.ArgumentParser]] = {
     "inspect": inspect_parser,
     "mix-plan": mix_plan_parser,
     "benchmark": benchmark_parser,
+    "overlap": overlap_parser,
 }
 """Of the commands that load torch before they can do anything: their --help does not."""
