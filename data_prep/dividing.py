@@ -86,5 +86,5 @@ def _summary(division: Division, reports: dict[str, dict[str, Any]]) -> dict[str
     parts = {}
     for part, report in reports.items():
         groups = sum(found == part for found in division.parts.values())
-        parts[part] = {"samples": report["samples"], **({"groups": groups} if division.by != "split" else {})}
+        parts[part] = {"samples": report["samples"], **({"groups": groups} if not division.says else {})}
     return {"split_by": division.by, "parts": parts}

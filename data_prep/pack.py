@@ -57,7 +57,7 @@ def parser() -> argparse.ArgumentParser:
         "--split-by",
         metavar="COLUMN",
         help="divide into train, validation and test, a folder each: all rows with the same value of this column, a "
-        "patient or a study, are in one of them; `split` is a column that names the part, `none` divides nothing "
+        "patient or a study, are in one of them; a column that names the parts is followed, `none` divides nothing "
         f"(default: none; of a table the first that is filled of {', '.join(DIVIDING)})",
     )
     made.add_argument(

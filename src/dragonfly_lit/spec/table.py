@@ -136,10 +136,12 @@ class Division:
     Attributes:
         by: the column that says so; empty where the table is not divided.
         parts: the part of each patient, or of whatever stands in the column.
+        says: whether the column says the parts itself, as `split` does.
     """
 
     by: str = ""
     parts: Mapping[str, str] = field(default_factory=dict)
+    says: bool = False
 
     def part_of(self, row: Row) -> str:
         """One of `SPLITS`; empty where the table is not divided.
@@ -171,9 +173,11 @@ def group_of(row: Row, by: str) -> str:
 def divide(rows: Iterable[Row | RowError], by: str | None = None, shares: Sequence[float] = SHARES) -> Division:
     """How a table is divided; the same rows are divided alike on every machine.
 
-    By a column of parts (`split`) a row is where it says. By any other column all rows with the same value are in one
-    part: the values are put in an order that their hashes give, and the first are to test, the next to validate, as
-    many as `shares` say and at least one.
+    By a column that says the parts a row is where it says: by `split`, however the file calls it, by any whose words
+    are all among `SPLIT_WORDS`, and by any but patients and studies that has a word for training; another word in it is
+    an error of its row. By any other column all rows with the same value are in one part: the values are put in an
+    order that their hashes give, and the first are to test, the next to validate, as many as `shares` say and at least
+    one.
 
     Args:
         rows: of the table.
@@ -181,54 +185,79 @@ def divide(rows: Iterable[Row | RowError], by: str | None = None, shares: Sequen
         shares: to train on, to validate, to test.
 
     Raises:
-        ValueError: a patient is in two parts of the column `split`, or there are too few to divide.
+        ValueError: a patient is in two parts of a column that says them, or there are too few to divide.
     """
-    wanted = DIVIDING if by is None else (by,)
-    groups: dict[str, dict[str, None]] = {name: {} for name in wanted}
-    owners: dict[tuple[str, str], tuple[str, Row]] = {}
+    wanted = [_Column(name) for name in (DIVIDING if by is None else (by,))]
     for row in rows:
-        if isinstance(row, RowError):
-            continue
-        for name in wanted:
-            try:
-                groups[name][group_of(row, name)] = None
-            except RowError:  # told when the row is dealt out
-                continue
-        if by in (None, "split"):
-            _check_owner(row, owners)
-    if by is None and not _names_parts(groups["split"]):
-        groups["split"] = {}
-    found = next((name for name in wanted if groups[name]), None)
+        if not isinstance(row, RowError):
+            for column in wanted:
+                column.add(row)
+    if by is None:  # a column split that says, for instance, who has asked divides nothing by itself
+        wanted = [column for column in wanted if column.name != "split" or _are_parts(column.values)]
+    found = next((column for column in wanted if column.values), None)
     if found is None:
         if by is not None:
             raise ValueError(f"nothing is divided by {by}: no row has it. Name a column that is filled.")
         return Division()
-    if found == "split":
-        parts = {word: SPLIT_WORDS[word.lower()] for word in groups[found] if word.lower() in SPLIT_WORDS}
-        return Division(by=found, parts=parts)
-    return Division(by=found, parts=parts_of(groups[found], shares, found))
+    if not found.says_parts:
+        return Division(by=found.name, parts=parts_of(found.values, shares, found.name))
+    if found.two_parts is not None:
+        raise found.two_parts
+    parts = {word: SPLIT_WORDS[word.lower()] for word in found.values if word.lower() in SPLIT_WORDS}
+    return Division(by=found.name, parts=parts, says=True)
 
 
-def _names_parts(words: Iterable[str]) -> bool:
-    """Whether a column called `split` says what is trained on, and not, say, who has asked."""
+class _Column:
+    """A column by which a table may be divided, as its rows go by."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.meaning = name, _like(name)
+        self.values: dict[str, None] = {}
+        self.two_parts: ValueError | None = None
+        """Of the first patient, or study, whose rows are in two parts."""
+        self._owners: dict[tuple[str, str], tuple[str, Row]] = {}
+
+    def add(self, row: Row) -> None:
+        """Take note of what it holds in a row."""
+        try:
+            value = group_of(row, self.name)
+        except RowError:  # told when the row is dealt out
+            return
+        if (meaning := row.cell_of(self.name)) in COLUMNS:
+            self.meaning = meaning
+        self.values[value] = None
+        if self.two_parts is None:
+            self._check_owner(row, SPLIT_WORDS.get(value.lower()))
+
+    @property
+    def says_parts(self) -> bool:
+        """Whether its words are the parts themselves."""
+        if self.meaning in ("patient", "study"):  # of whom one may be called Train
+            return all(word.lower() in SPLIT_WORDS for word in self.values)
+        return self.meaning == "split" or _are_parts(self.values)
+
+    def _check_owner(self, row: Row, part: str | None) -> None:
+        """A patient whose rows are in two parts would be known to the model when it is tested."""
+        for name in ("patient", "study") if part is not None else ():
+            if row.has(name):
+                key = name, str(row.values[name]).strip()
+                other, first = self._owners.setdefault(key, (part, row))
+                if other != part:
+                    self.two_parts = ValueError(
+                        f"{row.place}: {name} {shown(row.values[name])} is in {part} here and in {other} in "
+                        f"{first.place}. Put all rows of a {name} into one part, or divide by {name}."
+                    )
+
+
+def _like(name: str) -> str:
+    """What a column means by its name alone; empty where that says nothing."""
+    return next((meaning for meaning in DIVIDING if _plain(name) in COLUMNS[meaning]), "")
+
+
+def _are_parts(words: Iterable[str]) -> bool:
+    """Whether words say what is trained on, and not, say, who has asked."""
     parts = [SPLIT_WORDS.get(word.lower()) for word in words]
     return "train" in parts or (bool(parts) and all(parts))
-
-
-def _check_owner(row: Row, owners: dict[tuple[str, str], tuple[str, Row]]) -> None:
-    """A patient whose rows are in two parts would be known to the model when it is tested."""
-    part = SPLIT_WORDS.get(str(row.values.get("split", "")).strip().lower())
-    if part is None:
-        return
-    for name in ("patient", "study"):
-        if row.has(name):
-            key = name, str(row.values[name]).strip()
-            other, first = owners.setdefault(key, (part, row))
-            if other != part:
-                raise ValueError(
-                    f"{row.place}: {name} {shown(row.values[name])} is in {part} here and in {other} in "
-                    f"{first.place}. Put all rows of a {name} into one part, or divide by {name}."
-                )
 
 
 def parts_of(groups: Iterable[str], shares: Sequence[float], by: str) -> dict[str, str]:

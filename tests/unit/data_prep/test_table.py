@@ -19,7 +19,7 @@ from dragonfly_lit.data.shards import open_dataset
 from dragonfly_lit.evaluation.benchmarks.manifest import manifest
 from dragonfly_lit.processing.images import decode
 from dragonfly_lit.spec.rows import Place, Row, RowError
-from dragonfly_lit.spec.table import divide, match_columns, parts_of
+from dragonfly_lit.spec.table import SHARES, SPLIT_WORDS, divide, match_columns, parts_of, with_meanings
 
 NUM_PATIENTS, NUM_ROWS = 20, 60
 
@@ -280,6 +280,59 @@ def test_another_format_is_divided_by_any_column(tmp_path):
 def test_nothing_is_divided_by_a_column_that_is_not_there():
     with pytest.raises(ValueError, match="nothing is divided by ward: no row has it"):
         divide([Row(values={"patient": "P"}, place=Place("t.csv", 0))], "ward")
+
+
+PART_WORDS = st.builds(
+    lambda word, write: write(word), st.sampled_from(sorted(SPLIT_WORDS)), st.sampled_from((str, str.title, str.upper))
+)
+
+
+def table_of(column, words, columns=None, **more):
+    rows = [
+        Row(values={column: word, **{k: v[n] for k, v in more.items()}}, place=Place("t.csv", n))
+        for n, word in enumerate(words)
+    ]
+    return [with_meanings(row, columns or {}) for row in rows]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    words=st.lists(PART_WORDS, min_size=1, max_size=30),
+    column=st.sampled_from(("split", "data_split", "partition", "Data Split", "Teil", "fold", "patient")),
+    mapped=st.booleans(),
+    as_read=st.booleans(),
+)
+def test_a_column_of_parts_puts_every_row_where_it_says(words, column, mapped, as_read):
+    columns = {"split": column} if mapped else {}
+    rows = (
+        table_of(column, words, columns) if as_read else [Row(values={column: w}, place=Place("t", 0)) for w in words]
+    )
+    found = divide(rows, column)
+    assert (found.by, found.says) == (column, True)
+    assert [found.part_of(row) for row in rows] == [SPLIT_WORDS[word.lower()] for word in words]
+
+
+def test_a_misspelt_part_is_an_error_of_its_row_and_other_words_are_people():
+    rows = table_of("Part", ["train", "tset", "test"], {"split": "Part"})
+    found = divide(rows, "Part")
+    assert [found.part_of(row) for row in (rows[0], rows[2])] == ["train", "test"]
+    with pytest.raises(RowError, match=r"t.csv row 1: Part: found 'tset', wanted one of train"):
+        found.part_of(rows[1])
+    rows = table_of("fold", ["train", "test", "late"])  # of no known name, but it says what is trained on
+    with pytest.raises(RowError, match="fold: found 'late', wanted one of train"):
+        divide(rows, "fold").part_of(rows[2])
+    for column in ("ward", "patient"):  # neither names what is trained on: the values are dealt out by their hashes
+        words = ["Test", "Ann", "Bob", *(["Train"] if column == "patient" else [])]
+        found = divide(table_of(column, words), column)
+        assert not found.says
+        assert found.parts == parts_of(words, SHARES, column)
+
+
+def test_a_patient_in_two_parts_is_an_error_of_any_column_that_says_them():
+    for column in ("data_split", "fold"):
+        with pytest.raises(ValueError, match=r"t.csv row 2: patient 'A' is in test here and in train in t.csv row 0"):
+            divide(table_of(column, ["train", "val", "test"], patient=["A", "B", "A"]), column)
+    divide(table_of("asked_by", ["test", "me", "dev"], patient=["A", "B", "A"]), "asked_by")
 
 
 # Questions that share an image

@@ -164,7 +164,7 @@ class Manifest(Benchmark):
                     "does with benchmark.split_by, or take benchmark.split=all."
                 )
             return self.split, found
-        if found.by in ("", "split"):
+        if not found.by or found.says:
             return ("test" if trains else ""), found
         raise ValueError(
             f"{path} has a column {found.by}, by which pack divides it. benchmark.split=test asks the rows that pack "
