@@ -42,7 +42,7 @@ def dated(template: str) -> str:
     return _TODAY + template if "strftime_now" in template else template
 
 
-def add_image_tokens(tokenizer: PreTrainedTokenizerBase, where: str) -> None:
+def add_image_tokens(tokenizer: PreTrainedTokenizerBase, where: str = "chat=own") -> None:
     """Teach a tokenizer the image token and the newline of crops, and nothing that it has a token of its own for.
 
     Args:
@@ -69,7 +69,8 @@ class OwnFormat:
         in_place: whether images stand where they do in their turns, and not in front.
 
     Raises:
-        ValueError: the template fails, or its answers cannot be told exactly from the rest of what it writes.
+        ValueError: the template fails, its answers cannot be told exactly from the rest of what it writes, or the
+            tokenizer lacks a token.
     """
 
     name = "own"
@@ -88,15 +89,25 @@ class OwnFormat:
         self._special = re.compile("|".join(map(re.escape, self._structural)))
         self._has_marks = _MARKS.search(template) is not None
         self._learn()
-        vocabulary = tokenizer.get_vocab()
-        eos, padding, end = tokenizer.eos_token_id, tokenizer.pad_token_id, vocabulary[self.end]
-        self.ids = SpecialIds(
-            image=vocabulary[IMAGE],
-            newline=vocabulary[NEWLINE],
-            begin=_one(tokenizer.bos_token_id),
-            end=end if eos is None else _one(eos) or 0,
-            end_of_turn=end,
-            padding=_one(padding) or 0,
+        self.ids = self._special_ids()
+
+    def _special_ids(self) -> SpecialIds:
+        known, tokenizer = self.tokenizer.get_vocab(), self.tokenizer
+        if missing := [token for token in (IMAGE, NEWLINE) if token not in known]:
+            raise ValueError(
+                f"{self.where}: the tokenizer lacks {', '.join(missing)}. Add them with "
+                "dragonfly_lit.processing.own_format.add_image_tokens(tokenizer), and give the language model as many "
+                "embeddings; DragonflyForConditionalGeneration.from_backbones enlarges it to fit."
+            )
+        end_of_turn = known[self.end]
+        end = end_of_turn if tokenizer.eos_token_id is None else tokenizer.eos_token_id
+        return SpecialIds(
+            image=known[IMAGE],
+            newline=known[NEWLINE],
+            begin=tokenizer.bos_token_id,
+            end=end,
+            end_of_turn=end_of_turn,
+            padding=end if tokenizer.pad_token_id is None else tokenizer.pad_token_id,
         )
 
     # What is asked of a format ----------------------------------------------------------------------------------------
@@ -319,7 +330,3 @@ def _says(said: str, text: str) -> bool:
         return True
     _, closes, behind = text.rpartition("</think>")
     return bool(closes) and (said == behind.strip() or "".join(said.split()) == "".join(text.split()))
-
-
-def _one(token: Any) -> int | None:
-    return token[0] if isinstance(token, list) else token

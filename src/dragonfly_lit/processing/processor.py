@@ -310,10 +310,11 @@ class DragonflyProcessor(SavedWithModule, ProcessorMixin):
     def _written(self, messages: list[dict[str, Any]], chat_template: str | None, variables: dict[str, Any]) -> str:
         """A conversation in the processor's format, or in a template that is given instead."""
         given: Any = messages
-        if self.chat == OWN or self.format.in_place:  # a template of texts, in which an image is a token
+        own = self.format if isinstance(self.format, OwnFormat) else None
+        if own or self.format.in_place:  # a template of texts, in which an image is a token
             given = [{**message, "content": self._words(message["content"])} for message in messages]
-        if isinstance(self.format, OwnFormat):
-            return self._front(messages) + self.format.write(given, chat_template, **variables)[0]
+        if own:
+            return self._front(messages) + own.write(given, chat_template, **variables)[0]
         with foreign("the chat template"):
             return super().apply_chat_template(given, chat_template=chat_template, tokenize=False, **variables)
 
@@ -337,6 +338,8 @@ class DragonflyProcessor(SavedWithModule, ProcessorMixin):
         if self.chat == LLAMA3 and not body.startswith(BEGIN_OF_TEXT):
             text = text[: len(text) - len(body)] + BEGIN_OF_TEXT + body
         tokenized = expand_images(self.format.read(text), self.layout, self.ids)
+        if not len(tokenized):
+            raise ValueError("a text is empty and has no image, so there is nothing to read. Give it words.")
         if supervise == "all":
             self._label_all(tokenized)
         if limit is not None and len(tokenized) > limit:
@@ -356,12 +359,14 @@ class DragonflyProcessor(SavedWithModule, ProcessorMixin):
     def _label_all(self, tokenized: TokenizedText) -> None:
         """Labels everywhere behind what opens a text, and closes it."""
         tokenized.extend(self.format.closing)
-        ids, num_front = tokenized.ids, 0
+        ids = tokenized.ids
         if self.chat == LLAMA3:
             num_front = ids.index(self.format.opening[0]) + 1
+        elif self.format.in_place:
+            num_front = 0
         else:  # the images in front, as training has them
-            while ids[num_front] in (self.ids.image, self.ids.newline):
-                num_front += 1
+            image = (self.ids.image, self.ids.newline)
+            num_front = next((place for place, token in enumerate(ids) if token not in image), len(ids))
         tokenized.answer = [i >= num_front and token != self.ids.image for i, token in enumerate(ids)]
 
 

@@ -201,7 +201,7 @@ class SequenceBuilder:
         if self.chat.in_place:
             trunk, *parts = (expand_images(part, self.layout, self.ids) for part in (trunk, *parts))
         if self.supervise == "all":
-            trunk.answer = [True] * len(trunk)
+            trunk.answer = self._all_but_images(trunk)
         parts, kept = [self._labelled(part) for part in parts], len(turns)
         num_tokens = self._before(images[-1]) + len(trunk) + sum(map(len, parts))
         if num_tokens > self.max_tokens:
@@ -266,9 +266,13 @@ class SequenceBuilder:
 
     def _labelled(self, text: TokenizedText) -> TokenizedText:
         if self.supervise == "all":
-            text.answer = [True] * len(text)
+            text.answer = self._all_but_images(text)
             text.extend(self.chat.closing, answer=True)
         return text
+
+    def _all_but_images(self, text: TokenizedText) -> list[bool]:
+        """A feature of an image is no word that could be learnt; the newlines of its crops are."""
+        return [token != self.ids.image for token in text.ids]
 
     def _answers_to_cut_to(self, turns: Seq[Turn], images: Seq[int], num_tokens: int) -> list[int]:
         """Numbers of turns that end in an answer and leave some out, the most first; TooLongError if there are none."""

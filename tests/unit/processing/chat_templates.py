@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 _BYTES = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -196,6 +196,32 @@ PUBLISHED = {
     "chatml": CHATML, "smollm2": SMOLLM2, "llama3": LLAMA3, "llama32": LLAMA32, "mistral": MISTRAL, "gemma": GEMMA,
     "phi": PHI, "qwen3": QWEN3, "marked": MARKED,
 }  # fmt: skip
+
+
+LLAMA3_SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
+    r"|\s+(?!\S)|\s+"
+)
+"""Where Llama-3's tokenizer cuts a text before it merges. Two line breaks stay together whatever follows them; GPT-2's
+are one piece at the end of a text and two before a word, so that a prompt would end otherwise than it is trained."""
+
+
+def llama3_tokenizer() -> PreTrainedTokenizerFast:
+    """Llama-3's cuts, with merges of line breaks and of what would follow them if the cuts let it."""
+    merges = [("Ċ", "Ċ"), *((head, tail) for head in ("ĊĊ", "Ċ", "Ġ") for tail in _BYTES if tail != "Ċ")]
+    vocab = [*_BYTES, *("".join(pair) for pair in merges)]
+    tokenizer = Tokenizer(models.BPE(vocab={token: i for i, token in enumerate(vocab)}, merges=merges))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(LLAMA3_SPLIT), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(list(LLAMA3.special))
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token=LLAMA3.bos, eos_token=LLAMA3.eos, clean_up_tokenization_spaces=False
+    )
 
 
 def tokenizer_of(published: Published) -> PreTrainedTokenizerFast:

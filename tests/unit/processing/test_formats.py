@@ -7,7 +7,19 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from chat_templates import CHATML, GEMMA, LLAMA32, MISTRAL, MISTRAL_SYSTEM, PUBLISHED, QWEN3, SMOLLM2, tokenizer_of
+from chat_templates import (
+    CHATML,
+    GEMMA,
+    LLAMA32,
+    MISTRAL,
+    MISTRAL_SYSTEM,
+    PHI,
+    PUBLISHED,
+    QWEN3,
+    SMOLLM2,
+    llama3_tokenizer,
+    tokenizer_of,
+)
 from hostile import TEMPLATES
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,9 +30,11 @@ from dragonfly_lit.processing.image_processor import DragonflyImageProcessor
 from dragonfly_lit.processing.processor import DragonflyProcessor
 from dragonfly_lit.processing.sequences import SequenceBuilder, TooLongError
 from dragonfly_lit.spec.records import Role, Sample, Turn
-from dragonfly_lit.spec.tokens import END_HEADER, IGNORE, IMAGE, NEWLINE, STRUCTURAL
+from dragonfly_lit.spec.tokens import IGNORE, IMAGE, NEWLINE, STRUCTURAL
 
 SYSTEM = "Be brief."
+NO_THOUGHTS = "<think>\n\n</think>\n\n"
+"""What Qwen-3 writes before its last answer alone, and asks for any with."""
 
 
 def say(*texts: str, system: str | None = None) -> tuple[Turn, ...]:
@@ -131,7 +145,11 @@ def test_the_prompt_is_how_training_begins_token_for_token(formats, name, said, 
     prompt = chat.prompt(turns[:-1]).ids
     assert whole.ids[: len(prompt)] == prompt
     assert [a.strip() for a in answers(chat, whole)] == [f"{answer.strip()}{chat.end}" for _, answer in said]
-    assert whole.answer.index(True) == len(chat.prompt(turns[: 1 + bool(system)]).ids) or name == "qwen3"
+    first = chat.text(turns[: 1 + bool(system)])
+    if name == "qwen3" and len(said) > 1:
+        assert first.endswith(NO_THOUGHTS)
+        first = first.removesuffix(NO_THOUGHTS)
+    assert whole.ids[: whole.answer.index(True)] == chat.read(first).ids
     # Read as a text, as the processor does, it is marked as training marks it.
     read = chat.read(chat.tokenizer.decode(whole.ids))
     if "\N{REPLACEMENT CHARACTER}" not in chat.tokenizer.decode(whole.ids):
@@ -278,7 +296,8 @@ def test_the_processor_writes_what_training_writes(small, picture, tmp_path, nam
         asked = one.apply_chat_template(messages[:-1], tokenize=True, return_dict=True, add_generation_prompt=True)
         assert asked["input_ids"][0].tolist() == trained.ids[: asked["input_ids"].shape[1]]
         question = one(text=[one.question_text("Which colour?")], images=[image])
-        assert question["input_ids"][0].tolist() == trained.ids[: trained.answer.index(True)] or name == "qwen3"
+        thoughts = chat.read(NO_THOUGHTS).ids if name == "qwen3" else []
+        assert question["input_ids"][0].tolist() == trained.ids[: trained.answer.index(True)] + thoughts
 
 
 def test_a_processor_of_an_unknown_format_is_refused(small):
@@ -286,6 +305,35 @@ def test_a_processor_of_an_unknown_format_is_refused(small):
         DragonflyProcessor(DragonflyImageProcessor.of(small, "fast"), tokenizer_of(SMOLLM2), chat="mine")
     with pytest.raises(ValueError, match="the tokenizer brings no chat template"):
         DragonflyProcessor(DragonflyImageProcessor.of(small, "fast"), tokenizer_of(SMOLLM2), chat="own")
+
+
+def test_a_processor_of_its_own_format_names_the_tokens_that_its_tokenizer_lacks(small):
+    images, tokenizer = DragonflyImageProcessor.of(small, "fast"), tokenizer_of(PHI)
+    with pytest.raises(
+        ValueError, match=r"chat=own: the tokenizer lacks \S+_0\|>, \S+_1\|>\. Add them with .*add_image"
+    ):
+        DragonflyProcessor(images, tokenizer, PHI.template, chat="own")
+    tokenizer.add_tokens([IMAGE, NEWLINE], special_tokens=True)
+    assert tokenizer.pad_token is None
+    processor = DragonflyProcessor(images, tokenizer, PHI.template, chat="own")
+    end = tokenizer.convert_tokens_to_ids("<|endoftext|>")
+    assert processor(text=["a", "bc"])["input_ids"][0].tolist() == [end, *tokenizer("a")["input_ids"]]
+
+
+@pytest.mark.parametrize("where", ["front", "in_place"])
+def test_a_text_without_words_is_its_image_or_refused(small, picture, where):
+    tokenizer = tokenizer_of(PHI)
+    chat_format(tokenizer, PHI.template)
+    images = DragonflyImageProcessor.of(small, "fast")
+    processor = DragonflyProcessor(images, tokenizer, PHI.template, chat="own", images=where)
+    inputs = processor(text=[""], images=[picture(9, 9)], supervise="all")
+    ids, labels = inputs["input_ids"][0], inputs["labels"][0]
+    assert ids.tolist() == small.image_ids(processor.ids.image, processor.ids.newline)
+    learnt = ids == processor.ids.newline if where == "in_place" else ids != ids
+    assert ((labels != IGNORE) == learnt).all()
+    for supervise in (None, "assistant", "all"):
+        with pytest.raises(ValueError, match="a text is empty and has no image"):
+            processor(text=["", "a"], supervise=supervise)
 
 
 def placed(text: str, *places: int, role: Role = "user") -> Turn:
@@ -306,31 +354,32 @@ def in_place(name: str):
 
 
 @pytest.fixture(scope="session")
-def placing(tokenizer):
-    return {name: in_place(name) for name in PUBLISHED} | {"headers": chat_format(tokenizer, in_place=True)}
+def placing():
+    return {name: in_place(name) for name in PUBLISHED} | {"headers": chat_format(llama3_tokenizer(), in_place=True)}
 
 
 @settings(max_examples=60, deadline=None)
 @given(
     name=st.sampled_from([*sorted(PUBLISHED), "headers"]),
     said=st.lists(st.tuples(questions(), words), min_size=1, max_size=4),
+    supervise=st.sampled_from(("assistant", "all")),
 )
-def test_images_in_place_are_asked_as_they_are_trained(placing, small, name, said):
+def test_images_in_place_are_asked_as_they_are_trained(placing, small, picture, name, said, supervise):
     chat = placing[name]
     turns = tuple(turn for asked, answer in said for turn in (asked, Turn(role="assistant", text=answer)))
     num_images = sum(turn.num_images for turn in turns)
-    trained = builder(chat, small).tokenize(turns, num_images)
+    trained = builder(chat, small, supervise=supervise).tokenize(turns, num_images)
     ids, answer = trained.trunk.ids, trained.trunk.answer
     assert trained.num_images == num_images
     assert ids.count(chat.ids.image) == num_images * small.num_slots
-    assert not any(a for i, a in zip(ids, answer, strict=True) if i in (chat.ids.image, chat.ids.newline))
+    assert not any(a for i, a in zip(ids, answer, strict=True) if i == chat.ids.image)
+    newlines = [a for i, a in zip(ids, answer, strict=True) if i == chat.ids.newline]
+    assert newlines == [supervise == "all"] * len(newlines)
     prompt = expand_images(chat.prompt(turns[:-1]), small, chat.ids).ids
-    if name == "headers":  # another tokenizer than Llama-3's may join their line breaks to an answer's first letters
-        prompt = prompt[: len(prompt) - prompt[::-1].index(chat.tokenizer.get_vocab()[END_HEADER])]
     assert ids[: len(prompt)] == prompt
     # Between the images are the words of the turns, in their order.
     one = small.image_ids(chat.ids.image, chat.ids.newline)
-    spoken = chat.opening + chat.spoken(turns).text.ids
+    spoken = chat.opening + chat.spoken(turns).text.ids + (chat.closing if supervise == "all" else [])
     assert ids == [i for token in spoken for i in (one if token == chat.ids.image else [token])]
     # A processor is given parts and writes the same.
     processor = DragonflyProcessor(
@@ -349,9 +398,10 @@ def test_images_in_place_are_asked_as_they_are_trained(placing, small, name, sai
         messages.append({"role": turn.role, "content": parts})
     text = processor.apply_chat_template(messages)
     assert text.count(IMAGE) == num_images
-    read = expand_images(processor.format.read(text), small, chat.ids)
-    if "\N{REPLACEMENT CHARACTER}" not in text:
-        assert read.ids == ids
+    pictures = [picture(9, 9)] * num_images
+    inputs = processor(text=text, images=pictures or None, supervise=supervise)
+    assert inputs["input_ids"][0].tolist() == ids
+    assert (inputs["labels"][0] != IGNORE).tolist() == answer
 
 
 def test_an_image_stands_between_its_words(placing, small, picture):
@@ -380,9 +430,10 @@ def test_front_refuses_an_image_between_words_and_takes_one_at_an_edge(formats, 
     assert build.tokenize(behind, 1).trunk.ids == build.tokenize(before, 1).trunk.ids
 
 
+@pytest.mark.parametrize("supervise", ["assistant", "all"])
 @pytest.mark.parametrize("name", ["chatml", "qwen3", "mistral", "headers"])
-def test_branches_in_place_share_the_images_and_read_as_each_question_alone(placing, small, name):
-    build = builder(placing[name], small)
+def test_branches_in_place_share_the_images_and_read_as_each_question_alone(placing, small, name, supervise):
+    build = builder(placing[name], small, supervise=supervise)
     turns = say("Which colour?", "Red.", "Which shape?", "A ball.", "Which shape?", "Round.")
     found = build.tokenize((replace(turns[0], num_images=2), *turns[1:]), 2, share_image=True)
     assert found.trunk.ids.count(build.ids.image) == 2 * small.num_slots
