@@ -21,7 +21,7 @@ from dragonfly_lit.app.recipe import recipe_of
 from dragonfly_lit.data.making import how_to_make
 from dragonfly_lit.data.mix import shares, specs_of
 from dragonfly_lit.data.packing import BatchShape
-from dragonfly_lit.data.plan import SourcePlan, packing_note, plan_mix, samples_in_row
+from dragonfly_lit.data.plan import Means, SourcePlan, means_of, packing_note, plan_mix, samples_in_row
 from dragonfly_lit.data.remote import is_remote
 from dragonfly_lit.io.commands import as_typed
 from dragonfly_lit.io.console import standard_output
@@ -98,13 +98,8 @@ def main(argv: list[str]) -> int:
     absent = [spec.path for spec in specs_of(data["train"]) if spec.path and not is_there(spec.path)]
     there = sources_there(data["train"])
     mix = train_mix(config, there) if there["sources"] else None
-    tokens, images = builder.layout.num_tokens + float(given.text), 1.0  # of a sample, where none is there
-    if mix is not None:
-        known = plan_mix(mix, builder, 1.0)
-        tokens, images = (
-            sum(plan.share * value for plan, value in zip(known, values, strict=True))
-            for values in ([p.tokens_per_sample for p in known], [p.images_per_sample for p in known])
-        )
+    known = plan_mix(mix, builder, 1.0) if mix is not None else []
+    mean = means_of(known) if known else Means(builder.layout.num_tokens + float(given.text), 1.0)
     if absent:
         then = "without them the plan counts the others' tokens and images only"
         if mix is None:
@@ -113,15 +108,15 @@ def main(argv: list[str]) -> int:
         print(as_typed(f"no such folder: {', '.join(absent)}; {then}. {made}"), file=sys.stderr)
     recipe_size = recipe_of(config).get("batch_size")
     shape = BatchShape.of(data["batch"], size=recipe_size, max_tokens=builder.max_tokens, cost=cost_of(config))
-    reading = reading_of(config, samples_in_row(shape, builder, tokens, images), tokens)
+    reading = reading_of(config, samples_in_row(shape, builder, mean), mean.tokens)
     draws = float(given.samples or reading.steps * reading.samples)
-    plans = with_missing(plan_mix(mix, builder, draws) if mix is not None else [], data["train"], draws)
+    plans = with_missing(known, data["train"], draws)
     console = standard_output(markup=False)
     console.print(plan_table(plans))
     whose = " in the sources that are there" if absent and mix is not None else ""
-    counted = sum(plan.draws * plan.tokens_per_sample for plan in plans) if mix is not None else draws * tokens
+    counted = sum(plan.draws * plan.tokens_per_sample for plan in plans) if mix is not None else draws * mean.tokens
     print(f"{draws:,.0f} samples: {counted:,.0f} tokens{whose}, {builder.layout.num_tokens} of them for each image.")
     print(reading.told)
-    if mix is not None and (note := packing_note(mix, shape, builder, recipe_size)):
-        print(note)
+    if known and shape.mode == "packed" and recipe_size is not None:
+        print(packing_note(shape, builder, recipe_size, mean))
     return 0

@@ -9,7 +9,6 @@ from dragonfly_lit.app.newest import find_finished
 from dragonfly_lit.app.reading import reading_of
 from dragonfly_lit.app.stage import AUTO
 from dragonfly_lit.data.datamodule import DragonflyDataModule
-from dragonfly_lit.data.plan import samples_per_micro_batch, tokens_per_sample
 from dragonfly_lit.training.checkpoint.format import read_info
 from dragonfly_lit.training.checkpoint.locate import find_resume, resolve, weights_behind, whole
 
@@ -34,8 +33,7 @@ def find_steps(config: Config, data: DragonflyDataModule, resume: Path | None) -
     Raises:
         ValueError: `stage.steps=auto` without samples.
     """
-    tokens = tokens_per_sample(data.mix, data.builder)
-    found = reading_of(config, samples_per_micro_batch(data.mix, data.shape, data.builder), tokens)
+    found = reading_of(config, data.samples_per_micro_batch, data.means.tokens)
     if resume is not None and config["stage"]["steps"] == AUTO:
         steps = read_info(resume).steps
         return steps, f"The {steps:,} steps of the run that goes on are kept."

@@ -17,7 +17,7 @@ from dragonfly_lit.data.loader import Streams, TrainLoader, ValidationBatches, V
 from dragonfly_lit.data.mix import Mix
 from dragonfly_lit.data.packing import BatchShape, Cost
 from dragonfly_lit.data.parts import without_missing_parts
-from dragonfly_lit.data.plan import micro_batches_per_rank, packing_note
+from dragonfly_lit.data.plan import Means, means, micro_batches_per_rank, packing_note, samples_in_row
 from dragonfly_lit.data.position import MarkConsumed, OnMismatch, Position
 from dragonfly_lit.data.quarantine import Quarantine
 from dragonfly_lit.data.stream import ORDER_VERSION
@@ -139,6 +139,18 @@ class DragonflyDataModule(LightningDataModule):
         return self._open(mix, "data.val")
 
     @cached_property
+    def means(self) -> Means:
+        """Tokens and images of a sample of training, from probed lengths."""
+        return means(self.mix, self.builder)
+
+    @cached_property
+    def samples_per_micro_batch(self) -> float:
+        """`data.batch.size`, or for packed rows an estimate from probed lengths."""
+        if self.shape.mode != "packed":  # nothing need be probed
+            return float(self.shape.size)
+        return samples_in_row(self.shape, self.builder, self.means)
+
+    @cached_property
     def position(self) -> Position:
         """Where training stands."""
         return Position(self.fingerprint)
@@ -188,10 +200,9 @@ class DragonflyDataModule(LightningDataModule):
         self.position.stays = trainer is not None and trainer.overfit_batches > 0  # type: ignore[attr-defined]
         if trainer is not None and not any(isinstance(callback, MarkConsumed) for callback in trainer.callbacks):  # type: ignore[attr-defined]
             trainer.callbacks.insert(0, MarkConsumed())  # type: ignore[attr-defined]
-        if stage == "fit" and trainer is not None and trainer.is_global_zero:
-            note = packing_note(self.mix, self.shape, self.builder, self._batch_size)
-            if note is not None:
-                log.warning(note)
+        told = self.shape.mode == "packed" and stage == "fit" and trainer is not None and trainer.is_global_zero
+        if told and self._batch_size is not None:
+            log.warning(packing_note(self.shape, self.builder, self._batch_size, self.means))
         if trainer is not None and self.val_mix is None:
             trainer.limit_val_batches = 0  # Lightning warns of an empty list of loaders
 
@@ -236,7 +247,9 @@ class DragonflyDataModule(LightningDataModule):
     @cached_property
     def micro_batches_per_epoch(self) -> int:
         """Length of a rank's loader."""
-        return micro_batches_per_rank(self._epoch, self.mix, self.shape, self.builder, ranks=self._ranks)
+        return micro_batches_per_rank(
+            self._epoch, len(self.mix), lambda: self.samples_per_micro_batch, ranks=self._ranks
+        )
 
     def counts(self) -> dict[str, dict[str, int]]:
         """For each source how many samples were read, skipped, too long and cut, as far as this rank knows."""

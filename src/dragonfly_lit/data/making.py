@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from shlex import quote
 
 PACK = {
     "llava_pretrain": "--from llava blip_laion_cc_sbu_558k.json --images images",
@@ -20,6 +22,17 @@ PACK = {
     "mine": "--from captions captions.csv --images FOLDER",
 }
 """By source: what `pack` is given, as the table in data_prep/README.md has it."""
+HELD_OUT = {
+    "roco": {
+        "validation": "--from roco valid_captions.csv --images valid",
+        "test": "--from roco test_captions.csv --images test",
+    },
+    "slake": {
+        "validation": "--from slake validation.json --images imgs --share-image",
+        "test": "--from slake test.json --images imgs --share-image",
+    },
+}
+"""By source and part: what `pack` is given for what is not trained on, where its origin has such files."""
 OWN_COMMANDS = {"easy_vqa": "python -m data_prep demo", "probes": "python -m data_prep probes"}
 
 
@@ -29,12 +42,20 @@ def how_to_make(path: str) -> str:
     Args:
         path: `data/llava_pretrain`, `data/slake/val`.
     """
-    split, names = Path(path).name, (Path(path).name, Path(path).parent.name)
-    for name in names:
+    last = Path(path).name
+    for name in (last, Path(path).parent.name):
         if name in OWN_COMMANDS:
             return OWN_COMMANDS[name]
         if name in PACK:
-            given = PACK[name].replace("train.json", "validation.json") if split == "val" else PACK[name]
             licence = "own" if name == "mine" else "LICENCE"
-            return f"python -m data_prep pack {given} --out {path} --source {name} --licence {licence}"
-    return f"python -m data_prep pack --from FORMAT FILE --out {path} --source NAME --licence LICENCE"
+            given = _given(name, {"val": "validation"}.get(last, last))
+            return f"python -m data_prep pack {given} --out {quote(path)} --source {name} --licence {licence}"
+    return f"python -m data_prep pack --from FORMAT FILE --out {quote(path)} --source NAME --licence LICENCE"
+
+
+def _given(name: str, part: str) -> str:
+    """What `pack` is given for a part of a source; the files to train on are never told for another part."""
+    if part not in ("validation", "test"):
+        return PACK[name]
+    known = HELD_OUT.get(name, {}).get(part)
+    return known or re.sub(r" \S+(\.\w+) ", r" FILE\1 ", PACK[name])

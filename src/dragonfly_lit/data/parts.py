@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dragonfly_lit.data.remote import is_remote, read_bytes
-from dragonfly_lit.spec.shard import SPLITS_FILE
+from dragonfly_lit.spec.shard import SPLITS, SPLITS_FILE
 
 MAX_BYTES = 2**20
 
@@ -57,6 +57,6 @@ def without_missing_parts(mix: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _is_missing(node: Any) -> bool:
-    if not isinstance(node, Mapping) or not node.get("split") or not node.get("path"):
-        return False
+    if not isinstance(node, Mapping) or node.get("split") not in SPLITS or not node.get("path"):
+        return False  # what is not well said is refused when the source is opened
     return part_of_path(str(node["path"]), node["split"]) is None

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from dragonfly_lit.data.mix import Mix, Source
 from dragonfly_lit.data.packing import BatchShape, Planned
@@ -75,69 +75,69 @@ def plan_mix(mix: Mix, builder: SequenceBuilder, num_draws: float) -> list[Sourc
     return plans
 
 
-def tokens_per_sample(mix: Mix, builder: SequenceBuilder) -> float:
-    """Mean over the mix, images included, from the probed lengths."""
-    return sum(plan.share * plan.tokens_per_sample for plan in plan_mix(mix, builder, 1.0))
+class Means(NamedTuple):
+    """Of a sample of a mix: its tokens, images included, and its images."""
+
+    tokens: float
+    images: float
 
 
-def samples_per_micro_batch(mix: Mix, shape: BatchShape, builder: SequenceBuilder) -> float:
-    """`size`, or for packs an estimate from the probed lengths."""
-    if shape.mode != "packed":
-        return float(shape.size)
-    plans = plan_mix(mix, builder, 1.0)
-    images = sum(plan.share * plan.images_per_sample for plan in plans)
-    return samples_in_row(shape, builder, sum(plan.share * plan.tokens_per_sample for plan in plans), images)
+def means(mix: Mix, builder: SequenceBuilder) -> Means:
+    """Of the samples that are drawn from a mix. Every source is probed, so ask once."""
+    return means_of(plan_mix(mix, builder, 1.0))
 
 
-def samples_in_row(shape: BatchShape, builder: SequenceBuilder, tokens: float, images: float) -> float:
+def means_of(plans: Iterable[SourcePlan]) -> Means:
+    """Of the samples that are drawn from all of these sources."""
+    plans = list(plans)
+    tokens = sum(plan.share * plan.tokens_per_sample for plan in plans)
+    return Means(tokens, sum(plan.share * plan.images_per_sample for plan in plans))
+
+
+def samples_in_row(shape: BatchShape, builder: SequenceBuilder, mean: Means) -> float:
     """`size`, or how many samples of these means a packed row holds.
 
     Args:
         shape: what a micro-batch is.
         builder: knows how many crops an image has.
-        tokens: of a sample, images included.
-        images: of a sample.
+        mean: of a sample.
     """
     if shape.mode != "packed":
         return float(shape.size)
-    crops = images * builder.layout.zoom.num_crops
-    one = Planned(num_tokens=round(tokens), num_crops=round(crops))
-    by_tokens = shape.max_tokens * EXPECTED_FILL / (tokens if shape.cost is None else shape.cost.of(one))
+    crops = mean.images * builder.layout.zoom.num_crops
+    one = Planned(num_tokens=round(mean.tokens), num_crops=round(crops))
+    by_tokens = shape.max_tokens * EXPECTED_FILL / (mean.tokens if shape.cost is None else shape.cost.of(one))
     by_crops = shape.max_crops / crops if shape.max_crops and crops else by_tokens
     return max(1.0, min(by_tokens, by_crops))
 
 
-def packing_note(mix: Mix, shape: BatchShape, builder: SequenceBuilder, batch_size: int | None) -> str | None:
-    """What a packed micro-batch is, beside what the recipe says of samples; None where the recipe decides.
+def packing_note(shape: BatchShape, builder: SequenceBuilder, batch_size: int, mean: Means) -> str:
+    """What a packed micro-batch is, beside what the recipe says of samples.
 
     Args:
-        mix: the sources.
         shape: what a micro-batch is.
-        builder: tells lengths.
+        builder: knows how many crops an image has.
         batch_size: samples a micro-batch by the model's recipe.
+        mean: of a sample.
     """
-    if shape.mode != "packed" or batch_size is None:
-        return None
-    tokens = sum(plan.share * plan.tokens_per_sample for plan in plan_mix(mix, builder, 1.0))
-    num_samples = samples_per_micro_batch(mix, shape, builder)
+    num_samples = samples_in_row(shape, builder, mean)
     return (
         f"data.batch.mode=packed: a micro-batch is a row of up to {shape.max_tokens:,} tokens, about {num_samples:.1f} "
-        f"samples of {tokens:,.0f} tokens; the recipe's batch_size={batch_size}, about {batch_size * tokens:,.0f} "
-        "tokens, is not used. data.batch.max_tokens decides how much a step reads."
+        f"samples of {mean.tokens:,.0f} tokens; the recipe's batch_size={batch_size}, about "
+        f"{batch_size * mean.tokens:,.0f} tokens, is not used. data.batch.max_tokens decides how much a step reads."
     )
 
 
 def micro_batches_per_rank(
-    epoch: Mapping[str, Any], mix: Mix, shape: BatchShape, builder: SequenceBuilder, *, ranks: int
+    epoch: Mapping[str, Any], num_samples: int, in_micro_batch: Callable[[], float], *, ranks: int
 ) -> int:
     """Length of a rank's epoch.
 
     Args:
         epoch: one of `steps` (micro-batches a rank), `samples` (of all ranks together), `passes` (over all sources
             together: as many draws as there are samples).
-        mix: the sources.
-        shape: what a micro-batch is.
-        builder: tells lengths.
+        num_samples: of all sources.
+        in_micro_batch: how many samples a micro-batch holds; not asked where the epoch is given in steps.
         ranks: processes that share `samples` and `passes`.
 
     Raises:
@@ -149,5 +149,5 @@ def micro_batches_per_rank(
     unit, value = next(iter(given.items()))
     if unit == "steps":
         return int(value)
-    samples = value if unit == "samples" else value * len(mix)
-    return max(1, -(-int(samples) // max(1, round(samples_per_micro_batch(mix, shape, builder) * ranks))))
+    samples = value if unit == "samples" else value * num_samples
+    return max(1, -(-int(samples) // max(1, round(in_micro_batch() * ranks))))

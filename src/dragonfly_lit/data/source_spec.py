@@ -88,7 +88,7 @@ def spec_of(node: Mapping[str, Any], where: str, name: str) -> SourceSpec:
         path = part_of_path(str(path), split)
         if path is None:
             raise ValueError(
-                f"{where}: {node['path']} has no part {split}. pack --split-by makes one; or take split away."
+                f"{where}.split={split}: {node['path']} has no such part. pack --split-by makes one; or drop split."
             )
     exclude = node.get("exclude")
     if exclude and not path:

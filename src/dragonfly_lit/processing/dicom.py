@@ -47,11 +47,21 @@ class DicomHeader(NamedTuple):
 
 
 def is_dicom(data: bytes | Path) -> bool:
-    """Whether a file, or its bytes, are DICOM, by the mark behind its first 128 bytes."""
+    """Whether a file, or its bytes, are DICOM, by the mark behind its first 128 bytes.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it cannot be read; it is named.
+    """
     if isinstance(data, bytes):
         return data[MARK_AT : MARK_AT + 4] == MARK
-    with data.open("rb") as file:
-        return file.read(MARK_AT + 4)[MARK_AT:] == MARK
+    try:
+        with data.open("rb") as file:
+            return file.read(MARK_AT + 4)[MARK_AT:] == MARK
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise ValueError(f"image {data} cannot be read: {error.strerror or error}.") from error
 
 
 def dicom_header(data: bytes | Path) -> DicomHeader:
@@ -131,18 +141,18 @@ def _reading(data: bytes | Path) -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
-    except (ValueError, ImportError) as error:
-        if str(error).startswith("image "):
-            raise
-        raise ValueError(f"image {_name(data)} is DICOM and cannot be read: {_short(error)}") from error
     except Exception as error:  # a damaged header raises anything from KeyError to struct.error
+        if isinstance(error, ValueError) and str(error).startswith("image "):
+            raise
         raise ValueError(f"image {_name(data)} is DICOM and cannot be read: {_short(error)}") from error
     finally:
         log.setLevel(level)
 
 
 def _short(error: BaseException) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    """What an error says; the name of its type too where the message alone, as a KeyError's, would say nothing."""
+    said = " ".join(str(error).split())
+    return (said if isinstance(error, ValueError) and said else f"{type(error).__name__}: {said}")[:300]
 
 
 def _name(data: bytes | Path) -> str:
@@ -196,7 +206,7 @@ def _shown(values: np.ndarray, said: Dataset, frame: int, window: tuple[float, f
         return (palette >> 8 if palette.dtype.itemsize > 1 else palette).astype(np.uint8)
     if values.ndim == 3:
         bits = int(said.BitsStored)
-        return values.astype(np.uint8) if bits == 8 else _scaled(values.astype(np.float64), 0, 2**bits - 1)
+        return values.astype(np.uint8) if bits == 8 else scaled(values, 0, 2**bits - 1)
     grey = _grey(values, _view(said, frame), window, _padding(values, said))
     return np.ascontiguousarray(grey)
 
@@ -236,20 +246,20 @@ def _grey(
     rescaled = np.asarray(pixels.apply_modality_lut(values, view), np.float64)
     bits = int(view.get("BitsStored", 16))
     if window is not None:
-        grey = _scaled(rescaled, *window)
+        grey = scaled(rescaled, *window)
     elif view.get("VOILUTSequence"):
         table: Any = view.VOILUTSequence[0]
-        grey = _scaled(np.asarray(pixels.apply_voi(rescaled.astype(np.int64), view), np.float64), 0, _top(table))
+        grey = scaled(np.asarray(pixels.apply_voi(rescaled.astype(np.int64), view), np.float64), 0, _top(table))
     elif "WindowWidth" in view and "WindowCenter" in view:
         grey = _windowed(rescaled, view)
     elif values.dtype == np.uint8 and bits <= 8 and not has_table and (rescaled == values).all():
-        grey = _scaled(rescaled, 0, 2**bits - 1)
+        grey = scaled(rescaled, 0, 2**bits - 1)
     else:
         shown = rescaled if padding is None else rescaled[~padding]
         low, high = float(shown.min()), float(shown.max())
         if low == high:  # one value has no range: it is a share of what the bits can hold
             low, high = min(0.0, low), max(float(2**bits - 1), high)
-        grey = _scaled(rescaled, low, high)
+        grey = scaled(rescaled, low, high)
     if str(view.PhotometricInterpretation) == "MONOCHROME1":
         grey = 255 - grey
     if padding is not None:
@@ -268,20 +278,25 @@ def _windowed(values: np.ndarray, view: Dataset) -> np.ndarray:
         raise ValueError(f"its WindowWidth is {width:g}. Give a window: --window of pack, benchmark.window.")
     function = str(view.get("VOILUTFunction", "LINEAR")).strip().upper() or "LINEAR"
     if function == "SIGMOID":
-        return _scaled(1 / (1 + np.exp(np.clip(-4 * (values - center) / width, -700, 700))), 0, 1)
+        return scaled(1 / (1 + np.exp(np.clip(-4 * (values - center) / width, -700, 700))), 0, 1)
     if function == "LINEAR":
         if width <= 1:  # the standard's step from black to white
             return np.where(values > center - 0.5, 255, 0).astype(np.uint8)
         center, width = center - 0.5, width - 1
-    return _scaled(values, center - width / 2, center + width / 2)
+    return scaled(values, center - width / 2, center + width / 2)
 
 
 def _first(value: Any) -> float:
     return float(value if isinstance(value, int | float | str) else value[0])
 
 
-def _scaled(values: np.ndarray, low: float, high: float) -> np.ndarray:
-    """`low` to 0, `high` to 255, the nearest whole number between, and nothing beyond."""
+def scaled(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    """`low` to 0, `high` to 255, the nearest whole number between, and nothing beyond.
+
+    Raises:
+        ValueError: `low` is not below `high`.
+    """
     if not low < high:
         raise ValueError(f"the window {low:g} to {high:g} is empty: black must be below white.")
-    return np.floor(np.clip((values - low) * 255 / (high - low), 0, 255) + 0.5).astype(np.uint8)
+    part = (values.astype(np.float64, copy=False) - low) * 255 / (high - low)
+    return np.floor(np.clip(part, 0, 255) + 0.5).astype(np.uint8)

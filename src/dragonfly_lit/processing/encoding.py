@@ -154,7 +154,18 @@ def expand_spoken(spoken: Spoken, layout: Layout, ids: SpecialIds) -> Spoken:
     return Spoken(expand_images(spoken.text, layout, ids), [lengths[end] for end in spoken.ends])
 
 
-def shared_beginning(whole: Sequence[TokenizedText], image: int) -> int:
+def branched(whole: Sequence[TokenizedText], image: int) -> Branches:
+    """Conversations, each with its own question, cut where they begin to differ.
+
+    Args:
+        whole: the conversations.
+        image: id of the image token.
+    """
+    num = _shared_beginning(whole, image)
+    return Branches(whole[0].first(num) if whole else TokenizedText(), [text.after(num) for text in whole])
+
+
+def _shared_beginning(whole: Sequence[TokenizedText], image: int) -> int:
     """How many tokens texts have in common, up to the first word of a question; images before it are among them."""
 
     def limit(text: TokenizedText) -> int:

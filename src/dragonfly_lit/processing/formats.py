@@ -16,7 +16,7 @@ from dragonfly_lit.processing.encoding import (
     Spoken,
     TokenizedText,
     add_structural_tokens,
-    shared_beginning,
+    branched,
     tokenize,
 )
 from dragonfly_lit.processing.own_format import OwnFormat, add_image_tokens
@@ -95,9 +95,7 @@ class Llama3Format:
     def branches(self, system: Sequence[Turn], pairs: Sequence[Sequence[Turn]]) -> Branches:
         if not self.in_place:
             return Branches(self.spoken(system).text, [self.spoken(pair).text for pair in pairs])
-        whole = [self.spoken([*system, *pair]).text for pair in pairs] or [TokenizedText()]
-        num = shared_beginning(whole, self.ids.image)
-        return Branches(whole[0].first(num), [text.after(num) for text in whole])
+        return branched([self.spoken([*system, *pair]).text for pair in pairs], self.ids.image)
 
     def text(self, turns: Sequence[Turn]) -> str:
         return render(turns, answer_next=True, in_place=self.in_place)

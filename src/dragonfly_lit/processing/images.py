@@ -15,7 +15,7 @@ from zlib import error as ZlibError
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
-from dragonfly_lit.processing.dicom import decode_dicom, dicom_header, is_dicom
+from dragonfly_lit.processing.dicom import decode_dicom, dicom_header, is_dicom, scaled
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 """Formats that are opened at all; the rest of Pillow's (EPS runs Ghostscript) stays shut."""
@@ -64,7 +64,9 @@ def decode(
         frame: which of a DICOM file's, from 0; None is the only one.
 
     Raises:
-        ValueError: the file is not an image of a known format, is damaged, or has more than `max_pixels` pixels.
+        FileNotFoundError: there is no such file.
+        ValueError: the file cannot be read, is not an image of a known format, is damaged, or has more than
+            `max_pixels` pixels.
     """
     name = str(data) if isinstance(data, Path) else f"of {len(data)} bytes"
     if is_dicom(data):
@@ -221,20 +223,12 @@ def _grey(image: Image.Image, window: Window | None, inverted: bool) -> Image.Im
     low, high = window or _range(shown, image.mode)
     grey = np.empty(values.shape, np.uint8)
     for top, bottom in _bands(image):
-        grey[top:bottom] = _scaled(values[top:bottom], low, high)
+        grey[top:bottom] = scaled(values[top:bottom], low, high)
     if inverted:
         np.subtract(255, grey, out=grey)
     if clear is not None:
         grey[values == clear] = 255
     return Image.fromarray(grey).convert("RGB")
-
-
-def _scaled(values: np.ndarray, low: int | float, high: int | float) -> np.ndarray:
-    """`low` to 0, `high` to 255, the nearest whole number between, and nothing beyond."""
-    if not low < high:
-        raise ValueError(f"the window {low:g} to {high:g} is empty: black must be below white.")
-    part = (values.astype(np.float64) - low) * 255 / (high - low)
-    return np.floor(np.clip(part, 0, 255) + 0.5)
 
 
 def _range(values: np.ndarray, mode: str) -> Window:
@@ -274,8 +268,7 @@ def _whole_colours(upper: Image.Image, data: bytes | Path, name: str, window: Wi
     low, high = window or (int(colours.min()), int(colours.max()))
     if low == high or "transparency" in upper.info:
         return upper
-    scaled = np.concatenate([_scaled(colours, low, high).astype(np.uint8), alpha], axis=-1)
-    whole = Image.fromarray(scaled)
+    whole = Image.fromarray(np.concatenate([scaled(colours, low, high), alpha], axis=-1))
     whole.info = {key: value for key, value in upper.info.items() if key == "exif"}
     return whole
 

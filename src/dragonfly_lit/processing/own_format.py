@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from dragonfly_lit.io.foreign import foreign
-from dragonfly_lit.processing.encoding import Branches, Spoken, TokenizedText, TokensAndEnds, mark, shared_beginning
+from dragonfly_lit.processing.encoding import Branches, Spoken, TokenizedText, TokensAndEnds, branched, mark
 from dragonfly_lit.processing.prompts import check_texts, words
 from dragonfly_lit.spec.samples import Turn
 from dragonfly_lit.spec.tokens import IMAGE, NEWLINE, SpecialIds
@@ -126,9 +126,7 @@ class OwnFormat:
         return Spoken(tokenized, ends)
 
     def branches(self, system: Sequence[Turn], pairs: Sequence[Sequence[Turn]]) -> Branches:
-        whole = [self.spoken([*system, *pair]).text for pair in pairs] or [TokenizedText()]
-        num = shared_beginning(whole, self.ids.image)
-        return Branches(whole[0].first(num), [text.after(num) for text in whole])
+        return branched([self.spoken([*system, *pair]).text for pair in pairs], self.ids.image)
 
     def text(self, turns: Sequence[Turn]) -> str:
         check_texts(turns, self._structural)

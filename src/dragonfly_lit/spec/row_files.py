@@ -9,7 +9,7 @@ import csv
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from datetime import date, datetime, time
 from itertools import chain
 from pathlib import Path
@@ -193,13 +193,13 @@ def _xlsx(path: Path) -> Iterator[Cells]:
             f"{path}: needs openpyxl: pip install 'dragonfly_lit[tables]', or save the table as CSV."
         ) from error
     with ExitStack() as stack:
-        try:
-            book = load_workbook(path, read_only=True, data_only=True)
+        with _reading_excel(path):
+            book: Any = load_workbook(path, read_only=True, data_only=True)
             stack.callback(book.close)
-            rows = book.worksheets[0].iter_rows(values_only=True)
-            header = [str(cell).strip() for cell in _filled(next(rows, ()))]
-        except Exception as error:  # a damaged archive raises anything from KeyError to BadZipFile
-            raise ValueError(f"{path}: cannot be read as a table of Excel: {error}") from error
+            sheet = book.worksheets[0]
+            sheet.reset_dimensions()  # some programs write a size that is not the sheet's
+        rows = _excel_rows(path, sheet.iter_rows(values_only=True))
+        header = ["" if cell is None else str(cell).strip() for cell in _filled(next(rows, ()))]
         if twice := next((name for name in header if header.count(name) > 1), None):
             raise ValueError(f"{path}: two columns are called {shown_name(twice)}. Rename one.")
         for line, cells in enumerate(rows, 2):
@@ -209,6 +209,26 @@ def _xlsx(path: Path) -> Iterator[Cells]:
             elif found:
                 whole = [*found, *[None] * (len(header) - len(found))]
                 yield line, {name: _excel_cell(cell) for name, cell in zip(header, whole, strict=True)}
+
+
+@contextmanager
+def _reading_excel(path: Path) -> Iterator[None]:
+    """A damaged archive, or a damaged sheet in it, raises anything from KeyError to BadZipFile."""
+    try:
+        yield
+    except Exception as error:
+        said = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+        raise ValueError(f"{path}: cannot be read as a table of Excel: {said}.") from error
+
+
+def _excel_rows(path: Path, rows: Iterator[Sequence[Any]]) -> Iterator[Sequence[Any]]:
+    """The cells of each row; a sheet is decoded as they are asked for."""
+    while True:
+        with _reading_excel(path):
+            cells = next(rows, None)
+        if cells is None:
+            return
+        yield cells
 
 
 def _filled(cells: Sequence[Any]) -> list[Any]:

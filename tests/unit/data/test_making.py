@@ -5,8 +5,9 @@ import shlex
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from dragonfly_lit.app.check import REPOSITORIES
 from dragonfly_lit.app.overrides import CONF
 from dragonfly_lit.data.making import PACK, how_to_make
 
@@ -34,6 +35,21 @@ def test_every_source_of_a_configuration_has_a_command(name):
     assert words[3] in ("demo", "probes") or f"data/{name}" in words
 
 
-def test_repositories_are_those_of_the_sizes_that_ship():
-    page = (ROOT / "src/dragonfly_lit/models/known_configs/README.md").read_text()
-    assert dict(re.findall(r"\| `([^`]+)` \| ([\w./-]+)", page)) == REPOSITORIES
+@pytest.mark.parametrize("part", ["val", "validation", "test"])
+@pytest.mark.parametrize("name", sorted(PACK))
+def test_what_is_not_trained_on_is_not_made_of_the_files_to_train_on(name, part):
+    given, held_out = (how_to_make(f"data/{name}{below}") for below in ("", f"/{part}"))
+    assert f"--out data/{name}/{part} --source {name} " in held_out
+    files = [set(re.findall(r"\S+\.\w+", command.partition(" --out ")[0])) for command in (given, held_out)]
+    assert all(name.startswith("FILE.") for name in files[0] & files[1])
+    assert "train" not in held_out.partition(" --out ")[0]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    folder=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="/\0"), min_size=1, max_size=8),
+    name=st.sampled_from([*sorted(PACK), "mine too"]),
+)
+def test_a_path_of_any_letters_is_one_word_of_the_command(folder, name):
+    words = shlex.split(how_to_make(f"{folder}/{name}"))
+    assert words[words.index("--out") + 1] == f"{folder}/{name}"

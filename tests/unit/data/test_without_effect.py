@@ -1,9 +1,13 @@
 """A setting that would be without effect is refused, or said to be, with what makes it so."""
 
 import logging
+from argparse import Namespace
+from math import ceil
 
 import pytest
 
+from dragonfly_lit.app.starts import find_steps
+from dragonfly_lit.data import plan
 from dragonfly_lit.data.packing import BatchShape
 from dragonfly_lit.data.plan import packing_note
 
@@ -35,12 +39,38 @@ def test_null_is_the_default_of_the_recipe_and_of_the_model(make_data):
 
 def test_what_packing_makes_of_the_recipe_is_said_in_tokens(make_data):
     packed = make_data(batch={"mode": "packed", "max_tokens": 320}, batch_size=5)
-    note = packing_note(packed.mix, packed.shape, packed.builder, 5)
-    assert note is not None
+    note = packing_note(packed.shape, packed.builder, 5, packed.means)
     assert "a row of up to 320 tokens" in note
     assert "the recipe's batch_size=5, about" in note
-    padded = make_data(batch={"mode": "padded", "size": 4}, batch_size=5)
-    assert packing_note(padded.mix, padded.shape, padded.builder, 5) is None
+
+
+def test_a_note_of_packing_is_for_packs_with_a_recipe(make_data, caplog):
+    trainer = Namespace(overfit_batches=0, callbacks=[], is_global_zero=True, world_size=1, global_rank=0)
+    notes = []
+    for mode, batch_size in (("packed", 5), ("packed", None), ("padded", 5)):
+        data = make_data(batch={"mode": mode}, batch_size=batch_size)
+        data.trainer = trainer
+        caplog.clear()
+        data.setup("fit")
+        notes.append([record.getMessage()[:22] for record in caplog.records])
+    assert notes == [["data.batch.mode=packed"], [], []]
+
+
+def test_lengths_are_probed_once(make_data, monkeypatch):
+    probed = []
+    probe = plan.probe
+    monkeypatch.setattr(plan, "probe", lambda source, builder: probed.append(source.name) or probe(source, builder))
+    data = make_data(batch={"mode": "packed"}, batch_size=5, epoch={"passes": 1})
+    assert data.micro_batches_per_epoch == ceil(len(data.mix) / round(data.samples_per_micro_batch))
+    trainer, stage = {"devices": 1, "num_nodes": 1}, {"accumulate": 2, "steps": 7}
+    steps, told = find_steps({"trainer": trainer, "stage": stage}, data, None)
+    assert steps == 7
+    assert f"2 x {data.samples_per_micro_batch:.3g} samples" in told
+    assert packing_note(data.shape, data.builder, 5, data.means)
+    assert probed == [source.name for source in data.mix.sources]
+    steps_only = make_data(batch={"mode": "packed"}, epoch={"steps": 3})
+    assert steps_only.micro_batches_per_epoch == 3
+    assert len(probed) == len(data.mix.sources)
 
 
 def test_weights_of_validation_are_said_to_be_without_effect(make_data, two_sources, caplog):

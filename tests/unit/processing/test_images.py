@@ -31,6 +31,17 @@ def test_a_png_comes_back_as_it_was(picture, tmp_path):
     assert decode(tmp_path / "a.png").tobytes() == image.tobytes()
 
 
+def test_what_is_no_file_is_one_line_and_what_is_missing_is_missing(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"")
+    for path in (tmp_path, tmp_path / "a.png" / "b.png", tmp_path / ("n" * 300)):
+        with pytest.raises(ValueError, match="cannot be read: ") as error:
+            decode(path)
+        assert str(error.value).startswith(f"image {path} ")
+        assert "\n" not in str(error.value)
+    with pytest.raises(FileNotFoundError):
+        decode(tmp_path / "b.png")
+
+
 def test_16_bits_are_scaled_not_clipped():
     values = np.array([[0, 257, 32896, 65535]], dtype=np.uint16)
     rgb = np.asarray(decode(encoded(Image.fromarray(values), "PNG")))
