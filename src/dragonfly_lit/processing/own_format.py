@@ -92,7 +92,8 @@ class OwnFormat:
         self.ids = self._special_ids()
 
     def _special_ids(self) -> SpecialIds:
-        known, tokenizer = self.tokenizer.get_vocab(), self.tokenizer
+        known = self.tokenizer.get_vocab()
+        tokenizer: Any = self.tokenizer  # which types its special ids as texts and lists too
         if missing := [token for token in (IMAGE, NEWLINE) if token not in known]:
             raise ValueError(
                 f"{self.where}: the tokenizer lacks {', '.join(missing)}. Add them with "

@@ -238,7 +238,9 @@ class _Column:
 
     def _check_owner(self, row: Row, part: str | None) -> None:
         """A patient whose rows are in two parts would be known to the model when it is tested."""
-        for name in ("patient", "study") if part is not None else ():
+        if part is None:
+            return
+        for name in ("patient", "study"):
             if row.has(name):
                 key = name, str(row.values[name]).strip()
                 other, first = self._owners.setdefault(key, (part, row))
