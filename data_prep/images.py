@@ -10,7 +10,7 @@ from PIL import Image
 
 from dragonfly_lit.io.inside import inside
 from dragonfly_lit.processing.dicom import Frames, chosen_frames, dicom_header, is_dicom
-from dragonfly_lit.processing.images import MAX_PIXELS, Window, decode, read_header
+from dragonfly_lit.processing.images import MAX_PIXELS, Window, decode, orientation, read_header
 
 from .metadata import stripped
 from .shards import image_extension
@@ -63,6 +63,22 @@ def frames_of(data: bytes, wanted: Frames | None) -> list[int | None]:
         ValueError: the image has several frames and none is chosen.
     """
     return chosen_frames(data, wanted) if is_dicom(data) else [None]
+
+
+def size_of(data: bytes) -> tuple[int, int]:
+    """Width and height of an encoded image, in which its boxes are given.
+
+    Raises:
+        ValueError: the image cannot be opened, or it is turned when it is shown, so that boxes might be those of either
+            view.
+    """
+    if not is_dicom(data) and orientation(data) != 1:
+        raise ValueError(
+            "is turned by what its EXIF says, and its boxes do not say whether they are. Save it upright, with boxes "
+            "that fit."
+        )
+    header = read_header(data)
+    return header.width, header.height
 
 
 def load_image(

@@ -129,6 +129,12 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="keep every image where its <image> stands, for model.images=in_place",
     )
+    made.add_argument(
+        "--boxes",
+        choices=("text",),
+        help="llava, messages, parquet: write the boxes and names of `objects` where <bbox> and <ref-object> stand, in "
+        "whole numbers from 0 to 1,000 of the image's sides (default: such rows are refused)",
+    )
     made.add_argument("--prompt", default=Options.prompt, help="captions: what the user says (default: %(default)s)")
     return made
 
@@ -185,6 +191,7 @@ def main(argv: list[str]) -> int:
         images_first=given.images_first,
         images_in_place=given.images_in_place,
         columns=_columns(given.columns),
+        boxes=given.boxes or "",
     )
     job = Job(
         form=given.form,

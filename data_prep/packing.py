@@ -29,7 +29,7 @@ from .parallel import in_order
 from .records import records_of
 from .shards import shard_name, write_indexed_shard
 from .sharing import Rows, share_images
-from .sources import SHARING, source
+from .sources import BOXED, SHARING, source
 from .sources.images import image_cells
 from .state import DUPLICATES_FILE, REPORT_FILE, SKIPPED_FILE, STATE_FOLDER, begin, clear, mark_path, marks_of, publish
 
@@ -105,6 +105,9 @@ def _samples(job: Job, keep: Callable[[Rows], Rows]) -> Iterator[Row | list[Row]
         raise ValueError(
             f"--share-image: rows of {job.form} are not questions about an image. It is for {', '.join(SHARING)}."
         )
+    if job.options.boxes and (job.form not in BOXED or job.options.share_image):
+        which = "questions that share an image" if job.options.share_image else f"rows of {job.form}"
+        raise ValueError(f"--boxes text: {which} have no boxes. It is for {', '.join(BOXED)} without --share-image.")
     if job.options.share_image:
         yield from share_images(rows, lambda row: image_cells(row, job.options.image_columns, *form.IMAGES), job.images)
     elif job.form in SHARING:

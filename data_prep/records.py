@@ -12,11 +12,12 @@ from dragonfly_lit.processing.images import MAX_PIXELS
 from dragonfly_lit.spec.rows import Place, Row, RowError, shown
 from dragonfly_lit.spec.samples import Record, Turn
 
-from .images import frames_of, load_image, read_image
+from .images import frames_of, load_image, read_image, size_of
 from .job import Job
 from .metadata import metadata_in
 from .names import hashed
 from .sources import source
+from .sources.boxes import with_objects
 from .sources.conversations import label
 
 NAMES = ("id", "question_ids")
@@ -76,16 +77,21 @@ def _record(job: Job, number: int, row: Row | list[Row] | RowError) -> Record:
     if isinstance(row, RowError):
         raise row
     conversation = source(job.form).conversation(row, job.options)
-    images, frames = [], []
-    for image in conversation.images:
+    images, frames, sizes = [], [], {}
+    for place, image in enumerate(conversation.images):
         try:
             data = read_image(image, job.images)
             found = frames_of(data, job.frames)
             images += [_image(job, data, frame) for frame in found]
+            if conversation.objects and place in conversation.objects.images:
+                sizes[place] = size_of(data)
         except (ValueError, OSError) as error:
             raise RowError(_place(row), _short(_naming(image, str(error)))) from error
         frames.append(len(found))
-    turns = _with_frames(conversation.turns, frames)
+    turns = conversation.turns
+    if conversation.objects:
+        turns = with_objects(turns, conversation.objects, sizes)
+    turns = _with_frames(turns, frames)
     meta = {**conversation.meta, **({"id": conversation.name} if conversation.name else {})}
     if job.salt is not None:
         meta |= {key: _hashed(meta[key], job.salt) for key in NAMES if key in meta}

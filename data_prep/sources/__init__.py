@@ -13,6 +13,9 @@ SOURCES = ("table", "llava", "dragonfly", "messages", "parquet", "captions", "vq
 SHARING = ("table", "parquet", "vqa_rad", "slake", "path_vqa")
 """Formats whose rows are questions about an image, so that `--share-image` can put those about one together."""
 
+BOXED = ("llava", "messages", "parquet")
+"""Formats whose rows may have boxes, so that `--boxes text` can write them into their turns."""
+
 
 def source(name: str) -> ModuleType:
     """The module of one of `SOURCES`."""

@@ -21,4 +21,4 @@ def conversation(row: Row, options: Options) -> RawConversation:
     """One sample; one without an image is text only."""
     refuse_cells(row, *NOT_IMAGES)
     images = images_of(row, options.image_columns, "image", "images")
-    return finish(row, label(row, "id"), turns_of(row, "conversations", options), images)
+    return finish(row, label(row, "id"), turns_of(row, "conversations", options), images, boxes=bool(options.boxes))

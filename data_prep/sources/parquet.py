@@ -47,7 +47,8 @@ def conversation(same: list[Row], options: Options) -> RawConversation:
     meta: dict[str, Any] = {key: row.text(key) for key in row.given(*META) if isinstance(row.values[key], str)}
     name = label(row, *IDS)
     images = images_of(row, options.image_columns, *IMAGES)
-    return finish(row, name, row_turns(row, options), images, origin=meta.pop("source", ""), **meta)
+    boxes, origin = bool(options.boxes), meta.pop("source", "")
+    return finish(row, name, row_turns(row, options), images, boxes=boxes, origin=origin, **meta)
 
 
 def _shared(rows: list[Row], options: Options) -> RawConversation:
