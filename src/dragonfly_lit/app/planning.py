@@ -100,8 +100,9 @@ def work_of(config: Mapping[str, Any], sizes: DragonflyConfig, text_tokens: int)
     if shape.mode == "packed":
         one = Planned(num_tokens=length, num_crops=layout.zoom.num_crops)
         samples = max(1.0, shape.max_tokens / (length if cost is None else cost.of(one)))
-        if shape.max_crops is not None:
-            samples = max(1.0, min(samples, shape.max_crops / layout.zoom.num_crops))
+    if shape.max_crops is not None:
+        fitting = shape.max_crops / layout.zoom.num_crops
+        samples = max(1.0, min(samples, fitting if shape.mode == "packed" else float(int(fitting))))
     tokens = shape.max_tokens if shape.mode == "packed" and cost is None else round(samples * length)
     found = Work(
         images=max(1, int(samples)),

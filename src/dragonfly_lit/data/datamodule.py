@@ -98,6 +98,12 @@ class DragonflyDataModule(LightningDataModule):
                 f"model.max_tokens={builder.max_tokens} lets a sample be longer than data.batch.max_tokens="
                 f"{self.shape.max_tokens} lets a pack. Set data.batch.max_tokens to at least {builder.max_tokens}."
             )
+        num_crops = builder.layout.zoom.num_crops
+        if self.shape.max_crops is not None and self.shape.max_crops < num_crops:
+            raise ValueError(
+                f"data.batch.max_crops={self.shape.max_crops} is less than the {num_crops} crops of one image, so that "
+                f"no image would be read. Set it to {num_crops} or more, or to null."
+            )
         if not 0 < max_member_mb < float("inf"):
             raise ValueError(f"data.max_member_mb={max_member_mb} must be above 0, and is in MiB.")
         for name, value in (("num_streams", num_streams), ("block", block), ("window", window)):
@@ -145,8 +151,8 @@ class DragonflyDataModule(LightningDataModule):
 
     @cached_property
     def samples_per_micro_batch(self) -> float:
-        """`data.batch.size`, or for packed rows an estimate from probed lengths."""
-        if self.shape.mode != "packed":  # nothing need be probed
+        """`data.batch.size`, or for packed rows and what is bound in crops an estimate from probed samples."""
+        if self.shape.mode != "packed" and self.shape.max_crops is None:  # nothing need be probed
             return float(self.shape.size)
         return samples_in_row(self.shape, self.builder, self.means)
 
@@ -167,6 +173,8 @@ class DragonflyDataModule(LightningDataModule):
         if self.shape.mode != "padded":
             shape = {"mode": self.shape.mode, "buffer": self.shape.buffer, "lengths": self._lengths_digest()}
             shape |= {"size": self.shape.size} if self.shape.mode == "grouped" else {}
+        if self.shape.mode != "packed" and self.shape.max_crops is not None:
+            shape |= {"max_crops": self.shape.max_crops, "lengths": self._lengths_digest()}
         if self.shape.mode == "packed":
             shape |= {"max_tokens": self.shape.max_tokens, "max_crops": self.shape.max_crops}
             if self.shape.balance == "flops" and self.shape.cost is not None:

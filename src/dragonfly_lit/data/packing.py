@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from itertools import accumulate
 from typing import Any, Literal, get_args
 
 from dragonfly_lit.spec.records import Batch
@@ -13,8 +14,8 @@ Mode = Literal["padded", "packed", "grouped"]
 WIDTH = 4
 """Micro-batches that wait to be grouped from, unless somebody says otherwise."""
 WITHOUT_EFFECT: dict[str, tuple[str, ...]] = {
-    "padded": ("max_tokens", "max_crops", "buffer", "balance"),
-    "grouped": ("max_tokens", "max_crops", "balance"),
+    "padded": ("max_tokens", "buffer", "balance"),
+    "grouped": ("max_tokens", "balance"),
     "packed": ("size",),
 }
 """Fields of `BatchShape` that a mode does not look at."""
@@ -52,10 +53,11 @@ class BatchShape:
 
     Attributes:
         mode: `padded`, `size` samples as they come; `grouped`, `size` samples of similar length, with an image or all
-            without; `packed`, one row of up to `max_tokens` tokens and `max_crops` crops.
+            without; `packed`, one row of up to `max_tokens` tokens. Of each no more than `max_crops` allows.
         size: samples a micro-batch when padded or grouped.
         max_tokens: tokens of a packed row.
-        max_crops: crops a packed row may bring to the vision tower; None sets no limit.
+        max_crops: crops a micro-batch may bring to the vision tower; None sets no limit. A sample that does not fit
+            any more waits for the next one.
         pad_to: length of every row, for static shapes; None pads to the longest row.
         buffer: samples that wait to be chosen from when packed or grouped.
         balance: what fills a packed row up to `max_tokens`: `tokens`, or `flops`, where a sample counts as many tokens
@@ -131,10 +133,17 @@ class BatchShape:
             defaults["buffer"] = WIDTH * chosen.get("size", size or cls.size)
         return cls(**{name: value for name, value in defaults.items() if value is not None} | chosen, cost=cost)
 
+    @property
+    def num_waiting(self) -> int:
+        """Samples that wait when some of them are chosen."""
+        return self.size if self.mode == "padded" else self.buffer
+
     def choose(self, waiting: Sequence[Planned]) -> list[int]:
         """Places, in ascending order, of the waiting samples that go next; the oldest is always among them."""
+        if self.mode == "padded":
+            return first(waiting, self.size, self.max_crops)
         if self.mode == "grouped":
-            return sorted(group(waiting, self.size))
+            return sorted(group(waiting, self.size, self.max_crops))
         if self.balance == "flops" and self.cost is not None:
             waiting = [replace(sample, num_tokens=self.cost.of(sample)) for sample in waiting]
         return sorted(fill(waiting, self.max_tokens, self.max_crops))
@@ -166,15 +175,33 @@ def fill(waiting: Sequence[Planned], max_tokens: int, max_crops: int | None) -> 
     return chosen
 
 
-def group(waiting: Sequence[Planned], size: int) -> list[int]:
-    """The oldest sample and those most like it: with or without an image as it is, then nearest in length."""
+def first(waiting: Sequence[Planned], size: int, max_crops: int | None) -> list[int]:
+    """The oldest samples in their order, up to the first that would bring more than `max_crops`."""
+    totals = list(accumulate(sample.num_crops for sample in waiting[:size]))
+    return [place for place, total in enumerate(totals) if not place or max_crops is None or total <= max_crops]
+
+
+def group(waiting: Sequence[Planned], size: int, max_crops: int | None = None) -> list[int]:
+    """The oldest sample and those most like it: with or without an image as it is, then nearest in length.
+
+    Args:
+        waiting: what is chosen from, the oldest first.
+        size: how many are chosen.
+        max_crops: that they may have; one that would have more is passed over.
+    """
     oldest = waiting[0]
 
     def distance(place: int) -> tuple[bool, int, int]:
         sample = waiting[place]
         return bool(sample.num_crops) != bool(oldest.num_crops), abs(sample.num_tokens - oldest.num_tokens), place
 
-    return sorted(range(len(waiting)), key=distance)[:size]
+    chosen, room = [], max_crops
+    for place in sorted(range(len(waiting)), key=distance):
+        num_crops = waiting[place].num_crops
+        if len(chosen) < size and (room is None or num_crops <= room or not chosen):
+            chosen.append(place)
+            room = None if room is None else room - num_crops
+    return chosen
 
 
 def useful_share(batch: Batch, max_tokens: int | None = None) -> float:

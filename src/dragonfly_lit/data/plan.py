@@ -95,16 +95,16 @@ def means_of(plans: Iterable[SourcePlan]) -> Means:
 
 
 def samples_in_row(shape: BatchShape, builder: SequenceBuilder, mean: Means) -> float:
-    """`size`, or how many samples of these means a packed row holds.
+    """How many samples of these means a micro-batch holds: `size` or what fits a packed row, within `max_crops`.
 
     Args:
         shape: what a micro-batch is.
         builder: knows how many crops an image has.
         mean: of a sample.
     """
-    if shape.mode != "packed":
-        return float(shape.size)
     crops = mean.images * builder.layout.zoom.num_crops
+    if shape.mode != "packed":
+        return float(max(1, min(shape.size, shape.max_crops // crops)) if shape.max_crops and crops else shape.size)
     one = Planned(num_tokens=round(mean.tokens), num_crops=round(crops))
     by_tokens = shape.max_tokens * EXPECTED_FILL / (mean.tokens if shape.cost is None else shape.cost.of(one))
     by_crops = shape.max_crops / crops if shape.max_crops and crops else by_tokens

@@ -136,29 +136,31 @@ class Stream:
             BadSampleError: a bad sample of a source with `on_error: raise`.
             ValueError: too many bad samples of one with `on_error: skip`.
         """
-        give = {"packed": self._packed, "grouped": self._grouped, "padded": self._padded}[self.shape.mode]
+        give = {"packed": self._packed, "grouped": self._chosen, "padded": self._padded}[self.shape.mode]
         while not (rows := give()):
             pass
         self.num_batches += 1
         return rows
 
     def _padded(self) -> list[Sequence]:
+        if self.shape.max_crops is not None:  # whose samples are planned before they are decoded
+            return self._chosen()
         rows: list[Sequence] = []
         while len(rows) < self.shape.size:
             if (sequence := self._build(self.draw())) is not None:
                 rows.append(sequence)
         return rows
 
-    def _grouped(self) -> list[Sequence]:
+    def _chosen(self) -> list[Sequence]:
         return [sequence for drawn in self._take() if (sequence := self._build(drawn)) is not None]
 
     def _packed(self) -> list[Sequence]:
-        kept = self._grouped()
+        kept = self._chosen()
         return [pack(kept)] if kept else []
 
     def _take(self) -> list[Drawn]:
         """Refill what waits, and take out what goes next."""
-        while len(self.waiting) < self.shape.buffer:
+        while len(self.waiting) < self.shape.num_waiting:
             drawn = self.draw()
             if (planned := self._plan(drawn)) is not None:
                 self.waiting.append(Waiting(drawn, planned))
@@ -175,7 +177,7 @@ class Stream:
             record = text.record
             num_crops = len(record.images) * self.builder.layout.zoom.num_crops
             limit = self.shape.max_crops
-            if self.shape.mode == "packed" and limit is not None and num_crops > limit:
+            if limit is not None and num_crops > limit:
                 many = TooLongError(f"{num_crops} crops are more than data.batch.max_crops={limit}")
                 raise source.bad(drawn.index, many, record)
         except BadSampleError as error:

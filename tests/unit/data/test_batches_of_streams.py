@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import gc
 from collections import Counter
+from unittest.mock import ANY
 
 import pytest
 import torch
-from small_shards import PAD, make_record, write_shards
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from small_shards import LAYOUT, PAD, make_record, write_shards
 
 from dragonfly_lit.data.datamodule import DragonflyDataModule
-from dragonfly_lit.data.packing import BatchShape, Planned, fill, useful_share
+from dragonfly_lit.data.packing import BatchShape, Planned, fill, group, useful_share
 from dragonfly_lit.data.stream import Drawn, Texts
+from dragonfly_lit.models.tiny import tiny_tokenizer
+from dragonfly_lit.processing.sequences import SequenceBuilder
+from dragonfly_lit.spec.layout import Layout, Zoom
 from dragonfly_lit.spec.records import Record, Turn
 from dragonfly_lit.spec.tokens import IGNORE
 
@@ -27,6 +33,67 @@ def test_a_pack_takes_the_oldest_and_those_that_fill_it_best():
 
 def test_a_pack_keeps_within_its_crops():
     assert sorted(fill(planned((10, 4), (10, 4), (10, 0), (10, 2)), 100, 6)) == [0, 2, 3]
+
+
+WAITING = st.lists(st.tuples(st.integers(1, 90), st.integers(0, 6)), min_size=1, max_size=12)
+
+
+@settings(max_examples=150, deadline=None)
+@given(sizes=WAITING, size=st.integers(1, 8), max_crops=st.none() | st.integers(6, 20))
+def test_what_waits_is_chosen_within_size_and_crops_and_nothing_fits_that_is_left(sizes, size, max_crops):
+    waiting = planned(*sizes)
+    limit = max_crops or 1000
+
+    def crops(places):
+        return sum(waiting[place].num_crops for place in places)
+
+    padded = BatchShape(mode="padded", size=size, max_crops=max_crops).choose(waiting)
+    assert padded == list(range(len(padded)))
+    assert 1 <= len(padded) <= size
+    assert crops(padded) <= limit
+    assert len(padded) in (size, len(waiting)) or crops([*padded, len(padded)]) > limit
+    grouped = BatchShape(mode="grouped", size=size, buffer=99, max_crops=max_crops).choose(waiting)
+    assert grouped[0] == 0
+    assert len(grouped) <= size
+    assert crops(grouped) <= limit
+    left = [place for place in range(len(waiting)) if place not in grouped]
+    assert len(grouped) == size or all(crops([*grouped, place]) > limit for place in left)
+    if max_crops is None:
+        assert grouped == sorted(group(waiting, size))
+
+
+@pytest.mark.parametrize("batch", [{"mode": "padded", "size": 5}, {"mode": "grouped", "size": 3, "buffer": 9}])
+def test_no_micro_batch_has_more_crops_than_allowed_and_no_sample_is_lost(make_data, batch):
+    """A tenth of the samples have two images."""
+    one = LAYOUT.zoom.num_crops
+    batch = {**batch, "max_crops": 2 * one}
+    data = make_data(batch=batch, num_streams=1, epoch={"steps": 400})
+    brought, seen = Counter(), Counter()
+    for found in data.train_dataloader():
+        brought[0 if found.pixel_values is None else found.pixel_values.shape[0]] += 1
+        keys = [key for row in found.keys for key in row]
+        assert 1 <= len(keys) <= batch["size"]
+        seen.update(keys)
+    assert max(brought) == 2 * one
+    assert data.counts()["pic"]["too_long"] == 0
+    drawn = sum(count["read"] for count in data.counts().values())
+    assert sum(seen.values()) == drawn - len(data.position.streams[0]["waiting"])
+    assert len(seen) == 200
+
+
+def test_a_bound_below_one_image_is_refused_and_one_that_holds_makes_other_data(make_data):
+    layout = Layout(image_size=16, patch_size=8, class_token=False, zoom=Zoom(medium=True, high=False, top_k=None))
+    several = SequenceBuilder(tokenizer=tiny_tokenizer(), layout=layout, max_tokens=160)
+    least = layout.zoom.num_crops
+    assert least > 1
+    for mode in ("padded", "grouped", "packed"):
+        with pytest.raises(ValueError, match=rf"max_crops={least - 1} is less than the {least} crops of one image"):
+            make_data(builder=several, batch={"mode": mode, "max_crops": least - 1})
+        assert make_data(builder=several, batch={"mode": mode, "max_crops": least}).shape.max_crops == least
+    bound, free = (make_data(batch={"mode": "padded", "size": 4, "max_crops": limit}) for limit in (2, None))
+    assert free.fingerprint["batch"] == {"mode": "padded", "size": 4}
+    assert bound.fingerprint["batch"] == {**free.fingerprint["batch"], "max_crops": 2, "lengths": ANY}
+    assert (bound.samples_per_micro_batch, free.samples_per_micro_batch) == (2, 4)
 
 
 def test_packs_are_at_least_95_percent_useful(make_data):

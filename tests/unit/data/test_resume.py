@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from small_shards import LAYOUT
 
 from dragonfly_lit.data.datamodule import DragonflyDataModule
 from dragonfly_lit.data.loader import make_loader
@@ -13,6 +14,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
 PACKED = {"mode": "packed", "max_tokens": 256, "buffer": 6}
 GROUPED = {"mode": "grouped", "size": 3, "buffer": 9}
 PADDED = {"mode": "padded", "size": 4}
+BOUND = {"mode": "padded", "size": 4, "max_crops": 3 * LAYOUT.zoom.num_crops}
+BOUND_GROUPS = {**GROUPED, "max_crops": 2 * LAYOUT.zoom.num_crops}
 
 
 def run(data: DragonflyDataModule, state: dict | None, ranks: int, workers: int, steps: int) -> tuple[list, dict]:
@@ -41,7 +44,11 @@ def run(data: DragonflyDataModule, state: dict | None, ranks: int, workers: int,
     return [given[g] for g in sorted(given)], merged.state_dict()
 
 
-@pytest.fixture(scope="module", params=[PADDED, PACKED, GROUPED], ids=lambda batch: batch["mode"])
+@pytest.fixture(
+    scope="module",
+    params=[PADDED, PACKED, GROUPED, BOUND, BOUND_GROUPS],
+    ids=lambda batch: batch["mode"] + "_bound" * ("max_crops" in batch),
+)
 def stopped(make_data, request):
     """A data module, all keys of an uninterrupted run, those before a stop of 2 ranks, and the state at the stop."""
     data = make_data(batch=request.param)

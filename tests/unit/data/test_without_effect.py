@@ -16,7 +16,7 @@ from dragonfly_lit.data.plan import packing_note
     ("given", "said"),
     [
         ({"mode": "packed", "size": 8}, r"batch\.size=8 has no effect .*mode=packed.*mode=padded or grouped"),
-        ({"mode": "padded", "max_crops": 9}, r"batch\.max_crops=9 has no effect .*mode=padded.*mode=packed"),
+        ({"mode": "padded", "max_tokens": 9}, r"batch\.max_tokens=9 has no effect .*mode=padded.*mode=packed"),
         ({"mode": "padded", "buffer": 9}, r"batch\.buffer=9 has no effect .*mode=grouped or packed"),
         ({"max_tokens": 9}, r"batch\.max_tokens=9 has no effect with data\.batch\.mode=padded"),
         ({"mode": "grouped", "max_tokens": 9}, r"batch\.max_tokens=9 has no effect .*mode=packed"),

@@ -114,7 +114,7 @@ def test_packed_or_padded_the_stage_reads_the_samples_of_its_recipe(data_root, c
     """What is planned is what the recipe says, within the rounding of the last step."""
     for mode in (
         ["data.batch.mode=packed"],
-        ["data.batch.mode=padded", "data.batch.max_crops=null", "data.batch.buffer=null"],
+        ["data.batch.mode=padded", "data.batch.buffer=null"],
     ):
         mode = [*mode, "model.dtype=float32", "model.recipe.2.steps=auto", "model.recipe.2.samples=5000"]
         assert main(["mix-plan", "stage=2", "data=general_stage2", f"data_root={data_root}", *mode]) == 0
