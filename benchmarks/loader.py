@@ -22,9 +22,11 @@ from dragonfly_lit.io.later import COMPUTING, loaded_at_first_use
 
 with loaded_at_first_use(*COMPUTING):  # --help loads none of it
     import numpy as np
+    import pyarrow
     import torch
     import webdataset
     from PIL import Image
+    from pyarrow import parquet
     from rich.console import Console
     from rich.table import Table
 
@@ -37,6 +39,7 @@ with loaded_at_first_use(*COMPUTING):  # --help loads none of it
     from dragonfly_lit.data.quarantine import Quarantine
     from dragonfly_lit.data.shards import Shards
     from dragonfly_lit.data.stream import Stream
+    from dragonfly_lit.data.tables import Tables
     from dragonfly_lit.models.tiny import tiny_tokenizer
     from dragonfly_lit.processing.batches import collate
     from dragonfly_lit.processing.images import decode
@@ -130,6 +133,33 @@ def reading(home: Path) -> ROWS:
     return {
         f"{what}_{name}": value for what, found in (("raw", raw), ("decoded", decoded)) for name, value in found.items()
     }
+
+
+def tables(home: Path) -> ROWS:
+    """Records a second, shuffled, not decoded: Parquet in row groups of 100 beside the same samples in shards."""
+    image, count = photograph(320, 240), 2000
+    shards = Shards(write(home / "shards", count, 500, image))
+    rows = [
+        {"image": {"bytes": image, "path": None}, "texts": [{"user": "What is it?", "assistant": f"It is {number}."}]}
+        for number in range(count)
+    ]
+    file = home / "train.parquet"
+    parquet.write_table(pyarrow.Table.from_pylist(rows), file, row_group_size=100)
+
+    def records(reader: Shards | Tables) -> Iterator[Record]:
+        order, position = SourceOrder("x", count, 0, 1, 32, 4096), (0, 0, 0)
+        while True:
+            index, position = order.take(0, *position)
+            yield reader.record(index, 0)
+
+    table = Tables(str(file), [file], cache_dir=home / "cache")
+    start = time.perf_counter()
+    for index in range(0, count, 100):
+        table.record(index)
+    first = time.perf_counter() - start
+    found = by_turns(records(table), records(shards), count)
+    names = {"ours": "parquet", "webdataset": "tar"}
+    return {names.get(name, name): value for name, value in found.items()} | {"first_use_seconds": first}
 
 
 def resume(home: Path) -> ROWS:
@@ -271,7 +301,7 @@ def startup(home: Path) -> ROWS:
     return {"samples": float(opened), "open_seconds": seconds, "first_batch_seconds": time.perf_counter() - start}
 
 
-PARTS = {part.__name__: part for part in (reading, resume, shuffle, packing, memory, startup)}
+PARTS = {part.__name__: part for part in (reading, tables, resume, shuffle, packing, memory, startup)}
 
 
 def main() -> None:

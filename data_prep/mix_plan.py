@@ -23,6 +23,7 @@ from dragonfly_lit.data.mix import shares, specs_of
 from dragonfly_lit.data.packing import BatchShape
 from dragonfly_lit.data.plan import Means, SourcePlan, means_of, packing_note, plan_mix, samples_in_row
 from dragonfly_lit.data.remote import is_remote
+from dragonfly_lit.data.table_files import table_files
 from dragonfly_lit.io.commands import as_typed
 from dragonfly_lit.io.console import standard_output
 
@@ -59,8 +60,8 @@ def plan_table(plans: Sequence[SourcePlan]) -> Table:
 
 
 def is_there(path: str) -> bool:
-    """Whether a source may be opened: a folder that exists, or a URL, which is not asked."""
-    return is_remote(path) or Path(path).is_dir()
+    """Whether a source may be opened: a folder or tables that exist, or a URL, which is not asked."""
+    return is_remote(path) or Path(path).is_dir() or bool(table_files(path))
 
 
 def sources_there(mix: Mapping[str, Any]) -> dict[str, Any]:

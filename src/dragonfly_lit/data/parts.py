@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dragonfly_lit.data.remote import is_remote, read_bytes
+from dragonfly_lit.data.table_files import parts_of, table_files, tables_of_part
 from dragonfly_lit.spec.shard import SPLITS, SPLITS_FILE
 
 MAX_BYTES = 2**20
@@ -15,7 +16,7 @@ MAX_BYTES = 2**20
 def part_of_path(path: str, split: str) -> str | None:
     """Where a part of a folder or URL of shards lies; None where it has none.
 
-    A folder that is not divided is all to train on.
+    A folder of tables is divided by the names of its files. One that is not divided is all to train on.
 
     Args:
         path: of the folder.
@@ -25,6 +26,8 @@ def part_of_path(path: str, split: str) -> str | None:
         ValueError: a remote folder cannot be asked.
     """
     path = path.rstrip("/") or "/"
+    if not is_remote(path) and parts_of(table_files(path)):
+        return tables_of_part(path, split)
     if not _is_divided(path):
         return path if split == "train" else None
     part = f"{path}/{split}"

@@ -8,9 +8,10 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import fsspec
 
@@ -94,12 +95,9 @@ class Cache:
         """
         if num_bytes > self.max_bytes:
             raise ValueError(f"{url} has {num_bytes} bytes, the cache {self.max_bytes}. Raise data.cache_gb.")
-        name = hashlib.sha256(f"{url}\n{sha256}".encode()).hexdigest()
-        path = self.folder / name
-        with suppress(FileNotFoundError):
-            os.utime(path)
+        path = self._path(f"{url}\n{sha256}")
+        if _touched(path):
             return path
-        self.folder.mkdir(parents=True, exist_ok=True)
         with self._place(url, num_bytes) as copy:
             digest = hashlib.sha256()
             with copy.open("r+b") as file:
@@ -113,9 +111,36 @@ class Cache:
             os.replace(copy, path)
         return path
 
+    def made(self, what: str, key: str, make: Callable[[], Any]) -> Path:
+        """The local copy of what is costly to make, made where it is not there yet.
+
+        Args:
+            what: it is, for messages.
+            key: changes when the copy would.
+            make: gives its content: bytes, or whatever has them as a buffer.
+
+        Raises:
+            ValueError: it alone exceeds the cache.
+        """
+        path = self._path(key)
+        if _touched(path):
+            return path
+        content = memoryview(make())
+        if content.nbytes > self.max_bytes:
+            raise ValueError(f"{what} has {content.nbytes} bytes, the cache {self.max_bytes}. Raise data.cache_gb.")
+        with self._place(what, content.nbytes) as copy:
+            with copy.open("r+b") as file:
+                file.write(content)
+            os.replace(copy, path)
+        return path
+
+    def _path(self, key: str) -> Path:
+        return self.folder / hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
+
     @contextmanager
     def _place(self, url: str, num_bytes: int) -> Iterator[Path]:
         """A file of `num_bytes` to download into; it goes unless it was renamed."""
+        self.folder.mkdir(parents=True, exist_ok=True)
         copy = self.folder / f"{PART}{os.getpid()}-{secrets.token_hex(8)}"
         waited_until = time.monotonic() + self.patience
         while not self._reserve(copy, num_bytes):
@@ -162,6 +187,14 @@ class Cache:
             with suppress(OSError):  # a file system without locks: the limit then holds for one process
                 fcntl.flock(file, fcntl.LOCK_EX)
             yield
+
+
+def _touched(path: Path) -> bool:
+    """Whether a copy is there; it then counts as used just now."""
+    with suppress(FileNotFoundError):
+        os.utime(path)
+        return True
+    return False
 
 
 def _is_abandoned(path: Path, written: float) -> bool:

@@ -12,6 +12,7 @@ from dragonfly_lit.data.remote import is_remote
 from dragonfly_lit.data.samples import BadSampleError, ask, check_record, one_question, to_sample
 from dragonfly_lit.data.shards import Report, Shards
 from dragonfly_lit.data.source_spec import SourceSpec
+from dragonfly_lit.data.table_files import table_files
 from dragonfly_lit.io.tar import MAX_MEMBER_BYTES
 from dragonfly_lit.processing.sequences import SequenceBuilder, TokenizedSample, TooLongError
 from dragonfly_lit.spec.records import Record, Sample, Sequence
@@ -202,7 +203,10 @@ def open_source(
         return _checked_reader(spec.reader, f"{key}.reader")
     report = report if spec.on_error == "skip" else None
     try:
-        if not is_remote(spec.path) and not Path(spec.path).is_dir():
+        remote = is_remote(spec.path)
+        if not remote and (files := table_files(spec.path)):
+            return _tables(spec.path, files, cache_dir, cache_bytes, max_member_bytes)
+        if not remote and not Path(spec.path).is_dir():
             raise ValueError(f"no such folder. Make it with: {how_to_make(spec.path)}")
         shards = Shards(
             spec.path,
@@ -221,6 +225,15 @@ def open_source(
         return Kept(shards, read_keys(Path(spec.exclude)))
     except ValueError as error:
         raise ValueError(f"{key}.exclude={spec.exclude}: {error}") from error
+
+
+def _tables(path: str, files: list[Path], cache_dir: str | None, cache_bytes: int, max_member_bytes: int) -> Reader:
+    from dragonfly_lit.data.tables import Tables  # and with it pyarrow
+
+    tables = Tables(path, files, cache_dir=cache_dir, cache_bytes=cache_bytes, max_member_bytes=max_member_bytes)
+    if not len(tables):
+        raise ValueError("its tables have no row.")
+    return tables
 
 
 def _checked_reader(reader: Any, key: str) -> Reader:
