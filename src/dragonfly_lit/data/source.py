@@ -12,7 +12,7 @@ from dragonfly_lit.data.remote import is_remote
 from dragonfly_lit.data.samples import BadSampleError, ask, check_record, one_question, to_sample
 from dragonfly_lit.data.shards import Report, Shards
 from dragonfly_lit.data.source_spec import SourceSpec
-from dragonfly_lit.data.table_files import table_files
+from dragonfly_lit.data.table_files import PACK, table_files
 from dragonfly_lit.io.tar import MAX_MEMBER_BYTES
 from dragonfly_lit.processing.sequences import SequenceBuilder, TokenizedSample, TooLongError
 from dragonfly_lit.spec.records import Record, Sample, Sequence
@@ -205,6 +205,8 @@ def open_source(
     try:
         remote = is_remote(spec.path)
         if not remote and (files := table_files(spec.path)):
+            if spec.exclude is not None:
+                raise ValueError(f"exclude={spec.exclude} is for shards, and these are tables. Pack them: {PACK}")
             return _tables(spec.path, files, cache_dir, cache_bytes, max_member_bytes)
         if not remote and not Path(spec.path).is_dir():
             raise ValueError(f"no such folder. Make it with: {how_to_make(spec.path)}")
@@ -228,7 +230,7 @@ def open_source(
 
 
 def _tables(path: str, files: list[Path], cache_dir: str | None, cache_bytes: int, max_member_bytes: int) -> Reader:
-    from dragonfly_lit.data.tables import Tables  # and with it pyarrow
+    from dragonfly_lit.data.tables import Tables  # for which pyarrow is needed
 
     tables = Tables(path, files, cache_dir=cache_dir, cache_bytes=cache_bytes, max_member_bytes=max_member_bytes)
     if not len(tables):

@@ -9,6 +9,8 @@ from dragonfly_lit.spec.shard import DATASET_FILE, SPLITS, SPLITS_FILE
 from dragonfly_lit.spec.table import SPLIT_WORDS
 
 SUFFIXES = (".parquet", ".arrow")
+PACK = "python -m data_prep pack --from parquet"
+"""The way out for rows that are not read as they lie."""
 _FIRST_WORD = re.compile("[A-Za-z]+")
 
 

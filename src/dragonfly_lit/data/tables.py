@@ -17,7 +17,7 @@ from tempfile import gettempdir
 from typing import TYPE_CHECKING, Any
 
 from dragonfly_lit.data.remote import Cache
-from dragonfly_lit.data.table_files import parts_of
+from dragonfly_lit.data.table_files import PACK, parts_of
 from dragonfly_lit.io.tar import MAX_MEMBER_BYTES
 from dragonfly_lit.spec.rows import Place, Row
 from dragonfly_lit.spec.samples import Record, Turn
@@ -159,7 +159,7 @@ def record_of(key: str, row: Row, check: Any = lambda image: None) -> Record:
     for image in row.images(*IMAGES):
         if isinstance(image, str):
             name, told = row.given(*IMAGES)[0], f"found the name {image!r:.60}"
-            raise row.error(name, f"{told}; only images that lie in the row are read. Pack it: {_PACK}")
+            raise row.error(name, f"{told}; only images that lie in the row are read. Pack it: {PACK}")
         check(image)
         images.append(image)
     said = row.given(*TURNS, PAIRS)
@@ -171,9 +171,6 @@ def record_of(key: str, row: Row, check: Any = lambda image: None) -> Record:
         raise row.error(row.pick(*CAPTIONS), "is a caption, but there is no image beside it.")
     turns = (Turn(role="user", text="", num_images=len(images)), Turn(role="assistant", text=caption.strip()))
     return Record(key=key, source="", turns=turns, images=tuple(images), is_caption=True)
-
-
-_PACK = "python -m data_prep pack --from parquet"
 
 
 def _pairs(row: Row) -> Iterator[dict[str, Any]]:
@@ -243,7 +240,7 @@ def _check_columns(file: Path, names: list[str]) -> None:
     if not set(names) & {*TURNS, PAIRS, *CAPTIONS}:
         raise ValueError(
             f"{file} has none of the columns {', '.join((*TURNS, PAIRS, *CAPTIONS))}; it has {', '.join(names):.200}. "
-            f"Pack it: {_PACK}"
+            f"Pack it: {PACK}"
         )
 
 

@@ -142,6 +142,15 @@ def test_the_parts_of_a_hub_are_told_by_the_names_of_its_files(tmp_path, make_da
         _ = make_data(train=mixed("validation")).mix
 
 
+def test_rows_are_not_left_out_by_a_list_in_silence(tmp_path):
+    write(tmp_path / "r.parquet", [pairs_row(0)])
+    spec = SourceSpec(name="t", path=str(tmp_path / "r.parquet"), exclude="list.txt")
+    with pytest.raises(
+        ValueError, match=r"sources\.t\.path=\S+: exclude=list\.txt is for shards, and these are tables"
+    ):
+        open_source(spec, "data.train.sources.t")
+
+
 def test_a_folder_with_shards_is_one_of_shards(tmp_path, two_sources):
     copytree(two_sources["text"], tmp_path / "s")
     write(tmp_path / "s" / "r.parquet", [pairs_row(0)])
