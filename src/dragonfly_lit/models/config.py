@@ -55,6 +55,8 @@ class DragonflyConfig(SavedWithModule, PreTrainedConfig):
     # transformers types it as a property and has its own configs set it just so.
     sub_configs = {"vision_config": AutoConfig, "text_config": AutoConfig}  # noqa: RUF012  # pyright: ignore
 
+    auto_map = AUTO_MAP  # of the class, so that it goes into files alone; trl looks for it
+
     # What Trainer does not hand to compute_metrics beside the logits.
     keys_to_ignore_at_inference = [  # noqa: RUF012
         "past_key_values",

@@ -113,9 +113,19 @@ class DragonflyForConditionalGeneration(DragonflyGenerationMixin):
         num_images = 0 if pixel_values is None else len(pixel_values)
         known = None if outline is None else outline.image_slots
         slots = slots_of_images(ids, self.config.image_token_id, num_images, self.layout.num_slots, known)
+        if image_grids is not None and len(image_grids) != num_images:
+            raise ValueError(
+                f"image_grids has {len(image_grids)} rows for {num_images} images. A pipeline of transformers loses "
+                "some where a text of a batch has several images: leave batch_size=1, or call the processor with all."
+            )
         if pixel_values is not None:
             question = None
             if question_mask is not None and self.layout.zoom.score == "question":
+                if question_mask.shape != ids.shape:
+                    raise ValueError(
+                        f"question_mask is {tuple(question_mask.shape)} for tokens of {tuple(ids.shape)}. A collator "
+                        "that joins prompts and answers by itself does not know it: call the processor with the whole."
+                    )
                 question = question_means(embeddings, slots, question_mask, sample_ids)
             image_tokens, ranking = self.encode_images(pixel_values, image_grids, question)
             embeddings = fill_slots(embeddings, slots, image_tokens)

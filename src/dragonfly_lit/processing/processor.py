@@ -9,6 +9,7 @@ from typing import Any, Literal
 from transformers import (
     AutoTokenizer,
     BatchFeature,
+    GenerationConfig,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
     ProcessorMixin,
@@ -46,7 +47,6 @@ CHAT_TEMPLATE = (
 Images = ImageInput | Sequence[ImageInput] | None
 
 _OWN_WAY = (
-    "add_special_tokens",
     "return_attention_mask",
     "return_token_type_ids",
     "return_mm_token_type_ids",
@@ -59,7 +59,17 @@ _OWN_WAY = (
     "audio",
 )
 """Arguments that transformers gives to every processor; here they may only say what is done anyway."""
-_OF_CALL = ("padding", "padding_side", "max_length", "supervise", "return_tensors", "fetch", *_OWN_WAY)
+_OF_CALL = (
+    "padding",
+    "padding_side",
+    "pad_to_multiple_of",
+    "max_length",
+    "add_special_tokens",
+    "supervise",
+    "return_tensors",
+    "fetch",
+    *_OWN_WAY,
+)
 
 
 class DragonflyProcessor(SavedWithModule, ProcessorMixin):
@@ -104,6 +114,7 @@ class DragonflyProcessor(SavedWithModule, ProcessorMixin):
         else:
             self.format = Llama3Format(tokenizer, in_place=in_place)
         self.ids = self.format.ids
+        tokenizer.padding_side = "left"  # where pipelines and trainers of others pad, an answer follows its prompt
         super().__init__(image_processor, tokenizer, chat_template=chat_template or CHAT_TEMPLATE)
 
     @classmethod
@@ -174,7 +185,9 @@ class DragonflyProcessor(SavedWithModule, ProcessorMixin):
         *,
         padding: bool | Literal["longest", "max_length", "do_not_pad"] = True,
         padding_side: Side = "left",
+        pad_to_multiple_of: int | None = None,
         max_length: int | None = None,
+        add_special_tokens: bool = True,
         supervise: Supervise | None = None,
         return_tensors: Literal["pt", "np"] | None = "pt",
         fetch: bool = False,
@@ -193,7 +206,9 @@ class DragonflyProcessor(SavedWithModule, ProcessorMixin):
             padding: True or `longest` pads to the longest text, `max_length` to that many tokens; False needs
                 `return_tensors=None`.
             padding_side: `left` for generation, `right` for training.
+            pad_to_multiple_of: tokens of which a padded row has a multiple.
             max_length: tokens at most; None takes the processor's own, the context of its language model.
+            add_special_tokens: whether `<|begin_of_text|>` is added where a text lacks it; not to a text that goes on.
             supervise: adds `labels`: `assistant` on the assistant's texts and the ends of these turns; `all` is the
                 released training encoding, which closes the text with `<|end_of_text|>` and has a label after every
                 `<|begin_of_text|>`, or everywhere in a template of another kind. Padding has none. None, for
@@ -218,10 +233,13 @@ class DragonflyProcessor(SavedWithModule, ProcessorMixin):
         texts = [given] if isinstance(given, str) else list(given)
         nested = _nest(text if swapped else images, texts, single=isinstance(given, str))
         limit = max_length or self.max_length
-        encoded = [self._encode(t, len(i), supervise, limit) for t, i in zip(texts, nested, strict=True)]
+        begins = self.chat == LLAMA3 and add_special_tokens
+        encoded = [self._encode(t, len(i), supervise, limit, begins) for t, i in zip(texts, nested, strict=True)]
         if padding == "max_length" and limit is None:
             raise ValueError("padding='max_length' needs max_length=.")
         length = limit if padding == "max_length" and limit else max(map(len, encoded))
+        if pad_to_multiple_of:
+            length = -(-length // pad_to_multiple_of) * pad_to_multiple_of
         ragged = padding in (False, "do_not_pad")
 
         def rows(values: list[list[int]] | list[list[bool]], fill: int | bool) -> Any:
@@ -323,7 +341,9 @@ class DragonflyProcessor(SavedWithModule, ProcessorMixin):
         lists = [] if self.format.in_place else [m["content"] for m in messages if not isinstance(m["content"], str)]
         return IMAGE * sum(part["type"] == "image" for parts in lists for part in parts)
 
-    def _encode(self, text: str, num_images: int, supervise: Supervise | None, limit: int | None) -> TokenizedText:
+    def _encode(
+        self, text: str, num_images: int, supervise: Supervise | None, limit: int | None, begins: bool
+    ) -> TokenizedText:
         placeholders = text.count(IMAGE)
         if placeholders == 0:
             text = IMAGE * num_images + text
@@ -335,7 +355,7 @@ class DragonflyProcessor(SavedWithModule, ProcessorMixin):
         body = text
         while body.startswith(IMAGE):
             body = body[len(IMAGE) :]
-        if self.chat == LLAMA3 and not body.startswith(BEGIN_OF_TEXT):
+        if begins and not body.startswith(BEGIN_OF_TEXT):
             text = text[: len(text) - len(body)] + BEGIN_OF_TEXT + body
         tokenized = expand_images(self.format.read(text), self.layout, self.ids)
         if not len(tokenized):
@@ -361,7 +381,7 @@ class DragonflyProcessor(SavedWithModule, ProcessorMixin):
         tokenized.extend(self.format.closing)
         ids = tokenized.ids
         if self.chat == LLAMA3:
-            num_front = ids.index(self.format.opening[0]) + 1
+            num_front = ids.index(self.format.opening[0]) + 1 if self.format.opening[0] in ids else 0
         elif self.format.in_place:
             num_front = 0
         else:  # the images in front, as training has them
@@ -387,6 +407,11 @@ def _check_others(others: dict[str, Any], return_tensors: str | None, padding: b
         if name == "return_assistant_tokens_mask":
             continue
         if name not in _OWN_WAY:
+            if name in vars(GenerationConfig()):  # a pipeline hands on what it gets
+                raise ValueError(
+                    f"{name}={value!r:.60} is an argument of generate, not of a processor. In a pipeline give "
+                    f"generate_kwargs={{{name!r}: {value!r:.60}}}."
+                )
             raise ValueError(
                 f"a DragonflyProcessor does not know {name}={value!r:.60}. It knows {', '.join(_OF_CALL)}."
             )

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from talkative import talkative_model
 from transformers import Trainer, TrainingArguments, pipeline
 
 from dragonfly_lit import DragonflyForConditionalGeneration
@@ -153,14 +154,46 @@ def test_adapters_of_peft_in_the_trainer(tmp_path, processor, samples):
     assert trainer.evaluate()["eval_loss"] > 0
 
 
-def test_transformers_pipeline_answers(tmp_path, processor, samples):
-    model = tiny_model()
-    model.save_pretrained(tmp_path)
-    processor.save_pretrained(tmp_path)
-    ask = pipeline("image-text-to-text", model=str(tmp_path), trust_remote_code=False)
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory, processor):
+    folder = tmp_path_factory.mktemp("saved")
+    model = talkative_model()
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return model, folder
+
+
+def test_transformers_pipeline_answers(saved, processor, samples):
+    model, folder = saved
+    ask = pipeline("image-text-to-text", model=str(folder), trust_remote_code=False)
     part = {"type": "image", "image": samples[0]["image"]}
     messages = [{"role": "user", "content": [part, {"type": "text", "text": "Which?"}]}]
     said = ask(text=messages, max_new_tokens=4, do_sample=False, return_full_text=False)[0]["generated_text"]
     inputs = processor(text=question_text("Which?"), images=samples[0]["image"])
     expected = model.generate(**inputs, max_new_tokens=4, do_sample=False)[0, inputs["input_ids"].shape[1] :]
     assert said == processor.decode(expected, skip_special_tokens=True)
+
+
+def test_a_pipeline_answers_a_batch_as_one_by_one(saved, processor, samples):
+    _, folder = saved
+    ask = pipeline("image-text-to-text", model=str(folder), trust_remote_code=False)
+    options = {"return_full_text": False, "generate_kwargs": {"max_new_tokens": 4, "do_sample": False}}
+    questions = ["Which?", "Which shape is in this image, and why?", "Why?", "What is the colour of the shape?"]
+
+    def chat(question, *pictures):
+        parts = [{"type": "image", "image": picture} for picture in pictures]
+        return [{"role": "user", "content": [*parts, {"type": "text", "text": question}]}]
+
+    chats = [chat(question, row["image"]) for question, row in zip(questions, samples, strict=True)]
+    alone = [ask(text=each, **options)[0]["generated_text"] for each in chats]
+    assert len(set(alone)) > 1
+    for size in (2, 4):
+        assert [said[0]["generated_text"] for said in ask(text=chats, batch_size=size, **options)] == alone
+    pictures, texts = [row["image"] for row in samples], [processor.question_text(question) for question in questions]
+    assert [said["generated_text"] for said in ask(images=pictures, text=texts, **options)] == alone
+    two = [chat("Which?", *pictures[:2]), chat("Why?", pictures[2])]
+    with pytest.raises(ValueError, match=r"image_grids has 2 rows for 3 images.*leave batch_size=1"):
+        ask(text=two, batch_size=2, **options)
+    assert len(ask(text=two, **options)) == 2
+    with pytest.raises(ValueError, match=r"do_sample=False is an argument of generate.*generate_kwargs="):
+        ask(images=pictures[0], text=texts[0], do_sample=False)

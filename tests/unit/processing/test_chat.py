@@ -11,7 +11,7 @@ from hostile import TEMPLATES
 from dragonfly_lit import DragonflyProcessor
 from dragonfly_lit.processing.image_processor import DragonflyImageProcessor
 from dragonfly_lit.processing.prompts import question_text
-from dragonfly_lit.spec.tokens import IGNORE, IMAGE
+from dragonfly_lit.spec.tokens import BEGIN_OF_TEXT, IGNORE, IMAGE
 
 PROMPT = question_text("How many?")
 
@@ -157,6 +157,27 @@ def test_what_is_not_done_is_not_ignored(processor, options, said):
     with pytest.raises(ValueError, match=said):
         processor(text=PROMPT, **options)
     processor(text=PROMPT, truncation=False, add_special_tokens=False, videos=None)
+
+
+def test_a_text_that_goes_on_is_not_begun_again(processor):
+    begin = processor.tokenizer.convert_tokens_to_ids(BEGIN_OF_TEXT)
+    whole, rest = (processor(text="red<|eot_id|>", add_special_tokens=begins) for begins in (True, False))
+    assert whole["input_ids"].tolist() == [[begin, *rest["input_ids"][0].tolist()]]
+    assert begin not in rest["input_ids"]
+    labelled = processor(text="red<|eot_id|>", add_special_tokens=False, supervise="all")
+    assert (labelled["labels"] >= 0).all()
+
+
+@pytest.mark.parametrize("multiple", [None, 1, 7, 64])
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_rows_are_padded_to_a_multiple(processor, multiple, side):
+    texts = [PROMPT, PROMPT + "a"]
+    plain = processor(text=texts, padding_side=side)["input_ids"]
+    padded = processor(text=texts, padding_side=side, pad_to_multiple_of=multiple, supervise="all")
+    length = padded["input_ids"].shape[1]
+    assert length % (multiple or 1) == 0
+    assert length - padded["labels"].shape[1] == 0 <= length - plain.shape[1]
+    assert padded["attention_mask"].sum() == processor(text=texts, supervise="all")["attention_mask"].sum()
 
 
 def test_names_of_inputs_are_those_that_a_call_gives(processor, picture):
