@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from dataclasses import asdict, replace
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -24,6 +25,8 @@ from dragonfly_lit.serving.forms import Answers, ApiError, ChatRequest, conversa
 from dragonfly_lit.serving.gate import CHAT, Gate, Limits, as_api_error, drain
 from dragonfly_lit.serving.metrics import Metrics
 from dragonfly_lit.serving.prompts import Prompt, Prompts, TooLongError
+from dragonfly_lit.serving.zooms import changed
+from dragonfly_lit.spec.layout import Layout
 
 PREPARING = 2
 """Threads that decode and cut images beside the one that computes."""
@@ -56,7 +59,8 @@ class Server:
     ) -> None:
         self.engine, self.name, self.limits, self.fetch = engine, name, limits, fetch
         self.created = int(time.time())
-        self.tokenizer = processor.tokenizer
+        self.tokenizer, self.layout = processor.tokenizer, processor.layout
+        self.fixed_zoom = engine.fixed_zoom
         self.metrics = Metrics(engine)
         self.prompts = Prompts(
             processor,
@@ -130,8 +134,10 @@ class Server:
             raise ApiError(415, "the body must be JSON: send Content-Type: application/json.")
         body = await self._body(request)
         loop = asyncio.get_running_loop()
+        start = time.monotonic()
         asked, prompt = await loop.run_in_executor(self._pool, self._prepare, body)
         del body
+        prepared = time.monotonic() - start
         mailbox: asyncio.Queue[list[Event]] = asyncio.Queue()
 
         def listen(events: list[Event]) -> None:
@@ -165,6 +171,8 @@ class Server:
             tokenizer=self.tokenizer,
             identity=f"chatcmpl-{secrets.token_hex(12)}",
             created=int(time.time()),
+            prepared=prepared,
+            image_tokens=_image_tokens(replace(self.layout, zoom=prompt.zoom)),
         )
         try:
             if asked.stream:
@@ -210,7 +218,8 @@ class Server:
         asked = parse(body)
         self._check_name(asked.model)
         try:
-            return asked, self.prompts.make(conversation(asked, self._file_at))
+            zoom = changed(self.layout.zoom, asked.zoom_changes, fixed=self.fixed_zoom)
+            return asked, self.prompts.make(conversation(asked, self._file_at), zoom)
         except TooLongError as error:
             raise ApiError(400, str(error), code="context_length_exceeded", param="messages") from error
         except ValueError as error:
@@ -251,7 +260,18 @@ class Server:
             )
 
     def _model(self) -> dict[str, Any]:
-        return {"id": self.name, "object": "model", "created": self.created, "owned_by": "dragonfly_lit"}
+        known = {"id": self.name, "object": "model", "created": self.created, "owned_by": "dragonfly_lit"}
+        return known | {"zoom": asdict(self.layout.zoom), "zoom_is_fixed": self.fixed_zoom}
+
+
+def _image_tokens(layout: Layout) -> dict[str, int]:
+    """Tokens of an image at each level, the newline of each crop among them."""
+    zoom, pooled = layout.zoom, layout.pooled_per_crop + 1
+    return {
+        "low": (layout.features_per_crop + 1) * zoom.low,
+        "medium": pooled * zoom.num_medium,
+        "high": pooled * zoom.num_high_kept,
+    }
 
 
 async def _unless_gone(request: Request, wanted: Any) -> Any:

@@ -25,6 +25,7 @@ from dragonfly_lit.serving.reading import Reader
 from dragonfly_lit.serving.rows import rows_of, take_out
 from dragonfly_lit.serving.sampling import Chosen, Sampler, Sampling, choose_all
 from dragonfly_lit.serving.words import AnswerText
+from dragonfly_lit.serving.zooms import is_fixed
 
 log = logging.getLogger(__name__)
 
@@ -211,6 +212,7 @@ class Engine:
         eos = getattr(model.generation_config, "eos_token_id", None)
         self._ends = {ids.end_of_turn, ids.end, *(eos if isinstance(eos, list) else [] if eos is None else [eos])}
         self._never = torch.tensor([ids.image], device=model.device)  # a slot without an image has no meaning
+        self.fixed_zoom = is_fixed(model)
         self._reader, self._rows = Reader(model, self.prefixes), rows_of(model, cache_tokens)
         self._active: list[_Row] = []
         self._reserved: list[int] = []

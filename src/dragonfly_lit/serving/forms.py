@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -111,6 +111,17 @@ class TextFormat(_Form):
     type: Literal["text"]
 
 
+class ZoomForm(_Form):
+    """Another zoom than the model's own; what is not said stays as it is."""
+
+    top_k: Annotated[int, Field(ge=1, le=1000)] | None = None
+    score: Literal["pooled", "max", "question"] = "pooled"
+    regions: Literal["raster", "spatial"] = "spatial"
+    low: bool = True
+    medium: bool = True
+    high: bool = True
+
+
 class ChatRequest(_Form):
     """The body of `/v1/chat/completions`. What would change the answer and is not done here must be left neutral."""
 
@@ -134,8 +145,8 @@ class ChatRequest(_Form):
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    zoom: bool | None = None
-    """Not OpenAI's: whether to say which crops were kept, and how long each part took."""
+    zoom: bool | ZoomForm | None = None
+    """Not OpenAI's: whether to say which crops were kept, and how long each part took; or how to look."""
 
     frequency_penalty: Annotated[float, Field(ge=0, le=0)] | None = None
     presence_penalty: Annotated[float, Field(ge=0, le=0)] | None = None
@@ -149,6 +160,11 @@ class ChatRequest(_Form):
     service_tier: str | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
+
+    @property
+    def zoom_changes(self) -> dict[str, Any]:
+        """Fields of the zoom that the request changes."""
+        return self.zoom.model_dump(exclude_unset=True) if isinstance(self.zoom, ZoomForm) else {}
 
     @property
     def sampling(self) -> Sampling:
@@ -219,11 +235,23 @@ class Answers:
         tokenizer: of the model, for the texts of tokens.
         identity: of the answer.
         created: in seconds since 1970.
+        prepared: seconds that decoding and cutting took.
+        image_tokens: of an image at each level.
     """
 
     def __init__(
-        self, asked: ChatRequest, *, model: str, prompt_tokens: int, tokenizer: Any, identity: str, created: int
+        self,
+        asked: ChatRequest,
+        *,
+        model: str,
+        prompt_tokens: int,
+        tokenizer: Any,
+        identity: str,
+        created: int,
+        prepared: float,
+        image_tokens: Mapping[str, int],
     ) -> None:
+        self.prepared, self.image_tokens = prepared, image_tokens
         self.asked, self.prompt_tokens, self.tokenizer = asked, prompt_tokens, tokenizer
         self._head = {"id": identity, "created": created, "model": model}
 
@@ -285,8 +313,14 @@ class Answers:
     def _zoom(self, done: Done) -> dict[str, Any]:
         if not self.asked.zoom:
             return {}
-        seconds = {"queued": done.queued, "first_token": done.first, "total": done.total}
-        return {"zoom": list(done.zoom), "seconds": {name: round(value, 4) for name, value in seconds.items()}}
+        seconds = {
+            "prepared": self.prepared, "queued": done.queued, "first_token": done.first, "total": done.total
+        }  # fmt: skip
+        return {
+            "zoom": list(done.zoom),
+            "image_tokens": dict(self.image_tokens),
+            "seconds": {name: round(value, 4) for name, value in seconds.items()},
+        }
 
     def _logprobs(self, tokens: Sequence[Chosen]) -> dict[str, Any] | None:
         if not self.asked.logprobs:

@@ -9,8 +9,10 @@ from typing import Any
 
 from torch import Tensor
 
-Key = tuple[tuple[int, ...], tuple[bytes, ...]]
-"""The tokens up to the last image, and a digest of each image's file."""
+from dragonfly_lit.spec.layout import Zoom
+
+Key = tuple[tuple[int, ...], tuple[bytes, ...], Zoom]
+"""The tokens up to the last image, a digest of each image's file, and how it was looked at."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import Lock
 from typing import Any
 
@@ -13,6 +13,7 @@ from dragonfly_lit.processing.encoding import expand_images
 from dragonfly_lit.processing.images import decode
 from dragonfly_lit.processing.processor import DragonflyProcessor
 from dragonfly_lit.serving.prefixes import Key, Prefix
+from dragonfly_lit.spec.layout import Layout, Zoom
 from dragonfly_lit.spec.records import Crops
 from dragonfly_lit.spec.samples import Role, Turn, turn_of_parts
 
@@ -36,6 +37,7 @@ class Prompt:
         num_shared: how many tokens those are.
         crops: of the images; empty where `prefix` is there.
         prefix: the tokens up to the last image, if they were known when the prompt was made.
+        zoom: how images are looked at.
     """
 
     ids: tuple[int, ...]
@@ -44,6 +46,7 @@ class Prompt:
     num_shared: int
     crops: tuple[Crops, ...]
     prefix: Prefix | None
+    zoom: Zoom
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -73,12 +76,14 @@ class Prompts:
         self.max_pixels, self.max_tokens, self.max_images = max_pixels, max_tokens, max_images
         self.ids = processor.format.ids
         self.resize: Resize = processor.image_processor.resize
-        self._image_ids = self.layout.image_ids(self.ids.image, self.ids.newline)
-        self._shares = not (self.layout.zoom.score == "question" and self.layout.zoom.selects)
         self._tokenizing = Lock()  # a tokenizer is not made for several threads at once
 
-    def make(self, messages: Sequence[Message]) -> Prompt:
+    def make(self, messages: Sequence[Message], zoom: Zoom | None = None) -> Prompt:
         """The prompt of a conversation whose next answer is asked for.
+
+        Args:
+            messages: of the conversation.
+            zoom: how its images are looked at; None is the model's own.
 
         Raises:
             ValueError: an image is none or too large, a text holds a token that is structure, or there are too many
@@ -87,24 +92,35 @@ class Prompts:
         images = [part for message in messages for part in message.parts if isinstance(part, bytes)]
         if len(images) > self.max_images:
             raise ValueError(f"{len(images)} images are more than the {self.max_images} that are taken at once.")
+        layout = self.layout if zoom is None else replace(self.layout, zoom=zoom)
+        image_ids = layout.image_ids(self.ids.image, self.ids.newline)
+        shares = not (layout.zoom.score == "question" and layout.zoom.selects)
         turns = [_turn(message) for message in messages]
         with self._tokenizing:
             text = self.format.prompt(turns)
         if self.format.in_place:
-            text = expand_images(text, self.layout, self.ids)
-        front = [] if self.format.in_place else self._image_ids * len(images)
+            text = expand_images(text, layout, self.ids)
+        front = [] if self.format.in_place else image_ids * len(images)
         ids = (*front, *text.ids)
         if len(ids) > self.max_tokens:
             raise TooLongError(
-                f"the conversation takes {len(ids)} tokens, {len(images) * len(self._image_ids)} of them for "
+                f"the conversation takes {len(ids)} tokens, {len(images) * len(image_ids)} of them for "
                 f"{len(images)} images; at most {self.max_tokens} are taken."
             )
         question = (*([False] * len(front)), *text.question)
-        num_shared = self._num_shared(ids) if images and self._shares else 0
-        key = (ids[:num_shared], tuple(_digest(image) for image in images)) if num_shared else None
+        num_shared = self._num_shared(ids) if images and shares else 0
+        key = (ids[:num_shared], tuple(_digest(image) for image in images), layout.zoom) if num_shared else None
         prefix = None if key is None else self.known(key)
-        crops = () if prefix is not None else tuple(self._crops(image, n) for n, image in enumerate(images, 1))
-        return Prompt(ids=ids, question=question, key=key, num_shared=num_shared, crops=crops, prefix=prefix)
+        crops = () if prefix is not None else tuple(self._crops(image, n, layout) for n, image in enumerate(images, 1))
+        return Prompt(
+            ids=ids,
+            question=question,
+            key=key,
+            num_shared=num_shared,
+            crops=crops,
+            prefix=prefix,
+            zoom=layout.zoom,
+        )
 
     def _num_shared(self, ids: Sequence[int]) -> int:
         """Up to the last token of the last image; at least one token follows it."""
@@ -114,9 +130,9 @@ class Prompts:
             last += 1
         return min(last + 1, len(ids) - 1)
 
-    def _crops(self, image: bytes, number: int) -> Crops:
+    def _crops(self, image: bytes, number: int, layout: Layout) -> Crops:
         try:
-            return cut(decode(image, max_pixels=self.max_pixels), self.layout, self.resize)
+            return cut(decode(image, max_pixels=self.max_pixels), layout, self.resize)
         except ValueError as error:
             # What a user of the server cannot do is not named to them.
             raise ValueError(f"image {number}: {str(error).split(' Scale it down')[0]}") from error

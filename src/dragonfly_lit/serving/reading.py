@@ -12,6 +12,7 @@ from transformers.cache_utils import DynamicCache
 
 from dragonfly_lit.serving.prefixes import Prefix, Prefixes
 from dragonfly_lit.serving.prompts import Prompt
+from dragonfly_lit.serving.zooms import Views
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +41,7 @@ class Reader:
     """
 
     def __init__(self, model: Any, prefixes: Prefixes) -> None:
-        self.model, self.prefixes = model, prefixes
+        self.model, self.prefixes, self.views = model, prefixes, Views(model)
         self._config = model.config.get_text_config(decoder=True)
 
     def read(self, prompt: Prompt) -> Read:
@@ -62,7 +63,8 @@ class Reader:
             more["question_mask"] = torch.tensor([prompt.question], device=device)
         cache = DynamicCache(config=self._config)
         ids = torch.tensor([prompt.ids], device=device)
-        output = self.model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1, **more)
+        view = self.views.of(prompt.zoom)
+        output = view(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1, **more)
         zoom = _zoom(prompt, output)
         layers: list[Any] = list(cache.layers)
         length = len(prompt)

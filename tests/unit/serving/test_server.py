@@ -7,11 +7,13 @@ import json
 import socket
 import threading
 import time
+from dataclasses import asdict, replace
 
 import httpx
 import pytest
 from serving_parts import Asker, png, processor_of, running, url, user
 
+from dragonfly_lit.models.tiny import tiny_model
 from dragonfly_lit.serving.gate import Limits
 from dragonfly_lit.serving.prompts import Message
 
@@ -46,7 +48,7 @@ def expected(tiny):
     asker.engine.stop()
 
 
-def test_the_client_gets_what_the_engine_says(client, expected):
+def test_the_client_gets_what_the_engine_says(client, expected, tiny):
     answer = ask(client, image(1), image(2), text("what differs?"))
     choice = answer.choices[0]
     assert choice.message.content == expected(user(png(1), png(2), "what differs?"), max_tokens=8)
@@ -56,7 +58,35 @@ def test_the_client_gets_what_the_engine_says(client, expected):
     again = ask(client, image(1), image(2), text("what differs?"), extra_body={"zoom": True})
     assert again.usage.prompt_tokens_details.cached_tokens > 0
     assert len(again.zoom[0]["kept"]) < len(again.zoom[0]["scores"])
-    assert set(again.seconds) == {"queued", "first_token", "total"}
+    assert set(again.seconds) == {"prepared", "queued", "first_token", "total"}
+    assert sum(again.image_tokens.values()) == tiny.layout.num_tokens
+
+
+ZOOMS = [{"top_k": 2}, {"top_k": None}, {"score": "max"}, {"score": "question"}, {"low": False}, {"high": False},
+         {"medium": False, "top_k": None}, {"regions": "raster", "top_k": 1, "low": False}]  # fmt: skip
+
+
+@pytest.mark.parametrize("changes", ZOOMS, ids=str)
+def test_another_zoom_is_what_a_model_of_that_zoom_sees(client, tiny, changes):
+    """The same weights under another zoom, and the model's own zoom afterwards as before."""
+    before = ask(client, image(4), text("what?"))
+    zoom = replace(tiny.layout.zoom, **changes)
+    other = tiny_model(3, zoom=asdict(zoom))
+    other.load_state_dict(tiny.state_dict())
+    asker = Asker(other, processor_of(other))
+    events = asker.ask(user(png(4), "what?"), max_tokens=8)
+    asker.engine.stop()
+    answer = ask(client, image(4), text("what?"), extra_body={"zoom": changes})
+    assert answer.choices[0].message.content == events[0].text
+    assert answer.zoom == list(events[-1].zoom)
+    assert sum(answer.image_tokens.values()) == other.layout.num_tokens
+    assert ask(client, image(4), text("what?")).choices[0].message.content == before.choices[0].message.content
+
+
+@pytest.mark.parametrize("changes", [{"top_k": 3}, {"top_k": 0}, {"score": "x"}, {"pool": 2}, {"medium": False}])
+def test_a_zoom_that_is_none_is_refused(client, changes):
+    with pytest.raises(openai.BadRequestError, match="zoom"):
+        ask(client, image(4), text("what?"), extra_body={"zoom": changes})
 
 
 def test_a_conversation_goes_on(client, expected):
