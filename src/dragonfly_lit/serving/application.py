@@ -20,6 +20,7 @@ from starlette.exceptions import HTTPException
 from dragonfly_lit.io.data_url import decode_data_url, is_data_url
 from dragonfly_lit.processing.processor import DragonflyProcessor
 from dragonfly_lit.serving import engine as engines
+from dragonfly_lit.serving import page
 from dragonfly_lit.serving.engine import Done, Engine, Event, Failed, LateError, Piece, StoppedError
 from dragonfly_lit.serving.forms import Answers, ApiError, ChatRequest, conversation, parse
 from dragonfly_lit.serving.gate import CHAT, Gate, Limits, as_api_error, drain
@@ -89,6 +90,7 @@ class Server:
                 self._pool.shutdown(wait=False, cancel_futures=True)
 
         app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, lifespan=lifespan)
+        app.add_api_route("/", self.page, methods=["GET"])
         app.add_api_route(CHAT, self.chat, methods=["POST"])
         app.add_api_route("/v1/models", self.models, methods=["GET"])
         app.add_api_route("/v1/models/{name:path}", self.model, methods=["GET"])
@@ -108,6 +110,10 @@ class Server:
         )
 
     # Routes -----------------------------------------------------------------------------------------------------------
+
+    async def page(self) -> Response:
+        """The page to ask on."""
+        return Response(page.page(), media_type="text/html; charset=utf-8", headers=page.headers())
 
     async def health(self) -> Response:
         """Whether questions are answered."""
@@ -315,7 +321,7 @@ async def _api_error(_: Request, error: Exception) -> Response:
 
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    known = f"POST {CHAT}, GET /v1/models, /health, /metrics"
+    known = f"POST {CHAT}, GET /, /v1/models, /health, /metrics"
     message = f"{request.method} {request.url.path[:100]}: {error.detail}. There are {known}."
     return JSONResponse(ApiError(error.status_code, message).body, error.status_code, headers=error.headers)
 

@@ -192,7 +192,10 @@ def parse(body: bytes) -> ChatRequest:
     try:
         asked = ChatRequest.model_validate_json(body)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        found = error.errors(include_url=False, include_input=False, include_context=False)
+        # Of a field that has several forms, the one that the request came closest to says most.
+        same = [one for one in found if one["loc"][:1] == found[0]["loc"][:1]]
+        first = max(same, key=lambda one: len(one["loc"]))
         where = ".".join(str(part) for part in first["loc"])[:200]
         what = " ".join(str(first["msg"]).split())[:300]
         raise ApiError(400, f"{where}: {what}." if where else f"{what}.", param=where or None) from None
