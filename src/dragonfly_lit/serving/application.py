@@ -16,6 +16,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from dragonfly_lit.io.data_url import decode_data_url, is_data_url
 from dragonfly_lit.processing.processor import DragonflyProcessor
@@ -138,7 +139,10 @@ class Server:
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
             # A page of another site may send texts and forms without being asked whether it may; not JSON.
             raise ApiError(415, "the body must be JSON: send Content-Type: application/json.")
-        body = await self._body(request)
+        try:
+            body = await self._body(request)
+        except ClientDisconnect:
+            return Response(status_code=499)
         loop = asyncio.get_running_loop()
         start = time.monotonic()
         asked, prompt = await loop.run_in_executor(self._pool, self._prepare, body)
