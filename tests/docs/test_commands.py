@@ -23,12 +23,14 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 import yaml
 from clone import SCRIPTS, SHORTER, link_clone, run_python
 from command_checks import TOOLS, check_composes, check_help, check_sentence
 from docs_pages import PAGES, ROOT, Block, blocks, commands, sentences
 from PIL import Image
+from pyarrow import parquet
 
 from data_prep.demo import make_demo
 
@@ -69,6 +71,12 @@ def prepare(folder: Path) -> None:
     for table in (folder / "captions.csv", folder / "photos/captions.csv"):
         table.write_text("\n".join(rows) + "\n")
     shutil.copy(folder / "photos/1.jpg", folder / "photo.jpg")
+    (folder / "hub").mkdir()
+    photo = [{"bytes": (folder / "photo.jpg").read_bytes(), "path": "1.jpg"}]
+    for part, number in (("train", 8), ("validation", 2)):
+        texts = [[{"user": "Which shade?", "assistant": f"{n}."}] for n in range(number)]
+        table = pa.table({"images": [photo] * number, "texts": texts})
+        parquet.write_table(table, folder / f"hub/{part}-00000-of-00001.parquet", row_group_size=3)
     for words in (
         ["-m", "data_prep", "pack", "--from", "captions", "captions.csv", "--images", "photos", "--out", "data/mine",
          "--source", "mine", "--licence", "own"],
