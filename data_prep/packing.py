@@ -2,7 +2,7 @@
 
 Shard n holds rows n x shard_size and on, whatever the number of workers, less the rows that had to be skipped. A shard
 is written in `.pack/` (`state`), is done when its mark lies there too, and then moves to its place; `dataset.json` is
-written last.
+written when all are, and the data card last.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from dragonfly_lit.spec.row_files import read_rows as row_reader
 from dragonfly_lit.spec.rows import Place, Row, RowError
 from dragonfly_lit.spec.shard import DATASET_FILE, INDEX_SUFFIX, SIDECAR_SUFFIX, check_key
 
+from .card import data_card
 from .job import Job
 from .parallel import in_order
 from .records import records_of
@@ -31,7 +32,19 @@ from .shards import shard_name, write_indexed_shard
 from .sharing import Rows, share_images
 from .sources import BOXED, SHARING, source
 from .sources.images import image_cells
-from .state import DUPLICATES_FILE, REPORT_FILE, SKIPPED_FILE, STATE_FOLDER, begin, clear, mark_path, marks_of, publish
+from .state import (
+    CARD_FILE,
+    DUPLICATES_FILE,
+    REPORT_FILE,
+    SHEET_FILE,
+    SKIPPED_FILE,
+    STATE_FOLDER,
+    begin,
+    clear,
+    mark_path,
+    marks_of,
+    publish,
+)
 
 COLUMN_STATES = ("read", "unread", "empty")
 
@@ -71,11 +84,22 @@ def pack(
                 begin(job.out, plan)
                 _run(job, workers, on_progress, keep)
                 report = _conclude(job, plan)
+            _write_card(job, report)
             clear(job.out)
     except OSError as error:
         told = disk.explain(error, go_on=" Then the same command goes on where it was.")
         raise ValueError(f"--out: {told or error}") from error
     return report
+
+
+def _write_card(job: Job, report: dict[str, Any]) -> None:
+    """Write the card of a folder that has all its shards, unless it has one."""
+    if os.path.lexists(job.out / CARD_FILE):
+        return
+    card, sheet = data_card(job.out, report, max_pixels=job.max_pixels)
+    if sheet is not None and not os.path.lexists(job.out / SHEET_FILE):
+        publish(job.out, SHEET_FILE, sheet)
+    publish(job.out, CARD_FILE, card)
 
 
 def _finished(job: Job, plan: dict[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """`.pack/`, where a run of `pack` keeps what is not finished: its plan, a mark of each shard that is done, its lists.
 
-It goes when `dataset.json` is in its place. So whatever else lies in the folder of the shards is never touched, and
-what is cleaned away after a kill is cleaned in `.pack/`, and by the names that are given here.
+It goes when `dataset.json` and the data card are in their places. So whatever else lies in the folder of the shards is
+never touched, and what is cleaned away after a kill is cleaned in `.pack/`, and by the names that are given here.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ PLAN_FILE = "plan.json"
 REPORT_FILE = "report.json"
 SKIPPED_FILE = "skipped.jsonl"
 DUPLICATES_FILE = "duplicates.jsonl"
-LISTS = (SKIPPED_FILE, DUPLICATES_FILE, REPORT_FILE, DATASET_FILE)
+CARD_FILE = "data_card.md"
+SHEET_FILE = "contact_sheet.jpg"
+LISTS = (SKIPPED_FILE, DUPLICATES_FILE, REPORT_FILE, DATASET_FILE, SHEET_FILE, CARD_FILE)
 """Files of a finished run beside the shards, in the order in which they appear."""
 _OWN = re.compile(
     r"plan\.json|\d{5}\.json|\..+\.\d+\.partial|.+-\d{5}\.tar(\.idx|\.meta\.jsonl)?|" + "|".join(map(re.escape, LISTS))
@@ -81,10 +83,10 @@ def marks_of(out: Path) -> list[dict[str, Any]]:
     return [json.loads(path.read_text()) for path in sorted((out / STATE_FOLDER).glob("[0-9]*.json"))]
 
 
-def publish(out: Path, name: str, text: str) -> None:
+def publish(out: Path, name: str, content: str | bytes) -> None:
     """Write a file of a finished run, which appears beside the shards as a whole."""
     made = out / STATE_FOLDER / name
-    atomic.write(made, text)
+    atomic.write(made, content)
     made.rename(out / name)
 
 

@@ -90,7 +90,7 @@ def test_pack_leaves_the_files_of_others(home):
     assert_kept(home / "out", before)
     made = set(found(home / "out")) - set(before)
     shards = {f"noise-0000{n}.tar{end}" for n in range(3) for end in ("", ".idx", ".meta.jsonl")}
-    assert made == {"dataset.json", "report.json", *shards}
+    assert made == {"dataset.json", "report.json", "data_card.md", "contact_sheet.jpg", *shards}
 
 
 def test_a_pack_that_failed_and_is_mended_leaves_them_too(home):
@@ -104,7 +104,18 @@ def test_a_pack_that_failed_and_is_mended_leaves_them_too(home):
     assert_kept(home / "out", before)
 
 
-@pytest.mark.parametrize("name", ["dataset.json", "report.json", "skipped.jsonl", "duplicates.jsonl", "mine.tar"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "dataset.json",
+        "report.json",
+        "skipped.jsonl",
+        "duplicates.jsonl",
+        "data_card.md",
+        "contact_sheet.jpg",
+        "mine.tar",
+    ],
+)
 @pytest.mark.parametrize("kind", ["file", "link"])
 def test_pack_begins_nowhere_where_it_would_write_over_something(home, name, kind):
     (home / "out").mkdir()
@@ -154,11 +165,13 @@ def test_a_shard_that_somebody_put_there_meanwhile_is_not_replaced(home, monkeyp
 
 def test_a_run_that_was_killed_as_it_ended_is_a_finished_one(home, monkeypatch):
     with monkeypatch.context() as patched:
+        patched.setattr(packing, "_write_card", lambda job, report: None)
         patched.setattr(packing, "clear", lambda out: (out / ".pack/plan.json").is_file())
         first = pack(job(home), workers=1)
     assert (home / "out" / ".pack").is_dir()
     assert pack(job(home), workers=1) == first
     assert not (home / "out" / ".pack").exists()
+    assert (home / "out" / "data_card.md").read_text().startswith("# noise")
 
 
 def command(home, out="out"):

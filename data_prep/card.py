@@ -1,0 +1,191 @@
+"""The data card that `pack` writes beside `dataset.json`: what is in a folder of shards, on a page and in a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageOps
+
+from dragonfly_lit.data.index import read_rows
+from dragonfly_lit.data.scan import Row
+from dragonfly_lit.data.shards import Shards, open_dataset
+from dragonfly_lit.processing.images import MAX_PIXELS, decode
+from dragonfly_lit.spec.rows import shown_name
+
+from .state import DUPLICATES_FILE, SHEET_FILE, SKIPPED_FILE
+
+TILE, COLUMNS, LINES = 160, 6, 4
+"""Of the contact sheet: side of a picture in pixels, pictures beside and below one another."""
+MAX_COLUMNS = 60
+"""Columns of the table that are listed."""
+NUMBERS = np.dtype(
+    [("images", "i4"), ("width", "i4"), ("height", "i4"), ("turns", "i4"), ("characters", "i8"), ("shared", "?"),
+     ("checksum", "u8")]
+)  # fmt: skip
+PAPER, INK = (250, 250, 250), (150, 150, 150)
+SETTINGS = {
+    "shard_size": "--shard-size", "max_side": "--max-side", "max_pixels": "--max-pixels", "window": "--window",
+    "frames": "--frames", "burned_in": "--burned-in", "strip_metadata": "--strip-metadata",
+    "names_hashed_with": "--hash-names",
+}  # fmt: skip
+"""Of a run's plan, what a reader wants to know of how the images and names were treated."""
+FLAGS = ("burned_in", "strip_metadata", "names_hashed_with")
+"""Those of which it is enough that they were given: the code of a salt is nobody's concern."""
+
+
+def data_card(folder: Path, report: Mapping[str, Any], *, max_pixels: int | None = None) -> tuple[str, bytes | None]:
+    """The card of a packed folder in Markdown, and its contact sheet as JPEG; None where no sample has an image.
+
+    Args:
+        folder: of the shards.
+        report: what `pack` has found.
+        max_pixels: of an image that is drawn.
+    """
+    shards = open_dataset(folder)
+    numbers = np.concatenate([_numbers(read_rows(folder / entry.name)) for entry in shards.entries])
+    sheet = contact_sheet(shards, np.flatnonzero(numbers["images"]), max_pixels=max_pixels or MAX_PIXELS)
+    return "\n".join(_lines(shards, numbers, report, has_sheet=sheet is not None)) + "\n", sheet
+
+
+def _numbers(rows: list[Row]) -> np.ndarray:
+    """What the card needs of each sample of a shard, in few bytes: there may be millions."""
+    lines = [
+        (
+            row.num_images,
+            row.width,
+            row.height,
+            row.turns,
+            row.chars,
+            row.share_image,
+            int(row.image_checksum or "0", 16),
+        )
+        for row in rows
+    ]
+    return np.array(lines, NUMBERS)
+
+
+def _lines(shards: Shards, numbers: np.ndarray, report: Mapping[str, Any], *, has_sheet: bool) -> Iterator[str]:
+    plan = report["plan"]
+    yield from (f"# {_cell(plan['source'])}", "")
+    yield f"{report['samples']:,} samples to train a vision-language model on, packed by `data_prep pack`."
+    yield from ("", "| | |", "|---|---|")
+    facts = {**_origin(plan), **_counts(shards, numbers, report), **_settings(plan)}
+    yield from (f"| {name} | {_cell(value)} |" for name, value in facts.items())
+    if has_sheet:
+        yield from ("", "## Pictures", "", f"![Images of samples, spread evenly over the shards]({SHEET_FILE})")
+    if columns := report.get("columns"):
+        yield from ("", "## Columns of the rows", "", "| column | read | not read | empty |", "|---|---|---|---|")
+        for name, counts in list(columns.items())[:MAX_COLUMNS]:
+            said = " | ".join(f"{counts[state]:,}" for state in ("read", "unread", "empty"))
+            yield f"| {_cell(shown_name(name))} | {said} |"
+        if len(columns) > MAX_COLUMNS:
+            yield f"| and {len(columns) - MAX_COLUMNS} more | | | |"
+
+
+def _origin(plan: Mapping[str, Any]) -> dict[str, str]:
+    files = [f"{name} ({size:,} bytes)" for name, size, *_ in plan["inputs"]]
+    more = f" and {len(files) - 5:,} more" if len(files) > 5 else ""
+    return {
+        "licence, as it was given to `pack`": plan["licence"],
+        "made of": f"{', '.join(files[:5])}{more}, read as --from {plan['from']}",
+    }
+
+
+def _counts(shards: Shards, numbers: np.ndarray, report: Mapping[str, Any]) -> dict[str, str]:
+    num_bytes = sum(entry.num_bytes for entry in shards.entries)
+    found = {"shards": f"{len(shards.entries):,}, {num_bytes / 1e6:,.1f} MB"}
+    shown = numbers[numbers["images"] > 0]
+    images = int(shown["images"].sum())
+    found["images"] = f"{images:,} in {len(shown):,} samples; {report['without_image']:,} samples are text only"
+    if len(shown):
+        sides = np.stack([shown["width"], shown["height"]], axis=1)
+        found["different images"] = f"{len(np.unique(shown['checksum'])):,}, a sample's taken together"
+        found["width x height of the first image"] = ", ".join(
+            f"{name} {int(width):,} x {int(height):,}"
+            for name, (width, height) in (
+                ("least", sides.min(0)), ("median", np.median(sides, axis=0)), ("most", sides.max(0)),
+            )
+        )  # fmt: skip
+    found["turns of a sample"] = _spread(numbers["turns"])
+    found["characters of a sample"] = _spread(numbers["characters"])
+    if shared := int(numbers["shared"].sum()):
+        found["samples whose questions share an image"] = f"{shared:,}"
+    found["exact copies of other samples"] = _listed(report["duplicates"], DUPLICATES_FILE)
+    found["rows left out"] = _listed(report["skipped"], SKIPPED_FILE)
+    if kept := report.get("metadata"):
+        found["images that say more than their pixels"] = ", ".join(f"{kind}: {n:,}" for kind, n in kept.items())
+    return found
+
+
+def _settings(plan: Mapping[str, Any]) -> dict[str, str]:
+    asked = [
+        option if key in FLAGS else f"{option} {_value(plan[key])}"
+        for key, option in SETTINGS.items()
+        if plan.get(key) is not None
+    ]
+    found = {"packed with": ", ".join(asked)}
+    if plan.get("part"):
+        found["part"] = f"{plan['part']}, divided by {plan['split_by']}"
+    return found
+
+
+def _value(value: Any) -> str:
+    return " ".join(f"{each:g}" for each in value) if isinstance(value, list) else str(value)
+
+
+def _spread(values: np.ndarray) -> str:
+    least, median, most = (f"{int(np.quantile(values, q)):,}" for q in (0, 0.5, 1))
+    return f"least {least}, median {median}, most {most}; {int(values.sum()):,} in all"
+
+
+def _listed(number: int, file: str) -> str:
+    return f"{number:,}, listed in {file}" if number else "none"
+
+
+def _cell(value: Any) -> str:
+    """A text in a cell of a table: one line in which nothing is markup."""
+    text = " ".join(str(value).split())
+    text = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+    for mark, safe in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("|", "&#124;"), ("[", "&#91;"), ("`", "&#96;")):
+        text = text.replace(mark, safe)
+    return text.replace("*", "&#42;").replace("_", "&#95;").replace("!", "&#33;") or "not stated"
+
+
+def contact_sheet(shards: Shards, places: Sequence[int] | np.ndarray, *, max_pixels: int = MAX_PIXELS) -> bytes | None:
+    """The first images of samples that are spread evenly over the shards, as one JPEG; None where none has an image.
+
+    Args:
+        shards: the samples.
+        places: of those that have an image.
+        max_pixels: of an image that is drawn.
+    """
+    if not len(places):
+        return None
+    number = min(COLUMNS * LINES, len(places))
+    chosen = [int(places[n * len(places) // number]) for n in range(number)]
+    across = min(COLUMNS, number)
+    sheet = Image.new("RGB", (across * TILE, -(-number // across) * TILE), PAPER)
+    for n, place in enumerate(chosen):
+        tile = _tile(shards, place, max_pixels)
+        left, top = n % across * TILE, n // across * TILE
+        sheet.paste(tile, (left + (TILE - tile.width) // 2, top + (TILE - tile.height) // 2))
+    out = BytesIO()
+    sheet.save(out, "JPEG", quality=85)
+    return out.getvalue()
+
+
+def _tile(shards: Shards, place: int, max_pixels: int) -> Image.Image:
+    side = TILE - 8
+    try:
+        image = decode(shards[place].images[0], max_pixels=max_pixels, max_side=side)
+        return ImageOps.contain(image, (side, side), Image.Resampling.LANCZOS)
+    except ValueError:  # `pack` reads headers only; `lint` says what is wrong
+        tile = Image.new("RGB", (side, side), PAPER)
+        draw = ImageDraw.Draw(tile)
+        draw.rectangle((0, 0, side - 1, side - 1), outline=INK)
+        draw.text((side // 2, side // 2), "cannot be read", fill=INK, anchor="mm")
+        return tile
