@@ -427,7 +427,7 @@ class DragonflyForConditionalGeneration(DragonflyGenerationMixin):
             dtype: of the weights; None keeps what they were saved in.
 
         Raises:
-            ValueError: it is no such folder, or its weights do not fit its config.
+            ValueError: it is not such a folder, or its weights do not fit its config.
         """
         return io.load_exported(cls, Path(folder), dtype)
 

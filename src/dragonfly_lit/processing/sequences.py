@@ -271,7 +271,7 @@ class SequenceBuilder:
         return text
 
     def _all_but_images(self, text: TokenizedText) -> list[bool]:
-        """A feature of an image is no word that could be learnt; the newlines of its crops are."""
+        """A feature of an image is not a word that could be learnt; the newlines of its crops are."""
         return [token != self.ids.image for token in text.ids]
 
     def _answers_to_cut_to(self, turns: Seq[Turn], images: Seq[int], num_tokens: int) -> list[int]:
