@@ -19,6 +19,7 @@ from dragonfly_lit.app.rules import (
     texts,
     whole,
 )
+from dragonfly_lit.evaluation.lengths import LENGTHS
 
 share = number(0, 1)
 count = whole(1)
@@ -248,7 +249,7 @@ EVALUATE: dict[str, Rule] = {
     "sampling.temperature": number(above=0),
     "scoring": one_of("generation", "loglikelihood"),
     "likelihood.of": one_of("letter", "text"),
-    "likelihood.length": one_of("tokens", "characters", "none"),
+    "likelihood.length": one_of(*LENGTHS),
     "shots": whole(0, 1000),
     "shots_split": text | null,
     "shots_seed": seed,

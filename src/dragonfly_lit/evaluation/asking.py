@@ -73,6 +73,11 @@ def asks(benchmark: Benchmark, questions: Sequence[Question], settings: Settings
             f"sampling.n={settings.draws}: {benchmark.name} is asked in every rotation of its choices; give "
             "benchmark.circular=false or sampling.n=1."
         )
+    if benchmark.circular and settings.by_text and not template_of(benchmark, settings).shows_options:
+        raise ValueError(
+            f"benchmark.circular=true: with likelihood.of=text the prompt of {benchmark.name} shows no choices whose "
+            "order could matter; give benchmark.circular=false or likelihood.of=letter."
+        )
     bare = next((q for q in questions if not q.choices), None) if settings.scoring == "loglikelihood" else None
     if bare is not None:
         raise ValueError(

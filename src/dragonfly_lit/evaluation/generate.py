@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from dragonfly_lit.evaluation import likelihood
+from dragonfly_lit.evaluation import lengths, likelihood
 from dragonfly_lit.evaluation.requests import EncodedRequest, GenerationOutput, GenerationRequest, RequestBatch
 from dragonfly_lit.models.decoding import DECODINGS, InPlaceDecoder
 from dragonfly_lit.models.host_reads import LateReads
@@ -187,12 +187,12 @@ class BatchGenerator:
         """The outputs of one batch, in its order."""
         start = self._start_by_question if self.by_question or batch.items[0].inside else self._start
         logits, state, prefix = start(batch, crops)
+        zoom = self._zoom(crops, prefix, len(batch.items[0].request.image_keys))
         if batch.items[0].request.options:
             found = self._of_texts(batch, logits, state) if batch.items[0].endings else self._of_tokens(batch, logits)
-            return self._likeliest(batch, found, self._zoom(crops, prefix, len(batch.items[0].request.image_keys)))
+            return self._likeliest(batch, found, zoom)
         words = (self._decode if state.cache is not None else self._decode_in_place)(batch, logits, state)
         texts = self.tokenizer.batch_decode(words, skip_special_tokens=True)
-        zoom = self._zoom(crops, prefix, len(batch.items[0].request.image_keys))
         return [
             GenerationOutput(id=item.request.id, text=text.strip(), zoom=zoom[group] if zoom else None)
             for item, text, group in zip(batch.items, texts, batch.owner, strict=True)
@@ -212,7 +212,7 @@ class BatchGenerator:
         """Of each question how likely its options are, each of one token: one pass has read the prompt for all."""
         rows = logits.float().log_softmax(-1).cpu()
         return [
-            [round(float(row[self._token_of(option)]), likelihood.DIGITS) for option in item.request.options]
+            [round(float(row[self._token_of(option)]), lengths.DIGITS) for option in item.request.options]
             for item, row in zip(batch.items, rows, strict=True)
         ]
 
@@ -228,7 +228,7 @@ class BatchGenerator:
         )
         return [
             [
-                likelihood.comparable(tokens, text, item.request.length)
+                lengths.comparable(tokens, text, item.request.length)
                 for tokens, text in zip(of_item, item.request.texts, strict=True)
             ]
             for item, of_item in zip(batch.items, found, strict=True)
@@ -393,9 +393,11 @@ class BatchGenerator:
 def _conversation(request: GenerationRequest, answer: str | None = None) -> list[Turn]:
     """The examples as turns, then the question, whose answer is next or given."""
     num_images = request.example_images or (0,) * len(request.examples)
+    stands = request.example_places or ((),) * len(request.examples)
     turns: list[Turn] = []
-    for (prompt, said), number in zip(request.examples, num_images, strict=True):
-        turns += [Turn(role="user", text=prompt, num_images=number), Turn(role="assistant", text=said)]
+    for (prompt, said), number, places in zip(request.examples, num_images, stands, strict=True):
+        asked = Turn(role="user", text=prompt, num_images=number, places=places)
+        turns += [asked, Turn(role="assistant", text=said)]
     own = len(request.image_keys) - sum(num_images)
     turns.append(Turn(role="user", text=request.prompt, num_images=own, places=request.places))
     return turns if answer is None else [*turns, Turn(role="assistant", text=answer)]

@@ -1,26 +1,16 @@
-"""The likelihoods of whole choices: the prompt is read once, and its keys and values are repeated for every choice.
-
-`tokens`, the mean over the tokens of a choice and of the end of its turn, is the rule of V*Bench's script and what
-lmms-eval calls `acc` for LLaVA. `none` and `characters` are lm-evaluation-harness' `acc` and `acc_norm`: the sum over
-the tokens of the choice alone, as it is and divided by its letters.
-"""
+"""The likelihoods of whole choices: the prompt is read once, and its keys and values are repeated for every choice."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn import functional
 
 from dragonfly_lit.processing.encoding import Spoken
-
-LENGTHS = ("tokens", "characters", "none")
-"""What the likelihood of a long choice is made comparable with that of a short one by."""
-DIGITS = 5
-"""Decimals of a likelihood: choices that agree in all of them tie, and the first one is taken."""
 
 
 def ending(spoken: Spoken) -> tuple[int, ...]:
@@ -64,15 +54,7 @@ def of_endings(
     found = []
     for number, ending in enumerate(flat):  # row by row: a copy of all logits in float32 would be large
         rows = [first[number][None], *([] if rest is None else [rest[number, : len(ending) - 1]])]
-        likely = torch.cat(rows).float().log_softmax(-1)
-        found.append(likely.gather(1, torch.tensor(ending, device=likely.device)[:, None])[:, 0].tolist())
+        spoken = torch.tensor(ending, device=logits.device)
+        found.append((-functional.cross_entropy(torch.cat(rows).float(), spoken, reduction="none")).tolist())
     each = iter(found)
     return [[next(each) for _ in of] for of in endings]
-
-
-def comparable(likelihoods: Sequence[float], text: str, length: str) -> float:
-    """One number of a choice's tokens, the last of which ends the turn."""
-    if length == "tokens":
-        return round(math.fsum(likelihoods) / len(likelihoods), DIGITS)
-    alone = math.fsum(likelihoods[:-1])
-    return round(alone / max(1, len(text)) if length == "characters" else alone, DIGITS)

@@ -19,7 +19,8 @@ CHOICES = f"{{context}}{{question}}\n{{options}}{LETTER}"
 """The form of a question with choices where a set's default shows none."""
 
 
-_NUMBERED = re.compile(r"<image (\d+)>")
+NUMBERED = re.compile(r"<image (\d+)>")
+"""The name of an image in a question, by its number from 1."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +112,7 @@ def placed(prompt: str, num_images: int) -> tuple[str, tuple[int, ...], list[int
         prompt: as the template has made it.
         num_images: of the question.
     """
-    mentions = list(_NUMBERED.finditer(prompt))
+    mentions = list(NUMBERED.finditer(prompt))
     numbers = list(dict.fromkeys(int(found[1]) for found in mentions))
     if len(numbers) != num_images:
         return prompt, (), [*range(num_images)]

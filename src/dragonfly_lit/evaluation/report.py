@@ -15,6 +15,7 @@ from rich.table import Table
 
 from dragonfly_lit.evaluation import html
 from dragonfly_lit.evaluation.intervals import LEVEL, SUMMARIES
+from dragonfly_lit.evaluation.lengths import LENGTHS
 from dragonfly_lit.evaluation.markdown import plain
 from dragonfly_lit.evaluation.scores import Scored
 from dragonfly_lit.evaluation.settings import Settings
@@ -143,14 +144,6 @@ def interval_text(entry: Mapping[str, Any], name: str) -> str:
     return f"{text} (Wilson)" if name in entry.get("wilson", ()) else text
 
 
-BY_LENGTH = {
-    "tokens": "mean over its tokens and the end of the turn",
-    "characters": "sum over its tokens, divided by its letters",
-    "none": "sum over its tokens",
-}
-"""What makes the likelihoods of long and short choices comparable, in words."""
-
-
 def asked_text(entry: Mapping[str, Any]) -> str:
     """A sentence about questions that were asked several times; nothing where each was asked once."""
     asked, said = entry.get("asked") or {}, ""
@@ -160,7 +153,7 @@ def asked_text(entry: Mapping[str, Any]) -> str:
     if draws > 1:
         said += f" {draws} drawn answers a question; scores are their means."
     if asked.get("texts"):
-        said += f" The answer is the choice whose text is likeliest ({BY_LENGTH[asked['texts']]})."
+        said += f" The answer is the choice whose text is likeliest ({LENGTHS[asked['texts']]})."
     elif asked.get("scoring") == "loglikelihood":
         said += " The answer is the choice whose letter is likeliest."
     if asked.get("shots"):

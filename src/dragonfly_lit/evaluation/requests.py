@@ -22,9 +22,10 @@ class GenerationRequest:
         max_new_tokens: the answer stops there.
         examples: prompts and answers in front of this one; their images come first among the images.
         example_images: how many images each example has; empty where none has any.
+        example_places: where in each example's prompt its images stand, as `places`; empty where all stand before.
         options: texts of one token each, of which the likeliest is the answer; without any the answer is generated.
         texts: whole answers in place of those tokens, one an option; their likelihoods are compared.
-        length: what makes long and short texts comparable; see `likelihood.LENGTHS`.
+        length: what makes long and short texts comparable; see `lengths.LENGTHS`.
     """
 
     id: str
@@ -38,6 +39,7 @@ class GenerationRequest:
     length: str = "tokens"
     places: tuple[int, ...] = ()
     example_images: tuple[int, ...] = ()
+    example_places: tuple[tuple[int, ...], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,9 +73,7 @@ class EncodedRequest:
     @property
     def longest(self) -> int:
         """Tokens that may follow the prompt."""
-        return (
-            max(self.request.max_new_tokens, *map(len, self.endings)) if self.endings else self.request.max_new_tokens
-        )
+        return max([self.request.max_new_tokens, *map(len, self.endings)])
 
     @property
     def rows(self) -> int:

@@ -193,7 +193,9 @@ def _unanswered(
     for ask in asked:
         question = ask.question
         prompt, images = prompt_of(benchmark, question, settings), digests.of(question)
-        how = {**generation, "draw": ask.turn} if settings.draws > 1 and ask.turn else generation
+        how = {**generation, "draw": ask.turn} if settings.draws > 1 and ask.turn else {**generation}
+        if settings.by_text:  # the prompt need not show what is compared behind it
+            how["choices"] = question.choices
         answers.append(
             Answer(
                 key=store.answer_key(question, prompt=prompt, images=images, settings=how, model=model),
@@ -228,13 +230,14 @@ class _Generation:
     ) -> None:
         self.name, self.generator, self.beside = benchmark.name, generator, beside
         self.numbered = benchmark.numbers_images and generator.chat.in_place
-        self.orders: dict[str, list[int]] = {}
         self.asked = {ask.id: ask for ask in asks(benchmark, questions, settings)}
         self.max_new_tokens = settings.max_new_tokens or benchmark.max_new_tokens
         self.progress, self.scorer = settings.progress, Scorer.of(benchmark, questions, settings)
         self.options, self.perturb = settings.scoring == "loglikelihood", settings.perturb
-        self.texts = settings.likelihood_length if settings.by_text else None
+        self.length = settings.likelihood_length if settings.by_text else None
         self.examples = shots(benchmark, settings)
+        if self.numbered:
+            self.examples = tuple(shot.in_place() for shot in self.examples)
         if self.examples and generator.by_question:
             raise ValueError(
                 f"shots={settings.shots}: this model's zoom selects crops by the first question of a conversation "
@@ -254,22 +257,28 @@ class _Generation:
     def _differently(self) -> dict[str, Any]:
         """What tells these answers from those of one greedy answer to the question alone."""
         digests = store.ImageDigests()
-        seen = [[shot.prompt, shot.answer, list(digests.of(shot.question))] for shot in self.examples]
-        self.example_images = [name for _, _, names in seen for name in names]
+        named = [list(digests.of(shot.question)) for shot in self.examples]
+        self.example_images = [name for names in named for name in names]
+        seen = [
+            [shot.prompt, shot.answer, names, *([list(shot.places)] if shot.places else [])]
+            for shot, names in zip(self.examples, named, strict=True)
+        ]
         found = {
             "scoring": "loglikelihood" if self.options else None,
-            "texts": self.texts,
+            "texts": self.length,
             "shots": store.digest(seen) if seen else None,
             "perturb": self.perturb.name if self.perturb else None,
         }
         return {name: value for name, value in found.items() if value is not None}
 
+    def _placed(self, answer: Answer) -> tuple[str, tuple[int, ...], list[int]]:
+        """The prompt of an answer, where in it the question's images stand, and which of them at each place."""
+        num_images = len(answer.images)
+        return placed(answer.prompt, num_images) if self.numbered else (answer.prompt, (), [*range(num_images)])
+
     def _request(self, name: str, ask: Asking) -> GenerationRequest:
         question, answer = ask.question, self.unanswered[name]
-        prompt, places, order = answer.prompt, (), [*range(len(answer.images))]
-        if self.numbered:
-            prompt, places, order = placed(prompt, len(answer.images))
-        self.orders[name] = order
+        prompt, places, order = self._placed(answer)
 
         def read() -> list[bytes]:
             own = question.read_images()
@@ -281,13 +290,14 @@ class _Generation:
             prompt=prompt,
             places=places,
             example_images=tuple(len(shot.question.images) for shot in self.examples),
+            example_places=tuple(shot.places for shot in self.examples),
             max_new_tokens=1 if self.options else self.max_new_tokens,
             image_keys=(*self.example_images, *(answer.images[number] for number in order)),
             read_images=read,
             examples=tuple((shot.prompt, shot.answer) for shot in self.examples),
             options=tuple(ascii_uppercase[: len(question.choices or ())]) if self.options else (),
-            texts=question.choices or () if self.texts else (),
-            length=self.texts or "tokens",
+            texts=question.choices or () if self.length else (),
+            length=self.length or "tokens",
         )
 
     def _answer(self, output: GenerationOutput) -> Answer:
@@ -295,7 +305,7 @@ class _Generation:
         answer = self.unanswered[output.id]
         zoom = output.zoom
         if zoom:
-            own = dict(zip(self.orders[output.id], zoom[len(self.example_images) :], strict=True))
+            own = dict(zip(self._placed(answer)[2], zoom[len(self.example_images) :], strict=True))
             zoom = [own[number] for number in sorted(own)]
         return replace(answer, output=output.text, zoom=zoom, likelihoods=output.likelihoods)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dragonfly_lit.evaluation.judge import Judge
-from dragonfly_lit.evaluation.likelihood import LENGTHS
+from dragonfly_lit.evaluation.lengths import LENGTHS
 from dragonfly_lit.evaluation.metrics.base import Scoring
 from dragonfly_lit.evaluation.perturb import Perturbation
 from dragonfly_lit.evaluation.prompts import PromptBook
@@ -28,7 +28,7 @@ class Settings:
         draws: answers to each question, each with a generator of its own.
         scoring: `generation`, or `loglikelihood`: the choice that is likeliest, from one pass for all choices.
         likelihood_of: whose: of the choices' letters, or of their texts behind the question alone.
-        likelihood_length: of texts: what makes long and short ones comparable; see `likelihood.LENGTHS`.
+        likelihood_length: of texts: what makes long and short ones comparable; see `lengths.LENGTHS`.
         shots: examples in front of each question.
         shots_split: where they are from; a split of the benchmark that is not asked unless given.
         shots_seed: which of its questions they are.
@@ -91,6 +91,11 @@ class Settings:
             raise ValueError("likelihood.of=text compares nothing with scoring=generation: give scoring=loglikelihood.")
         if self.likelihood_length not in LENGTHS:
             raise ValueError(f"likelihood.length={self.likelihood_length}: use one of {', '.join(LENGTHS)}.")
+        if self.likelihood_length != "tokens" and not self.by_text:
+            raise ValueError(
+                f"likelihood.length={self.likelihood_length}: only texts of choices have lengths; give "
+                "scoring=loglikelihood likelihood.of=text, or likelihood.length=tokens."
+            )
         if self.draws > 1 and self.scoring == "loglikelihood":
             raise ValueError(f"sampling.n={self.draws}: scoring=loglikelihood draws nothing; give sampling.n=1.")
         if self.predict and self.draws > 1:

@@ -10,6 +10,7 @@ from string import ascii_uppercase
 
 from dragonfly_lit.evaluation.asking import prompt_of
 from dragonfly_lit.evaluation.benchmarks.base import Benchmark
+from dragonfly_lit.evaluation.prompts import placed
 from dragonfly_lit.evaluation.question import Question
 from dragonfly_lit.evaluation.settings import Settings
 
@@ -24,6 +25,14 @@ class Shot:
     question: Question
     prompt: str
     answer: str
+    places: tuple[int, ...] = ()
+    """Where in the prompt the images stand, in characters before each; empty where all stand before it."""
+
+    def in_place(self) -> Shot:
+        """The example with its images where its prompt names them by their numbers, in the order of their places."""
+        prompt, places, order = placed(self.prompt, len(self.question.images))
+        images = tuple(self.question.images[number] for number in order)
+        return replace(self, prompt=prompt, places=places, question=replace(self.question, images=images))
 
 
 def shots(benchmark: Benchmark, settings: Settings) -> tuple[Shot, ...]:

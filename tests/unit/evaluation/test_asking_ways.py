@@ -17,12 +17,14 @@ from dragonfly_lit.evaluation.generate import BatchGenerator, _conversation
 from dragonfly_lit.evaluation.metrics.base import Score
 from dragonfly_lit.evaluation.metrics.choice import MultipleChoice
 from dragonfly_lit.evaluation.perturb import Perturbation
+from dragonfly_lit.evaluation.prompts import CHOICES, PromptBook, Template
 from dragonfly_lit.evaluation.question import Question
 from dragonfly_lit.evaluation.requests import GenerationRequest
-from dragonfly_lit.evaluation.runner import score_predictions
+from dragonfly_lit.evaluation.runner import run, score_predictions
 from dragonfly_lit.evaluation.shots import shots
 from dragonfly_lit.models.tiny import tiny_model
 from dragonfly_lit.processing.images import decode
+from dragonfly_lit.processing.processor import DragonflyProcessor
 from dragonfly_lit.processing.prompts import question_text, render
 from dragonfly_lit.spec.records import Turn
 
@@ -115,12 +117,13 @@ def test_draws_give_means_pass_at_k_and_the_vote(tmp_path):
     assert "pass@3" in entry["wilson"]
 
 
-@pytest.mark.parametrize("way", ["circular", "draws", "loglikelihood", "shots", "perturb"])
+@pytest.mark.parametrize("way", ["circular", "draws", "loglikelihood", "text", "shots", "perturb"])
 def test_a_kill_changes_no_byte_whichever_way_is_asked(tmp_path, model, asked, monkeypatch, way):  # noqa: F811
     changes = {
         "circular": {"task": Choices(circular=True, num=7)},
         "draws": {"task": Words(num=7), "temperature": 0.7, "draws": 3},
         "loglikelihood": {"task": Choices(num=21), "scoring": "loglikelihood"},
+        "text": {"task": Longer(num=21), "scoring": "loglikelihood", "likelihood_of": "text"},
         "shots": {"task": Split(num=21), "shots": 1},
         "perturb": {"task": Words(num=21), "perturb": Perturbation(kind="jpeg", strength=5)},
     }[way]
@@ -163,6 +166,11 @@ def test_draws_differ_and_the_first_is_that_of_a_single_one(tmp_path, model, ask
         (Words(circular=True), {}, "circular=true: the questions of words have no choices"),
         (Choices(circular=True), {"temperature": 1.0, "draws": 2}, r"sampling.n=2: words is asked in every rotation"),
         (BENCHMARKS["mm_vet"](), {"temperature": 1.0, "draws": 2}, r"sampling.n=2: a judge scores mm_vet"),
+        (
+            Choices(circular=True),
+            {"scoring": "loglikelihood", "likelihood_of": "text"},
+            "circular=true: with likelihood.of=text the prompt of words shows no choices",
+        ),
     ],
 )
 def test_what_cannot_be_asked_like_that_is_named(tmp_path, benchmark, changes, message):
@@ -264,6 +272,37 @@ def test_results_say_that_texts_were_compared(tmp_path, model):  # noqa: F811
     assert "whose text is likeliest (mean over its tokens" in (tmp_path / "results.md").read_text()
 
 
+def test_lengths_are_of_texts_alone():
+    for changes in ({}, {"scoring": "loglikelihood"}):
+        with pytest.raises(ValueError, match=r"likelihood\.length=none: only texts of choices have lengths") as error:
+            replace(SETTINGS, likelihood_length="none", **changes)
+        assert "\n" not in str(error.value)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Edited(Longer):
+    """The same questions, of which the first has another choice."""
+
+    def read(self, folder):
+        for row, question in enumerate(super().read(folder)):
+            yield question if row else replace(question, choices=(*question.choices[:-1], "an edited choice"))
+
+
+def test_an_edited_choice_that_no_prompt_shows_is_asked_anew(tmp_path, model, asked):  # noqa: F811
+    texts = {"scoring": "loglikelihood", "likelihood_of": "text"}
+    go(tmp_path, model, task=Longer(num=6), **texts)
+    asked.clear()
+    go(tmp_path, model, task=Edited(num=6), **texts)
+    assert asked == ["w0"]
+
+
+def test_rotated_texts_have_keys_of_their_own(tmp_path, model, asked):  # noqa: F811
+    shown = PromptBook(name="own", default=Template(text="{question}"), templates={"words": Template(text=CHOICES)})
+    texts = {"scoring": "loglikelihood", "likelihood_of": "text", "prompts": shown}
+    go(tmp_path, model, task=Choices(num=4, circular=True), **texts)
+    assert len(set(asked)) == len(store.read(tmp_path / "answers/words.jsonl")) == 4 * 3
+
+
 def test_likelihoods_need_choices(tmp_path, model):  # noqa: F811
     with pytest.raises(ValueError, match="scoring=loglikelihood: question w0 of words has no choices"):
         go(tmp_path, model, scoring="loglikelihood")
@@ -302,6 +341,42 @@ def test_examples_come_first_with_their_images_and_answers(tmp_path, model, monk
     answers = store.read(tmp_path / "answers/words.jsonl").values()
     assert [len(answer.zoom or ()) for answer in answers] == [len(answer.images) for answer in answers]
     assert chosen != shots(Split(num=6), replace(SETTINGS, shots=2, shots_seed=6, data_root=tmp_path))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placed(Split):
+    """Two images a question, which its words name in either order."""
+
+    numbers_images: ClassVar = True
+
+    def read(self, folder):
+        for row, question in enumerate(super().read(folder)):
+            first, second = (1, 2) if row % 2 else (2, 1)
+            text = f"{question.text}<image {first}> or <image {second}>?"
+            yield replace(question, text=text, images=(picture(row), picture(row + 50)))
+
+
+def test_examples_have_their_images_where_their_words_name_them(tmp_path, model, monkeypatch):  # noqa: F811
+    seen = spy_of_requests(monkeypatch)
+    settings = replace(SETTINGS, shots=3, batch_tokens=4000)
+    in_place = DragonflyProcessor(PROCESSOR.image_processor, PROCESSOR.tokenizer, images="in_place")
+    run([Placed(num=6)], model=model, processor=in_place, out=tmp_path, settings=settings)
+    chosen = shots(Placed(num=6), replace(settings, data_root=tmp_path))
+    assert len({shot.prompt.index("<image 1>") < shot.prompt.index("<image 2>") for shot in chosen}) == 2, "both orders"
+    turns = _conversation(seen[0])
+    images = seen[0].read_images()
+    for number, shot in enumerate([*chosen, None]):
+        question = shot.question if shot else Placed(num=6).questions(tmp_path)[0]
+        prompt = shot.prompt if shot else question.text
+        turn, own = turns[2 * number], list(images[2 * number : 2 * number + 2])
+        expected = (
+            list(question.images) if prompt.index("<image 1>") < prompt.index("<image 2>") else [*question.images][::-1]
+        )
+        assert own == expected
+        words = prompt.replace("<image 1>", "").replace("<image 2>", "")
+        assert (turn.text, turn.places) == (words, (words.index(" or ?"), words.index("?")))
+    answers = store.read(tmp_path / "answers/words.jsonl").values()
+    assert [len(answer.zoom) for answer in answers] == [2] * 6
 
 
 def test_the_prompt_of_examples_is_a_conversation():

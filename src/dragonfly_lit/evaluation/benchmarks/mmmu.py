@@ -14,7 +14,7 @@ from dragonfly_lit.evaluation.benchmarks.tables import check_images, image_of, p
 from dragonfly_lit.evaluation.metrics import choice
 from dragonfly_lit.evaluation.parsers import LETTERS, final_answer
 from dragonfly_lit.evaluation.parsers_mmmu import mmmu_letter
-from dragonfly_lit.evaluation.prompts import LETTER, SHORT, Template
+from dragonfly_lit.evaluation.prompts import LETTER, NUMBERED, SHORT, Template
 from dragonfly_lit.evaluation.published import published_rows
 
 DOMAINS = {
@@ -89,7 +89,7 @@ class MMMU(Benchmark):
         subject = re.fullmatch(r"[^_]+_(.+?)_\d+", key)
         if subject is None or subject.group(1) not in DOMAIN_OF:
             raise ValueError(f"{self.name}: question {key!r} names no subject; expected e.g. validation_Accounting_1.")
-        named = {int(number) for number in re.findall(r"<image (\d+)>", " ".join([row["question"], *options]))}
+        named = {int(number) for number in NUMBERED.findall(" ".join([row["question"], *options]))}
         named = named or {1} & {number for number in range(1, NUM_IMAGES + 1) if filled[number - 1]}
         absent = [number for number in sorted(named) if not 1 <= number <= NUM_IMAGES or not filled[number - 1]]
         if absent:
