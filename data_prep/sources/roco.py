@@ -25,7 +25,7 @@ def rows(path: Path, options: Options) -> Iterator[Row | RowError]:
 
 def _text_rows(path: Path) -> Iterator[Row]:
     lines = ((number, line) for number, line in enumerate(text_lines(path), 1) if line.strip())
-    for row, (number, line) in enumerate(lines):
+    for row, (number, line) in enumerate(lines, 1):
         name, tab, told = line.partition("\t")
         values = {"id": name.strip(), "caption": told} if tab else {"id": line.strip()}
         yield Row(values=values, place=Place(path.name, row, number))

@@ -16,7 +16,7 @@ from dragonfly_lit.app.made import how_made
 from dragonfly_lit.app.values import check_values
 from dragonfly_lit.evaluation import robustness
 from dragonfly_lit.evaluation.folders import other_answers, results_name
-from dragonfly_lit.evaluation.metrics.base import Scoring
+from dragonfly_lit.evaluation.metrics.base import Scoring, check_scoring
 from dragonfly_lit.evaluation.perturb import STRENGTHS, Perturbation
 from dragonfly_lit.evaluation.report import table
 from dragonfly_lit.evaluation.runner import run, score_predictions
@@ -56,11 +56,11 @@ def evaluate_config(config: Config) -> dict[str, Any]:
             caption_metrics=config["caption_metrics"],
             bertscore_model=config["bertscore"]["model"],
             bertscore_layer=config["bertscore"]["layer"],
+            bertscore_device=_device(config["device"]) if config["bertscore"]["model"] else "cpu",
         ),
         **{key: config[key] for key in SETTINGS},
     )
-    for one in benchmark.benchmarks:
-        one.metric_type.check(settings.metrics)
+    check_scoring([one.metric_type for one in benchmark.benchmarks], settings.metrics)
     if settings.predict:
         check_servers(benchmark.benchmarks)
     if any(one.show for one in benchmark.benchmarks):

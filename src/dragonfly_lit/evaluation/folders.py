@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from pathlib import Path
 from typing import Any
@@ -35,12 +36,22 @@ def results_name(benchmark: Any, settings: Settings) -> str:
         f"draw{settings.shots_seed}" if settings.shots and settings.shots_seed else "",
         settings.perturb.name if settings.perturb else "",
         "java" if settings.metrics.caption_metrics == "java" else "",
+        f"bertscore_{Path(bert).name}" if (bert := settings.metrics.bertscore_model) else "",
+        f"layer{layer}" if (layer := settings.metrics.bertscore_layer) else "",
         "circular" if any(one.circular for one in members) else "",
         f"t{settings.temperature:g}" if settings.temperature else "",
         f"n{settings.draws}" if settings.draws > 1 else "",
         f"seed{settings.seed}" if settings.temperature and settings.seed else "",
     ]
-    return "-".join(re.sub(r"[^\w.+=]+", "_", part)[:LONGEST].strip("_") for part in parts if part)
+    return "-".join(_short(part) for part in parts if part)
+
+
+def _short(part: str) -> str:
+    """A part without what a folder's name may not hold; of a long one the start, and a digest that tells it apart."""
+    plain = re.sub(r"[^\w.+=]+", "_", part).strip("_")
+    if len(plain) <= LONGEST:
+        return plain
+    return f"{plain[: LONGEST - 7]}_{hashlib.sha256(part.encode()).hexdigest()[:6]}"
 
 
 def other_answers(root: Path) -> list[Path]:

@@ -12,7 +12,7 @@ from itertools import zip_longest
 from typing import Any
 
 from dragonfly_lit.evaluation.answers import Answer
-from dragonfly_lit.evaluation.images import place_of
+from dragonfly_lit.evaluation.images import RenderedImage, place_of
 from dragonfly_lit.evaluation.metrics.base import RIGHT
 from dragonfly_lit.evaluation.question import Question
 from dragonfly_lit.evaluation.scores import Scored
@@ -143,9 +143,9 @@ def _spread(pairs: list[tuple[Question, Answer]]) -> list[tuple[Question, Answer
 
 
 def _place(question: Question) -> list[str]:
-    """Where the images lie, as `ask` takes them; those that lie nowhere are named by their numbers."""
+    """Where the images lie, as `ask` takes them; those that it cannot open are named by their numbers."""
     return [
-        f"IMAGE_{number}" if isinstance(image, bytes) else place_of(image)
+        f"IMAGE_{number}" if isinstance(image, bytes | RenderedImage) else place_of(image)
         for number, image in enumerate(question.images, start=1)
     ]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import re
 from dataclasses import dataclass
 from functools import lru_cache
@@ -39,7 +40,7 @@ class StoredImage:
             return decode_base64(content, self.key) if isinstance(content, str) else content
         if path and (beside := inside(self.file.parent, path)).is_file():
             return beside.read_bytes()
-        raise ValueError(f"{self.file.name}: row {self.row} of column {self.column!r} holds no image.")
+        raise ValueError(f"{self.file.name}: row {self.row + 1} of column {self.column!r} holds no image.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,39 +57,60 @@ class EncodedImage:
         """The encoded image; ValueError when the text there is not base64."""
         with open(self.file, "rb") as file:
             file.seek(self.start)
-            return decode_base64(file.read(self.length), self.key)
+            return decode_base64(file.read(self.length).replace(b"\0", b""), self.key)  # of UTF-16 the letters alone
 
 
 @dataclass(frozen=True, kw_only=True)
 class RenderedImage:
-    """A frame of a file, or a file whose values become black and white by a given window."""
+    """A frame of an image, or an image whose values become black and white by a given window."""
 
-    file: Path
+    source: bytes | Path | StoredImage
     frame: int | None = None
     window: Window | None = None
 
     @property
     def key(self) -> str:
         """Identity of the image, as of a stored one."""
-        return str(self)
+        return f"{key_of(self.source)}{self._how}"
+
+    @property
+    def _how(self) -> str:
+        window = "" if self.window is None else f" from {self.window[0]:g} to {self.window[1]:g}"
+        return ("" if self.frame is None else f"#{self.frame}") + window
 
     def __str__(self) -> str:
-        window = "" if self.window is None else f" from {self.window[0]:g} to {self.window[1]:g}"
-        return str(self.file) + ("" if self.frame is None else f"#{self.frame}") + window
+        return f"{place_of(self.source)}{self._how}"
 
     def read_bytes(self) -> bytes:
-        """The picture as PNG; ValueError when the file is not an image, or has no such frame."""
+        """The picture as PNG; ValueError when there is no image, or it has no such frame."""
         out = BytesIO()
-        decode(self.file, frame=self.frame, window=self.window).save(out, "PNG", compress_level=1)
+        data = self.source.read_bytes() if isinstance(self.source, StoredImage) else self.source
+        decode(data, frame=self.frame, window=self.window).save(out, "PNG", compress_level=1)
         return out.getvalue()
+
+
+AnyImage = bytes | Path | StoredImage | EncodedImage | RenderedImage
+"""An image where it lies: its bytes, its file, or a place that knows how to read it."""
+
+
+def key_of(image: AnyImage) -> str:
+    """Identity of an image: equal where two questions are surely about the same one."""
+    if isinstance(image, bytes):
+        return hashlib.sha256(image).hexdigest()
+    return image.key if isinstance(image, StoredImage | EncodedImage | RenderedImage) else str(image)
 
 
 _STORED = re.compile(r"(?P<file>.+)#(?P<row>\d+)(?:\.(?P<item>\d+))?:(?P<column>.+)", re.DOTALL)
 _ENCODED = re.compile(r"(?P<file>.+)#(?P<start>\d+)\+(?P<length>\d+)", re.DOTALL)
 
 
-def place_of(image: Path | StoredImage | EncodedImage | RenderedImage) -> str:
-    """How a command names an image: `FILE`, `FILE#ROW:COLUMN` (of a list `ROW.ITEM`) or `FILE#START+LENGTH`."""
+def place_of(image: AnyImage) -> str:
+    """Where an image lies: `FILE`, `FILE#ROW:COLUMN` (of a list `ROW.ITEM`) or `FILE#START+LENGTH`; else in words.
+
+    Rows are counted from 0 there. `image_at` reads all but bytes that lie nowhere and images that are rendered first.
+    """
+    if isinstance(image, bytes):
+        return f"{len(image)} bytes"
     if isinstance(image, StoredImage):
         item = "" if image.item is None else f".{image.item}"
         return f"{image.file}#{image.row}{item}:{image.column}"

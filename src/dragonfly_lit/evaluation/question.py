@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from dragonfly_lit.evaluation.images import EncodedImage, RenderedImage, StoredImage
-
-AnyImage = bytes | Path | StoredImage | EncodedImage | RenderedImage
-"""An image where it lies: its bytes, its file, or a place that knows how to read it."""
+from dragonfly_lit.evaluation.images import AnyImage, key_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +38,7 @@ class Question:
     @property
     def image_keys(self) -> tuple[str, ...]:
         """Identity of each image: questions with equal keys have the same images, so their prefix can be shared."""
-        return tuple(_image_key(image) for image in self.images)
+        return tuple(key_of(image) for image in self.images)
 
     def read_images(self) -> tuple[bytes, ...]:
         """The encoded images; a ValueError names the question when one is missing."""
@@ -51,9 +46,3 @@ class Question:
             return tuple(image if isinstance(image, bytes) else image.read_bytes() for image in self.images)
         except (OSError, ValueError) as error:
             raise ValueError(f"{self.task}: question {self.id}: its image cannot be read: {error}") from error
-
-
-def _image_key(image: AnyImage) -> str:
-    if isinstance(image, bytes):
-        return hashlib.sha256(image).hexdigest()
-    return image.key if isinstance(image, StoredImage | EncodedImage | RenderedImage) else str(image)

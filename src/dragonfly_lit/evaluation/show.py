@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from dragonfly_lit.evaluation.asking import prompt_of, prompt_set
 from dragonfly_lit.evaluation.benchmarks.base import Benchmark
-from dragonfly_lit.evaluation.images import EncodedImage, StoredImage
+from dragonfly_lit.evaluation.images import place_of
 from dragonfly_lit.evaluation.question import Question
 from dragonfly_lit.evaluation.settings import Settings
 from dragonfly_lit.processing.images import decode, is_faint
@@ -63,7 +63,7 @@ def _lines(question: Question, text: str) -> Iterator[str]:
         faint = (
             ", hardly anything is to be seen: its pixels use less than a tenth of the range" if is_faint(image) else ""
         )
-        yield f"  image {number}: {image.width} x {image.height} pixels, {printable(_place(place))}{faint}"
+        yield f"  image {number}: {image.width} x {image.height} pixels, {printable(place_of(place))}{faint}"
     if not question.images:
         yield "  image: none"
     yield "  text:"
@@ -76,11 +76,3 @@ def _lines(question: Question, text: str) -> Iterator[str]:
     for name in ("category", "split"):
         if value := getattr(question, name):
             yield f"  {name}: {printable(value)}"
-
-
-def _place(image: AnyImage) -> str:
-    if isinstance(image, StoredImage):
-        return f"row {image.row + 1} of {image.file.name}"
-    if isinstance(image, EncodedImage):
-        return f"{image.length} letters of {image.file.name}"
-    return f"{len(image)} bytes" if isinstance(image, bytes) else str(image)

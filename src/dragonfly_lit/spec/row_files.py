@@ -43,34 +43,48 @@ def row_files(path: Path) -> list[Path]:
         ValueError: nothing is there that can be read.
     """
     if path.is_dir():
-        files = sorted(file for file in path.iterdir() if file.suffix in READERS)
+        files = sorted(file for file in path.iterdir() if _suffix(file) in READERS)
         if not files:
             raise ValueError(f"{path}: no file with rows is in this folder ({', '.join(READERS)}).")
         return files
     if not path.is_file():
         raise ValueError(f"{path}: no such file or folder.")
-    if path.suffix in PICKLES:
+    if _suffix(path) in PICKLES:
         raise ValueError(
             f"{path}: a pickle can run code when it is read. Use the Parquet files of the data set instead."
         )
-    if path.suffix not in READERS:
+    if _suffix(path) not in READERS:
         suffix = path.suffix or "no suffix"
         raise ValueError(f"{path}: {suffix} is not a format with rows. Use one of {', '.join(READERS)}.")
     return [path]
 
 
-def read_rows(path: Path) -> Iterator[Row | RowError]:
-    """Rows of a file, or of all such files of a folder; they are numbered from 0 in each.
+def read_rows(path: Path, *, encoded: bool = True) -> Iterator[Row | RowError]:
+    """Rows of a file, or of all such files of a folder; they are numbered from 1 in each.
+
+    Args:
+        path: the file or folder.
+        encoded: whether cells of bytes are read, such as images; else they are empty, where the format has columns.
 
     Raises:
         ValueError: a file is broken as a whole; it is named.
     """
-    return chain.from_iterable(_checked(file) for file in row_files(path))
+    return chain.from_iterable(_checked(file, encoded) for file in row_files(path))
 
 
-def _checked(path: Path) -> Iterator[Row | RowError]:
+def _suffix(path: Path) -> str:
+    return path.suffix.lower()
+
+
+def _unreadable(suffix: str) -> str:
+    return f"cannot be read as {suffix.removeprefix('.')}"
+
+
+def _checked(path: Path, encoded: bool) -> Iterator[Row | RowError]:
+    suffix = _suffix(path)
     try:
-        for number, (line, cells) in enumerate(READERS[path.suffix](path)):
+        rows = READERS[suffix](path) if encoded or suffix not in COLUMNAR else COLUMNAR[suffix](path, encoded=False)
+        for number, (line, cells) in enumerate(rows, 1):
             place = Place(path.name, number, line)
             if isinstance(cells, Mapping):
                 yield Row(values=cells, place=place)
@@ -79,20 +93,22 @@ def _checked(path: Path) -> Iterator[Row | RowError]:
             else:
                 yield RowError(place, f"found {shown(cells)}, wanted a struct with named fields.")
     except OSError as error:
-        raise ValueError(f"{path}: cannot be read: {error.strerror or error}.") from error
+        raise ValueError(f"{path}: {_unreadable(suffix)}: {error.strerror or error}.") from error
     except (ValueError, RecursionError, pa.ArrowException, csv.Error) as error:
-        raise ValueError(str(error) if str(path) in str(error) else f"{path}: cannot be read: {error}") from error
+        said = f"{path}: {_unreadable(suffix)}: {error}"
+        raise ValueError(str(error) if str(path) in str(error) else said) from error
 
 
 def _json(path: Path) -> Iterator[Cells]:
+    """The rows of a list, the one that an object is, or one object a line under this name."""
+    text = read_text(path)
     try:
-        rows = json.loads(read_text(path), parse_float=Written)
-    except json.JSONDecodeError as error:
-        hint = " One object a line is called .jsonl here." if error.msg == "Extra data" else ""
-        raise ValueError(f"{path}: cannot be read: {error}.{hint}") from error
-    if not isinstance(rows, list):
-        raise ValueError(f"holds no list of rows, but {shown(rows)}.")
-    return ((None, row) for row in rows)
+        rows = json.loads(text, parse_float=Written)
+    except (ValueError, RecursionError):
+        if text.lstrip().startswith("["):
+            raise
+        return _json_lines(path)
+    return ((None, row) for row in (rows if isinstance(rows, list) else [rows]))
 
 
 def _json_lines(path: Path) -> Iterator[Cells]:
@@ -137,7 +153,7 @@ class _Lines:
 
 def _csv(path: Path) -> Iterator[Cells]:
     """Rows by the header's names. A TSV knows no quotes: they are letters like others."""
-    tabs = path.suffix == ".tsv"
+    tabs = _suffix(path) == ".tsv"
     rules = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if tabs else {}
     lines = _Lines(text_lines(path, newline=""))
     header = [name.strip() for name in next(csv.reader(lines, strict=True, **rules), [])]
@@ -248,13 +264,15 @@ def _excel_cell(cell: Any) -> Any:
     return cell
 
 
-def _parquet(path: Path) -> Iterator[Cells]:
+def _parquet(path: Path, *, encoded: bool = True) -> Iterator[Cells]:
     with pyarrow.parquet.ParquetFile(path) as file:
-        for batch in file.iter_batches(batch_size=ROWS_A_BATCH):
-            yield from _batch(batch)
+        names = file.schema_arrow.names
+        kept = names if encoded else _without_bytes(file.schema_arrow)
+        for batch in file.iter_batches(batch_size=ROWS_A_BATCH, columns=None if kept == names else kept):
+            yield from _batch(batch, names)
 
 
-def _arrow(path: Path) -> Iterator[Cells]:
+def _arrow(path: Path, *, encoded: bool = True) -> Iterator[Cells]:
     """Arrow's stream format, in which Hugging Face's library keeps its cache, or its file format."""
     with pa.memory_map(str(path)) as file:
         if bytes(file.read(6)) == b"ARROW1":
@@ -264,11 +282,24 @@ def _arrow(path: Path) -> Iterator[Cells]:
             file.seek(0)
             batches = iter(pa.ipc.open_stream(file))
         for batch in batches:
+            kept = batch if encoded else batch.select(_without_bytes(batch.schema))
             for start in range(0, batch.num_rows, ROWS_A_BATCH):
-                yield from _batch(batch.slice(start, ROWS_A_BATCH))
+                yield from _batch(kept.slice(start, ROWS_A_BATCH), batch.schema.names)
 
 
-def _batch(batch: pa.RecordBatch) -> Iterator[Cells]:
+def _without_bytes(schema: pa.Schema) -> list[str]:
+    """The columns that hold no bytes, at whatever depth."""
+    return [field.name for field in schema if "binary" not in str(field.type)]
+
+
+def _batch(batch: pa.RecordBatch, names: Sequence[str]) -> Iterator[Cells]:
+    """The rows, with empty cells in the columns of `names` that were not read."""
+    left_out = dict.fromkeys(name for name in names if name not in batch.schema.names)
+    for line, cells in _cells(batch):
+        yield line, {**left_out, **cells} if left_out and isinstance(cells, Mapping) else cells
+
+
+def _cells(batch: pa.RecordBatch) -> Iterator[Cells]:
     try:
         rows = batch.to_pylist()
     except (ValueError, pa.ArrowException):  # one cell, such as a text that is not UTF-8, spoils them all
@@ -285,12 +316,14 @@ READERS = {
     ".json": _json, ".jsonl": _json_lines, ".csv": _csv, ".tsv": _csv, ".xlsx": _xlsx, ".parquet": _parquet,
     ".arrow": _arrow,
 }  # fmt: skip
+COLUMNAR = {".parquet": _parquet, ".arrow": _arrow}
+"""Of those the ones that read some columns without the others."""
 
 
 def num_rows(path: Path) -> int | None:
     """How many rows there are, where that is known without reading them (Parquet)."""
     files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
-    if not files or any(file.suffix != ".parquet" or not file.is_file() for file in files):
+    if not files or any(_suffix(file) != ".parquet" or not file.is_file() for file in files):
         return None
     try:
         return sum(pyarrow.parquet.read_metadata(file).num_rows for file in files)

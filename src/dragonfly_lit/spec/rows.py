@@ -41,7 +41,7 @@ class Written(float):
 
 @dataclass(frozen=True)
 class Place:
-    """Where a row stands: the name of its file, its number there, and for files of text its line, counted from 1."""
+    """Where a row stands: the name of its file, its number there, and for files of text its line; both from 1 on."""
 
     file: str
     row: int

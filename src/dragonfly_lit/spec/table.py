@@ -109,14 +109,15 @@ def with_meanings(row: Row, given: Mapping[str, str]) -> Row:
     return Row(values=values, place=row.place, called=found)
 
 
-def table_rows(path: Path, columns: Mapping[str, str] = {}) -> Iterator[Row | RowError]:
+def table_rows(path: Path, columns: Mapping[str, str] = {}, *, encoded: bool = True) -> Iterator[Row | RowError]:
     """The rows of a CSV, TSV, XLSX, JSON, JSON-lines, Parquet or Arrow file, cells under the names of `COLUMNS`.
 
     Args:
         path: the file, or a folder of such files.
         columns: what is called how, as `match_columns` takes it.
+        encoded: whether cells of bytes are read, as `read_rows` takes it.
     """
-    for row in read_rows(path):
+    for row in read_rows(path, encoded=encoded):
         if isinstance(row, RowError):
             yield row
             continue

@@ -154,7 +154,7 @@ def test_a_state_folder_that_leads_elsewhere_is_not_followed(home):
 
 def test_a_shard_that_somebody_put_there_meanwhile_is_not_replaced(home, monkeypatch):
     (home / "images" / "5.png").rename(home / "away.png")
-    with pytest.raises(ValueError, match="row 5"):
+    with pytest.raises(ValueError, match="row 6"):
         pack(job(home), workers=1)
     (home / "away.png").rename(home / "images" / "5.png")
     (home / "out" / "noise-00001.tar").write_text("mine")

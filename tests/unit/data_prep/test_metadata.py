@@ -339,7 +339,7 @@ def test_a_row_that_is_left_out_leaves_no_name_behind_when_names_are_hashed(tmp_
     (tmp_path / "images/MUSTERMANN_0.jpeg").unlink()
     assert packed(tmp_path, "--hash-names", str(tmp_path / "salt"), "--on-error", "skip", "--strip-metadata") == 0
     line = json.loads((tmp_path / "out/skipped.jsonl").read_text())
-    assert line["row"] == 0
+    assert line["row"] == 1
     assert b"mustermann" not in everything(tmp_path / "out").lower()
 
 

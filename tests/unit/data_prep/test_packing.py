@@ -159,7 +159,7 @@ def test_bad_rows_are_left_out_and_listed(captions):
     report = pack(job(captions, on_error="skip"), workers=1)
     skipped = [json.loads(line) for line in (captions / "out" / "skipped.jsonl").read_text().splitlines()]
     assert report["samples"] == len(open_dataset(captions / "out")) == 23
-    assert [line["row"] for line in skipped] == [5, 6]
+    assert [line["row"] for line in skipped] == [6, 7]
     assert "missing" in skipped[0]["reason"]
 
 
@@ -167,7 +167,7 @@ def test_a_bad_row_stops_the_run_which_goes_on_once_it_is_mended(captions):
     broken = captions / "images" / "12.png"
     good = broken.read_bytes()
     broken.unlink()
-    with pytest.raises(ValueError, match=r"row 12: image 12\.png is missing"):
+    with pytest.raises(ValueError, match=r"row 13: image 12\.png is missing"):
         pack(job(captions), workers=1)
     broken.write_bytes(good)
     pack(job(captions), workers=1)
@@ -212,7 +212,7 @@ def test_a_run_that_did_nothing_yet_may_be_mended_and_started_again(captions):
     table = captions / "captions.jsonl"
     good = table.read_text()
     table.write_text('{"image": "gone.png", "caption": "Nothing."}\n' + good)
-    with pytest.raises(ValueError, match=r"row 0: image gone\.png is missing"):
+    with pytest.raises(ValueError, match=r"row 1: image gone\.png is missing"):
         pack(job(captions), workers=1)
     table.write_text(good)
     assert pack(job(captions, shard_size=5), workers=1)["samples"] == 25

@@ -120,7 +120,7 @@ def test_a_reported_file_is_refused_by_name(folder, name, form, reason):
 
 
 def test_an_open_quote_costs_its_own_row_only(folder):
-    with pytest.raises(ValueError, match=r"08_open_quote.csv line 2, row 0: is not CSV"):
+    with pytest.raises(ValueError, match=r"08_open_quote.csv line 2, row 1: is not CSV"):
         records(folder, "captions", CASES / "08_open_quote.csv")
     shutil.rmtree(folder / "out")
     found = records(folder, "captions", CASES / "08_open_quote.csv", on_error="skip")
@@ -129,7 +129,7 @@ def test_an_open_quote_costs_its_own_row_only(folder):
 
 def test_an_unquoted_comma_is_refused_and_the_other_row_is_whole(folder):
     path = CASES / "08_unquoted_comma.csv"
-    with pytest.raises(ValueError, match=r"line 2, row 0: has 3 fields where the header has 2"):
+    with pytest.raises(ValueError, match=r"line 2, row 1: has 3 fields where the header has 2"):
         records(folder, "captions", path)
     shutil.rmtree(folder / "out")
     (record,) = records(folder, "captions", path, on_error="skip")
@@ -148,7 +148,7 @@ def test_a_row_is_known_by_the_name_of_its_image_whatever_kind_it_is(folder, suf
 
 def test_a_quote_that_swallows_a_row_and_closes_is_refused(folder):
     path = write(folder / "c.csv", 'image,caption\nb.jpg,"open\na.jpg,two"\nc.jpg,"two\nlines, here"\n')
-    with pytest.raises(ValueError, match=r"c.csv line 2, row 0: opens a quote .* another row: 'a.jpg,two\"'"):
+    with pytest.raises(ValueError, match=r"c.csv line 2, row 1: opens a quote .* another row: 'a.jpg,two\"'"):
         records(folder, "captions", path)
     shutil.rmtree(folder / "out")
     found = records(folder, "captions", path, on_error="skip")
@@ -333,7 +333,7 @@ def test_a_broken_line_costs_itself_and_names_the_line(folder):
     path = write(folder / "c.jsonl", f"{good}\n\n{{broken\n[1]\n" + "[" * 100_000 + f"\n{good}\n")
     assert len(records(folder, "captions", path, on_error="skip")) == 2
     lines = [json.loads(line) for line in (folder / "out" / "skipped.jsonl").read_text().splitlines()]
-    assert [(line["file"], line["line"], line["row"]) for line in lines] == [("c.jsonl", n, n - 2) for n in (3, 4, 5)]
+    assert [(line["file"], line["line"], line["row"]) for line in lines] == [("c.jsonl", n, n - 1) for n in (3, 4, 5)]
 
 
 def test_slake_without_a_language_and_roco_with_a_mark(folder):

@@ -1,5 +1,6 @@
 """A table of one's own means the same to pack and to benchmark=my_set, and no patient is in two parts of it."""
 
+import base64
 import csv
 import json
 import random
@@ -16,6 +17,7 @@ from PIL import Image
 
 from data_prep.__main__ import main
 from dragonfly_lit.data.shards import open_dataset
+from dragonfly_lit.evaluation import html
 from dragonfly_lit.evaluation.benchmarks.manifest import manifest
 from dragonfly_lit.processing.images import decode
 from dragonfly_lit.spec.rows import Place, Row, RowError
@@ -46,13 +48,17 @@ def write_table(path, rows):
         for line in [list(rows[0]), *(list(row.values()) for row in rows)]:
             book.active.append(line)
         book.save(path)
-    elif path.suffix == ".jsonl":
+    elif path.suffix.lower() == ".jsonl":
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    elif path.suffix == ".parquet":
+    elif path.suffix.lower() == ".parquet":
         pa.parquet.write_table(pa.Table.from_pylist(rows), path)
+    elif path.suffix == ".arrow":
+        table = pa.Table.from_pylist(rows)
+        with pa.ipc.new_stream(path, table.schema) as stream:
+            stream.write_table(table)
     else:
         with path.open("w", newline="") as file:
-            writer = csv.DictWriter(file, list(rows[0]), delimiter="\t" if path.suffix == ".tsv" else ",")
+            writer = csv.DictWriter(file, list(rows[0]), delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
             writer.writeheader()
             writer.writerows(rows)
 
@@ -132,7 +138,7 @@ def test_columns_are_matched_or_given_and_errors_name_the_users_own(tmp_path, ca
     rows[3]["Frage"] = ""
     write_table(table, rows)
     assert run(table, tmp_path / "other", "--columns", "question=Frage", "--split-by", "none") == 1
-    assert "table.csv line 5, row 3: Frage: found an empty text" in capsys.readouterr().err
+    assert "table.csv line 5, row 4: Frage: found an empty text" in capsys.readouterr().err
     with pytest.raises(RowError, match="Frage"):
         asked(table, columns={"question": "Frage"}, split="all")
     assert run(table, tmp_path / "other", "--columns", "question=Fräge") == 1
@@ -213,11 +219,11 @@ def test_a_row_whose_image_is_broken_names_row_and_file(tmp_path, content, capsy
     write_table(tmp_path / "table.csv", rows_of(12))
     assert run(tmp_path / "table.csv", tmp_path / "out", "--split-by", "none") == 1
     told = capsys.readouterr().err
-    assert "table.csv line 7, row 5: image scans/5.png" in told
+    assert "table.csv line 7, row 6: image scans/5.png" in told
     (tmp_path / "scans/5.png").unlink()
     assert run(tmp_path / "table.csv", tmp_path / "out", "--split-by", "none") == 1
-    assert "row 5: image scans/5.png is missing" in capsys.readouterr().err
-    with pytest.raises(ValueError, match=r"line 7, row 5: image: there is no image .*scans/5\.png"):
+    assert "row 6: image scans/5.png is missing" in capsys.readouterr().err
+    with pytest.raises(ValueError, match=r"line 7, row 6: image: there is no image .*scans/5\.png"):
         asked(tmp_path / "table.csv", split="all")
 
 
@@ -245,7 +251,7 @@ def test_too_few_patients_and_rows_without_one_are_told(tmp_path, capsys):
     rows[4]["patient"] = ""
     write_table(tmp_path / "table.csv", rows)
     assert run(tmp_path / "table.csv", tmp_path / "two", "--split-shares", "50", "50", "0") == 1
-    assert "row 4: patient: is empty, so the row may belong to somebody" in capsys.readouterr().err
+    assert "row 5: patient: is empty, so the row may belong to somebody" in capsys.readouterr().err
     more = ("--split-shares", "50", "50", "0", "--on-error", "skip")
     assert run(tmp_path / "table.csv", tmp_path / "two", *more) == 0
     assert "patient: is empty" in (tmp_path / "two/train/skipped.jsonl").read_text()
@@ -381,7 +387,8 @@ def test_a_format_without_questions_does_not_share(tmp_path, capsys):
 # Frames of DICOM
 
 
-def test_dicom_goes_into_shards_without_its_header(tmp_path, capsys):
+def dicom():
+    """Three frames of 12 bits."""
     pytest.importorskip("pydicom")
     from pydicom.dataset import Dataset, FileMetaDataset
     from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
@@ -396,11 +403,16 @@ def test_dicom_goes_into_shards_without_its_header(tmp_path, capsys):
     made.BitsAllocated, made.BitsStored, made.HighBit = 16, 12, 11
     made.PixelData = (np.arange(192, dtype=np.uint16) * 20).tobytes()
     made["PixelData"].VR = "OW"
+    return made
+
+
+def test_dicom_goes_into_shards_without_its_header(tmp_path, capsys):
+    made = dicom()
     made.save_as(tmp_path / "a.dcm", enforce_file_format=True)
     table = tmp_path / "t.csv"
     write_table(table, [{"image": "a.dcm", "question": "What?", "answer": "This."}])
     assert run(table, tmp_path / "o") == 1
-    assert "t.csv line 2, row 0: image a.dcm: has 3 frames. Choose: all, middle or a number" in capsys.readouterr().err
+    assert "t.csv line 2, row 1: image a.dcm: has 3 frames. Choose: all, middle or a number" in capsys.readouterr().err
     with pytest.raises(ValueError, match="has 3 frames"):
         asked(table)
     for frames, num in (("all", 3), ("middle", 1), (2, 1)):
@@ -418,3 +430,73 @@ def test_dicom_goes_into_shards_without_its_header(tmp_path, capsys):
     (record,) = open_dataset(tmp_path / "b")
     (question,) = asked(table, frames=0, window=(0, 4095))
     assert decode(record.images[0]).tobytes() == decode(question.read_images()[0]).tobytes()
+
+
+def as_cell(data: bytes, name: str):
+    """The image as a table of this name can hold it."""
+    if name in ("t.jsonl", "t.csv"):
+        return "data:application/dicom;base64," + base64.b64encode(data).decode()
+    return {"bytes": data, "path": None} if name == "t.parquet" else data
+
+
+@pytest.mark.parametrize("name", ["t.parquet", "t.PARQUET", "t.arrow", "t.jsonl", "t.csv"])
+def test_frames_and_a_window_count_wherever_the_image_lies(tmp_path, name):
+    made, out = dicom(), BytesIO()
+    made.save_as(out, enforce_file_format=True)
+    (tmp_path / "a.dcm").write_bytes(out.getvalue())
+    write_table(tmp_path / "file.csv", [{"image": "a.dcm", "question": "What?", "answer": "This."}])
+    write_table(tmp_path / name, [{"image": as_cell(out.getvalue(), name), "question": "What?", "answer": "This."}])
+    with pytest.raises(ValueError, match=rf"{name} .*row 1: image: has 3 frames"):
+        asked(tmp_path / name)
+    for options in ({"frames": "all"}, {"frames": 1, "window": (0, 4095)}, {"frames": "middle", "window": (5, 900)}):
+        (stored,), (filed,) = asked(tmp_path / name, **options), asked(tmp_path / "file.csv", **options)
+        assert stored.read_images() == filed.read_images(), options
+        assert len(set(stored.image_keys)) == len(stored.images) == (3 if options["frames"] == "all" else 1)
+        assert html._place(stored) == [f"IMAGE_{n}" for n in range(1, len(stored.images) + 1)], "no command has frames"
+
+
+@pytest.mark.parametrize("name", ["t.csv", "T.CSV", "t.tsv", "t.TSV", "t.jsonl", "t.JSONL", "t.Parquet", "t.arrow"])
+def test_a_table_is_known_by_its_suffix_in_any_case(tmp_path, name):
+    write_images(tmp_path, 6)
+    rows = [{key: value for key, value in row.items() if key != "age"} for row in rows_of(6)]
+    write_table(tmp_path / name, rows)
+    questions = asked(tmp_path / name, split="all")
+    assert [question.text for question in questions] == [row["question"] for row in rows]
+    assert run(tmp_path / name, tmp_path / "out", "--split-by", "none", "--images", str(tmp_path)) == 0
+    assert [r.turns[0].text for r in open_dataset(tmp_path / "out")] == [row["question"] for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("t.txt", ".txt is not a format with rows"),
+        ("t", "no suffix is not a format"),
+        ("t.pkl", "a pickle can run code"),
+        ("T.PKL", "a pickle can run code"),
+    ],
+)
+def test_a_file_of_no_table_is_refused_by_its_suffix(tmp_path, name, said):
+    (tmp_path / name).write_text('{"question": "q", "answer": "x"}\n')
+    with pytest.raises(ValueError, match=said):
+        asked(tmp_path / name)
+
+
+def test_only_rows_of_the_chosen_part_are_asked_and_it_is_said_which(tmp_path, caplog):
+    write_images(tmp_path, 9)
+    table = tmp_path / "t.csv"
+    rows = [row | {"split": ("train", "val")[number % 2]} for number, row in enumerate(rows_of(9))]
+    write_table(table, rows)
+    assert len(asked(table, split="train")) == 5
+    assert len(asked(table, split="all")) == 9
+    for options in ({}, {"split": "test"}):
+        with pytest.raises(ValueError, match=r"split=test: .* no row there, by its column split. Choose train or val"):
+            asked(table, **options)
+    assert not caplog.records
+    write_table(table, [*rows[:-1], rows[-1] | {"split": "test"}])
+    assert len(asked(table)) == 1
+    assert "only those in test are asked; benchmark.split=all asks every row" in caplog.text
+    with pytest.raises(ValueError, match=r"benchmark.split=test: .* column patient. Choose train or validation, or"):
+        asked(table, split="test", split_by="patient", split_shares=(60, 40, 0))
+    for more in ({"split_by": "patient"}, {"split_shares": (60, 20, 20)}):
+        with pytest.raises(ValueError, match=rf"benchmark.split=all asks every row, so benchmark.{next(iter(more))}"):
+            asked(table, split="all", **more)

@@ -1,6 +1,7 @@
 """Answers are expensive: none is lost, whatever is asked next; limited runs say so; no interval is a point."""
 
 import json
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
@@ -10,10 +11,12 @@ from rich.console import Console
 from test_runner_resume import PROCESSOR, SETTINGS, Words, asked, go, model, picture, predictions, rows  # noqa: F401
 
 from dragonfly_lit.evaluation import answers as store
+from dragonfly_lit.evaluation.benchmarks.manifest import manifest
 from dragonfly_lit.evaluation.benchmarks.registry import BENCHMARKS
 from dragonfly_lit.evaluation.compare import compare, difference, scores_table
 from dragonfly_lit.evaluation.folders import other_answers, results_name
 from dragonfly_lit.evaluation.intervals import Resamples, intervals, wilson
+from dragonfly_lit.evaluation.metrics.base import Scoring
 from dragonfly_lit.evaluation.metrics.yes_no import MME, PERCEPTION, POPE
 from dragonfly_lit.evaluation.prompts import PromptBook, Template
 from dragonfly_lit.evaluation.published import PublishedRow
@@ -120,6 +123,43 @@ def test_an_answer_can_be_read_alone(tmp_path, model):  # noqa: F811
 )
 def test_a_folder_is_named_by_what_was_asked(name, options, changes, folder):
     assert results_name(BENCHMARKS[name](**options), replace(SETTINGS, **changes)) == folder
+
+
+def test_whatever_changes_questions_or_scores_of_a_set_changes_its_folder(tmp_path):
+    long = tmp_path / f"{'a_table_of_many_hospitals_' * 2}north.csv"
+    options = [
+        {},
+        {"split": "all"},
+        {"split_by": "ward"},
+        {"split_by": "study"},
+        {"split_shares": (60, 20, 20)},
+        {"split_shares": (60, 30, 10)},
+        {"frames": "all"},
+        {"frames": 3},
+        {"window": (0, 100)},
+        {"window": (0, 400)},
+        {"columns": {"question": "Frage"}},
+        {"columns": {"question": "English"}},
+        {"metric": "anls"},
+        {"manifest": "other.csv"},
+        {"manifest": long},
+        {"manifest": long.with_stem(long.stem + "_south")},
+    ]
+    metrics = [
+        {},
+        {"bertscore_model": "models/bert"},
+        {"bertscore_model": "models/roberta"},
+        {"bertscore_model": "models/bert", "bertscore_layer": 9},
+    ]
+    names = [
+        results_name(manifest("mine", **{"manifest": "t.csv", "metric": "exact_match"} | one), settings)
+        for one in options
+        for settings in (replace(SETTINGS, metrics=Scoring(**each)) for each in metrics)
+    ]
+    assert len(set(names)) == len(options) * len(metrics)
+    assert all(re.fullmatch(r"[\w.+=-]+", name) and len(name) < 255 for name in names)
+    assert names[8] == "mine-t-by_ward-released"
+    assert names[9] == "mine-t-by_ward-released-bertscore_bert"
 
 
 # Limited runs

@@ -2,14 +2,20 @@
 
 import random
 from collections import defaultdict
+from pathlib import Path
 
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
 
-from dragonfly_lit.evaluation.metrics.base import Scoring
+from dragonfly_lit.app import evaluate as app
+from dragonfly_lit.evaluation.metrics.base import Scoring, check_scoring
 from dragonfly_lit.evaluation.metrics.bertscore import BertScore
 from dragonfly_lit.evaluation.metrics.caption import Captions
+from dragonfly_lit.evaluation.metrics.short import ExactMatch
 from dragonfly_lit.evaluation.question import Question
+
+CONF = Path(__file__).resolve().parents[3] / "conf"
 
 WORDS = "the a heart lung is clear mass left right lobe of in no effusion ##s un ##seen . , -".split()  # noqa: SIM905
 LAYERS = 3
@@ -79,7 +85,8 @@ def test_captions_have_it_beside_their_other_scores(folder):
     metric.take(Scoring(bertscore_model=folder, bertscore_layer=2))
     scores = _computed(metric, questions)
     assert scores["bertscore_f1"] == pytest.approx(1.0, abs=1e-6)
-    assert metric.rule == f"BERTScore by layer 2 of {LAYERS} of {folder.name}"
+    assert metric.rule == f"{Captions(questions).rule}; BERTScore by layer 2 of {LAYERS} of {folder.name}"
+    assert "Penn Treebank words" in metric.rule
 
 
 def _computed(metric: Captions, questions: list[Question]) -> dict[str, float]:
@@ -100,3 +107,33 @@ def test_what_is_no_model_is_an_error_of_one_line(folder, tmp_path):
         assert "\n" not in str(error.value)
     with pytest.raises(ValueError, match=r"bertscore\.layer=2 is of no model"):
         Scoring(bertscore_layer=2)
+
+
+def test_the_model_is_where_it_is_asked_for(folder):
+    metric = Captions([])
+    metric.take(Scoring(bertscore_model=folder, bertscore_device="meta"))
+    assert metric.bert is not None
+    assert {weight.device.type for weight in metric.bert.model.parameters()} == {"meta"}
+
+
+@pytest.mark.parametrize(
+    ("rank", "device", "where"), [("3", "auto", "cuda:3"), ("1", "cuda", "cuda:1"), ("1", "cpu", "cpu")]
+)
+def test_every_rank_has_its_own_on_its_device(folder, monkeypatch, rank, device, where):
+    seen = []
+    monkeypatch.setenv("LOCAL_RANK", rank)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(app, "_show", lambda benchmark, settings: seen.append(settings.metrics))
+    with initialize_config_dir(str(CONF), version_base=None):
+        given = ["benchmark=roco", "benchmark.show=1", f"bertscore.model={folder}", f"device={device}"]
+        app.evaluate(compose("evaluate", given))
+    assert [each.bertscore_device for each in seen] == [where]
+
+
+@pytest.mark.parametrize("given", [{"caption_metrics": "java"}, {"bertscore_model": "models/bert"}])
+def test_what_only_captions_take_is_refused_where_there_are_none(given, monkeypatch):
+    monkeypatch.setattr(Captions, "check", lambda scoring: None)
+    check_scoring([ExactMatch, Captions], Scoring(**given))
+    check_scoring([ExactMatch], Scoring())
+    with pytest.raises(ValueError, match=r"(caption_metrics=java|bertscore\.model=models/bert): no caption is scored"):
+        check_scoring([ExactMatch], Scoring(**given))

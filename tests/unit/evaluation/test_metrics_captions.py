@@ -4,6 +4,8 @@ import random
 
 import pytest
 
+from dragonfly_lit.evaluation.benchmarks.captions import METEORS
+from dragonfly_lit.evaluation.metrics import caption
 from dragonfly_lit.evaluation.metrics.caption import Captions, CiderD, corpus_bleu, meteor_nltk, rouge_l
 from dragonfly_lit.evaluation.parsers_caption import caption_words
 from dragonfly_lit.evaluation.question import Question
@@ -86,6 +88,36 @@ def test_meteor_follows_from_its_formula():
     assert meteor_nltk(["the", "cat"], [["the", "cat", "sat"]]) == pytest.approx(mean * (1 - 0.5 * (1 / 2) ** 3))
     assert meteor_nltk(["lungs"], [["mass"], ["lung"]]) == pytest.approx(0.5), "stems match; the best reference counts"
     assert meteor_nltk([], [["the"]]) == 0
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_meteor_is_named_after_what_it_was_computed_with(monkeypatch, installed):
+    """Without WordNet's data it knows no synonyms, gives lower scores, and says so by its name."""
+
+    class Wordnet:
+        def ensure_loaded(self):
+            if not installed:
+                raise LookupError("wordnet")
+
+        def synsets(self, word):
+            return [Synset()] if word in ("mass", "tumour") else []
+
+    class Synset:
+        def lemmas(self):
+            return [Lemma("mass"), Lemma("tumour")]
+
+    class Lemma:
+        def __init__(self, name):
+            self.name = lambda: name
+
+    monkeypatch.setattr(pytest.importorskip("nltk.corpus"), "wordnet", Wordnet())
+    caption._synonyms.cache_clear()
+    try:
+        scores = scored(["a large mass"], [["a large tumour"]])
+    finally:
+        caption._synonyms.cache_clear()
+    assert [name for name in scores if name in METEORS] == [METEORS[not installed]]
+    assert (scores[METEORS[not installed]] > 0.9) == installed, "a synonym matches where synonyms are known"
 
 
 def test_worked_cases_of_the_published_rules():

@@ -30,6 +30,13 @@ def scored(metric, predictions):
     return metric.compute()
 
 
+def test_white_space_at_the_ends_of_an_output_is_no_part_of_it_whatever_the_rule():
+    question = ask()
+    metric = RelaxedAccuracy([question])
+    assert metric.score(" yes", question).score == 0, "the rule alone takes it as it is"
+    assert [metric.read(output, question).score for output in ("\u00a0yes\n", "  yes\u2003", "ye s")] == [1, 1, 0]
+
+
 @pytest.mark.parametrize(("matches", "accuracy"), [(0, 0.0), (1, 0.3), (2, 0.6), (3, 0.9), (4, 1.0), (10, 1.0)])
 def test_vqa_accuracy_by_the_number_of_people_who_agree(matches, accuracy):
     assert vqa_accuracy("Soup.", ["soup"] * matches + ["can"] * (10 - matches)) == pytest.approx(accuracy)

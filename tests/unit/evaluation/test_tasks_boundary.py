@@ -11,6 +11,7 @@ import pytest
 from test_tasks_layouts import LAYOUTS, ids, picture, pope_hub_full, put, slake_original
 
 from dragonfly_lit.evaluation.benchmarks.registry import BENCHMARKS
+from dragonfly_lit.evaluation.images import EncodedImage
 
 BAD = (None, 5, 1.5, True, "", [], {}, [None], {"a": 1}, ["x", 5], "../../../secret.png", "/", "a\0b")
 
@@ -76,30 +77,29 @@ def test_a_changed_column_of_a_table_is_read_or_named(tmp_path, name, make):
         assert name in outcome(task, tmp_path) or make is pope_hub_full, "whose other splits are not read"
 
 
-IN_PLACE = ("hr_bench_4k", "hr_bench_8k", "mmstar", "mmbench", "pmc_vqa")
-"""Read line by line, since a table may be larger than the memory: UTF-8 only, and another encoding is named."""
-
-
-@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "latin-1"])
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32-le", "latin-1"])
 @pytest.mark.parametrize(("name", "make"), LAYOUTS, ids=ids)
 def test_a_text_file_in_another_encoding_is_read_or_named(tmp_path, name, make, encoding):
     options, *_ = make(tmp_path / name)
     task = BENCHMARKS[name](**options)
-    before = with_bytes(task.questions(tmp_path))
+    before = wherever_encoded(task.questions(tmp_path))
     files = [path for kind in ("json", "jsonl", "tsv", "csv", "txt") for path in sorted(tmp_path.rglob(f"*.{kind}"))]
     for path in files:
         text = path.read_text(encoding="utf-8")
-        path.write_bytes((text + ("é" if encoding == "latin-1" else "")).encode(encoding))
-        said = outcome(task, tmp_path)
-        if encoding == "latin-1" or (encoding == "utf-16" and name in IN_PLACE):
-            assert f"{path}: line" in said
+        mark = "\ufeff" if encoding == "utf-32-le" else ""
+        path.write_bytes((mark + text + ("é" if encoding == "latin-1" else "")).encode(encoding))
+        if encoding == "latin-1":
+            assert f"{path}: line" in outcome(task, tmp_path)
             put(path, text)
-    assert with_bytes(task.questions(tmp_path)) == before
+    assert wherever_encoded(task.questions(tmp_path)) == before
 
 
-def with_bytes(questions):
-    """Questions with their images' bytes in the place of where these lie in a file."""
-    return [(replace(question, images=()), question.read_images()) for question in questions]
+def wherever_encoded(questions):
+    """Questions with the bytes of images that lie in a file of text: where they lie there depends on its encoding."""
+    return [
+        replace(one, images=tuple(i.read_bytes() if isinstance(i, EncodedImage) else i for i in one.images))
+        for one in questions
+    ]
 
 
 def test_a_folder_of_images_may_be_a_link_that_the_user_made(tmp_path):

@@ -49,10 +49,12 @@ def test_an_image_cell_that_is_empty_is_named(tmp_path):
     path = tmp_path / "ai2d/data/test-00000-of-00001.parquet"
     rewrite(path, lambda rows: [{**row, "image": {"bytes": None, "path": None}} for row in rows[:1]] + rows[1:])
     question = BENCHMARKS["ai2d"]().questions(tmp_path)[0]
-    with pytest.raises(ValueError, match=r"question test-00000: its image cannot be read: .*row 0 .* holds no image"):
+    with pytest.raises(
+        ValueError, match=r"question test-00000: its image cannot be read: .*row 1 of .* holds no image"
+    ):
         question.read_images()
     rewrite(path, lambda rows: [{**rows[0], "image": None}, *rows[1:]])
-    with pytest.raises(ValueError, match=r"question test-00000: row 0 of .* has no image"):
+    with pytest.raises(ValueError, match=r"question test-00000: row 1 of .* has no image"):
         BENCHMARKS["ai2d"]().questions(tmp_path)
 
 

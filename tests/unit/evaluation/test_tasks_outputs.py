@@ -49,13 +49,6 @@ def test_anything_is_read_and_scored_between_nothing_and_all(tmp_path, name, mak
             assert 0 <= said.score <= 1, output
             assert 0 <= said.lenient_score <= 1, output
             assert all(math.isfinite(value) or math.isnan(value) for value in said.values.values()), output
-            for around in (f"\u00a0{output}\n", f"  {output}\u2003"):
-                again = metric.read(around, question)
-                assert (again.parsed, again.score, again.lenient_parsed) == (
-                    said.parsed,
-                    said.score,
-                    said.lenient_parsed,
-                )
             if not output.strip():
                 assert said.lenient_parsed is None
             if isinstance(metric, MultipleChoice) and question.choices and output in ("Both A and B", "A, B"):

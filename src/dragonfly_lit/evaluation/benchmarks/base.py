@@ -100,8 +100,7 @@ class Benchmark(Reader, ABC):
         """What besides the split tells these questions from the benchmark's usual ones, for the name of a folder."""
         known = {each.name for each in fields(Benchmark)}
         found = [(each.name, getattr(self, each.name), each.default) for each in fields(self) if each.name not in known]
-        changed = [(name, value) for name, value, usual in found if value != usual and isinstance(value, str | bool)]
-        return tuple(name if value is True else str(value) for name, value in changed)
+        return tuple(named(name, value) for name, value, usual in found if value != usual)
 
     def limited(self, num_questions: int) -> bool:
         """Whether a limit left questions out, as far as the known counts tell."""
@@ -237,6 +236,17 @@ class Suite:
         return tuple(replace(one, **changed) for one in self.members.values())
 
 
+def named(option: str, value: Any) -> str:
+    """An option of a benchmark in the name of a folder: `zh`, `ocr`, `frames_3`, `window_100_400`, `image=scan`."""
+    if isinstance(value, str | Path):
+        return str(value)
+    if isinstance(value, Mapping):
+        return "_".join(f"{key}={each}" for key, each in value.items())
+    if isinstance(value, Sequence):
+        return "_".join([option, *map(str, value)])
+    return option if value is True else f"{option}_{value}"
+
+
 def check_shown(number: object) -> None:
     """A ValueError unless `show` is null or a whole number from 0 on."""
     if number is not None and (not isinstance(number, int) or isinstance(number, bool) or number < 0):
@@ -280,4 +290,5 @@ def check_questions(name: str, questions: Sequence[Question], *, hidden: bool = 
                 place = image.file, image.column
                 filled[place] = filled.get(place) or has_images(*place)
                 if not filled[place][image.row]:
-                    raise ValueError(f"{name}: question {question.id}: row {image.row} of {image.file} has no image.")
+                    row = f"row {image.row + 1} of {image.file}"
+                    raise ValueError(f"{name}: question {question.id}: {row} has no image.")

@@ -19,12 +19,12 @@ from dragonfly_lit.evaluation.benchmarks.tables import (
     parquet_files,
     word,
 )
-from dragonfly_lit.evaluation.metrics.caption import Captions
+from dragonfly_lit.evaluation.metrics.caption import WORDS, Captions
 from dragonfly_lit.evaluation.prompts import Template
 from dragonfly_lit.evaluation.published import BLOG, PublishedRow
 
 MODELS = ("BiomedGPT", "best published before", "Dragonfly-Med v1")
-METEORS = ("meteor_nltk", "meteor_1_5")
+METEORS = ("meteor_nltk", "meteor_nltk_no_wordnet", "meteor_1_5")
 WHICH = "the source does not say which METEOR it computed"
 """So its numbers stand beside the one that was asked for."""
 
@@ -44,7 +44,7 @@ class CaptionBenchmark(Benchmark):
 
     splits = ("test", "val", "train")
     metric_type = Captions
-    parser = "none: Penn Treebank words in lower case, without punctuation"
+    parser = WORDS
     prompts: ClassVar = dict.fromkeys(("llava", "lmms_eval"), Template(text="{question}"))
 
     instruction: str = "Describe the image."

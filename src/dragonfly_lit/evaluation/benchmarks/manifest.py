@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from dragonfly_lit.evaluation.benchmarks.base import Benchmark, Question
+from dragonfly_lit.evaluation.benchmarks.base import Benchmark, Question, named
 from dragonfly_lit.evaluation.benchmarks.rows import IMAGES, TABLES, ImageCell, question_rows
-from dragonfly_lit.evaluation.images import RenderedImage, StoredImage
+from dragonfly_lit.evaluation.images import AnyImage, RenderedImage, StoredImage
 from dragonfly_lit.evaluation.metrics.base import QuestionMetric, Score
 from dragonfly_lit.evaluation.metrics.caption import Captions
 from dragonfly_lit.evaluation.metrics.choice import MultipleChoice
@@ -24,9 +25,12 @@ from dragonfly_lit.io.inside import OutsideError, inside
 from dragonfly_lit.processing.dicom import chosen_frames, is_dicom
 from dragonfly_lit.processing.images import read_header
 from dragonfly_lit.spec.medical_vqa import answer_type
+from dragonfly_lit.spec.row_files import READERS
 from dragonfly_lit.spec.rows import Row, shown_name, with_numbers
 from dragonfly_lit.spec.shard import SPLITS
-from dragonfly_lit.spec.table import DIVIDING, SHARES, Division, check_shares, divide
+from dragonfly_lit.spec.table import DIVIDING, SHARES, Division, check_shares, divide, table_rows
+
+log = logging.getLogger(__name__)
 
 MetricFactory = Callable[[Sequence[Question]], QuestionMetric]
 
@@ -63,7 +67,7 @@ FIELDS = (
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest(Benchmark):
-    """Questions of a JSONL, JSON, CSV, TSV, XLSX or parquet file; docs/evaluation.md has the table of its shapes.
+    """Questions of a JSONL, JSON, CSV, TSV, XLSX, Parquet or Arrow file, in the shapes that docs/evaluation.md lists.
 
     A row has `question`; `image` or `images` (names of files beside the manifest, or the images themselves); `answer`
     or `answers`; and may have `id`, `choices`, `category`, `split`, `hint` and `answer_type` (open or closed). The
@@ -86,7 +90,7 @@ class Manifest(Benchmark):
     """
 
     splits = ("", *SPLITS, "all")
-    expects = "one JSON object a line, a table (CSV, TSV, XLSX), or a parquet file"
+    expects = "one JSON object a line, a table (CSV, TSV, XLSX), or a Parquet or Arrow file"
 
     name: str = "my_set"  # pyright: ignore[reportIncompatibleVariableOverride] - of the class elsewhere
     manifest: str | Path = ""
@@ -103,8 +107,12 @@ class Manifest(Benchmark):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.manifest:
-            raise ValueError("benchmark.manifest is empty: give a file of questions (.jsonl, .csv, .xlsx or .parquet).")
+            raise ValueError(f"benchmark.manifest is empty: give a file of questions ({', '.join(READERS)}).")
         check_shares(self.split_shares, "benchmark.split_shares")
+        shared = tuple(self.split_shares) != SHARES
+        if self.split == "all" and (self.split_by is not None or shared):
+            given = f"benchmark.split_by={self.split_by}" if self.split_by is not None else "benchmark.split_shares"
+            raise ValueError(f"benchmark.split=all asks every row, so {given} divides nothing. Leave one of them out.")
         if self.window is not None and (len(self.window) != 2 or not self.window[0] < self.window[1]):
             raise ValueError(f"benchmark.window={self.window}: give two numbers, black below white.")
         if self.images is not None and not Path(self.images).is_dir():
@@ -127,8 +135,16 @@ class Manifest(Benchmark):
 
     @property
     def variant(self) -> tuple[str, ...]:
-        """The file, whose name is the set's as far as a folder is concerned."""
-        return (Path(self.manifest).stem,)
+        """The file, and whatever else makes other questions or scores of it."""
+        told = {
+            "split_by": self.split_by and f"by_{self.split_by}",
+            "shares": () if tuple(self.split_shares) == SHARES else tuple(f"{share:g}" for share in self.split_shares),
+            "frames": None if self.frames is None else f"frames_{self.frames}",
+            "window": self.window and tuple(f"{each:g}" for each in self.window),
+            "columns": self.columns,
+            "metric": "" if self.metric_name == "exact_match" else self.metric_name,
+        }
+        return (Path(self.manifest).stem, *(named(name, value) for name, value in told.items() if value))
 
     def locate(self, data_root: str | Path) -> Path:
         """The manifest; a relative path is searched in the working folder, then below `data_root`."""
@@ -147,7 +163,7 @@ class Manifest(Benchmark):
             choices_apart = row.has("A") and row.has("B")
             for name in row.values:
                 known = name in FIELDS or (choices_apart and name in tuple(LETTERS))
-                if not known and folder.suffix not in TABLES and not str(name).startswith("_"):
+                if not known and folder.suffix.lower() not in TABLES and not str(name).startswith("_"):
                     raise row.error(shown_name(name), f"is not a field of a manifest; use {', '.join(FIELDS)}.")
             yield self._question(row, number, images, folder.parent)
 
@@ -155,36 +171,49 @@ class Manifest(Benchmark):
         """The part of the rows that is asked, empty for all of them, and which row is in which."""
         if self.split == "all":
             return "", Division()
-        found = divide((row for row, _ in question_rows(path, self.columns)), self.split_by, self.split_shares)
-        trains = "train" in found.parts.values()
-        if self.split:
-            if not found.by:
+        found = divide(table_rows(path, self.columns, encoded=False), self.split_by, self.split_shares)
+        parts = [part for part in SPLITS if part in found.parts.values()]
+        if not self.split:
+            if found.by and not found.says:
                 raise ValueError(
-                    f"benchmark.split={self.split}: no column of {path} divides it ({', '.join(DIVIDING)}). Say which "
-                    "does with benchmark.split_by, or take benchmark.split=all."
+                    f"{path} has a column {found.by}, by which pack divides it. benchmark.split=test asks the rows "
+                    "that pack keeps for testing, benchmark.split=all asks every row."
                 )
-            return self.split, found
-        if not found.by or found.says:
-            return ("test" if trains else ""), found
-        raise ValueError(
-            f"{path} has a column {found.by}, by which pack divides it. benchmark.split=test asks the rows that pack "
-            "keeps for testing, benchmark.split=all asks every row."
-        )
+            if "train" not in parts:
+                return "", found
+        elif not found.by:
+            raise ValueError(
+                f"benchmark.split={self.split}: no column of {path} divides it ({', '.join(DIVIDING)}). Say which "
+                "does with benchmark.split_by, or take benchmark.split=all."
+            )
+        part = self.split or "test"
+        if part not in parts:
+            raise ValueError(
+                f"benchmark.split={part}: {path} has no row there, by its column {found.by}. Choose "
+                f"{' or '.join(parts) or 'a part that it names'}, or benchmark.split=all for every row."
+            )
+        if not self.split:
+            log.warning(
+                "%s: column %s of %s has rows to train on, so only those in test are asked; benchmark.split=all asks "
+                "every row.", self.name, found.by, path,
+            )  # fmt: skip
+        return part, found
 
-    def _rendered(self, row: Row, place: Path | bytes | StoredImage) -> list[Any]:
-        """The images of a file: its frames, in the given window, or the file itself."""
-        if not isinstance(place, Path):
-            return [place]
+    def _rendered(self, row: Row, place: Path | bytes | StoredImage, cell: str | bytes) -> list[AnyImage]:
+        """The images of a file or of the bytes in a cell: its frames, in the given window, or the image itself."""
+        data = place if isinstance(place, Path) else cell
+        assert not isinstance(data, str)  # a name is a file's
         window = None if self.window is None else (self.window[0], self.window[1])
         try:
-            frames = chosen_frames(place, self.frames) if is_dicom(place) else [None]
-            if window is not None and not read_header(place.read_bytes()).deep:
+            frames = chosen_frames(data, self.frames) if is_dicom(data) else [None]
+            if window is not None and not read_header(data if isinstance(data, bytes) else data.read_bytes()).deep:
                 window = None
         except ValueError as error:
-            raise row.error(row.given(*IMAGES)[0], f"{place}: {error}") from error
+            where = f"{place}: " if isinstance(place, Path) else ""
+            raise row.error(row.given(*IMAGES)[0], f"{where}{error}") from error
         if window is None and frames == [None]:
             return [place]
-        return [RenderedImage(file=place, frame=frame, window=window) for frame in frames]
+        return [RenderedImage(source=place, frame=frame, window=window) for frame in frames]
 
     def _place(self, row: Row, image: ImageCell, beside: Path) -> Path | bytes | StoredImage:
         """Where an image is: a name means a file beside the manifest, or in the folder of `images`."""
@@ -208,7 +237,11 @@ class Manifest(Benchmark):
     def _question(self, row: Row, number: int, images: Sequence[ImageCell], beside: Path) -> Question:
         key = row.text_or(f"row-{number:06d}", "id", "question_id", numbers=True)
         text = _without_tags(row, bool(images))
-        places = [one for image in images for one in self._rendered(row, self._place(row, image, beside))]
+        places = [
+            one
+            for image, cell in zip(images, row.images(*IMAGES), strict=True)
+            for one in self._rendered(row, self._place(row, image, beside), cell)
+        ]
         row = with_numbers(row, (*ANSWERS, *CHOICES, *LETTERS), whole=self.metric_name == "relaxed_accuracy")
         choices = row.choices(*CHOICES)
         if choices is None and (empty := next((name for name in CHOICES if row.values.get(name) is not None), None)):

@@ -1,25 +1,19 @@
-"""Rows of a user's own file of questions: JSON lines, JSON or parquet, each with its place."""
+"""Rows of a user's own file of questions, each with its place and its images."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from dragonfly_lit.evaluation.images import StoredImage
-from dragonfly_lit.io.text import read_text
-from dragonfly_lit.spec.rows import Place, Row, RowError, Written, shown
-from dragonfly_lit.spec.table import table_rows, with_meanings
+from dragonfly_lit.spec.rows import Row, RowError
+from dragonfly_lit.spec.table import table_rows
 
 IMAGES = ("images", "image")
 TABLES = (".csv", ".tsv", ".xlsx", ".arrow")
 """Files that other programs write, which may have columns that nobody reads."""
-ROWS_A_BATCH = 32
-"""Of a parquet file that may hold its images."""
 
 ImageCell = str | bytes | StoredImage
 """The name of a file, an encoded image, or where one lies in a table."""
@@ -34,60 +28,16 @@ def question_rows(path: Path, columns: Mapping[str, str]) -> Iterator[tuple[Row,
         columns: what is called how, by the user.
 
     Raises:
-        ValueError: the file cannot be read; it is named.
+        ValueError: the file cannot be read, or its suffix is of no format with rows; it is named.
         RowError: a row is not an object, or its images are not images.
     """
-    if path.suffix == ".parquet":
-        yield from _parquet(path, columns)
-        return
-    if path.suffix in TABLES:
-        for row in table_rows(path, columns):
-            if isinstance(row, RowError):
-                raise row
-            yield row, [*row.images(*IMAGES)]
-        return
-    for place, values in _json(path):
-        if not isinstance(values, Mapping):
-            raise RowError(place, f"found {shown(values)}, wanted an object with a question.")
-        row = with_meanings(Row(values=values, place=place), columns)
-        yield row, [*row.images(*IMAGES)]
-
-
-def _json(path: Path) -> Iterator[tuple[Place, Any]]:
-    text = read_text(path)
-    if path.suffix != ".jsonl":
-        try:
-            whole = json.loads(text, parse_float=Written)
-        except (ValueError, RecursionError):
-            pass  # JSON lines under another name, or not JSON: said below
-        else:
-            for number, values in enumerate(whole if isinstance(whole, list) else [whole], start=1):
-                yield Place(str(path), number), values
-            return
-    number = 0
-    for line, content in enumerate(text.split("\n"), start=1):
-        if content.strip():
-            number += 1
-            yield Place(str(path), number, line), _value(content, Place(str(path), number, line))
-
-
-def _value(text: str, place: Place) -> Any:
-    try:
-        return json.loads(text, parse_float=Written)
-    except (ValueError, RecursionError) as error:
-        raise RowError(place, f"is not JSON: {error}") from error
-
-
-def _parquet(path: Path, columns: Mapping[str, str]) -> Iterator[tuple[Row, list[ImageCell]]]:
-    try:
-        number = 0
-        for batch in pq.ParquetFile(path).iter_batches(batch_size=ROWS_A_BATCH):
-            for values in batch.to_pylist():
-                number += 1
-                row = with_meanings(Row(values=values, place=Place(str(path), number)), columns)
-                yield row, _stored(row, path, number - 1)
-    except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"{path}: cannot be read as parquet: {error}") from error
+    stored = path.suffix.lower() == ".parquet"
+    for number, row in enumerate(table_rows(path, columns)):
+        place = replace(row.place, file=str(path))  # several benchmarks may have files of one name
+        if isinstance(row, RowError):
+            raise RowError(place, row.reason)
+        row.place = place
+        yield row, _stored(row, path, number) if stored else [*row.images(*IMAGES)]
 
 
 def _stored(row: Row, path: Path, number: int) -> list[ImageCell]:

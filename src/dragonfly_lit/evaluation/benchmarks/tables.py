@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import takewhile
 from math import isfinite
 from pathlib import Path
-from typing import Any, BinaryIO, ClassVar
+from typing import Any, ClassVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,11 +18,13 @@ import pyarrow.parquet as pq
 from dragonfly_lit.evaluation.images import EncodedImage, StoredImage
 from dragonfly_lit.evaluation.parsers import LETTERS
 from dragonfly_lit.io.inside import inside
-from dragonfly_lit.io.text import read_text
+from dragonfly_lit.io.text import read_text, text_lines
 from dragonfly_lit.spec.rows import shown
 
 ROW_NUMBER = 64
 """A cell of images that is not longer names another row: no image is that short."""
+MARKED = {"utf-8-sig": ("utf-8", 3), "utf-16": ("utf-16-le", 2), "utf-32": ("utf-32-le", 4)}
+"""Encodings that a mark at the start of a file tells: how wide a letter is, and how long the mark."""
 
 
 class Fields(dict[str, Any]):
@@ -113,7 +115,7 @@ class Reader:
         """Rows of a table of text whose first line has the names, one after the other; the cells are texts.
 
         Args:
-            path: the file, in UTF-8.
+            path: the file, by the rules of `io.text`.
             columns: that it must have.
             image: the column of images in base64. Its cells are an `EncodedImage`, or the text where that is as short
                 as the number of another row, which has the image.
@@ -123,58 +125,58 @@ class Reader:
             ValueError: a column is missing, or a row has more or fewer cells than the first line; the row is named.
         """
         csv.field_size_limit(sys.maxsize)  # an image of 8,000 pixels is one cell
-        with open(path, "rb") as file:
-            lines = _Lines(file, path)
-            reader = csv.reader(lines, delimiter=delimiter)
-            names = next(reader, [])
-            absent = [column for column in columns if column not in names]
-            if absent:
+        lines = _Lines(path)
+        reader = csv.reader(lines, delimiter=delimiter)
+        names = next(reader, [])
+        absent = [column for column in columns if column not in names]
+        if absent:
+            raise ValueError(
+                f"{self.name}: {path} has no column {', '.join(map(repr, absent))}; it has {', '.join(names)}. "
+                f"Expected {self.expects}."
+            )
+        lines.take()
+        for number, cells in enumerate(reader, start=1):
+            if len(cells) != len(names):
                 raise ValueError(
-                    f"{self.name}: {path} has no column {', '.join(map(repr, absent))}; it has {', '.join(names)}. "
-                    f"Expected {self.expects}."
+                    f"{self.name}: {path}: row {number} has {len(cells)} cells; its first line names {len(names)}."
                 )
-            lines.take()
-            for number, cells in enumerate(reader, start=1):
-                if len(cells) != len(names):
-                    raise ValueError(
-                        f"{self.name}: {path}: row {number} has {len(cells)} cells; its first line names {len(names)}."
-                    )
-                made, raw = Fields(zip(names, cells, strict=True)), lines.take()
-                made.place = f"{path}: row {number}"
-                if image and len(made[image]) > ROW_NUMBER:
-                    made[image] = _encoded(path, raw, made[image], f"{path.name}#{image}#{number - 1}")
-                yield made
+            made, taken = Fields(zip(names, cells, strict=True)), lines.take()
+            made.place = f"{path}: row {number}"
+            if image and len(made[image]) > ROW_NUMBER:
+                made[image] = lines.encoded(taken, made[image], f"{path.name}#{image}#{number - 1}")
+            yield made
 
 
 class _Lines:
-    """Lines of a file for `csv`, kept with their places until they are taken."""
+    """Lines of a file for `csv`, kept with their places in bytes until they are taken."""
 
-    def __init__(self, file: BinaryIO, path: Path) -> None:
-        self.file, self.path = file, path
-        self.end, self.kept = 0, list[tuple[int, bytes]]()
+    def __init__(self, path: Path) -> None:
+        with path.open("rb") as start:
+            encoding = json.detect_encoding(start.read(4))
+        self.path, self.kept = path, list[tuple[int, str]]()
+        self.codec, self.end = MARKED.get(encoding, (encoding, 0))
 
     def __iter__(self) -> Iterator[str]:
-        for number, line in enumerate(self.file, start=1):
+        for number, line in enumerate(text_lines(self.path, newline=""), start=1):
             self.kept.append((self.end, line))
-            self.end += len(line)
             try:
-                yield line.decode("utf-8-sig" if number == 1 else "utf-8")
-            except UnicodeDecodeError as error:
+                self.end += len(line.encode(self.codec))
+            except UnicodeEncodeError as error:
                 raise ValueError(f"{self.path}: line {number} is not UTF-8. Save the file as UTF-8.") from error
+            yield line
 
-    def take(self) -> list[tuple[int, bytes]]:
+    def take(self) -> list[tuple[int, str]]:
         """The lines since the last call, each behind the place where it starts."""
         taken, self.kept = self.kept, []
         return taken
 
-
-def _encoded(path: Path, lines: Sequence[tuple[int, bytes]], cell: str, key: str) -> EncodedImage:
-    """The place of a cell in its row: base64 has no quotes and no new lines, so it stands there as it is."""
-    content = cell.encode()
-    for start, line in lines:
-        if (found := line.find(content)) >= 0:
-            return EncodedImage(file=path, start=start + found, length=len(content), key=key)
-    raise ValueError(f"{key}: its text is not an image in base64.")
+    def encoded(self, taken: Sequence[tuple[int, str]], cell: str, key: str) -> EncodedImage:
+        """The place of a cell in its row: base64 has no quotes and no new lines, so it stands there as it is."""
+        for start, line in taken:
+            if (found := line.find(cell)) >= 0:
+                before, length = len(line[:found].encode(self.codec)), len(cell.encode(self.codec))
+                return EncodedImage(file=self.path, start=start + before, length=length, key=key)
+        raise ValueError(f"{key}: its text is not an image in base64.")
 
 
 def json_lines(text: str) -> list[Any]:

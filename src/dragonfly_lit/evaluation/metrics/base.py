@@ -27,17 +27,26 @@ class Scoring:
         caption_metrics: `python`, or `java` for coco-caption's own tokeniser and METEOR 1.5.
         bertscore_model: folder of a model whose BERTScore captions get too.
         bertscore_layer: whose outputs it compares; the last one unless given.
+        bertscore_device: where that model runs; every process has one of its own.
     """
 
     caption_metrics: str = "python"
     bertscore_model: str | Path | None = None
     bertscore_layer: int | None = None
+    bertscore_device: str = "cpu"
 
     def __post_init__(self) -> None:
         if self.caption_metrics not in ("python", "java"):
             raise ValueError(f"caption_metrics={self.caption_metrics}: use python or java.")
         if self.bertscore_layer is not None and self.bertscore_model is None:
             raise ValueError(f"bertscore.layer={self.bertscore_layer} is of no model: give bertscore.model=FOLDER.")
+
+    @property
+    def of_captions(self) -> str:
+        """The setting that only scores of captions take, as it was given; empty where there is none."""
+        if self.caption_metrics != "python":
+            return f"caption_metrics={self.caption_metrics}"
+        return "" if self.bertscore_model is None else f"bertscore.model={self.bertscore_model}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +86,8 @@ class QuestionMetric(Metric):
     """The score that tables show; that of the first column unless given."""
     scale: ClassVar[float] = 100.0
     """What papers multiply it by."""
+    scores_captions: ClassVar[bool] = False
+    """Whether `Scoring.of_captions` is a setting of it."""
 
     seen: Tensor
     values: Tensor
@@ -182,6 +193,20 @@ class QuestionMetric(Metric):
             if len(groups) > 1:
                 means |= {group: mean(members) for group, members in sorted(groups.items()) if group}
         return means
+
+
+def check_scoring(metrics: Sequence[type[QuestionMetric]], scoring: Scoring) -> None:
+    """What `scoring` asks for is there, and one of the metrics takes it.
+
+    Raises:
+        ValueError: it is not; or nothing is a caption.
+    """
+    if scoring.of_captions and not any(metric.scores_captions for metric in metrics):
+        raise ValueError(
+            f"{scoring.of_captions}: no caption is scored here. Leave it out, or choose a benchmark of captions."
+        )
+    for metric in metrics:
+        metric.check(scoring)
 
 
 def short_score(

@@ -24,12 +24,13 @@ class BertScore:
     Args:
         folder: of a model and its tokenizer, as transformers saves them.
         layer: whose outputs are compared, from 1 on; the last one unless given.
+        device: where the model runs.
 
     Raises:
         ValueError: the folder holds no such model, or the model has no such layer.
     """
 
-    def __init__(self, folder: str | Path, layer: int | None = None) -> None:
+    def __init__(self, folder: str | Path, layer: int | None = None, device: str = "cpu") -> None:
         check(folder)
         from transformers import AutoModel, AutoTokenizer
 
@@ -51,7 +52,6 @@ class BertScore:
                 f"bertscore.model={folder}: its tokenizer puts {marks} marks around a text; BERTScore leaves out two, "
                 "one at each end. Give a model such as BERT or RoBERTa."
             )
-        device = "cuda" if torch.cuda.is_available() else "cpu"
         self.model = model.eval().float().to(device)
         self.layer = num if layer is None else layer
         self.rule = f"BERTScore by layer {self.layer} of {num} of {Path(folder).name}"
@@ -77,9 +77,9 @@ class BertScore:
 
 
 @lru_cache(maxsize=1)
-def bertscore(folder: str, layer: int | None) -> BertScore:
+def bertscore(folder: str, layer: int | None, device: str) -> BertScore:
     """The model, loaded once a process."""
-    return BertScore(folder, layer)
+    return BertScore(folder, layer, device)
 
 
 def check(folder: str | Path) -> None:

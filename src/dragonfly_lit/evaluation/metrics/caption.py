@@ -18,6 +18,9 @@ BLEU = ("length", "closest", *(f"guess_{n}" for n in ORDERS), *(f"correct_{n}" f
 METEOR = tuple(f"meteor_{n}" for n in range(java.NUM_STATISTICS))
 BERTSCORE = bertscore.NAMES
 """Columns: what BLEU and METEOR 1.5 sum over a corpus, and BERTScore."""
+WORDS = "none: Penn Treebank words in lower case, without punctuation"
+JAVA = "coco-caption's Java: PTBTokenizer of CoreNLP 3.4.1, METEOR 1.5"
+"""What reads a caption: the tokeniser, since a caption has no answer in it."""
 
 
 @lru_cache(maxsize=1)
@@ -113,6 +116,7 @@ class Captions(QuestionMetric):
     that coco-caption's tokeniser gives.
     """
 
+    scores_captions = True
     columns = (
         "rouge_l",
         "meteor",
@@ -141,13 +145,13 @@ class Captions(QuestionMetric):
         """Which tokeniser and METEOR, and BERTScore's model; before any caption is scored."""
         self.java = scoring.caption_metrics == "java"
         if scoring.bertscore_model is not None:
-            self.bert = bertscore.bertscore(str(scoring.bertscore_model), scoring.bertscore_layer)
+            where = scoring.bertscore_layer, scoring.bertscore_device
+            self.bert = bertscore.bertscore(str(scoring.bertscore_model), *where)
 
     @property
     def rule(self) -> str:
-        """The tokeniser and the METEOR of coco-caption, and BERTScore's model, where they were asked for."""
-        said = ["coco-caption's Java: PTBTokenizer of CoreNLP 3.4.1, METEOR 1.5"] if self.java else []
-        return "; ".join([*said, *([self.bert.rule] if self.bert else [])])
+        """The tokeniser, and BERTScore's model where one is given."""
+        return "; ".join([JAVA if self.java else WORDS, *([self.bert.rule] if self.bert else [])])
 
     def prepare(self, outputs: Sequence[str]) -> None:
         """The words of many captions from one Java process: one each would take its start each."""
