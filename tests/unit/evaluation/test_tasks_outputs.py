@@ -4,7 +4,7 @@ import math
 import random
 
 import pytest
-from test_tasks_layouts import LAYOUTS, ids
+from test_tasks_layouts import LAYOUTS
 
 from dragonfly_lit.evaluation.benchmarks.registry import BENCHMARKS
 from dragonfly_lit.evaluation.metrics.choice import MultipleChoice
@@ -30,6 +30,7 @@ def outputs(seed: int, golds: list[str]) -> list[str]:
 
 
 SCORED_HERE = [(name, make) for name, make in LAYOUTS if not BENCHMARKS[name].judged]
+ids = [f"{name}-{make.__name__}" for name, make in SCORED_HERE]
 
 
 def opened(folder, name, make):
