@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 
 from dragonfly_lit.evaluation.generate import BatchGenerator
+from dragonfly_lit.evaluation.prompts import NUMBERED, placed
 from dragonfly_lit.evaluation.requests import GenerationRequest
 from dragonfly_lit.models.dragonfly import DragonflyForConditionalGeneration
 from dragonfly_lit.processing.processor import DragonflyProcessor
@@ -25,7 +26,8 @@ MODEL_ID = "dragonfly_lit"
 DEFAULT_MAX_NEW_TOKENS = 1024
 """What lmms-eval's own models take when a task does not say."""
 _PLACEHOLDER = re.compile(r"<image(?: \d+)?>\s*")
-"""Where other models put their images; here they always come first."""
+"""Where other models put their images. Here they come first, unless the model has images in place."""
+_TAG = "<image>"
 
 
 def manifest() -> Any:
@@ -48,21 +50,28 @@ def answer(
 
     Args:
         generator: of the model.
-        prompts: one a question; image placeholders of other models are taken out.
+        prompts: one a question; image placeholders of other models are taken out, and are the places of the images
+            where the model has images in place and each has one.
         images: the images of each question.
         options: lmms-eval's `generation_kwargs`: `max_new_tokens` and `until` count.
     """
     encoded = {id(image): _png(image) for group in images for image in group}
-    requests = [
-        GenerationRequest(
-            id=str(number),
-            prompt=_PLACEHOLDER.sub("", prompt),
-            image_keys=tuple(str(id(image)) for image in group),
-            read_images=partial(_read, [encoded[id(image)] for image in group]),
-            max_new_tokens=int(options.get("max_new_tokens") or DEFAULT_MAX_NEW_TOKENS),
+    requests = []
+    for number, (prompt, group) in enumerate(zip(prompts, images, strict=True)):
+        words, places, order = (
+            _in_place(prompt, len(group)) if generator.chat.in_place else _in_front(prompt, len(group))
         )
-        for number, (prompt, group) in enumerate(zip(prompts, images, strict=True))
-    ]
+        ordered = [group[place] for place in order]
+        requests.append(
+            GenerationRequest(
+                id=str(number),
+                prompt=words,
+                places=places,
+                image_keys=tuple(str(id(image)) for image in ordered),
+                read_images=partial(_read, [encoded[id(image)] for image in ordered]),
+                max_new_tokens=int(options.get("max_new_tokens") or DEFAULT_MAX_NEW_TOKENS),
+            )
+        )
     outputs = {output.id: output.text for outputs in generator.answer(generator.plan(requests)) for output in outputs}
     until = options.get("until") or []
     return [_cut(outputs[request.id], [until] if isinstance(until, str) else until) for request in requests]
@@ -166,6 +175,23 @@ def _model_class() -> type:
     DragonflyLit.__module__ = __name__
     DragonflyLit.__qualname__ = "DragonflyLit"
     return DragonflyLit
+
+
+def _in_front(prompt: str, num_images: int) -> tuple[str, tuple[int, ...], list[int]]:
+    return _PLACEHOLDER.sub("", prompt), (), [*range(num_images)]
+
+
+def _in_place(prompt: str, num_images: int) -> tuple[str, tuple[int, ...], list[int]]:
+    """The prompt without placeholders, where they were, and which image stands at each, as `placed` gives them."""
+    if prompt.count(_TAG) == num_images and not NUMBERED.search(prompt):
+        pieces = prompt.split(_TAG)
+        prompt = "".join(f"{piece}<image {n}>" for n, piece in enumerate(pieces[:-1], 1)) + pieces[-1]
+    words, places, order = placed(prompt, num_images)
+    if not places:
+        return _in_front(prompt, num_images)
+    if not words[: places[-1]].strip():  # all before the words: as `pack --images-in-place` leaves it
+        return words.strip(), (0,) * num_images, order
+    return words, places, order
 
 
 def _png(image: Image.Image) -> bytes:

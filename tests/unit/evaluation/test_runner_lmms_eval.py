@@ -98,3 +98,64 @@ def test_requests_get_the_answers_of_our_own_generator(lmms_eval, folder):
 def test_a_folder_that_is_not_there_is_named():
     with pytest.raises(ValueError, match="pretrained=nowhere is not a folder"):
         adapter.load("nowhere", device="cpu", dtype="float32", version=None, vision=None)
+
+
+def two_pictures():
+    draw = np.random.default_rng(7)
+    return [Image.fromarray(draw.integers(0, 256, (30, 40, 3), dtype=np.uint8)) for _ in range(2)]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "words", "places", "order"),
+    [
+        ("<image>\nWhat is left of <image>?", "\nWhat is left of ?", (0, 17), [0, 1]),
+        ("Is <image 2> older than <image 1>?", "Is  older than ?", (3, 15), [1, 0]),
+        ("<image><image>\nWhich?", "Which?", (0, 0), [0, 1]),
+        ("<image 1>\n<image 2>\nWhich?", "Which?", (0, 0), [0, 1]),
+        ("Which?", "Which?", (), [0, 1]),
+        ("Which <image>?", "Which ?", (), [0, 1]),
+        ("Which <image 1> or <image 1>?", "Which or ?", (), [0, 1]),
+    ],
+)
+def test_placeholders_are_places_where_the_model_has_images_in_place(folder, monkeypatch, prompt, words, places, order):
+    from_folder = DragonflyProcessor.from_pretrained(folder)
+    in_place = DragonflyProcessor(from_folder.image_processor, from_folder.tokenizer, images="in_place")
+    pictures, model = two_pictures(), tiny_model(seed=3)
+    seen = []
+    plan = BatchGenerator.plan
+    monkeypatch.setattr(BatchGenerator, "plan", lambda self, requests: seen.extend(requests) or plan(self, requests))
+    options = {"max_new_tokens": 3}
+    (said,) = adapter.answer(BatchGenerator(model, in_place, batch_tokens=4000), [prompt], [pictures], options)
+    (request,) = seen
+    assert (request.prompt, request.places) == (words, places)
+    assert [*request.read_images()] == [adapter._png(pictures[number]) for number in order]
+    assert isinstance(said, str)
+    seen.clear()
+    adapter.answer(BatchGenerator(model, from_folder, batch_tokens=4000), [prompt], [pictures], options)
+    assert seen[0].places == ()
+    assert [*seen[0].read_images()] == [adapter._png(picture) for picture in pictures], "in front, in their order"
+
+
+def test_an_answer_in_place_is_that_of_the_processor(folder):
+    """The same words and images as a conversation with parts, which is how the model was trained."""
+    from_folder = DragonflyProcessor.from_pretrained(folder)
+    processor = DragonflyProcessor(from_folder.image_processor, from_folder.tokenizer, images="in_place")
+    (first, second), model = two_pictures(), tiny_model(seed=3)
+    generator = BatchGenerator(model, processor, batch_tokens=4000)
+    (said,) = adapter.answer(
+        generator, ["Is <image 2> older than <image 1>?"], [[first, second]], {"max_new_tokens": 6}
+    )
+    parts = [
+        {"type": "text", "text": "Is "}, {"type": "image", "image": second}, {"type": "text", "text": " older than "},
+        {"type": "image", "image": first}, {"type": "text", "text": "?"},
+    ]  # fmt: skip
+    inputs = processor.apply_chat_template(
+        [{"role": "user", "content": parts}],
+        tokenize=True,
+        add_generation_prompt=True,
+        return_dict=True,
+        return_tensors="pt",
+    )
+    ids = model.generate(**inputs, max_new_tokens=6, do_sample=False)
+    new = ids[0, inputs["input_ids"].shape[1] :]
+    assert said == processor.tokenizer.decode(new, skip_special_tokens=True).strip()
