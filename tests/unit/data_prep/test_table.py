@@ -163,7 +163,7 @@ def test_an_image_column_that_is_not_there_is_named(tmp_path, capsys):
     write_images(tmp_path, 3)
     write_table(tmp_path / "t.csv", rows_of(3))
     assert run(tmp_path / "t.csv", tmp_path / "out", "--image-column", "Bild", "--split-by", "none") == 1
-    assert "row 0: Bild: is missing: looked for Bild; the columns are image, question" in capsys.readouterr().err
+    assert "row 1: Bild: is missing: looked for Bild; the columns are image, question" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
