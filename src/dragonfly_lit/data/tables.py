@@ -110,13 +110,13 @@ class Tables:
         """
         group, place = self._find(index)
         row = group.first + place
-        cells = Row(values=self._cells(group, place), place=Place(group.file.name, row))
+        cells = Row(values=self._cells(group, place), place=Place(group.file.name, row + 1))
         return record_of(f"{group.file.name}/{row}", cells, self._check)
 
     def describe(self, index: int) -> tuple[str, str]:
-        """The file of row `index`, and its number there."""
+        """The file of row `index`, and its number there, from 1 on."""
         group, place = self._find(index)
-        return group.file.name, f"row {group.first + place}"
+        return group.file.name, f"row {group.first + place + 1}"
 
     def _check(self, image: bytes) -> None:
         if len(image) > self._max_member_bytes:

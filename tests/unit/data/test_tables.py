@@ -69,7 +69,8 @@ def test_every_row_is_there_once_in_the_order_of_the_files(tmp_path_factory, siz
     for index in random.Random(seed).sample(range(len(rows)), min(len(rows), 12)):
         record = pickle.loads(pickle.dumps(tables)).record(index, 0)
         assert record.key == names[index]
-        assert tables.describe(index) == tuple(names[index].replace("/", "/row ").split("/"))
+        file, row = names[index].split("/")
+        assert tables.describe(index) == (file, f"row {int(row) + 1}"), "places count from 1, keys from 0"
         assert said(record) == [("user", f"What is {index}?", index % 3), ("assistant", f"It is {index}.", 0)]
         assert record.images == tuple(PICTURES[: index % 3])
 
@@ -93,14 +94,14 @@ def test_a_caption_and_a_text_without_an_image(tmp_path):
     tables = opened(tmp_path / "r.parquet", tmp_path)
     assert tables.record(0).is_caption
     assert said(tables.record(0)) == [("user", "", 1), ("assistant", "A dog.", 0)]
-    with pytest.raises(ValueError, match=r"r\.parquet row 1: caption: is a caption, but there is no image beside it"):
+    with pytest.raises(ValueError, match=r"r\.parquet row 2: caption: is a caption, but there is no image beside it"):
         tables.record(1)
 
 
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
-        ({"image": "a.png", "conversations": LLAVA}, r"row 0: image: found the name 'a.png'; only images that lie in"),
+        ({"image": "a.png", "conversations": LLAVA}, r"row 1: image: found the name 'a.png'; only images that lie in"),
         ({"image": PICTURES[0], "conversations": LLAVA[:0]}, r"is missing|wanted|nothing"),
         ({"image": PICTURES[0], "conversations": [{"from": "robot", "value": "Hi"}]}, "needs a role among human"),
         ({"images": PICTURES[:2], "conversations": LLAVA}, "1 image placeholders but 2 images"),
