@@ -130,7 +130,7 @@ def test_a_small_storm_leaves_nothing_behind(tiny, caplog):
 
 @pytest.mark.slow
 def test_a_storm_of_two_hundred_clients_leaves_nothing_behind(tiny):
-    soak(tiny, clients=200, each=5, rounds=4)
+    soak(tiny, clients=200, each=3, rounds=3)
 
 
 SCRIPT = """
