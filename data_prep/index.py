@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dragonfly_lit.data.index import build_index, write_dataset_file
+from dragonfly_lit.data.table_files import without_shards
 from dragonfly_lit.spec.shard import DATASET_FILE
 
 from .arguments import command_parser
@@ -23,7 +24,7 @@ def main(argv: list[str]) -> int:
     for folder in given.folders:
         shards = sorted(folder.glob("*.tar"))
         if not shards:
-            raise ValueError(f"{folder}: no shard (*.tar) is in this folder.")
+            raise without_shards(folder, f"{folder}: no shard (*.tar) is in this folder.")
         _check_own(folder / DATASET_FILE)
         entries = [build_index(shard) for shard in follow(shards, f"indexing {folder}")]
         write_dataset_file(folder, entries, licence=_licence(folder) if given.licence is None else given.licence)

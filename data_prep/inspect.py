@@ -10,8 +10,9 @@ from PIL import Image
 
 from dragonfly_lit.app.data import configure, train_mix
 from dragonfly_lit.data.shards import Shards, open_dataset
-from dragonfly_lit.data.source import Reader, Source
+from dragonfly_lit.data.source import Reader, Source, open_source
 from dragonfly_lit.data.source_spec import SourceSpec
+from dragonfly_lit.data.table_files import table_files
 from dragonfly_lit.io.console import standard_output
 from dragonfly_lit.processing.sequences import SequenceBuilder
 from dragonfly_lit.spec.records import Sample, Sequence
@@ -101,7 +102,9 @@ def main(argv: list[str]) -> int:
 
 
 def _folder_source(folder: Path) -> Source:
-    return Source(spec=SourceSpec(name=str(folder), path=str(folder)), reader=open_dataset(folder), seed=0)
+    spec = SourceSpec(name=str(folder), path=str(folder))
+    reader = open_source(spec, str(folder)) if table_files(str(folder)) else open_dataset(folder)
+    return Source(spec=spec, reader=reader, seed=0)
 
 
 def _mix_source(config: dict[str, Any], name: str | None) -> Source:

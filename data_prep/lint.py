@@ -17,6 +17,7 @@ from rich.table import Table
 from dragonfly_lit.data.index import ShardEntry, index_path, read_dataset_file, read_rows, sidecar_path
 from dragonfly_lit.data.samples import BadSampleError, check_record, printable, raw_sample, to_record
 from dragonfly_lit.data.scan import Scan, scan_shard
+from dragonfly_lit.data.table_files import without_shards
 from dragonfly_lit.io.console import standard_output
 from dragonfly_lit.io.tar import MAX_MEMBER_BYTES
 from dragonfly_lit.processing.images import decode, is_faint
@@ -60,7 +61,7 @@ def lint_folder(folder: Path, workers: int = 1) -> tuple[int, list[Finding]]:
     """
     shards = sorted(folder.glob("*.tar"))
     if not shards:
-        raise ValueError(f"{folder}: no shard (*.tar) is in this folder.")
+        raise without_shards(folder, f"{folder}: no shard (*.tar) is in this folder.")
     findings, listed = _listing(folder, shards)
     seen: dict[str, str] = {}
     first: dict[str, str] = {}

@@ -34,6 +34,7 @@ from dragonfly_lit.data.making import how_to_make
 from dragonfly_lit.data.remote import Cache, is_remote, read_bytes
 from dragonfly_lit.data.samples import BadSampleError, RawSample, raw_sample, to_record
 from dragonfly_lit.data.scan import TORN, Row, Scan, scan_shard
+from dragonfly_lit.data.table_files import without_shards
 from dragonfly_lit.io.tar import MAX_MEMBER_BYTES
 from dragonfly_lit.spec.samples import Record
 from dragonfly_lit.spec.shard import DATASET_FILE, INDEX_SUFFIX
@@ -355,7 +356,9 @@ class Shards:
     def _index_all(self, folder: Path, names: list[str]) -> list[ShardEntry]:
         """Index a foreign folder on its first use; of a damaged shard nothing is kept."""
         if not names:
-            raise ValueError(f"folder {folder} has no shard (*.tar). Write some first: {how_to_make(str(folder))}")
+            raise without_shards(
+                folder, f"folder {folder} has no shard (*.tar). Write some first: {how_to_make(str(folder))}"
+            )
         entries = [self._indexed(number, folder / name) for number, name in enumerate(names)]
         if not self._salvaged:
             if self._spare is None:

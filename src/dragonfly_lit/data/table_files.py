@@ -34,6 +34,17 @@ def table_files(path: str) -> list[Path]:
     return [file for file in found if file.suffix in SUFFIXES and not file.name.startswith((".", "_"))]
 
 
+def without_shards(folder: Path, said: str) -> ValueError:
+    """The error for a folder without shards: `said`, or that it holds tables where it does."""
+    tables = table_files(str(folder))
+    if not tables:
+        return ValueError(said)
+    return ValueError(
+        f"{folder} holds tables ({tables[0].name}), which training, `mix-plan` and `inspect` read as they lie; this "
+        f"reads shards. Write some first: {PACK} FILE --out FOLDER --source NAME --licence LICENCE"
+    )
+
+
 def parts_of(files: list[Path]) -> dict[str, str]:
     """The first word of the names of files that names a part, by part: `train-00000-of-00005.parquet` is to train on.
 

@@ -1,5 +1,9 @@
 """Inspect shows every token and marks those that are learnt."""
 
+import io
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
@@ -12,6 +16,8 @@ from dragonfly_lit.processing.sequences import SequenceBuilder
 from dragonfly_lit.spec.layout import Layout, Zoom
 from dragonfly_lit.spec.records import Sample, Turn
 from dragonfly_lit.spec.tokens import IGNORE
+
+SAID = [{"from": "human", "value": "<image>\nWhat is it?"}, {"from": "gpt", "value": "It is green."}]
 
 
 @pytest.fixture(scope="module")
@@ -72,3 +78,17 @@ def test_help_lists_every_command_and_an_unknown_one_is_refused(capsys):
     assert all(name in told for name in COMMANDS)
     assert main(["pakc"]) == 1
     assert "not a command" in capsys.readouterr().err
+
+
+def test_a_folder_of_tables_is_inspected_as_it_lies_and_named_where_shards_are_read(tmp_path, capsys):
+    data = io.BytesIO()
+    Image.new("RGB", (40, 30), "green").save(data, "PNG")
+    row = {"image": {"bytes": data.getvalue(), "path": None}, "conversations": SAID}
+    pq.write_table(pa.Table.from_pylist([row]), tmp_path / "train.parquet")
+    assert main(["inspect", str(tmp_path), "--out", str(tmp_path / "seen")]) == 0
+    assert "It is green." in capsys.readouterr().out
+    for command in ("stats", "lint", "index"):
+        assert main([command, str(tmp_path)]) == 1
+        said = capsys.readouterr().err
+        assert "holds tables (train.parquet), which training, `mix-plan` and `inspect` read as they lie" in said
+        assert "pack --from parquet FILE" in said
