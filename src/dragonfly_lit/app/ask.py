@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from PIL import Image
 from transformers import BatchFeature, TextStreamer
 
+from dragonfly_lit.app.ask_batch import ask_batch
+from dragonfly_lit.app.ask_chat import chat
 from dragonfly_lit.app.load import load_for_inference
 from dragonfly_lit.evaluation.images import image_at
 from dragonfly_lit.evaluation.zoom_picture import draw_zoom
@@ -23,6 +28,7 @@ from dragonfly_lit.spec.shard import PLACEHOLDER
 def main(argv: list[str]) -> int:
     """Exit status of `python -m dragonfly_lit ask`."""
     args = ask_parser().parse_args(argv)
+    _check(args)
     args.device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     dtype = getattr(torch, args.dtype) if args.dtype else torch.float32 if args.device == "cpu" else torch.bfloat16
     images = [decode(image_at(path)) for path in args.image]
@@ -31,18 +37,39 @@ def main(argv: list[str]) -> int:
     model, processor = load_for_inference(
         args.model, device=args.device, dtype=dtype, version=args.version, vision=args.vision, trust=args.trust
     )
-    question = question_of(args.question, len(images), in_place=processor.images == IN_PLACE)
-    inputs = processor(text=[processor.question_text(question)], images=[images or None], return_tensors="pt").to(
-        args.device
-    )
-    streamer = TextStreamer(processor.tokenizer, skip_prompt=True, skip_special_tokens=True)
-    with torch.inference_mode():
-        talker: Any = model  # transformers types its generate for its own classes
-        talker.generate(**inputs, max_new_tokens=args.max_new_tokens, do_sample=False, streamer=streamer)
-        if args.show_zoom:
-            picture_of(model, inputs, images[0]).save(args.show_zoom)
-            print(f"{args.show_zoom}: where the model looked")
+    if args.batch:
+        options = {"folder": args.batch, "out": args.out, "question": args.question}
+        return ask_batch(model, processor, max_new_tokens=args.max_new_tokens, **options)
+    turn_of = partial(question_of, in_place=processor.images == IN_PLACE)
+
+    def answer(turns: Sequence[Turn], seen: Sequence[Image.Image]) -> str:
+        text = [processor.format.text(turns)]
+        inputs = processor(text=text, images=[list(seen) or None], return_tensors="pt").to(args.device)
+        streamer = TextStreamer(processor.tokenizer, skip_prompt=True, skip_special_tokens=True)
+        with torch.inference_mode():
+            talker: Any = model  # transformers types its generate for its own classes
+            ids = talker.generate(**inputs, max_new_tokens=args.max_new_tokens, do_sample=False, streamer=streamer)
+            if args.show_zoom and len(turns) == 1:
+                picture_of(model, inputs, seen[0]).save(args.show_zoom)
+                print(f"{args.show_zoom}: where the model looked")
+        said = processor.decode(ids[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        return str(said).strip()
+
+    if args.chat:
+        return chat(answer, turn_of, images, args.question)
+    answer([turn_of(args.question, len(images))], images)
     return 0
+
+
+def _check(args: Namespace) -> None:
+    """ValueError where the options do not belong together."""
+    if args.question is None and not args.chat:
+        raise ValueError("there is no question. Give one behind the options, or --chat to ask line by line.")
+    if bool(args.batch) != bool(args.out):
+        raise ValueError("--batch FOLDER and --out FILE.jsonl go together: images from one, answers into the other.")
+    for name, given in (("--chat", args.chat), ("--image", args.image), ("--show-zoom", args.show_zoom)):
+        if args.batch and given:
+            raise ValueError(f"--batch asks about each image of a folder by itself. Leave {name} out.")
 
 
 def question_of(text: str, num_images: int, *, in_place: bool) -> Turn:

@@ -31,8 +31,13 @@ def _parser(name: str, description: str) -> argparse.ArgumentParser:
 def ask_parser() -> argparse.ArgumentParser:
     """The command line of `ask`."""
     parser = _parser("ask", "Ask a model about an image; the answer is written as it comes.")
-    parser.add_argument("question", help="what to ask")
+    parser.add_argument("question", nargs="?", help="what to ask; with --chat it may be left out")
     parser.add_argument("--model", type=Path, required=True, help="a run, a checkpoint, or a model folder")
+    parser.add_argument("--chat", action="store_true", help="go on asking, line by line, in one conversation")
+    parser.add_argument("--batch", type=Path, metavar="FOLDER", help="ask about every image below FOLDER")
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE.jsonl", help="with --batch: where the answers go; goes on where it stopped"
+    )
     parser.add_argument(
         "--image",
         type=Path,

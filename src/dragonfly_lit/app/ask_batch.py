@@ -1,0 +1,168 @@
+"""`ask --batch FOLDER`: one question about every image of a folder, answers into JSONL, on from where it stopped."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from dragonfly_lit.evaluation.generate import BatchGenerator
+from dragonfly_lit.evaluation.requests import GenerationRequest
+from dragonfly_lit.evaluation.runner import weights_fingerprint
+from dragonfly_lit.models.dragonfly import DragonflyForConditionalGeneration
+from dragonfly_lit.processing.processor import DragonflyProcessor
+from dragonfly_lit.spec.shard import READ_IMAGE_EXTENSIONS
+
+CHUNK = 64
+"""Images whose answers are written together; a kill loses at most so many."""
+
+
+def images_of(folder: Path) -> list[str]:
+    """The image files below a folder by their paths inside it, sorted.
+
+    Raises:
+        ValueError: there is no such folder, or no image in it.
+    """
+    if not folder.is_dir():
+        raise ValueError(f"--batch={folder} is not a folder. Give one with images.")
+    kinds = {f".{extension}" for extension in READ_IMAGE_EXTENSIONS}
+    found = sorted(
+        file.relative_to(folder).as_posix()
+        for file in folder.rglob("*")
+        if file.suffix.lower() in kinds and file.is_file()
+    )
+    if not found:
+        raise ValueError(f"--batch={folder} has no image file ({', '.join(READ_IMAGE_EXTENSIONS)}). Give another.")
+    return found
+
+
+def ask_batch(
+    model: DragonflyForConditionalGeneration,
+    processor: DragonflyProcessor,
+    *,
+    folder: Path,
+    out: Path,
+    question: str,
+    max_new_tokens: int,
+) -> int:
+    """Exit status: 1 where an image could not be read, which has a row with `error` and is tried again next time.
+
+    Args:
+        model: in evaluation mode.
+        processor: its processor.
+        folder: of the images.
+        out: rows are added to it; what it has of this question and these weights is not asked again.
+        question: about each image.
+        max_new_tokens: an answer stops there.
+
+    Raises:
+        ValueError: no image, a damaged line in `out`, or another process writes into it.
+    """
+    names = images_of(folder)
+    asked = {
+        "question": question,
+        "model": weights_fingerprint(model)["weights"],
+        "max_new_tokens": max_new_tokens,
+    }
+    generator = BatchGenerator(model, processor)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with _held(out) as file, Progress(*columns, console=Console(stderr=True)) as progress:
+        done = _answered(file, out, asked)
+        left = [name for name in names if name not in done]
+        task = progress.add_task("images", total=len(names), completed=len(names) - len(left))
+        failed = 0
+        for start in range(0, len(left), CHUNK):
+            rows = _answers(generator, folder, left[start : start + CHUNK], question, max_new_tokens)
+            file.write(b"".join(_line({"image": name, **asked, **row}) for name, row in rows))
+            file.flush()
+            failed += sum("error" in row for _, row in rows)
+            progress.advance(task, len(rows))
+    before = f", {len(names) - len(left)} of them before" if len(left) < len(names) else ""
+    print(f"{len(names) - failed} of {len(names)} images are answered in {out}{before}.")
+    if failed:
+        print(
+            f"{failed} could not be read: their rows in {out} have an error. Mend them and ask again.", file=sys.stderr
+        )
+    return 1 if failed else 0
+
+
+def _answers(
+    generator: BatchGenerator, folder: Path, names: Sequence[str], question: str, max_new_tokens: int
+) -> list[tuple[str, dict[str, Any]]]:
+    """An answer or an error for each image; together, or where one is damaged one by one."""
+    requests = [
+        GenerationRequest(
+            id=name,
+            prompt=question,
+            image_keys=(name,),
+            read_images=partial(_read, folder / name),
+            max_new_tokens=max_new_tokens,
+        )
+        for name in names
+    ]
+    batches = generator.plan(requests)  # outside of what is caught: a question that cannot be asked is no image's fault
+    try:
+        found = {output.id: output.text for outputs in generator.answer(batches) for output in outputs}
+        return [(name, {"answer": found[name]}) for name in names]
+    except (ValueError, OSError) as error:
+        if len(names) == 1:
+            return [(names[0], {"error": " ".join(str(error).split())})]
+    return [row for name in names for row in _answers(generator, folder, [name], question, max_new_tokens)]
+
+
+def _read(file: Path) -> list[bytes]:
+    return [file.read_bytes()]
+
+
+def _line(row: dict[str, Any]) -> bytes:
+    return json.dumps(row, ensure_ascii=False).encode("utf-8", "surrogateescape") + b"\n"
+
+
+@contextmanager
+def _held(out: Path) -> Iterator[BinaryIO]:
+    """The file, open for adding; no other process adds meanwhile, where the file system has locks."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with out.open("a+b") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ValueError(
+                f"--out={out} is written by another process. Wait for it, or name another file."
+            ) from error
+        except OSError:
+            pass  # a file system without locks
+        yield file
+
+
+def _answered(file: BinaryIO, out: Path, asked: dict[str, Any]) -> set[str]:
+    """The images that have an answer to this question already; a last line that a kill cut off is taken away.
+
+    Raises:
+        ValueError: another line is not a row.
+    """
+    file.seek(0)
+    data = file.read()
+    whole = data[: data.rfind(b"\n") + 1]
+    if len(whole) < len(data):
+        file.truncate(len(whole))
+    done: set[str] = set()
+    for number, line in enumerate(whole.splitlines(), 1):
+        try:
+            row = json.loads(line)
+            if not isinstance(row, dict):
+                raise ValueError("not an object")
+        except (ValueError, RecursionError) as error:
+            raise ValueError(
+                f"--out={out}: line {number} is not a row of JSON ({error}). Name another file, or mend it."
+            ) from error
+        if "answer" in row and all(row.get(key) == value for key, value in asked.items()):
+            done.add(str(row.get("image")))
+    return done
