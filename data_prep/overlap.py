@@ -28,6 +28,7 @@ from dragonfly_lit.app.build import compose, make
 from dragonfly_lit.app.errors import describe
 from dragonfly_lit.app.values import check_values
 from dragonfly_lit.data.mix import specs_of
+from dragonfly_lit.data.remote import is_remote
 from dragonfly_lit.data.source import Reader, open_source
 from dragonfly_lit.data.source_spec import SourceSpec
 from dragonfly_lit.evaluation.benchmarks.registry import BENCHMARKS
@@ -95,7 +96,13 @@ def images_asked(name: str, overrides: Sequence[str]) -> list[Asked]:
     Raises:
         ValueError: there is neither, or its data are not there.
     """
-    first, *more = shlex.split(name) or [""]
+    try:
+        first, *more = shlex.split(name)
+    except ValueError as error:
+        raise ValueError(
+            f"--against {name!r}: names nothing that can be compared. Give a benchmark, with its configuration behind "
+            "it in quotes, or a folder."
+        ) from error
     if first not in BENCHMARKS and Path(first).is_dir():
         return _of_folder(Path(first))
     given = [f"benchmark={first}", *more, *overrides]
@@ -263,10 +270,12 @@ def _best_of_each(album: Album, look: Look) -> list[tuple[int, str, float]]:
     return list(best.values())
 
 
-def specs_given(folders: Sequence[Path], overrides: Sequence[str]) -> list[SourceSpec]:
+def specs_given(folders: Sequence[str], overrides: Sequence[str]) -> list[SourceSpec]:
     """The sources that are compared: folders of shards, or those of `data.train`."""
+    if missing := [folder for folder in folders if not is_remote(folder) and not Path(folder).is_dir()]:
+        raise ValueError(f"{missing[0]}: no such folder of shards. python -m data_prep pack makes one.")
     if folders:
-        return [SourceSpec(name=str(folder), path=str(folder)) for folder in folders]
+        return [SourceSpec(name=folder, path=folder) for folder in folders]
     try:
         config = compose(list(overrides))
     except Exception as error:  # Hydra's own kinds
@@ -280,8 +289,8 @@ def specs_given(folders: Sequence[Path], overrides: Sequence[str]) -> list[Sourc
 def main(argv: list[str]) -> int:
     """Compare, print the table, and write the lists."""
     given = overlap_parser().parse_intermixed_args(argv)
-    folders = [Path(item) for item in given.given if "=" not in item or Path(item).is_dir()]
-    overrides = [item for item in given.given if Path(item) not in folders]
+    folders = [item for item in given.given if "=" not in item or Path(item).is_dir()]
+    overrides = [item for item in given.given if item not in folders]
     overrides = [*([f"--config-dir={given.config_dir}"] if given.config_dir else []), *overrides]
     _check_out(given.out)
     specs = specs_given(folders, overrides)

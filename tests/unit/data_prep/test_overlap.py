@@ -195,6 +195,8 @@ def test_a_table_of_questions_and_a_training_configuration_are_compared(mix, tmp
     [
         ("nothing_like_it", "--against nothing_like_it: "),
         ("gqa", "gqa: there is no folder"),
+        ("", "--against '': names nothing that can be compared"),
+        ('my_set "unclosed', "names nothing that can be compared"),
         ("EMPTY", "neither shards (*.tar) nor images are in this folder"),
     ],
 )
@@ -206,6 +208,12 @@ def test_what_cannot_be_compared_is_one_line(mix, tmp_path, against, told, capsy
     assert told in said
     assert said.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_is_not_there_is_one_line(mix, tmp_path, capsys):
+    given = ["--against", str(mix / "benchmark"), "--out", str(tmp_path / "out")]
+    assert main(["overlap", str(tmp_path / "gone"), *given]) == 1
+    assert f"overlap: {tmp_path / 'gone'}: no such folder of shards. " in capsys.readouterr().err
 
 
 def test_what_lies_in_out_is_not_written_over(mix, tmp_path, capsys):
