@@ -7,7 +7,7 @@ otherwise than the others.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from transformers import PreTrainedTokenizerBase
 
@@ -28,6 +28,7 @@ LLAMA3, OWN = "llama3", "own"
 FRONT, IN_PLACE = "front", "in_place"
 
 
+@runtime_checkable
 class ChatFormat(Protocol):
     """What is asked of a format.
 
