@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from transformers import PreTrainedTokenizerBase
@@ -211,6 +211,7 @@ def look_up_parts(config: Config, *, file: Path | None) -> None:
             locate(target, where=key if file is None else f"{file}: {key}", trusted=trusted, base=base)
 
 
+@runtime_checkable
 class ModelFactory(Protocol):
     """Builds a model from its pretrained parts, or from a released checkpoint."""
 

@@ -89,11 +89,11 @@ def read_language(path: Path, dtype: torch.dtype, device: torch.device | str = "
         )
     source = {"gguf_file": path.name} if path.suffix == ".gguf" else {}
     folder = path.parent if source else path
-    if not source:
-        check_size(read_model_config(folder, where=where).get_text_config(), folder, where)
+    config = None if source else read_model_config(folder, where=where)
     if torch.device(device).type == "meta":
         return _language_without_weights(folder, dtype, where, source)
-    if not source:
+    if config is not None:
+        check_size(config.get_text_config(), folder, where)
         check_size(_language_without_weights(folder, dtype, where, source), folder, where)
     with foreign(where, folder):
         loaded: Any = AutoModelForCausalLM.from_pretrained(

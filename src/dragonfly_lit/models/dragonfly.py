@@ -121,7 +121,8 @@ class DragonflyForConditionalGeneration(DragonflyGenerationMixin):
         if pixel_values is not None:
             question = None
             if question_mask is not None and self.layout.zoom.score == "question":
-                if question_mask.shape != ids.shape:
+                # Generation without a cache adds tokens behind, none of which is of the question.
+                if question_mask.shape != ids.shape and torch.is_grad_enabled():
                     raise ValueError(
                         f"question_mask is {tuple(question_mask.shape)} for tokens of {tuple(ids.shape)}. A collator "
                         "that joins prompts and answers by itself does not know it: call the processor with the whole."

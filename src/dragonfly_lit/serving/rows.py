@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from copy import deepcopy
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -24,6 +24,7 @@ WIDTH = 64
 """The places of the buffers are a multiple of it, so that they do not grow with every row."""
 
 
+@runtime_checkable
 class Rows(Protocol):
     """What the engine asks of those who hold the rows. A row's number is its place in `lengths`."""
 

@@ -128,7 +128,8 @@ def test_the_card_says_what_the_run_knows_and_no_path(described, tmp_path):
     assert "is_local" not in (tmp_path / "my-model" / "tokenizer_config.json").read_text()
 
 
-def test_the_card_of_a_stage_names_the_stages_before_it(described, run, tmp_path):
+def test_the_card_of_a_stage_names_the_stages_before_it(described, run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where no easy-VQA lies
     second = tmp_path / "runs" / "second"
     shutil.copytree(run[0], second)
     config = yaml.safe_load((second / "config.yaml").read_text())

@@ -58,6 +58,16 @@ def test_a_cached_decode_equals_an_uncached_one(talker, samples):
     assert torch.equal(cached, uncached)
 
 
+def test_a_collator_that_joins_texts_is_told_that_it_leaves_the_question_out(talker, samples):
+    processor, texts, images = samples
+    inputs = processor(text=texts[:1], images=images[:1], return_tensors="pt")
+    joined = {name: torch.cat([inputs[name], inputs[name][:, -1:]], 1) for name in ("input_ids", "attention_mask")}
+    with pytest.raises(ValueError, match=r"question_mask is \(1, \d+\) for tokens of \(1, \d+\)\. A collator"):
+        talker(**inputs | joined)
+    with torch.no_grad():  # as generation without a cache goes on
+        talker(**inputs | joined)
+
+
 def test_the_tower_runs_in_the_first_step_only(talker, samples):
     processor, texts, images = samples
     calls = []
