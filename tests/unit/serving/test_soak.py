@@ -100,7 +100,7 @@ def storm(server, clients: int, each: int, seed: int) -> Counter:
 
 def soak(model, clients: int, each: int, rounds: int) -> None:
     process = psutil.Process()
-    limits = Limits(seconds=60, tokens=64)
+    limits = Limits(seconds=60.0, tokens=64)
     with running(model, max_rows=4, max_waiting=16, prefix_tokens=700, header_seconds=5.0, limits=limits) as server:
         storm(server, clients, each, 0)  # libraries allocate what they keep
         gc.collect()
