@@ -2,7 +2,10 @@
 
 import os
 import re
+import shutil
 from collections import Counter
+
+import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -16,6 +19,7 @@ INSTALL = {
     "psutil": "psutil",
 }
 """What brings a module that `[dev]` does not, by its first name."""
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 OWN = "-e '.[dev]' -c constraints.txt"
 
 
@@ -36,3 +40,29 @@ def way_out(reason):
     if lacking is None:
         return reason
     return f"{lacking[1]} is not installed: pip install {INSTALL.get(lacking[1], OWN)}"
+
+
+@pytest.fixture(scope="session")
+def open_chromium():
+    """Opens a headless browser of a size, which keeps what its console says; all are closed at the end."""
+    opened = []
+
+    def open_one(size="1280,1000"):
+        if CHROMIUM is None:
+            # A browser is not a Python package; .ci/run installs one.
+            pytest.skip("there is no Chromium on this machine")
+        webdriver = pytest.importorskip("selenium.webdriver")
+        options = webdriver.ChromeOptions()
+        options.binary_location = CHROMIUM
+        switches = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage")
+        for switch in (*switches, f"--window-size={size}"):
+            options.add_argument(switch)
+        options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+        program = shutil.which("chromedriver")
+        service = webdriver.ChromeService(program) if program else None
+        opened.append(webdriver.Chrome(options=options, service=service))
+        return opened[-1]
+
+    yield open_one
+    for browser in opened:
+        browser.quit()

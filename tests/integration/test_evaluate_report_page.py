@@ -1,6 +1,5 @@
 import json
 import re
-import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,6 @@ from dragonfly_lit.evaluation.runner import Settings, score_predictions
 from dragonfly_lit.io.parsers import ask_parser
 from dragonfly_lit.processing.images import decode
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 NASTY = 'red</script><script>document.title = "broken"</script><!--'
 
 
@@ -79,28 +77,10 @@ def test_the_images_of_the_page_are_bounded(report, monkeypatch, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def browser(report):
-    if CHROMIUM is None:
-        # A browser is not a Python package; .ci/run installs one.
-        pytest.skip("there is no Chromium on this machine")
-    webdriver = pytest.importorskip("selenium.webdriver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for argument in (
-        "--headless=new",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-dev-shm-usage",
-        "--window-size=1280,1400",
-    ):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = shutil.which("chromedriver")
-    service = webdriver.ChromeService(driver) if driver else None
-    page = webdriver.Chrome(options=options, service=service)
+def browser(open_chromium, report):
+    page = open_chromium("1280,1400")
     page.get(report.as_uri())
-    yield page
-    page.quit()
+    return page
 
 
 def cards(browser, **wanted) -> list[str]:

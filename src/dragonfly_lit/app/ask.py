@@ -13,7 +13,7 @@ from transformers import BatchFeature, TextStreamer
 
 from dragonfly_lit.app.ask_batch import ask_batch
 from dragonfly_lit.app.ask_chat import chat
-from dragonfly_lit.app.load import load_for_inference
+from dragonfly_lit.app.load import load_named
 from dragonfly_lit.evaluation.images import image_at
 from dragonfly_lit.evaluation.zoom_picture import draw_zoom
 from dragonfly_lit.io.parsers import ask_parser
@@ -29,14 +29,10 @@ def main(argv: list[str]) -> int:
     """Exit status of `python -m dragonfly_lit ask`."""
     args = ask_parser().parse_args(argv)
     _check(args)
-    args.device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    dtype = getattr(torch, args.dtype) if args.dtype else torch.float32 if args.device == "cpu" else torch.bfloat16
     images = [decode(image_at(path)) for path in args.image]
     if args.show_zoom and not images:
         raise ValueError("--show-zoom draws on the image, but there is none. Give --image FILE.")
-    model, processor = load_for_inference(
-        args.model, device=args.device, dtype=dtype, version=args.version, vision=args.vision, trust=args.trust
-    )
+    model, processor = load_named(args)
     if args.batch:
         options = {"folder": args.batch, "out": args.out, "question": args.question}
         return ask_batch(model, processor, max_new_tokens=args.max_new_tokens, **options)
@@ -44,7 +40,7 @@ def main(argv: list[str]) -> int:
 
     def answer(turns: Sequence[Turn], seen: Sequence[Image.Image]) -> str:
         text = [processor.format.text(turns)]
-        inputs = processor(text=text, images=[list(seen) or None], return_tensors="pt").to(args.device)
+        inputs = processor(text=text, images=[list(seen) or None], return_tensors="pt").to(model.device)
         streamer = TextStreamer(processor.tokenizer, skip_prompt=True, skip_special_tokens=True)
         with torch.inference_mode():
             talker: Any = model  # transformers types its generate for its own classes

@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from dragonfly_lit.evaluation.generate import BatchGenerator
 from dragonfly_lit.evaluation.requests import GenerationRequest
-from dragonfly_lit.evaluation.runner import weights_fingerprint
+from dragonfly_lit.evaluation.runner import answers_bar, weights_fingerprint
 from dragonfly_lit.models.dragonfly import DragonflyForConditionalGeneration
 from dragonfly_lit.processing.processor import DragonflyProcessor
 from dragonfly_lit.spec.shard import READ_IMAGE_EXTENSIONS
@@ -73,8 +72,7 @@ def ask_batch(
         "max_new_tokens": max_new_tokens,
     }
     generator = BatchGenerator(model, processor)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with _held(out) as file, Progress(*columns, console=Console(stderr=True)) as progress:
+    with _held(out) as file, answers_bar(sys.stderr.isatty(), Console(stderr=True)) as progress:
         done = _answered(file, out, asked)
         left = [name for name in names if name not in done]
         task = progress.add_task("images", total=len(names), completed=len(names) - len(left))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from argparse import Namespace
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -103,6 +104,19 @@ def load_for_inference(
         model, processor = _from_folder(path)
     # transformers wraps `to` in a way that pyright cannot see through
     return model.to(device=device, dtype=dtype).eval(), processor  # pyright: ignore[reportCallIssue]
+
+
+def load_named(args: Namespace) -> Loaded:
+    """The model and processor that the options of a command line name; in float32 on a CPU, in bfloat16 elsewhere.
+
+    Raises:
+        ValueError: as `load_for_inference`.
+    """
+    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    dtype = getattr(torch, args.dtype) if args.dtype else torch.float32 if device == "cpu" else torch.bfloat16
+    return load_for_inference(
+        args.model, device=device, dtype=dtype, version=args.version, vision=args.vision, trust=args.trust
+    )
 
 
 def _from_folder(path: Path) -> Loaded:

@@ -18,6 +18,7 @@ from string import ascii_uppercase
 from typing import Any
 
 import torch
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 from torch import nn
@@ -322,7 +323,7 @@ class _Generation:
             there = len(self.asked) - len(missing)
             log.warning("%s: %d answers are there, %d to go.", self.name, there, len(missing))
         path = store.file_of(folder, self.name, ranks.rank)
-        with _progress(self.progress and ranks.first) as bar:
+        with answers_bar(self.progress and ranks.first) as bar:
             row = bar.add_task(self.name, total=total, completed=total - num_todo)
             for outputs in self.generator.answer(todo):
                 self._append(path, [self._answer(one) for one in outputs])
@@ -356,6 +357,12 @@ class _Speed(ProgressColumn):
         return Text(f"{task.speed:.1f} answers/s" if task.speed else "")
 
 
-def _progress(shown: bool) -> Progress:
+def answers_bar(shown: bool, console: Console | None = None) -> Progress:
+    """A bar of answers: how many, how fast, how long still.
+
+    Args:
+        shown: False draws nothing.
+        console: where it is drawn; the standard output unless given.
+    """
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Speed(), TimeRemainingColumn())
-    return Progress(*columns, disable=not shown)
+    return Progress(*columns, console=console, disable=not shown)

@@ -28,11 +28,23 @@ def _parser(name: str, description: str) -> argparse.ArgumentParser:
     return argparse.ArgumentParser(prog=as_typed(f"python -m dragonfly_lit {name}"), description=description)
 
 
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    """The options that `app.load.load_named` reads."""
+    parser.add_argument("--model", type=Path, required=True, help="a run, a checkpoint, or a model folder")
+    parser.add_argument("--version", choices=("v1", "v2"), help="of a released folder, which does not say")
+    parser.add_argument("--vision", help="folder or cached name of the tower's config, for a released folder")
+    parser.add_argument("--trust", action="append", default=[], metavar="MODULE", help=TRUST_HELP)
+    parser.add_argument("--device", help="(default: cuda where there is one, else cpu)")
+    parser.add_argument(
+        "--dtype", choices=("float32", "bfloat16", "float16"), help="(default: float32 on a CPU, else bfloat16)"
+    )
+
+
 def ask_parser() -> argparse.ArgumentParser:
     """The command line of `ask`."""
     parser = _parser("ask", "Ask a model about an image; the answer is written as it comes.")
     parser.add_argument("question", nargs="?", help="what to ask; with --chat it may be left out")
-    parser.add_argument("--model", type=Path, required=True, help="a run, a checkpoint, or a model folder")
+    _add_model(parser)
     parser.add_argument("--chat", action="store_true", help="go on asking, line by line, in one conversation")
     parser.add_argument("--batch", type=Path, metavar="FOLDER", help="ask about every image below FOLDER")
     parser.add_argument(
@@ -44,13 +56,6 @@ def ask_parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         help="an image file, or FILE.parquet#ROW:COLUMN; again for more; <image> in the question: where one stands",
-    )
-    parser.add_argument("--version", choices=("v1", "v2"), help="of a released folder, which does not say")
-    parser.add_argument("--vision", help="folder or cached name of the tower's config, for a released folder")
-    parser.add_argument("--trust", action="append", default=[], metavar="MODULE", help=TRUST_HELP)
-    parser.add_argument("--device", help="(default: cuda where there is one, else cpu)")
-    parser.add_argument(
-        "--dtype", choices=("float32", "bfloat16", "float16"), help="(default: float32 on a CPU, else bfloat16)"
     )
     parser.add_argument("--max-new-tokens", type=int, default=128, help="(default: %(default)s)")
     parser.add_argument("--show-zoom", type=Path, metavar="FILE.png", help="draw the first image with the kept crops")
@@ -126,19 +131,12 @@ def study_parser() -> argparse.ArgumentParser:
 def serve_parser() -> argparse.ArgumentParser:
     """The command line of `serve`."""
     parser = _parser("serve", "A model behind OpenAI's API, for this machine alone unless told otherwise.")
-    parser.add_argument("--model", type=Path, required=True, help="a run, a checkpoint, or a model folder")
+    _add_model(parser)
     parser.add_argument("--name", help="what clients call the model (default: the name of its folder)")
     parser.add_argument("--host", default="127.0.0.1", help="another one needs an API key (default: %(default)s)")
     parser.add_argument("--port", type=int, default=8000, help="0 takes a free one (default: %(default)s)")
     parser.add_argument(
         "--api-key-file", type=Path, metavar="FILE", help="its one line must be sent by clients; or DRAGONFLY_API_KEY"
-    )
-    parser.add_argument("--version", choices=("v1", "v2"), help="of a released folder, which does not say")
-    parser.add_argument("--vision", help="folder or cached name of the tower's config, for a released folder")
-    parser.add_argument("--trust", action="append", default=[], metavar="MODULE", help=TRUST_HELP)
-    parser.add_argument("--device", help="(default: cuda where there is one, else cpu)")
-    parser.add_argument(
-        "--dtype", choices=("float32", "bfloat16", "float16"), help="(default: float32 on a CPU, else bfloat16)"
     )
     parser.add_argument(
         "--allow-urls", action="append", default=[], metavar="HOST",

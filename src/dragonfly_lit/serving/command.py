@@ -28,9 +28,8 @@ def main(argv: list[str]) -> int:
             f"--host {args.host} lets other machines in, and there is no API key. Give one by --api-key-file FILE or "
             f"the environment variable {KEY_VARIABLE}, or leave the server at 127.0.0.1."
         )
-    import torch
 
-    from dragonfly_lit.app.load import load_for_inference
+    from dragonfly_lit.app.load import load_named
     from dragonfly_lit.serving.application import Server
     from dragonfly_lit.serving.engine import Engine
     from dragonfly_lit.serving.fetching import Fetcher
@@ -39,11 +38,7 @@ def main(argv: list[str]) -> int:
 
     fetch = Fetcher(args.allow_urls, max_bytes=args.max_body) if args.allow_urls else None
     with listen(args.host, args.port) as listener:  # before minutes of loading
-        device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
-        dtype = getattr(torch, args.dtype) if args.dtype else torch.float32 if device == "cpu" else torch.bfloat16
-        model, processor = load_for_inference(
-            args.model, device=device, dtype=dtype, version=args.version, vision=args.vision, trust=args.trust
-        )
+        model, processor = load_named(args)
         engine = Engine(
             model,
             processor,
@@ -65,7 +60,7 @@ def main(argv: list[str]) -> int:
         hosts = None if key is not None else tuple(dict.fromkeys((*LOOPBACK, args.host.lower())))
         address = f"[{args.host}]" if ":" in args.host else args.host
         print(
-            f"{server.name} on {device} in {str(dtype).removeprefix('torch.')}: "
+            f"{server.name} on {model.device} in {str(model.dtype).removeprefix('torch.')}: "
             f"http://{address}:{listener.getsockname()[1]}/v1, {'with an' if key else 'without'} API key; "
             f"context {engine.context} tokens, {args.max_answers} answers at a time.",
             flush=True,

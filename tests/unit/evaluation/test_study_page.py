@@ -1,6 +1,5 @@
 """The study's page in a real browser: it opens from disk, shows its curves and gallery, and filters by size."""
 
-import shutil
 from io import BytesIO
 
 import pytest
@@ -10,7 +9,6 @@ from dragonfly_lit.evaluation.study.cells import Cell, Study
 from dragonfly_lit.evaluation.study.gallery import Example
 from dragonfly_lit.evaluation.study.page import page
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 NASTY = "red</dd><script>document.title = 'broken'</script>"
 
 
@@ -49,21 +47,10 @@ def written(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def browser(written):
-    if CHROMIUM is None:
-        # A browser is not a Python package; .ci/run installs one.
-        pytest.skip("there is no Chromium on this machine")
-    webdriver = pytest.importorskip("selenium.webdriver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = shutil.which("chromedriver")
-    opened = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver) if driver else None)
+def browser(open_chromium, written):
+    opened = open_chromium()
     opened.get(written.as_uri())
-    yield opened
-    opened.quit()
+    return opened
 
 
 def visible(browser):

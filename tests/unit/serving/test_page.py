@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import re
-import shutil
 import time
 
 import httpx
@@ -15,7 +14,6 @@ from dragonfly_lit.serving import page
 from dragonfly_lit.serving.rows import SharedRows
 from dragonfly_lit.spec.levels import COLOURS
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 WAIT = 30
 
 
@@ -36,21 +34,8 @@ def test_a_level_has_the_colour_that_it_has_everywhere():
 
 
 @pytest.fixture(scope="module")
-def driver():
-    if CHROMIUM is None:
-        # A browser is not a Python package; .ci/run installs one.
-        pytest.skip("there is no Chromium on this machine")
-    webdriver = pytest.importorskip("selenium.webdriver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
-        options.add_argument(argument)
-    options.add_argument("--window-size=1280,1000")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    program = shutil.which("chromedriver")
-    found = webdriver.Chrome(options=options, service=webdriver.ChromeService(program) if program else None)
-    yield found
-    found.quit()
+def driver(open_chromium):
+    return open_chromium()
 
 
 @pytest.fixture
