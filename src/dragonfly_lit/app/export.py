@@ -6,8 +6,9 @@ from pathlib import Path
 
 import torch
 
-from dragonfly_lit.app.card import scores_of, trainings_of, write_card
+from dragonfly_lit.app.card import card
 from dragonfly_lit.app.load import load_for_inference
+from dragonfly_lit.app.provenance import scores_of, trainings_of, write_lock
 from dragonfly_lit.app.push import check_push, push
 from dragonfly_lit.evaluation.runner import weights_fingerprint
 from dragonfly_lit.io import disk
@@ -48,7 +49,10 @@ def main(argv: list[str]) -> None:
             model.save_pretrained(folder)
             processor.save_pretrained(folder)
         name = arguments.push or folder.resolve().name
-        write_card(folder, name=name, model=model, trainings=trainings, scores=scores, layout=arguments.layout)
+        told = card(name, model, trainings, scores, arguments.layout)
+        (folder / "README.md").write_text(told, encoding="utf-8")
+        if trainings:
+            write_lock(folder, trainings)
     print(f"{arguments.run} is now in {folder}, {arguments.layout} layout.")
     if arguments.push:
         print(f"and in {push(folder, arguments.push, public=arguments.public)}")

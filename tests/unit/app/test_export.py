@@ -1,5 +1,6 @@
 """Export: a run's weights in folders that others can load."""
 
+import ast
 import hashlib
 import json
 import os
@@ -141,6 +142,13 @@ def test_the_card_of_a_stage_names_the_stages_before_it(described, run, tmp_path
     assert "| 1 | colours | 100.0% | 60 |" in card
     assert 'from_released("model", version="v1")' in card
     assert "No score is known" in card
+
+
+def test_the_way_to_load_a_model_is_python_whatever_its_folder_is_called(run, tmp_path):
+    name = 'a "b" \\ c'
+    main([str(run[0]), str(tmp_path / name)])
+    block = (tmp_path / name / "README.md").read_text().split("```")[1].removeprefix("python")
+    assert name in [node.value for node in ast.walk(ast.parse(block)) if isinstance(node, ast.Constant)]
 
 
 def test_a_model_folder_without_a_run_says_so(run, tmp_path):
