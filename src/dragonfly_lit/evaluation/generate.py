@@ -3,8 +3,7 @@
 A sequence is image tokens, then text, so all questions about the same images share a prefix. Its keys and values are
 computed once an image and put into the place of every question; their own words follow, padded between prefix and
 text, and the answer after them, each token in its place (`models/decoding`). The mask and the positions make that equal
-to answering one by one. Batches are planned over all questions at once: neither the number of ranks nor a kill changes
-what is computed together.
+to answering one by one.
 """
 
 from __future__ import annotations
@@ -21,13 +20,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dragonfly_lit.evaluation import lengths, likelihood
-from dragonfly_lit.evaluation.requests import EncodedRequest, GenerationOutput, GenerationRequest, RequestBatch
+from dragonfly_lit.evaluation.batching import RequestPlanner
+from dragonfly_lit.evaluation.requests import GenerationOutput, GenerationRequest, RequestBatch
 from dragonfly_lit.models.decoding import DECODINGS, InPlaceDecoder
 from dragonfly_lit.models.host_reads import LateReads
 from dragonfly_lit.processing.crops import Resize, cut
-from dragonfly_lit.processing.encoding import expand_images
 from dragonfly_lit.processing.images import decode
-from dragonfly_lit.spec.records import Crops, Turn
+from dragonfly_lit.spec.records import Crops
 
 
 @dataclass(kw_only=True)
@@ -84,18 +83,23 @@ class BatchGenerator:
         self.model, self.tokenizer = model, processor.tokenizer
         self.resize: Resize = processor.image_processor.resize
         self.layout = model.config.layout
-        self.batch_tokens, self.temperature, self.seed = batch_tokens, temperature, seed
+        self.temperature, self.seed = temperature, seed
         self.chat = processor.format
         self.ids = self.chat.ids
         self.never = torch.tensor([self.ids.image], device=model.device)  # a slot without an image has no meaning
         self.image_ids = self.layout.image_ids(self.ids.image, self.ids.newline)
         self.in_place = None if decoding == "dynamic" else InPlaceDecoder(model, compiled=decoding == "compiled")
         self.by_question = self.layout.zoom.score == "question" and self.layout.zoom.selects
+        self.planner = RequestPlanner(
+            self.chat,
+            self.layout,
+            model.config.text_config,
+            batch_tokens=batch_tokens,
+            by_question=self.by_question,
+        )
         eos = getattr(model.generation_config, "eos_token_id", None)
         stops = set(eos) if isinstance(eos, list) else {eos} - {None}
         self.stops = stops | {self.ids.end_of_turn, self.ids.end}
-
-    # Planning ---------------------------------------------------------------------------------------------------------
 
     def plan(self, requests: Sequence[GenerationRequest]) -> list[RequestBatch]:
         """All questions in batches, the longest first, those about the same images together.
@@ -103,64 +107,7 @@ class BatchGenerator:
         Raises:
             ValueError: a question does not fit into the model's context.
         """
-        groups: dict[Any, list[EncodedRequest]] = {}
-        for request in requests:
-            item = self._encode(request)
-            alone = (request.id,) if self.by_question or item.inside else ()
-            groups.setdefault((request.image_keys, *alone), []).append(item)
-        for items in groups.values():
-            items.sort(key=lambda item: -len(item.text))
-        ordered = sorted(groups.values(), key=lambda items: (-len(items[0].request.image_keys), -len(items[0].text)))
-        batches: list[RequestBatch] = []
-        items: list[EncodedRequest] = []
-        owner: list[int] = []
-        for group in ordered:
-            for place, item in enumerate(group):
-                if items and not self._fits(items, item):
-                    batches.append(RequestBatch(items=tuple(items), owner=tuple(owner)))
-                    items, owner = [], []
-                if not items:
-                    number = 0
-                elif place == 0:
-                    number = owner[-1] + 1
-                else:
-                    number = owner[-1]
-                items.append(item)
-                owner.append(number)
-        return [*batches, RequestBatch(items=tuple(items), owner=tuple(owner))] if items else batches
-
-    def _encode(self, request: GenerationRequest) -> EncodedRequest:
-        try:
-            text = self.chat.prompt(_conversation(request))
-            endings = tuple(likelihood.ending(self.chat.spoken(_conversation(request, each))) for each in request.texts)
-        except ValueError as error:
-            raise ValueError(f"question {request.id}: {error}") from error
-        num_front, inside = len(request.image_keys), self.chat.in_place and bool(request.places)
-        if self.chat.in_place:
-            text, num_front = expand_images(text, self.layout, self.ids), 0
-        item = EncodedRequest(request=request, text=text, endings=endings, num_front=num_front, inside=inside)
-        total = num_front * len(self.image_ids) + len(text) + item.longest
-        limit = getattr(self.model.config.text_config, "max_position_embeddings", total)
-        if total > limit:
-            raise ValueError(
-                f"question {request.id}: {len(request.image_keys)} images of {len(self.image_ids)} tokens, {len(text)} "
-                f"tokens of text and {item.longest} of answer are {total}; the model's context is {limit}. "
-                "Shorten the prompt or lower max_new_tokens."
-            )
-        return item
-
-    def _fits(self, items: list[EncodedRequest], item: EncodedRequest) -> bool:
-        if len(items[0].request.image_keys) != len(item.request.image_keys) or items[0].inside != item.inside:
-            return False
-        prefix = item.num_front * len(self.image_ids)
-        text = max(len(other.text) for other in (*items, item))
-        answer = max(other.longest for other in (*items, item))
-        window = getattr(self.model.config.text_config, "sliding_window", None)
-        if window and prefix + text + answer > window and len(items[0].text) != len(item.text):
-            return False  # a window counts places, and padding would take some
-        return sum(other.rows for other in (*items, item)) * (prefix + text + answer) <= self.batch_tokens
-
-    # Answering --------------------------------------------------------------------------------------------------------
+        return self.planner.plan(requests)
 
     def answer(self, batches: Sequence[RequestBatch]) -> Iterator[list[GenerationOutput]]:
         """The outputs of each batch; the images of the next ones are decoded and cut meanwhile."""
@@ -388,19 +335,6 @@ class BatchGenerator:
             for entry, (kept, scores) in zip(entries, rankings, strict=True):
                 entry |= {"kept": kept, "scores": [round(score, 3) for score in scores]}
         return [entries[start : start + num_images] for start in range(0, len(entries), num_images)]
-
-
-def _conversation(request: GenerationRequest, answer: str | None = None) -> list[Turn]:
-    """The examples as turns, then the question, whose answer is next or given."""
-    num_images = request.example_images or (0,) * len(request.examples)
-    stands = request.example_places or ((),) * len(request.examples)
-    turns: list[Turn] = []
-    for (prompt, said), number, places in zip(request.examples, num_images, stands, strict=True):
-        asked = Turn(role="user", text=prompt, num_images=number, places=places)
-        turns += [asked, Turn(role="assistant", text=said)]
-    own = len(request.image_keys) - sum(num_images)
-    turns.append(Turn(role="user", text=request.prompt, num_images=own, places=request.places))
-    return turns if answer is None else [*turns, Turn(role="assistant", text=answer)]
 
 
 def _num_common(texts: list[list[int]]) -> int:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dragonfly_lit.processing.encoding import TokenizedText
+from dragonfly_lit.spec.samples import Turn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +41,18 @@ class GenerationRequest:
     places: tuple[int, ...] = ()
     example_images: tuple[int, ...] = ()
     example_places: tuple[tuple[int, ...], ...] = ()
+
+    def turns(self, answer: str | None = None) -> list[Turn]:
+        """The examples as turns, then the question, whose answer is next or given."""
+        num_images = self.example_images or (0,) * len(self.examples)
+        stands = self.example_places or ((),) * len(self.examples)
+        turns: list[Turn] = []
+        for (prompt, said), number, places in zip(self.examples, num_images, stands, strict=True):
+            asked = Turn(role="user", text=prompt, num_images=number, places=places)
+            turns += [asked, Turn(role="assistant", text=said)]
+        own = len(self.image_keys) - sum(num_images)
+        turns.append(Turn(role="user", text=self.prompt, num_images=own, places=self.places))
+        return turns if answer is None else [*turns, Turn(role="assistant", text=answer)]
 
 
 @dataclass(frozen=True, kw_only=True)

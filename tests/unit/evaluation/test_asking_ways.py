@@ -13,7 +13,7 @@ from dragonfly_lit.evaluation import answers as store
 from dragonfly_lit.evaluation import robustness
 from dragonfly_lit.evaluation.asking import all_right, asks, majority, pass_at, rotated
 from dragonfly_lit.evaluation.benchmarks.registry import BENCHMARKS
-from dragonfly_lit.evaluation.generate import BatchGenerator, _conversation
+from dragonfly_lit.evaluation.generate import BatchGenerator
 from dragonfly_lit.evaluation.metrics.base import Score
 from dragonfly_lit.evaluation.metrics.choice import MultipleChoice
 from dragonfly_lit.evaluation.perturb import Perturbation
@@ -363,7 +363,7 @@ def test_examples_have_their_images_where_their_words_name_them(tmp_path, model,
     run([Placed(num=6)], model=model, processor=in_place, out=tmp_path, settings=settings)
     chosen = shots(Placed(num=6), replace(settings, data_root=tmp_path))
     assert len({shot.prompt.index("<image 1>") < shot.prompt.index("<image 2>") for shot in chosen}) == 2, "both orders"
-    turns = _conversation(seen[0])
+    turns = seen[0].turns()
     images = seen[0].read_images()
     for number, shot in enumerate([*chosen, None]):
         question = shot.question if shot else Placed(num=6).questions(tmp_path)[0]
@@ -381,7 +381,7 @@ def test_examples_have_their_images_where_their_words_name_them(tmp_path, model,
 
 def test_the_prompt_of_examples_is_a_conversation():
     request = GenerationRequest(id="q", prompt="Who?", examples=(("What?", "A cat"),))
-    assert render(_conversation(request), answer_next=True) == render(
+    assert render(request.turns(), answer_next=True) == render(
         [Turn(role="user", text="What?"), Turn(role="assistant", text="A cat"), Turn(role="user", text="Who?")],
         answer_next=True,
     )
