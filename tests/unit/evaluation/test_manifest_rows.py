@@ -121,7 +121,10 @@ def test_a_number_of_a_table_that_may_have_been_a_whole_one_is_refused(tmp_path)
         ({"image": "http://example.org/a.png"}, "is an address"),
         ({"image": "data:image/png;base64,%%"}, "is a data: URL whose base64 is damaged"),
         ({"question": "<image>\nWhat?"}, "says <image>, and the row has no image"),
-        ({"question": "Is <image> red?", "image": "a.png"}, "has <image> inside of its text"),
+        ({"question": "Is <image> or <image> red?", "image": "a.png"}, "has 2 <image>, .* and the row has 1 images"),
+        ({"question": "<image> Is <image> red?", "image": "a.png"}, "has 2 <image>, .* and the row has 1 images"),
+        ({"question": "Is <image> red, as <image 1>?", "image": "a.png"}, "has <image> and `<image N>`"),
+        ({"question": "<image> <image>", "image": "a.png"}, "is nothing but <image>"),
         ({"category": {"a": 1}}, "category: found"),
         ({"hint": 5}, "hint: found 5"),
         ({"id": [1]}, "id: found"),
@@ -141,6 +144,24 @@ def test_the_tag_of_an_image_is_not_part_of_the_question(tmp_path):
         {"question": f"{a}What?{b}", "answer": "x", "image": "a.png"} for a, b in (("<image>\n", ""), ("", " <image>"))
     ]
     assert [q.text for q in of(written(tmp_path, *rows)).questions(tmp_path)] == ["What?", "What?"]
+
+
+def test_a_tag_between_words_is_the_name_of_its_image(tmp_path):
+    for name in ("a.png", "b.png"):
+        put(tmp_path / name, picture())
+    both = {"answer": "x", "images": ["a.png", "b.png"]}
+    rows = [
+        {"question": "Is <image> as red as <image>?", **both},
+        {"question": "<image> and <image>: which is red?", **both},
+        {"question": "Which is red, <image 2> or <image 1>?", **both},
+    ]
+    found = of(written(tmp_path, *rows))
+    assert found.numbers_images
+    assert [q.text for q in found.questions(tmp_path)] == [
+        "Is <image 1> as red as <image 2>?",
+        "<image 1> and <image 2>: which is red?",
+        "Which is red, <image 2> or <image 1>?",
+    ]
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from dragonfly_lit.evaluation.metrics.short import ANLS, ExactMatch, RelaxedAccu
 from dragonfly_lit.evaluation.metrics.vqa import VQAAccuracy
 from dragonfly_lit.evaluation.metrics.yes_no import POPE
 from dragonfly_lit.evaluation.parsers import LETTERS
+from dragonfly_lit.evaluation.prompts import NUMBERED
 from dragonfly_lit.io.imports import locate
 from dragonfly_lit.io.inside import OutsideError, inside
 from dragonfly_lit.processing.dicom import chosen_frames, is_dicom
@@ -90,6 +91,7 @@ class Manifest(Benchmark):
     """
 
     splits = ("", *SPLITS, "all")
+    numbers_images = True
     expects = "one JSON object a line, a table (CSV, TSV, XLSX), or a Parquet or Arrow file"
 
     name: str = "my_set"  # pyright: ignore[reportIncompatibleVariableOverride] - of the class elsewhere
@@ -236,12 +238,12 @@ class Manifest(Benchmark):
 
     def _question(self, row: Row, number: int, images: Sequence[ImageCell], beside: Path) -> Question:
         key = row.text_or(f"row-{number:06d}", "id", "question_id", numbers=True)
-        text = _without_tags(row, bool(images))
         places = [
             one
             for image, cell in zip(images, row.images(*IMAGES), strict=True)
             for one in self._rendered(row, self._place(row, image, beside), cell)
         ]
+        text = _with_names(row, len(places))
         row = with_numbers(row, (*ANSWERS, *CHOICES, *LETTERS), whole=self.metric_name == "relaxed_accuracy")
         choices = row.choices(*CHOICES)
         if choices is None and (empty := next((name for name in CHOICES if row.values.get(name) is not None), None)):
@@ -310,19 +312,30 @@ def _class_of(make: MetricFactory) -> type[QuestionMetric]:
     return found
 
 
-def _without_tags(row: Row, has_images: bool) -> str:
-    """The question without the tags of its images: they come first. One inside of a sentence is refused."""
+def _with_names(row: Row, num_images: int) -> str:
+    """The question without the tags at its ends: images come first. Tags among its words become the images' names."""
     text = row.text("question")
     if TAG not in text:
         return text
-    if not has_images:
+    if not num_images:
         raise row.error("question", f"says {TAG}, and the row has no image.")
     words = text.strip()
     while words.startswith(TAG) or words.endswith(TAG):
         words = words.removeprefix(TAG).removesuffix(TAG).strip()
-    if TAG in words or not words:
-        raise row.error("question", f"has {TAG} inside of its text; images come first. Call them `the first image`.")
-    return words
+    if not words:
+        raise row.error("question", f"is nothing but {TAG}. Write what is asked.")
+    if TAG not in words:
+        return words
+    if NUMBERED.search(text):
+        raise row.error("question", f"has {TAG} and `<image N>`. Use one of them for all its images.")
+    if (num_tags := text.count(TAG)) != num_images:
+        raise row.error(
+            "question",
+            f"has {num_tags} {TAG}, the place of an image each, and the row has {num_images} images. Give as many, or "
+            "call them `the first image`.",
+        )
+    pieces = text.split(TAG)
+    return "".join([pieces[0], *(f"<image {number}>{piece}" for number, piece in enumerate(pieces[1:], 1))])
 
 
 def _either(images: Path, beside: Path, name: str) -> list[Path]:
