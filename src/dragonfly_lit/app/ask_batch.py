@@ -13,9 +13,10 @@ from typing import Any, BinaryIO
 
 from rich.console import Console
 
+from dragonfly_lit.evaluation.answering import answers_bar
 from dragonfly_lit.evaluation.generate import BatchGenerator
 from dragonfly_lit.evaluation.requests import GenerationRequest
-from dragonfly_lit.evaluation.runner import answers_bar, weights_fingerprint
+from dragonfly_lit.evaluation.runner import weights_fingerprint
 from dragonfly_lit.models.dragonfly import DragonflyForConditionalGeneration
 from dragonfly_lit.processing.processor import DragonflyProcessor
 from dragonfly_lit.spec.shard import READ_IMAGE_EXTENSIONS
