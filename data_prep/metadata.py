@@ -27,25 +27,9 @@ PNG_SIZES = {
 about colours and sizes, which name nobody."""
 PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 JPEG_NEEDED = (
-    0xC0,
-    0xC1,
-    0xC2,
-    0xC3,
-    0xC5,
-    0xC6,
-    0xC7,
-    0xC9,
-    0xCA,
-    0xCB,
-    0xCD,
-    0xCE,
-    0xCF,
-    0xC4,
-    0xCC,
-    0xDA,
-    0xDB,
-    0xDD,
-)
+    *range(0xC0, 0xC8), *range(0xC9, 0xD0),  # frames, tables of Huffman and arithmetic coding
+    0xDA, 0xDB, 0xDD,
+)  # fmt: skip
 """Frames, tables, scans and restarts: decoders refuse one that is longer than it says."""
 WEBP_NEEDED = (b"VP8 ", b"VP8L", b"ALPH")
 WEBP_KINDS = {b"EXIF": "EXIF", b"XMP ": "XMP", b"ICCP": "ICC profile"}

@@ -22,7 +22,7 @@ from dragonfly_lit.app.values import check_values
 from dragonfly_lit.data.datamodule import DragonflyDataModule
 from dragonfly_lit.data.dealing import FEW, fit_workers
 from dragonfly_lit.data.mix import Mix
-from dragonfly_lit.data.parts import without_missing_parts
+from dragonfly_lit.data.parts import missing_parts, without_missing_parts
 from dragonfly_lit.io.machine import Share
 from dragonfly_lit.models.backbones import builtin_folder
 from dragonfly_lit.processing.sequences import SequenceBuilder
@@ -72,18 +72,25 @@ def configure(overrides: list[str]) -> tuple[Config, SequenceBuilder]:
 
 
 def resolve_validation(config: Config) -> None:
-    """`data.val` as null, in place, where the folders of its sources are not divided, so that nothing is validated on.
+    """`data.val` as null, in place, where no source of it has the part to validate on; what is left out is said.
 
     Args:
         config: resolved.
     """
     val = config["data"].get("val")
-    if val and val.get("sources") and not without_missing_parts(val)["sources"]:
+    missing = missing_parts(val) if val else []
+    if not val or not missing:
+        return
+    none_left = not without_missing_parts(val)["sources"]
+    log.log(
+        logging.INFO if none_left else logging.WARNING,
+        "%s has no part to validate on, so %s: pack --split-by COLUMN makes one; of tables it is those of the folder "
+        "whose names begin with validation.",
+        " and ".join(dict.fromkeys(missing)),
+        "there is no val_loss" if none_left else "val_loss is that of the other sources",
+    )
+    if none_left:
         config["data"]["val"] = None
-        folders = ", ".join(str(node.get("path")) for node in val["sources"].values())
-        log.info(
-            "%s is not divided, so there is no val_loss: pack --split-by COLUMN makes a part to validate on.", folders
-        )
 
 
 def build_data(config: Config, builder: SequenceBuilder, **more: Any) -> DragonflyDataModule:

@@ -16,14 +16,15 @@ MAX_BYTES = 2**20
 def part_of_path(path: str, split: str) -> str | None:
     """Where a part of a folder or URL of shards lies; None where it has none.
 
-    A folder of tables is divided by the names of its files. One that is not divided is all to train on.
+    A folder of tables is divided by the names of its files; a table, or several that a pattern names, are the part
+    that their names say. What is not divided is all to train on.
 
     Args:
-        path: of the folder.
+        path: of the folder, or of tables.
         split: `train`, `validation` or `test`.
 
     Raises:
-        ValueError: a remote folder cannot be asked.
+        ValueError: a remote folder cannot be asked, or the names of tables leave open which are the part.
     """
     path = path.rstrip("/") or "/"
     if not is_remote(path) and parts_of(table_files(path)):
@@ -59,7 +60,21 @@ def without_missing_parts(mix: Mapping[str, Any]) -> dict[str, Any]:
     return {**mix, "sources": kept}
 
 
+def missing_parts(mix: Mapping[str, Any]) -> list[str]:
+    """The paths of the sources that `without_missing_parts` leaves out of a mix."""
+    found = []
+    for node in (mix.get("sources") or {}).values():
+        if isinstance(node, Mapping) and "sources" in node:
+            found += missing_parts(node)
+        elif _is_missing(node):
+            found.append(str(node["path"]))
+    return found
+
+
 def _is_missing(node: Any) -> bool:
     if not isinstance(node, Mapping) or node.get("split") not in SPLITS or not node.get("path"):
         return False  # what is not well said is refused when the source is opened
-    return part_of_path(str(node["path"]), node["split"]) is None
+    try:
+        return part_of_path(str(node["path"]), node["split"]) is None
+    except ValueError:  # likewise, with its key
+        return False

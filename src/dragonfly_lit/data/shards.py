@@ -7,7 +7,7 @@ import logging
 import os
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import accumulate
@@ -190,6 +190,10 @@ class Shards:
             self._build(path)
             folder = self._index_folder(path, sidecar_path)
         return read_rows(path, folder)
+
+    def keys(self) -> Iterator[str]:
+        """The key of every sample, in their order."""
+        return (row.key for shard in range(len(self.entries)) for row in self.rows(shard))
 
     def _listed_keys(self, shard: int) -> list[str] | None:
         """Keys of a shard whose size is not the listed one, as the sidecar has them; None if it does not say."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 from dragonfly_lit.data.exclusion import Kept, read_keys
 from dragonfly_lit.data.making import how_to_make
@@ -12,11 +12,14 @@ from dragonfly_lit.data.remote import is_remote
 from dragonfly_lit.data.samples import BadSampleError, ask, check_record, one_question, to_sample
 from dragonfly_lit.data.shards import Report, Shards
 from dragonfly_lit.data.source_spec import SourceSpec
-from dragonfly_lit.data.table_files import PACK, table_files
+from dragonfly_lit.data.table_files import table_files
 from dragonfly_lit.io.tar import MAX_MEMBER_BYTES
 from dragonfly_lit.processing.sequences import SequenceBuilder, TokenizedSample, TooLongError
 from dragonfly_lit.spec.records import Record, Sample, Sequence
 from dragonfly_lit.spec.tokens import IGNORE
+
+if TYPE_CHECKING:
+    from dragonfly_lit.data.tables import Tables
 
 
 @runtime_checkable
@@ -201,41 +204,40 @@ def open_source(
     """
     if spec.path is None:
         return _checked_reader(spec.reader, f"{key}.reader")
-    report = report if spec.on_error == "skip" else None
     try:
-        remote = is_remote(spec.path)
-        if not remote and (files := table_files(spec.path)):
-            if spec.exclude is not None:
-                raise ValueError(f"exclude={spec.exclude} is for shards, and these are tables. Pack them: {PACK}")
-            return _tables(spec.path, files, cache_dir, cache_bytes, max_member_bytes)
-        if not remote and not Path(spec.path).is_dir():
-            raise ValueError(f"no such folder. Make it with: {how_to_make(spec.path)}")
-        shards = Shards(
+        reader = _opened(
             spec.path,
-            report=report,
+            report=report if spec.on_error == "skip" else None,
             cache_dir=cache_dir,
             cache_bytes=cache_bytes,
             max_member_bytes=max_member_bytes,
         )
     except ValueError as error:
         raise ValueError(f"{key}.path={spec.path}: {error}") from error
-    if not len(shards):
-        raise ValueError(f"{key}.path={spec.path} has shards but no sample. Write some: {how_to_make(spec.path)}")
     if spec.exclude is None:
-        return shards
+        return reader
     try:
-        return Kept(shards, read_keys(Path(spec.exclude)))
+        return Kept(reader, read_keys(Path(spec.exclude)))
     except ValueError as error:
         raise ValueError(f"{key}.exclude={spec.exclude}: {error}") from error
 
 
-def _tables(path: str, files: list[Path], cache_dir: str | None, cache_bytes: int, max_member_bytes: int) -> Reader:
-    from dragonfly_lit.data.tables import Tables  # for which pyarrow is needed
+def _opened(path: str, *, report: Report | None, **limits: Any) -> Shards | Tables:
+    """The shards or the tables that a path names; `limits` are those that both take."""
+    remote = is_remote(path)
+    if not remote and (files := table_files(path)):
+        from dragonfly_lit.data.tables import Tables  # for which pyarrow is needed
 
-    tables = Tables(path, files, cache_dir=cache_dir, cache_bytes=cache_bytes, max_member_bytes=max_member_bytes)
-    if not len(tables):
-        raise ValueError("its tables have no row.")
-    return tables
+        tables = Tables(path, files, **limits)
+        if not len(tables):
+            raise ValueError("its tables have no row.")
+        return tables
+    if not remote and not Path(path).is_dir():
+        raise ValueError(f"no such folder. Make it with: {how_to_make(path)}")
+    shards = Shards(path, report=report, **limits)
+    if not len(shards):
+        raise ValueError(f"it has shards but no sample. Write some: {how_to_make(path)}")
+    return shards
 
 
 def _checked_reader(reader: Any, key: str) -> Reader:

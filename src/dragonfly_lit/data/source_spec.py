@@ -85,14 +85,19 @@ def spec_of(node: Mapping[str, Any], where: str, name: str) -> SourceSpec:
             raise ValueError(
                 f"{where}.split={split!r}: it is one of {', '.join(SPLITS)}, of the folder in {where}.path."
             )
-        path = part_of_path(str(path), split)
+        try:
+            path = part_of_path(str(path), split)
+        except ValueError as error:
+            raise ValueError(f"{where}.split={split}: {error}") from error
         if path is None:
             raise ValueError(
                 f"{where}.split={split}: {node['path']} has no such part. pack --split-by makes one; or drop split."
             )
     exclude = node.get("exclude")
     if exclude and not path:
-        raise ValueError(f"{where}.exclude={exclude} is for shards. Let the reader itself leave those samples out.")
+        raise ValueError(
+            f"{where}.exclude={exclude} is for shards and tables. Let the reader itself leave those samples out."
+        )
     on_error = node.get("on_error", "raise")
     if on_error not in get_args(OnError):
         raise ValueError(f"{where}.on_error={on_error!r} is unknown. Use one of {', '.join(get_args(OnError))}.")

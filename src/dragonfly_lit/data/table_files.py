@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import re
+from functools import cache
 from pathlib import Path
 
 from dragonfly_lit.spec.shard import DATASET_FILE, SPLITS, SPLITS_FILE
@@ -11,6 +13,7 @@ from dragonfly_lit.spec.table import SPLIT_WORDS
 SUFFIXES = (".parquet", ".arrow")
 PACK = "python -m data_prep pack --from parquet"
 """The way out for rows that are not read as they lie."""
+log = logging.getLogger(__name__)
 _FIRST_WORD = re.compile("[A-Za-z]+")
 
 
@@ -45,28 +48,61 @@ def without_shards(folder: Path, said: str) -> ValueError:
     )
 
 
-def parts_of(files: list[Path]) -> dict[str, str]:
-    """The first word of the names of files that names a part, by part: `train-00000-of-00005.parquet` is to train on.
+def parts_of(files: list[Path]) -> dict[str, list[str]]:
+    """By part the words for it with which names of files begin: `train-00000-of-00005.parquet` is to train on.
 
     Args:
         files: of one folder.
     """
-    found = {}
+    found: dict[str, list[str]] = {}
     for file in files:
-        word = _FIRST_WORD.match(file.name)
-        if word and word[0].lower() in SPLIT_WORDS:
-            found.setdefault(SPLIT_WORDS[word[0].lower()], word[0])
+        if part := _part_of(file):
+            words = found.setdefault(part, [])
+            if (word := _word_of(file)) not in words:
+                words.append(word)
     return {part: found[part] for part in SPLITS if part in found}
 
 
+def _word_of(file: Path) -> str:
+    word = _FIRST_WORD.match(file.name)
+    return word[0] if word else ""
+
+
+def _part_of(file: Path) -> str | None:
+    return SPLIT_WORDS.get(_word_of(file).lower())
+
+
 def tables_of_part(path: str, split: str) -> str | None:
-    """The path of those tables of a folder whose names say that they are a part; None where there are none.
+    """The path of those tables whose names say that they are a part; None where there are none.
 
     Args:
-        path: of the folder.
+        path: of their folder, of one of them, or a pattern.
         split: one of `SPLITS`.
+
+    Raises:
+        ValueError: their names have several words for this part, or a pattern names tables of other parts too.
     """
-    parts = parts_of(table_files(path))
+    files = table_files(path)
+    parts = parts_of(files)
     if split not in parts:
         return None
-    return f"{path.rstrip('/')}/{parts[split]}[!A-Za-z]*"
+    if len(parts[split]) > 1:
+        told = " and of ".join(parts[split])
+        raise ValueError(f"{path} has files of {told}, and both are its part {split}. Rename those of one.")
+    if Path(path).is_dir():
+        _tell_of_others(path, tuple(file.name for file in files if _part_of(file) is None))
+        return f"{path.rstrip('/')}/{parts[split][0]}[!A-Za-z]*"
+    if len(parts) > 1:
+        raise ValueError(
+            f"{path} names files of {' and of '.join(parts)}. Name their folder; split takes those of one."
+        )
+    return path
+
+
+@cache
+def _tell_of_others(path: str, names: tuple[str, ...]) -> None:
+    """Say once which tables of a divided folder are of no part."""
+    if names:
+        log.warning(
+            "%s: %s of its tables are of no part by their names and are not read: %s", path, len(names), names[0]
+        )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate
@@ -18,16 +18,14 @@ from typing import TYPE_CHECKING, Any
 
 from dragonfly_lit.data.remote import Cache
 from dragonfly_lit.data.table_files import PACK, parts_of
+from dragonfly_lit.data.table_rows import COLUMNS, TEXTS, record_of
 from dragonfly_lit.io.tar import MAX_MEMBER_BYTES
 from dragonfly_lit.spec.rows import Place, Row
-from dragonfly_lit.spec.samples import Record, Turn
-from dragonfly_lit.spec.shard import TURNS, record_from_json
+from dragonfly_lit.spec.samples import Record
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-IMAGES, PAIRS, CAPTIONS = ("images", "image"), "texts", ("caption", "text")
-COLUMNS = (*IMAGES, *TURNS, PAIRS, *CAPTIONS)
 ROWS_A_BATCH = 64
 TRIES = 5
 """A copy may go, to make place for another, before it is opened."""
@@ -42,8 +40,8 @@ class _Group:
         file: that it lies in.
         number: of the row group; None for a file of Arrow.
         first: row of the file with which it begins.
-        state: changes when the file does.
-        copy: key of its copy in the cache.
+        state: of the file, alike wherever it lies.
+        copy: key of its copy in the cache; another one whenever the file was written to.
     """
 
     file: Path
@@ -94,9 +92,18 @@ class Tables:
 
     @property
     def digest(self) -> str:
-        """Of the files' names, sizes, row groups and of what Parquet says of their pages."""
+        """Of the files' names, sizes, row groups and ends; of Parquet the ends say where each page lies.
+
+        No file is read whole for it, so a change that keeps every length may be overlooked.
+        """
         listed = "\n".join(f"{g.file.name} {g.number} {g.first} {g.state}" for g in self._groups)
         return hashlib.sha256(f"{listed} {len(self)}".encode()).hexdigest()[:16]
+
+    def keys(self) -> Iterator[str]:
+        """The key of every row, in their order; nothing is read."""
+        for number, group in enumerate(self._groups):
+            size = self._ends[number] - (self._ends[number - 1] if number else 0)
+            yield from (_key(group, place) for place in range(size))
 
     def record(self, index: int, epoch: int = 0) -> Record:
         """The record of row `index`; it is the same in every epoch.
@@ -111,7 +118,7 @@ class Tables:
         group, place = self._find(index)
         row = group.first + place
         cells = Row(values=self._cells(group, place), place=Place(group.file.name, row + 1))
-        return record_of(f"{group.file.name}/{row}", cells, self._check)
+        return record_of(_key(group, place), cells, self._check)
 
     def describe(self, index: int) -> tuple[str, str]:
         """The file of row `index`, and its number there, from 1 on."""
@@ -144,50 +151,8 @@ class Tables:
         raise ValueError(f"its row groups do not stay in {self._cache.folder}. Raise data.cache_gb.")
 
 
-def record_of(key: str, row: Row, check: Any = lambda image: None) -> Record:
-    """The record of a row: turns of `conversations` or `messages`, pairs of `texts`, or a caption.
-
-    Args:
-        key: of the record.
-        row: with its images as bytes.
-        check: raises for an image that is too large.
-
-    Raises:
-        ValueError: it is in no form that is read.
-    """
-    images = []
-    for image in row.images(*IMAGES):
-        if isinstance(image, str):
-            name, told = row.given(*IMAGES)[0], f"found the name {image!r:.60}"
-            raise row.error(name, f"{told}; only images that lie in the row are read. Pack it: {PACK}")
-        check(image)
-        images.append(image)
-    said = row.given(*TURNS, PAIRS)
-    if said:
-        turns = list(_pairs(row)) if said[0] == PAIRS else [_turn(turn) for turn in row.rows(said[0], "turns")]
-        return record_from_json(key, {TURNS[0]: turns}, tuple(images))
-    caption = row.text(*CAPTIONS)
-    if not images:
-        raise row.error(row.pick(*CAPTIONS), "is a caption, but there is no image beside it.")
-    turns = (Turn(role="user", text="", num_images=len(images)), Turn(role="assistant", text=caption.strip()))
-    return Record(key=key, source="", turns=turns, images=tuple(images), is_caption=True)
-
-
-def _pairs(row: Row) -> Iterator[dict[str, Any]]:
-    for pair in row.rows(PAIRS, "pairs of user and assistant"):
-        for role in ("user", "assistant"):
-            yield {"from": role, "value": pair.text(role)}
-
-
-def _turn(turn: Row) -> dict[str, Any]:
-    """A turn as LLaVA has it; Parquet gives every turn, and every part, all names that any of them has."""
-    content = turn.raw(turn.pick("content", "value", wanted="a text or a list of parts"))
-    if isinstance(content, list):
-        content = [
-            {name: value for name, value in part.items() if value is not None} if isinstance(part, Mapping) else part
-            for part in content
-        ]
-    return {"from": turn.text("role", "from"), "value": content}
+def _key(group: _Group, place: int) -> str:
+    return f"{group.file.name}/{group.first + place}"
 
 
 @contextmanager
@@ -216,11 +181,11 @@ def _groups_of(file: Path) -> Iterator[tuple[_Group, int]]:
         return
     with pq.ParquetFile(file) as table:
         _check_columns(file, table.schema_arrow.names)
-        state, first = _ends_of(file, table.metadata.serialized_size), 0
+        state, first, changed = _ends_of(file, table.metadata.serialized_size), 0, file.stat().st_mtime_ns
         for number in range(table.num_row_groups):
             size = table.metadata.row_group(number).num_rows
             if size:
-                copy = f"{file.resolve()}\n{state}\n{number}\n{COLUMNS}"
+                copy = f"{file.resolve()}\n{changed}\n{state}\n{number}\n{COLUMNS}"
                 yield _Group(file=file, number=number, first=first, state=state, copy=copy), size
             first += size
 
@@ -237,10 +202,9 @@ def _ends_of(file: Path, at_least: int = 0) -> str:
 
 
 def _check_columns(file: Path, names: list[str]) -> None:
-    if not set(names) & {*TURNS, PAIRS, *CAPTIONS}:
+    if not set(names).intersection(TEXTS):
         raise ValueError(
-            f"{file} has none of the columns {', '.join((*TURNS, PAIRS, *CAPTIONS))}; it has {', '.join(names):.200}. "
-            f"Pack it: {PACK}"
+            f"{file} has none of the columns {', '.join(TEXTS)}; it has {', '.join(names):.200}. Pack it: {PACK}"
         )
 
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from small_shards import make_record, write_shards
 from test_resume import PACKED, PADDED, run
 
+from dragonfly_lit.data.exclusion import read_keys, write_keys
 from dragonfly_lit.data.shards import open_dataset
 from dragonfly_lit.data.source import open_source
 from dragonfly_lit.data.source_spec import spec_of
@@ -79,8 +84,26 @@ def test_a_list_that_cannot_be_meant_is_one_line_with_its_key(two_sources, tmp_p
         opened(two_sources["pic"], listed(tmp_path / "a.txt", ["other-1", "other-2"]))
     with pytest.raises(ValueError, match=r"^KEY\.exclude=.* lists all 140 samples"):
         opened(two_sources["pic"], listed(tmp_path / "b.txt", keys_of(two_sources["pic"])))
-    with pytest.raises(ValueError, match=r"pic\.exclude=a\.txt is for shards"):
+    with pytest.raises(ValueError, match=r"pic\.exclude=a\.txt is for shards and tables"):
         spec_of({"reader": object(), "exclude": "a.txt"}, "data.train.sources.pic", "pic")
+
+
+@settings(max_examples=300)
+@given(st.lists(st.text(st.sampled_from('ab# "\\\r\n\t\0\x85\u2028\ufeff\udc80é')) | st.text(), unique=True))
+def test_every_list_of_keys_is_read_as_it_was_written(tmp_path_factory, keys):
+    file = tmp_path_factory.mktemp("lists") / "out.txt"
+    write_keys(file, keys, "of a test")
+    assert read_keys(file) == keys
+
+
+def test_keys_that_look_like_comments_or_have_spaces_around_are_left_out(tmp_path):
+    keys = ["#1", " outer ", "# a remark", "plain"]
+    write_shards(tmp_path / "s", [replace(make_record(n, "s"), key=key) for n, key in enumerate(keys)])
+    write_keys(tmp_path / "out.txt", keys[:3], "of a test")
+    reader = opened(str(tmp_path / "s"), tmp_path / "out.txt")
+    assert [reader.record(n, 0).key for n in range(len(reader))] == ["plain"]
+    (tmp_path / "own.txt").write_bytes(b"#\r\n# mine\r\n\r\n#1\r\n outer \r\n")
+    assert read_keys(tmp_path / "own.txt") == ["#1", " outer "]
 
 
 def test_keys_that_are_of_no_sample_are_counted(two_sources, tmp_path, caplog):

@@ -126,7 +126,7 @@ WIDE = {"bbox": [[1, 2, 30, 20]]}
         ({"bbox": [[1, 2, 3, True]]}, r"wanted 4 numbers"),
         ({"bbox": [[1, 2, 3, float("nan")]]}, r"wanted 4 numbers"),
         ({"bbox": [[1, 2, 3, 10**400]]}, r"x from 0 to 40"),
-        ({"bbox": [1, 2, 30, 20]}, r"4 are given for 1 <bbox>|bbox\[0\]: found 1"),
+        ({"bbox": [1, 2, 30, 20]}, r"objects\.bbox\[0\]: found 1 \(type int\), wanted 4 numbers"),
         ({"bbox": "1 2 30 20"}, r"objects\.bbox: found '1 2 30 20', wanted a list"),
         ({"bbox": [[1, 2, 30, 20], [1, 2]]}, r"objects\.bbox: 2 are given for 1 <bbox> in the text"),
         ({"bbox": []}, r"objects\.bbox: 0 are given for 1 <bbox> in the text"),
