@@ -13,6 +13,7 @@ from dragonfly_lit.spec.table import SHARES
 
 from .names import hashed
 from .sources.conversations import Options
+from .state import state_folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,8 +32,9 @@ class Job:
         max_pixels: of an image that is decoded; None is the decoder's own limit.
         window: the values that become black and white in images of more than 8 bits; None keeps such images.
         split_by: the column that divides the rows; None the first of a table's own, empty none.
-        shares: of its values, to train on, to validate and to test.
+        shares: of its values, to train on, to validate and to test; None are `SHARES`.
         part: of the divided rows, those that are packed; empty where they are not divided.
+        deal: which of how many machines packs, counted from 1; None is the only one.
         frames: of a DICOM file with several, those that become images; None refuses it.
         burned_in: whether DICOM files are taken that say that words are burned into their pixels.
         strip_metadata: whether images lose what they say besides their pixels.
@@ -52,8 +54,9 @@ class Job:
     max_pixels: int | None = None
     window: Window | None = None
     split_by: str | None = ""
-    shares: tuple[float, float, float] = SHARES
+    shares: tuple[float, float, float] | None = None
     part: str = ""
+    deal: tuple[int, int] | None = None
     frames: Frames | None = None
     burned_in: bool = False
     strip_metadata: bool = False
@@ -61,13 +64,25 @@ class Job:
     on_error: Literal["raise", "skip"] = "raise"
     options: Options = field(default_factory=Options)
 
+    def _division(self) -> dict[str, Any]:
+        return {"split_by": self.split_by, "shares": list(self.shares or SHARES), "part": self.part}
+
+    @property
+    def state(self) -> Path:
+        """Where this run keeps what is not finished."""
+        return state_folder(self.out, self.deal)
+
     def plan(self) -> dict[str, Any]:
         """What must be the same when a killed run goes on; an input file is known by its size and time."""
         inputs = [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in _input_files(self)]
         if_given = {  # what is not asked for is left out, as it was before it could be asked for
             "max_pixels": self.max_pixels,
             "window": self.window and list(self.window),
-            **({"split_by": self.split_by, "shares": list(self.shares), "part": self.part} if self.part else {}),
+            **(
+                {"split_by": self.split_by, "shares": list(self.shares or SHARES), "part": self.part}
+                if self.part
+                else {}
+            ),
             "frames": self.frames,
             "burned_in": self.burned_in or None,
             "strip_metadata": self.strip_metadata or None,

@@ -11,7 +11,7 @@ from typing import Any
 from dragonfly_lit.processing.dicom import Frames
 from dragonfly_lit.processing.images import Window
 from dragonfly_lit.spec.row_files import num_rows
-from dragonfly_lit.spec.table import COLUMNS, DIVIDING, SHARES, check_shares
+from dragonfly_lit.spec.table import COLUMNS, DIVIDING, check_shares
 
 from .arguments import command_parser
 from .dividing import pack_parts
@@ -64,7 +64,6 @@ def parser() -> argparse.ArgumentParser:
         "--split-shares",
         type=float,
         nargs=3,
-        default=SHARES,
         metavar=("TRAIN", "VALIDATION", "TEST"),
         help="of the values of that column (default: 80 10 10)",
     )
@@ -100,6 +99,19 @@ def parser() -> argparse.ArgumentParser:
         type=Path,
         metavar="SALT",
         help="keep codes in place of ids and file names; SALT is a secret file, which is made where it is missing",
+    )
+    shared = made.add_mutually_exclusive_group()
+    shared.add_argument(
+        "--part",
+        type=_deal,
+        metavar="I/N",
+        help="share the work among N machines: pack the I-th part of the shards, counted from 1; the last machine that "
+        "ends makes the data set whole",
+    )
+    shared.add_argument(
+        "--join",
+        action="store_true",
+        help="pack nothing: make one data set of parts that were packed elsewhere and copied into OUT",
     )
     made.add_argument("--workers", type=_count, default=num_workers(), help="processes (default: %(default)s)")
     made.add_argument(
@@ -154,6 +166,15 @@ def _count(text: str) -> int:
     return int(text)
 
 
+def _deal(text: str) -> tuple[int, int]:
+    numbers = text.split("/")
+    if len(numbers) == 2 and all(each.isascii() and each.isdecimal() for each in numbers):
+        number, of = map(int, numbers)
+        if 1 <= number <= of:
+            return number, of
+    raise argparse.ArgumentTypeError(f"{text!r:.40} is not I/N, such as 1/8, with I from 1 to N")
+
+
 def _column(text: str) -> tuple[str, str]:
     name, equals, column = text.partition("=")
     if not equals or not column:
@@ -205,7 +226,8 @@ def main(argv: list[str]) -> int:
         max_pixels=given.max_pixels,
         window=_window(given.window),
         split_by=_split_by(given.split_by, given.form),
-        shares=check_shares(given.split_shares, "--split-shares"),
+        shares=check_shares(given.split_shares, "--split-shares") if given.split_shares else None,
+        deal=given.part,
         frames=given.frames,
         burned_in=given.burned_in,
         strip_metadata=strip,
@@ -217,15 +239,22 @@ def main(argv: list[str]) -> int:
         raise ValueError(f"--columns is for --from table; of {given.form} --image-column names the images.")
     with progress_bar() as progress:
         task = progress.add_task(f"packing {given.source}", total=num_rows(given.path))
-        reports = pack_parts(job, workers=given.workers, on_progress=lambda rows: progress.advance(task, rows))
+        reports = pack_parts(
+            job, workers=given.workers, on_progress=lambda rows: progress.advance(task, rows), joins=given.join
+        )
     if made:
         print(f"{given.hash_names} holds the salt of their names: keep it, and keep it secret.")
-    for part, report in reports.items():
+    whole = {part: report for part, report in reports.items() if report is not None}
+    if len(whole) < len(reports):
+        number, of = given.part
+        print(f"{given.out}: part {number}/{of} is packed. The last of the {of} makes the data set whole.")
+        return 0
+    for part, report in whole.items():
         _tell(report, given.out / part)
     if "" in reports and given.form == "table" and given.split_by is None:
         print("All of them are to train on: --split-by COLUMN, a patient or a study, keeps some to validate and test.")
-    first = next(iter(reports))
-    _show(reports[first], given.out / first)
+    first = next(iter(whole))
+    _show(whole[first], given.out / first)
     return 0
 
 

@@ -1,6 +1,7 @@
 """Rows of a published format into a folder of shards, in parallel; a killed run goes on and ends byte-identical.
 
-Shard n holds rows n x shard_size and on, whatever the number of workers, less the rows that had to be skipped. A shard
+Shard n holds rows n x shard_size and on, whatever the number of workers, less the rows that had to be skipped. Several
+machines share the work by shards: the first of three packs 0, 3, 6 and on (`joining` makes one folder of it). A shard
 is written in `.pack/` (`state`), is done when its mark lies there too, and then moves to its place; `dataset.json` is
 written when all are, and the data card last.
 """
@@ -10,16 +11,18 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from dragonfly_lit.data.index import ShardEntry, read_rows, write_dataset_file
 from dragonfly_lit.io import atomic, disk
-from dragonfly_lit.io.lock import locked
+from dragonfly_lit.io.lock import PATIENCE_SECONDS, locked
 from dragonfly_lit.spec.row_files import read_rows as row_reader
 from dragonfly_lit.spec.rows import Place, Row, RowError
 from dragonfly_lit.spec.shard import DATASET_FILE, INDEX_SUFFIX, SIDECAR_SUFFIX, check_key
@@ -38,14 +41,15 @@ from .state import (
     REPORT_FILE,
     SHEET_FILE,
     SKIPPED_FILE,
-    STATE_FOLDER,
     begin,
     clear,
+    dealt_folders,
     mark_path,
     marks_of,
     publish,
 )
 
+WAY_OUT = "Wait until it has ended, or choose another --out."
 COLUMN_STATES = ("read", "unread", "empty")
 
 
@@ -70,39 +74,62 @@ def pack(
     Raises:
         ValueError: an input is broken, a row is bad under `on_error="raise"`, or `out` holds something else.
     """
-    check_key(job.source)
-    if job.shard_size < 1:
-        raise ValueError(f"--shard-size {job.shard_size}: a shard needs at least 1 row.")
+    check_job(job)
     plan = job.plan()
-    if (job.out / DATASET_FILE).is_file() and not (job.out / STATE_FOLDER).exists():
-        return _finished(job, plan)
-    try:
-        with disk.naming(job.out), locked(job.out, way_out="Wait until it has ended, or choose another --out."):
-            if (job.out / DATASET_FILE).is_file():  # a run was killed as it ended, or has just ended
-                report = _finished(job, plan)
-            else:
-                begin(job.out, plan)
-                _run(job, workers, on_progress, keep)
-                report = _conclude(job, plan)
-            _write_card(job, report)
-            clear(job.out)
-    except OSError as error:
-        told = disk.explain(error, go_on=" Then the same command goes on where it was.")
-        raise ValueError(f"--out: {told or error}") from error
+    if (job.out / DATASET_FILE).is_file() and not job.state.exists():
+        return finished(job, plan)
+    with working_in(job.out, job.out):
+        if (job.out / DATASET_FILE).is_file():  # a run was killed as it ended, or has just ended
+            report = finished(job, plan)
+        else:
+            if dealt := dealt_folders(job.out):
+                number, of = next(iter(dealt))
+                raise ValueError(
+                    f"--out {job.out} holds part {number}/{of} of a pack that several machines share. Go on with "
+                    "--part or --join, or choose another folder."
+                )
+            begin(job.state, plan)
+            pack_shards(job, workers, on_progress, keep)
+            report = conclude(job, plan, [job.state])
+        write_card(job, report)
+        clear(job.state)
     return report
 
 
-def _write_card(job: Job, report: dict[str, Any]) -> None:
+def check_job(job: Job) -> None:
+    """ValueError for what no run could do."""
+    check_key(job.source)
+    if job.shard_size < 1:
+        raise ValueError(f"--shard-size {job.shard_size}: a shard needs at least 1 row.")
+
+
+@contextmanager
+def working_in(out: Path, folder: Path, patience: float = PATIENCE_SECONDS) -> Iterator[None]:
+    """The block works alone in `folder`, of the shards of `out`; what the disk refuses is one line."""
+    try:
+        with disk.naming(out), locked(folder, way_out=WAY_OUT, patience=patience):
+            yield
+    except OSError as error:
+        told = disk.explain(error, go_on=" Then the same command goes on where it was.")
+        raise ValueError(f"--out: {told or error}") from error
+
+
+def write_card(job: Job, report: dict[str, Any]) -> None:
     """Write the card of a folder that has all its shards, unless it has one."""
     if os.path.lexists(job.out / CARD_FILE):
         return
     card, sheet = data_card(job.out, report, max_pixels=job.max_pixels)
     if sheet is not None and not os.path.lexists(job.out / SHEET_FILE):
-        publish(job.out, SHEET_FILE, sheet)
-    publish(job.out, CARD_FILE, card)
+        publish(job.state, SHEET_FILE, sheet)
+    publish(job.state, CARD_FILE, card)
 
 
-def _finished(job: Job, plan: dict[str, Any]) -> dict[str, Any]:
+def finished(job: Job, plan: dict[str, Any]) -> dict[str, Any]:
+    """The report of the run that has written `dataset.json`, which was this one.
+
+    Raises:
+        ValueError: it was another one.
+    """
     with suppress(OSError, ValueError, KeyError):
         report = json.loads((job.out / REPORT_FILE).read_text())
         if report["plan"] == plan:
@@ -140,12 +167,21 @@ def _samples(job: Job, keep: Callable[[Rows], Rows]) -> Iterator[Row | list[Row]
         yield from rows()
 
 
-def _run(job: Job, workers: int, on_progress: Callable[[int], None], keep: Callable[[Rows], Rows]) -> None:
+def pack_shards(
+    job: Job, workers: int, on_progress: Callable[[int], None], keep: Callable[[Rows], Rows]
+) -> dict[str, int]:
+    """Pack what was dealt to this machine and is not packed yet; how many rows and shards there are in all."""
     chunks = _chunks(_samples(job, keep), job.shard_size)
+    mine, machines = job.deal or (1, 1)
+    seen = {"rows": 0, "shards": 0}
 
     def to_do() -> Iterator[tuple[Job, int, list[Any]]]:
         for number, chunk in chunks:
-            if mark_path(job.out, number).exists():
+            seen["rows"] += len(chunk)
+            seen["shards"] += 1
+            if number % machines != mine - 1:
+                on_progress(len(chunk))
+            elif mark_path(job.state, number).exists():
                 _place_shard(job, number)
                 on_progress(len(chunk))
             else:
@@ -153,6 +189,7 @@ def _run(job: Job, workers: int, on_progress: Callable[[int], None], keep: Calla
 
     for num_rows in in_order(pack_chunk, to_do(), workers):
         on_progress(num_rows)
+    return seen
 
 
 def _shard_name(job: Job, number: int) -> str:
@@ -167,11 +204,11 @@ def pack_chunk(job: Job, number: int, rows: list[Any]) -> int:
     skipped: list[dict[str, Any]] = []
     columns: dict[str, Counter[str]] = {}
     metadata: Counter[str] = Counter()
-    path = job.out / STATE_FOLDER / _shard_name(job, number)
+    path = job.state / _shard_name(job, number)
     records = records_of(job, number * job.shard_size, rows, skipped, columns, metadata)
     entry = write_indexed_shard(path, records)
     mark = {"entry": entry and asdict(entry), "skipped": skipped, "columns": columns, "metadata": metadata}
-    atomic.write(mark_path(job.out, number), json.dumps(mark))
+    atomic.write(mark_path(job.state, number), json.dumps(mark))
     _place_shard(job, number)
     return len(rows)
 
@@ -179,23 +216,36 @@ def pack_chunk(job: Job, number: int, rows: list[Any]) -> int:
 def _place_shard(job: Job, number: int) -> None:
     """Move a shard and its index out of `.pack/`, unless they were moved already."""
     for suffix in ("", INDEX_SUFFIX, SIDECAR_SUFFIX):
-        made = job.out / STATE_FOLDER / f"{_shard_name(job, number)}{suffix}"
+        made = job.state / f"{_shard_name(job, number)}{suffix}"
         if made.is_file():
             if os.path.lexists(job.out / made.name):
                 raise ValueError(f"--out {job.out}: {made.name} is not from this run. Take it away and run this again.")
             made.rename(job.out / made.name)
 
 
-def _conclude(job: Job, plan: dict[str, Any]) -> dict[str, Any]:
-    marks = marks_of(job.out)
+def conclude(job: Job, plan: dict[str, Any], states: Iterable[Path]) -> dict[str, Any]:
+    """Write the lists, the report and, last of all, `dataset.json` of shards that are all done.
+
+    Args:
+        job: what was packed.
+        plan: of the job.
+        states: folders of state of those who have packed.
+
+    Returns:
+        The report.
+
+    Raises:
+        ValueError: there is no sample.
+    """
+    marks = marks_of(states)
     entries = [ShardEntry(**mark["entry"]) for mark in marks if mark["entry"]]
     skipped = [line for mark in marks for line in mark["skipped"]]
     if not entries:
         raise ValueError(f"{job.path}: no row could be packed: {_why_nothing(job, skipped)}")
-    duplicates = find_duplicates(job.out / entry.name for entry in entries)
+    duplicates = find_duplicates([job.out / entry.name for entry in entries])
     for name, lines in ((SKIPPED_FILE, skipped), (DUPLICATES_FILE, duplicates)):
         if lines:
-            publish(job.out, name, "".join(f"{json.dumps(line)}\n" for line in lines))
+            publish(job.state, name, "".join(f"{json.dumps(line)}\n" for line in lines))
     num_samples = sum(entry.num_samples for entry in entries)
     report = {
         "samples": num_samples,
@@ -206,9 +256,9 @@ def _conclude(job: Job, plan: dict[str, Any]) -> dict[str, Any]:
         **({"metadata": dict(metadata)} if (metadata := _metadata(marks)) else {}),
         "plan": plan,
     }
-    publish(job.out, REPORT_FILE, json.dumps(report, indent=1) + "\n")
-    write_dataset_file(job.out / STATE_FOLDER, entries, licence=job.licence)
-    (job.out / STATE_FOLDER / DATASET_FILE).rename(job.out / DATASET_FILE)
+    publish(job.state, REPORT_FILE, json.dumps(report, indent=1) + "\n")
+    write_dataset_file(job.state, entries, licence=job.licence)
+    (job.state / DATASET_FILE).rename(job.out / DATASET_FILE)
     atomic.sync(job.out)
     return report
 
@@ -238,12 +288,23 @@ def _metadata(marks: Iterable[dict[str, Any]]) -> Counter[str]:
     return sum((Counter(mark.get("metadata", {})) for mark in marks), Counter())
 
 
-def find_duplicates(shards: Iterable[Path]) -> list[dict[str, str]]:
-    """Samples whose turns and image bytes equal those of an earlier one, by the checksums of the sidecars."""
-    first: dict[str, str] = {}
-    found = []
-    for shard in shards:
-        for row in read_rows(shard):
-            if row.checksum and first.setdefault(row.checksum, row.key) != row.key:
-                found.append({"key": row.key, "same_as": first[row.checksum]})
-    return found
+def find_duplicates(shards: Sequence[Path]) -> list[dict[str, str]]:
+    """Samples whose turns and image bytes equal those of an earlier one, by the checksums of the sidecars.
+
+    A few numbers a sample are held and no key, but of the copies: there may be millions.
+    """
+    of_shards = [np.array([int(row.checksum or "0", 16) for row in read_rows(shard)], np.uint64) for shard in shards]
+    checksums = np.concatenate(of_shards)
+    _, places, groups = np.unique(checksums, return_index=True, return_inverse=True)
+    first = places[groups]
+    copies = np.flatnonzero((first != np.arange(len(first))) & (checksums != 0))
+    keys = _keys_at({*copies.tolist(), *first[copies].tolist()}, shards)
+    return [{"key": keys[place], "same_as": keys[int(first[place])]} for place in copies.tolist()]
+
+
+def _keys_at(places: set[int], shards: Sequence[Path]) -> dict[int, str]:
+    """The keys of some samples, which are counted over all shards."""
+    if not places:
+        return {}
+    rows = (row for shard in shards for row in read_rows(shard))
+    return {place: row.key for place, row in enumerate(rows) if place in places}

@@ -1,4 +1,4 @@
-"""The script for SLURM, with a srun and a scontrol that only write down how they were called."""
+"""The scripts for SLURM, with a srun and a scontrol that only write down how they were called."""
 
 import os
 import re
@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from data_prep.pack import parser as pack_parser
 from dragonfly_lit.app.build import compose
 from dragonfly_lit.app.launch import check_processes, resolve_processes
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "examples/slurm/train.sbatch"
+SCRIPTS = sorted((ROOT / "examples/slurm").glob("*.sbatch"))
 FAKE = """#!/usr/bin/env bash
 printf '%s\\n' "$(basename "$0")" "$@" >>"$CALLS"; printf -- '--\\n' >>"$CALLS"
 if [ "$(basename "$0")" = srun ]; then eval "${DURING:-:}"; exit "$STATUS"; fi
@@ -27,33 +29,35 @@ def run(tmp_path):
         (tmp_path / name).write_text(FAKE)
         (tmp_path / name).chmod(0o755)
 
-    def run_script(status, *arguments, during=""):
+    def run_script(status, *arguments, during="", script=SCRIPT, **more):
         calls = tmp_path / "calls"
         calls.write_text("")
         environment = {
             "PATH": f"{tmp_path}:{os.environ['PATH']}", "CALLS": str(calls), "STATUS": str(status), "DURING": during,
-            "SLURM_JOB_ID": "4711", "SLURM_CPUS_PER_TASK": "12",
+            "SLURM_JOB_ID": "4711", "SLURM_CPUS_PER_TASK": "12", **more,
         }  # fmt: skip
-        done = subprocess.run(["bash", SCRIPT, *arguments], env=environment, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(["bash", script, *arguments], env=environment, capture_output=True, text=True, timeout=60)
         assert done.stderr == ""
         return done.returncode, [call.splitlines() for call in calls.read_text().split("--\n") if call]
 
     return run_script
 
 
-def test_it_is_sound_shell():
-    subprocess.run(["bash", "-n", SCRIPT], check=True)
-    lines = [line for line in SCRIPT.read_text().splitlines() if not line.startswith("#")]
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.name)
+def test_it_is_sound_shell(script):
+    subprocess.run(["bash", "-n", script], check=True)
+    lines = [line for line in script.read_text().splitlines() if not line.startswith("#")]
     for line in lines:  # as shellcheck's SC2086: a value with spaces stays one word
         bare = re.sub(r'"[^"]*"', "", line)
         assert not re.search(r"\$(?!\?)", bare), line
     if shutil.which("shellcheck"):
-        subprocess.run(["shellcheck", SCRIPT], check=True)
+        subprocess.run(["shellcheck", script], check=True)
 
 
-def test_directives_come_before_the_first_command():
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.name)
+def test_directives_come_before_the_first_command(script):
     """sbatch reads none behind it."""
-    lines = SCRIPT.read_text().splitlines()
+    lines = script.read_text().splitlines()
     first = next(place for place, line in enumerate(lines) if line and not line.startswith("#"))
     assert not any(line.startswith("#SBATCH") for line in lines[first:])
     assert all(line.count("--") == 1 for line in lines if line.startswith("#SBATCH"))
@@ -95,3 +99,18 @@ def test_what_it_starts_is_what_slurm_has_started(run, monkeypatch):
     resolve_processes(config)
     check_processes(config)
     assert (config["trainer"]["devices"], config["trainer"]["num_nodes"]) == (8, 4)
+
+
+@pytest.mark.parametrize(
+    ("more", "part"),
+    [({"SLURM_ARRAY_TASK_COUNT": "8"}, "3/8"), ({"SLURM_ARRAY_TASK_COUNT": "1", "PARTS": "8"}, "3/8")],
+)
+def test_each_machine_of_an_array_packs_its_part(run, more, part):
+    given = ["rows two.json", "--from", "llava", "--out", "out", "--source", "s", "--licence", "CC0"]
+    script = ROOT / "examples/slurm/pack.sbatch"
+    status, (call,) = run(0, *given, script=script, SLURM_ARRAY_TASK_ID="3", **more)
+    assert status == 0
+    assert call[:6] == ["srun", "--cpus-per-task=12", "python", "-m", "data_prep", "pack"]
+    found = pack_parser().parse_args(call[6:])
+    assert (str(found.path), found.workers, found.part) == ("rows two.json", 12, tuple(map(int, part.split("/"))))
+    assert run(3, *given, script=script, SLURM_ARRAY_TASK_ID="3", **more)[0] == 3
