@@ -103,16 +103,16 @@ def overlap_parser() -> argparse.ArgumentParser:
     parser = command_parser(
         "overlap",
         "`overlap`: which images of a training mix are in the benchmarks: the same pixels, the same picture\n"
-        "re-encoded or scaled, or a part of it. OUT/overlap.csv lists them; OUT/exclude has for each source a list\n"
-        "that its `exclude: FILE` takes.",
+        "re-encoded, scaled, turned or mirrored, or a part of it. OUT/overlap.csv has a line for each image and\n"
+        "benchmark; OUT/exclude has for each source a list that its `exclude: FILE` takes.",
         epilog=OVERLAP_EXAMPLES,
     )
     parser.add_argument(
         "given",
         nargs="*",
         metavar="FOLDER | key=value",
-        help="folders of shards (default: the sources of data.train), and configuration as train.py takes it; "
-        "data_root is that of the benchmarks too",
+        help="folders of shards or tables (default: the sources of data.train), and configuration as train.py takes "
+        "it; data_root is that of the benchmarks too",
     )
     parser.add_argument("--config-dir", help=CONFIG_DIR_HELP)
     parser.add_argument(
@@ -121,7 +121,7 @@ def overlap_parser() -> argparse.ArgumentParser:
         required=True,
         metavar="BENCHMARK|FOLDER",
         help="a benchmark or a suite as evaluate.py has it, with its own configuration behind it in quotes, or a "
-        "folder of shards or images",
+        "folder of shards, tables or images",
     )
     parser.add_argument("--out", type=Path, default=Path("overlap"), help="folder of the files (default: overlap)")
     parser.add_argument("--workers", type=int, default=num_workers(), help="processes (default: %(default)s)")

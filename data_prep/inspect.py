@@ -8,8 +8,8 @@ from typing import Any
 
 from PIL import Image
 
-from dragonfly_lit.app.data import configure, train_mix
-from dragonfly_lit.data.shards import Shards, open_dataset
+from dragonfly_lit.app.data import configure, opening, train_mix
+from dragonfly_lit.data.shards import Shards
 from dragonfly_lit.data.source import Reader, Source, open_source
 from dragonfly_lit.data.source_spec import SourceSpec
 from dragonfly_lit.data.table_files import table_files
@@ -83,7 +83,7 @@ def main(argv: list[str]) -> int:
         raise ValueError(f"one folder at a time, not {' and '.join(map(str, folders))}.")
 
     config, builder = configure(overrides_of(given))
-    source = _folder_source(folders[0]) if folders else _mix_source(config, given.source)
+    source = _folder_source(folders[0], config) if folders else _mix_source(config, given.source)
     sample = find_sample(source, given.sample)
     sequence, found, picture = draw_sample(sample, builder)
     told = facts(sample, sequence, builder)
@@ -101,10 +101,10 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _folder_source(folder: Path) -> Source:
-    spec = SourceSpec(name=str(folder), path=str(folder))
-    reader = open_source(spec, str(folder)) if table_files(str(folder)) else open_dataset(folder)
-    return Source(spec=spec, reader=reader, seed=0)
+def _folder_source(folder: Path, config: dict[str, Any]) -> Source:
+    spec, how = SourceSpec(name=str(folder), path=str(folder)), opening(config)
+    reader = open_source(spec, str(folder), **how) if table_files(str(folder)) else Shards(folder, **how)
+    return Source(spec=spec, reader=reader, seed=0, max_pixels=config["data"]["max_pixels"])
 
 
 def _mix_source(config: dict[str, Any], name: str | None) -> Source:

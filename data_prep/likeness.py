@@ -47,6 +47,8 @@ def _parts() -> tuple[Box, ...]:
 
 PARTS = _parts()
 """The whole first, then what a crop may have left of it."""
+TURNS = tuple(Image.Transpose)
+"""Ways in which a picture is turned by right angles, or mirrored, or both."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,12 +60,14 @@ class Look:
         small: the same in small.
         hashes: of its `PARTS`.
         shows: which of them show anything.
+        turned: hashes of the whole in its other `TURNS`.
     """
 
     digest: bytes
     small: Image.Image
     hashes: np.ndarray
     shows: np.ndarray
+    turned: np.ndarray
 
 
 def look_at(picture: Image.Image) -> Look:
@@ -73,17 +77,26 @@ def look_at(picture: Image.Image) -> Look:
     small = picture.copy()
     small.thumbnail((SMALL, SMALL), Image.Resampling.LANCZOS, reducing_gap=2.0)
     hashes, shows = hashes_of(small)
-    return Look(digest=digest.digest(), small=small, hashes=hashes, shows=shows)
+    return Look(digest=digest.digest(), small=small, hashes=hashes, shows=shows, turned=_turned(small))
 
 
 def hashes_of(small: Image.Image, parts: tuple[Box, ...] = PARTS) -> tuple[np.ndarray, np.ndarray]:
     """The hash of each part as 64 bits, and whether it shows anything."""
     grey = small.convert("L")
     greys = np.stack([np.asarray(_part(grey, box, _HASHED), np.float32) for box in parts])
+    return _hashes(greys), greys.std((1, 2)) >= FLAT
+
+
+def _turned(small: Image.Image) -> np.ndarray:
+    grey = _part(small.convert("L"), WHOLE, _HASHED)
+    return _hashes(np.stack([np.asarray(grey.transpose(turn), np.float32) for turn in TURNS]))
+
+
+def _hashes(greys: np.ndarray) -> np.ndarray:
     wave = _waves()
-    found = (wave @ greys @ wave.T).reshape(len(parts), -1)
+    found = (wave @ greys @ wave.T).reshape(len(greys), -1)
     bits = np.packbits(found > np.median(found, axis=1, keepdims=True), axis=1)
-    return bits.view(">u8").astype(np.uint64).ravel(), greys.std((1, 2)) >= FLAT
+    return bits.view(">u8").astype(np.uint64).ravel()
 
 
 @cache

@@ -134,6 +134,16 @@ def prepare_data(data: LightningDataModule) -> None:
         data.setup("fit")
 
 
+def opening(config: Config) -> dict[str, Any]:
+    """What `open_source` is given beside a source, so that every command opens it as training does."""
+    data = config["data"]
+    return {
+        "cache_dir": data["cache_dir"],
+        "cache_bytes": int(data["cache_gb"] * 10**9),
+        "max_member_bytes": int((data.get("max_member_mb") or 256) * 2**20),
+    }
+
+
 def train_mix(config: Config, mix: Mapping[str, Any] | None = None) -> Mix:
     """The open sources of data.train, or of a part of it."""
     data = config["data"]
@@ -142,7 +152,5 @@ def train_mix(config: Config, mix: Mapping[str, Any] | None = None) -> Mix:
         seed=data["seed"],
         report=lambda source, bad: log.warning("source %s: %s", source, bad),
         max_pixels=data["max_pixels"],
-        cache_dir=data["cache_dir"],
-        cache_bytes=int(data["cache_gb"] * 10**9),
-        max_member_bytes=int((data.get("max_member_mb") or 256) * 2**20),
+        **opening(config),
     )

@@ -6,15 +6,19 @@ from io import BytesIO
 from random import Random
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image, ImageDraw, ImageFilter
 
 from data_prep import probe_images
 from data_prep.__main__ import main
-from data_prep.likeness import ALIKE, MAX_BITS, PARTS, alike, bits_apart, hashes_of, look_at
-from data_prep.overlap import Album, Asked, list_names
+from data_prep.album import Album
+from data_prep.likeness import ALIKE, MAX_BITS, PARTS, TURNS, alike, bits_apart, hashes_of, look_at
+from data_prep.overlap import list_names
 from data_prep.probe_images import PHOTOGRAPHS
 from data_prep.shards import write_shard
+from dragonfly_lit.data.exclusion import read_keys, write_keys
 from dragonfly_lit.data.index import index_folder
 from dragonfly_lit.data.source import open_source
 from dragonfly_lit.data.source_spec import spec_of
@@ -52,9 +56,12 @@ COPIES = {
     "half as large": (lambda p, seed: encoded(p.resize((160, 120)), "JPEG", quality=80), "same picture"),
     "stretched": (lambda p, seed: encoded(p.resize((224, 224)), "PNG"), "same picture"),
     "grey": (lambda p, seed: encoded(p.convert("L"), "PNG"), "same picture"),
+    "mirrored": (lambda p, seed: encoded(p.transpose(TURNS[0]), "JPEG", quality=60), "turned or mirrored"),
+    "turned": (lambda p, seed: encoded(p.transpose(TURNS[seed % 7]), "PNG"), "turned or mirrored"),
     "cropped": (lambda p, seed: encoded(cropped(p, seed), "JPEG", quality=80), None),
 }
 NUM = 12
+CORNERS = ((0, 0), (160, 0), (0, 80), (160, 80))
 
 
 @pytest.fixture(scope="module")
@@ -126,9 +133,41 @@ def test_a_picture_that_a_benchmark_crops_is_found_too():
 
 
 def album_of(folder, pictures):
-    named = [Asked(benchmark="b", question=str(number), image=b"") for number in range(len(pictures))]
+    named = [("b", str(number)) for number in range(len(pictures))]
     Album.write(folder, named, [look_at(picture) for picture in pictures])
     return Album(folder)
+
+
+def test_each_way_to_turn_is_found_and_is_as_alike_as_the_picture_itself(tmp_path):
+    pictures = [scene(seed, size) for seed, size in enumerate([(320, 240), (240, 320), (256, 256), (301, 77)])]
+    album = album_of(tmp_path, pictures)
+    for number, picture in enumerate(pictures):
+        for turn in TURNS:
+            ((other, kind, likeness),) = album.like(look_at(picture.transpose(turn)))
+            assert (other, kind) == (number, "turned or mirrored")
+            assert likeness > 0.99
+
+
+def test_parts_of_different_scenes_are_hardly_ever_taken_for_one_another(tmp_path):
+    """Drawn ones; below are photographs, where the package that has them is installed."""
+    squares = [
+        [scene(seed).crop((x, y, x + 160, y + 160)) for seed in range(start, start + 25) for x, y in CORNERS]
+        for start in (2000, 3000)
+    ]
+    album = album_of(tmp_path, squares[1])
+    assert not [number for number, square in enumerate(squares[0]) if any(True for _ in album.like(look_at(square)))]
+
+
+def test_crops_of_scenes_are_found(tmp_path):
+    pictures = [scene(seed) for seed in range(4000, 4006)]
+    album = album_of(tmp_path, pictures)
+    found = [
+        (number, [other for other, _, _ in album.like(look_at(cropped(picture, seed)))])
+        for number, picture in enumerate(pictures)
+        for seed in range(5)
+    ]
+    assert all(others in ([], [number]) for number, others in found)
+    assert sum(others == [number] for number, others in found) >= 0.9 * len(found)
 
 
 def test_squares_of_different_photographs_are_hardly_ever_taken_for_one_another(tmp_path, monkeypatch):
@@ -190,6 +229,93 @@ def test_a_table_of_questions_and_a_training_configuration_are_compared(mix, tmp
     assert sorted(keys) == sorted(f"{name.replace(' ', '-')}-{n}" for name in COPIES for n in range(2))
 
 
+def overlap(*given):
+    return main(["overlap", *map(str, given), "--workers", "1"])
+
+
+def rows_of(out):
+    with (out / "overlap.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def table_of(path, pictures):
+    rows = [{"image": encoded(scene(seed)), "caption": "A scene."} for seed in pictures]
+    pq.write_table(pa.Table.from_pylist(rows), path)
+
+
+def test_tables_are_compared_and_the_list_is_what_they_take(mix, tmp_path, capsys):
+    table_of(tmp_path / "train-0.parquet", [2, 500, 5])
+    assert overlap(tmp_path / "train-*.parquet", "--against", mix / "benchmark", "--out", tmp_path / "out") == 0
+    assert [(row["key"], row["question"]) for row in rows_of(tmp_path / "out")] == [
+        ("train-0.parquet/0", "2.png"),
+        ("train-0.parquet/2", "5.png"),
+    ]
+    (listed,) = (tmp_path / "out" / "exclude").iterdir()
+    spec = spec_of({"path": str(tmp_path / "train-0.parquet"), "exclude": str(listed)}, "data.train.sources.s", "s")
+    assert len(open_source(spec, "data.train.sources.s")) == 1
+    assert f"exclude: {listed}" in capsys.readouterr().out
+
+
+def test_a_folder_is_compared_once_however_often_it_is_named(mix, tmp_path, capsys):
+    table_of(tmp_path / "t.parquet", [2])
+    given = [tmp_path, f"{tmp_path}/", tmp_path, "--against", mix / "benchmark", mix / "benchmark"]
+    assert overlap(*given, "--out", tmp_path / "out") == 0
+    assert len(rows_of(tmp_path / "out")) == 1
+    assert "1 images compared" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kind", ["shards", "tables"])
+def test_one_bad_sample_of_what_is_compared_with_is_counted(mix, tmp_path, kind, capsys):
+    (tmp_path / "b").mkdir()
+    pictures = [encoded(scene(0)), b"\x89PNG\r\n\x1a\n", encoded(scene(1))]
+    if kind == "shards":
+        turns = (Turn(role="user", text="?", num_images=1), Turn(role="assistant", text="a"))
+        records = [
+            Record(key=f"k-{n}", source="s", licence="l", turns=turns, images=(image,))
+            for n, image in enumerate(pictures)
+        ]
+        write_shard(tmp_path / "b" / "s-0.tar", records)
+    else:
+        rows = [{"image": image, "caption": "A scene."} for image in pictures]
+        pq.write_table(pa.Table.from_pylist(rows), tmp_path / "b" / "k.parquet")
+    assert overlap(mix / "shards", "--against", tmp_path / "b", "--out", tmp_path / "out") == 0
+    names = ("k-0", "k-2") if kind == "shards" else ("k.parquet/0", "k.parquet/2")
+    assert {row["question"] for row in rows_of(tmp_path / "out")} == set(names)
+    assert "1 could not be read and were not compared" in capsys.readouterr().out
+
+
+def test_a_reader_of_ones_own_is_compared_and_told_what_it_must_leave_out(mix, tmp_path, capsys):
+    (tmp_path / "groups" / "data").mkdir(parents=True)
+    (tmp_path / "groups" / "data" / "own.yaml").write_text(
+        "defaults: [_base, _self_]\n"
+        "train: {sources: {own: {reader: {_target_: overlap_reader.Scenes, seeds: [3, 700]}}}}\n"
+    )
+    given = ["data=own", f"--config-dir={tmp_path / 'groups'}", "--against", mix / "benchmark"]
+    assert overlap(*given, "--out", tmp_path / "out") == 0
+    assert [(row["key"], row["question"]) for row in rows_of(tmp_path / "out")] == [("scene-3", "3.png")]
+    listed = tmp_path / "out" / "exclude" / "own.txt"
+    assert f"own has a reader, which itself must leave out {listed}" in capsys.readouterr().out
+
+
+def test_the_configuration_says_how_data_are_read(mix, tmp_path, capsys):
+    given = [mix / "shards", "--against", mix / "benchmark", "--out", tmp_path / "out", "data.max_pixels=30000"]
+    assert overlap(*given) == 1, "every image of the benchmark has more pixels"
+    assert "none of 12 images can be read" in capsys.readouterr().err
+    table_of(tmp_path / "t.parquet", [2])
+    given = [tmp_path / "t.parquet", f"data.cache_dir={tmp_path / 'cache'}", "--against", mix / "benchmark"]
+    assert overlap(*given, "--out", tmp_path / "out") == 0
+    assert any((tmp_path / "cache").iterdir())
+
+
+def test_what_a_source_leaves_out_already_stays_in_its_list(mix, tmp_path):
+    write_keys(tmp_path / "before.txt", ["other-3"], "of a test")
+    given = ["data=mine", f"data.path={mix / 'shards'}", f"+data.train.sources.mine.exclude={tmp_path / 'before.txt'}"]
+    assert overlap(*given, "--against", mix / "benchmark", "--out", tmp_path / "out") == 0
+    keys = read_keys(tmp_path / "out" / "exclude" / "mine.txt")
+    assert keys[0] == "other-3"
+    assert len(keys) == 1 + NUM * len(COPIES)
+
+
 @pytest.mark.parametrize(
     ("against", "told"),
     [
@@ -197,7 +323,7 @@ def test_a_table_of_questions_and_a_training_configuration_are_compared(mix, tmp
         ("gqa", "gqa: there is no folder"),
         ("", "--against '': names nothing that can be compared"),
         ('my_set "unclosed', "names nothing that can be compared"),
-        ("EMPTY", "neither shards (*.tar) nor images are in this folder"),
+        ("EMPTY", "neither shards (*.tar), tables nor images are in this folder"),
     ],
 )
 def test_what_cannot_be_compared_is_one_line(mix, tmp_path, against, told, capsys):
@@ -213,7 +339,7 @@ def test_what_cannot_be_compared_is_one_line(mix, tmp_path, against, told, capsy
 def test_a_folder_that_is_not_there_is_one_line(mix, tmp_path, capsys):
     given = ["--against", str(mix / "benchmark"), "--out", str(tmp_path / "out")]
     assert main(["overlap", str(tmp_path / "gone"), *given]) == 1
-    assert f"overlap: {tmp_path / 'gone'}: no such folder of shards. " in capsys.readouterr().err
+    assert f"overlap: {tmp_path / 'gone'}: no such folder of shards, and no tables. " in capsys.readouterr().err
 
 
 def test_what_lies_in_out_is_not_written_over(mix, tmp_path, capsys):
