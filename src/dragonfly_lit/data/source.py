@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
-from dragonfly_lit.data.exclusion import Kept, read_keys
+from dragonfly_lit.data.exclusion import Kept, Keyed, read_keys
 from dragonfly_lit.data.making import how_to_make
 from dragonfly_lit.data.remote import is_remote
 from dragonfly_lit.data.samples import BadSampleError, ask, check_record, one_question, to_sample
@@ -17,9 +17,6 @@ from dragonfly_lit.io.tar import MAX_MEMBER_BYTES
 from dragonfly_lit.processing.sequences import SequenceBuilder, TokenizedSample, TooLongError
 from dragonfly_lit.spec.records import Record, Sample, Sequence
 from dragonfly_lit.spec.tokens import IGNORE
-
-if TYPE_CHECKING:
-    from dragonfly_lit.data.tables import Tables
 
 
 @runtime_checkable
@@ -222,7 +219,7 @@ def open_source(
         raise ValueError(f"{key}.exclude={spec.exclude}: {error}") from error
 
 
-def _opened(path: str, *, report: Report | None, **limits: Any) -> Shards | Tables:
+def _opened(path: str, *, report: Report | None, **limits: Any) -> Keyed:
     """The shards or the tables that a path names; `limits` are those that both take."""
     remote = is_remote(path)
     if not remote and (files := table_files(path)):
