@@ -60,15 +60,16 @@ def one_by_one() -> type:
     """An engine that gives a request after the other to transformers' `generate`."""
     from transformers.generation.streamers import BaseStreamer
 
-    from dragonfly_lit.serving import engine as engines
+    from dragonfly_lit.serving.answering import Row
+    from dragonfly_lit.serving.engine import Engine
     from dragonfly_lit.serving.sampling import Chosen
 
     class Told(BaseStreamer):
         """Hands the tokens on, as they come."""
 
         def __init__(self, engine: Any, ticket: Any) -> None:
-            self.engine, self.ticket, self.seen_prompt = engine, ticket, False
-            self.row = engines._Row(ticket, 0, engine._tokenizer)
+            self.answering, self.ticket, self.seen_prompt = engine.answering, ticket, False
+            self.row = Row(ticket, 0, self.answering.tokenizer)
 
         def put(self, value: Any) -> None:
             if not self.seen_prompt:
@@ -77,12 +78,12 @@ def one_by_one() -> type:
             if self.row.num == 0:
                 self.ticket.first = time.monotonic()
             if self.ticket.open:
-                self.row.take(Chosen(int(value[0])), self.engine._ends)
-                self.engine._report([self.ticket])
+                self.row.take(Chosen(int(value[0])), self.answering.ends)
+                self.answering.report([self.ticket])
 
         def end(self) -> None: ...
 
-    class OneByOne(engines.Engine):
+    class OneByOne(Engine):
         """The same queue, and no two requests at once."""
 
         def _answer_all(self) -> None:
@@ -93,7 +94,7 @@ def one_by_one() -> type:
                     if not self._waiting:
                         return
                     ticket = self._waiting.popleft()
-                prompt, model = ticket.request.prompt, self._reader.model
+                prompt, model = ticket.request.prompt, self.answering.reader.model
                 grids = [[list(crop.grids.medium), list(crop.grids.high)] for crop in prompt.crops]
                 model.generate(
                     input_ids=torch.tensor([prompt.ids]),

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from dragonfly_lit.io import commands
+from dragonfly_lit.serving.command import NEEDED
 
 ROOT = Path(__file__).resolve().parents[2]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -61,6 +62,12 @@ def test_the_lock_has_every_pinned_version_and_a_hash_of_everything():
         if not requirement.startswith("dragonfly_lit")
     ]
     assert {canonical(re.match(r"[\w.-]+", requirement)[0]) for requirement in wanted} <= locked.keys()
+
+
+def test_what_serve_looks_for_comes_with_its_extra():
+    extra = PYPROJECT["project"]["optional-dependencies"]["serve"]
+    brought = {canonical(re.match(r"[\w.-]+", requirement)[0]) for requirement in extra}
+    assert {canonical(name) for name in NEEDED} == brought
 
 
 def read(name: str) -> str:

@@ -24,6 +24,7 @@ from dragonfly_lit.evaluation.batching import RequestPlanner
 from dragonfly_lit.evaluation.requests import GenerationOutput, GenerationRequest, RequestBatch
 from dragonfly_lit.models.decoding import DECODINGS, InPlaceDecoder
 from dragonfly_lit.models.host_reads import LateReads
+from dragonfly_lit.processing.batches import stack_crops
 from dragonfly_lit.processing.crops import Resize, cut
 from dragonfly_lit.processing.images import decode
 from dragonfly_lit.spec.records import Crops
@@ -311,10 +312,9 @@ class BatchGenerator:
         return torch.cat(words).to(logits.device)
 
     def _pixels(self, crops: list[Crops]) -> dict[str, Tensor]:
-        if not crops:
+        pixels, grids = stack_crops(crops)
+        if pixels is None or grids is None:
             return {}
-        pixels = torch.stack([crop.pixels for crop in crops])
-        grids = torch.tensor([[list(crop.grids.medium), list(crop.grids.high)] for crop in crops])
         return {"pixel_values": pixels.to(self.model.device), "image_grids": grids.to(self.model.device)}
 
     def _pad_left(self, rows: list[list[int]]) -> tuple[Int[Tensor, "rows tokens"], Bool[Tensor, "rows tokens"]]:
@@ -327,13 +327,7 @@ class BatchGenerator:
         """Of each image the crops that were kept, from the forward of the images; scores where crops were selected."""
         if not num_images:
             return []
-        entries: list[dict[str, Any]] = [
-            {"medium": list(crop.grids.medium), "high": list(crop.grids.high), "kept": None} for crop in crops
-        ]
-        if output.selected_crops is not None:
-            rankings = zip(output.selected_crops.tolist(), output.crop_scores.tolist(), strict=True)
-            for entry, (kept, scores) in zip(entries, rankings, strict=True):
-                entry |= {"kept": kept, "scores": [round(score, 3) for score in scores]}
+        entries = output.looks([crop.grids for crop in crops])
         return [entries[start : start + num_images] for start in range(0, len(entries), num_images)]
 
 

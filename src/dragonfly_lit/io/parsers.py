@@ -136,7 +136,7 @@ def serve_parser() -> argparse.ArgumentParser:
     parser.add_argument("--host", default="127.0.0.1", help="another one needs an API key (default: %(default)s)")
     parser.add_argument("--port", type=int, default=8000, help="0 takes a free one (default: %(default)s)")
     parser.add_argument(
-        "--api-key-file", type=Path, metavar="FILE", help="its one line must be sent by clients; or DRAGONFLY_API_KEY"
+        "--api-key-file", type=Path, metavar="FILE", help="clients must send one of its lines; or DRAGONFLY_API_KEY"
     )
     parser.add_argument(
         "--allow-urls", action="append", default=[], metavar="HOST",
@@ -151,11 +151,16 @@ def serve_parser() -> argparse.ArgumentParser:
         "max-body": (20 * 2**20, "bytes of a request"),
         "max-pixels": (2**25, "of an image"),
         "max-images": (16, "of a request"),
+        "max-files": (64, "images that a client may have uploaded at a time"),
+        "max-file-bytes": (2**28, "of those together"),
     }
     for name, (default, what) in numbers.items():
         parser.add_argument(f"--{name}", type=int, default=default, metavar="N", help=f"{what} (default: %(default)s)")
     parser.add_argument(
         "--timeout", type=float, default=300.0, metavar="SECONDS", help="of an answer (default: %(default)g)"
+    )
+    parser.add_argument(
+        "--file-seconds", type=float, default=3600.0, metavar="SECONDS", help="an upload is kept (default: %(default)g)"
     )
     parser.add_argument(
         "--drain", type=float, default=30.0, metavar="SECONDS",

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 from transformers.cache_utils import Cache
 from transformers.utils.generic import ModelOutput
+
+from dragonfly_lit.spec.layout import Grids
 
 
 @dataclass
@@ -32,3 +36,18 @@ class DragonflyOutput(ModelOutput):
     last_hidden_state: Tensor | None = None
     selected_crops: Tensor | None = None
     crop_scores: Tensor | None = None
+
+    def looks(self, grids: Sequence[Grids]) -> list[dict[str, Any]]:
+        """Of each image its grids; where crops were selected which were kept and the score of each, else None of them.
+
+        Args:
+            grids: of the images of this forward.
+        """
+        entries: list[dict[str, Any]] = [
+            {"medium": list(grid.medium), "high": list(grid.high), "kept": None} for grid in grids
+        ]
+        if self.selected_crops is not None and self.crop_scores is not None:
+            rankings = zip(self.selected_crops.tolist(), self.crop_scores.tolist(), strict=True)
+            for entry, (kept, scores) in zip(entries, rankings, strict=True):
+                entry |= {"kept": kept, "scores": [round(score, 3) for score in scores]}
+        return entries

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from dragonfly_lit.io.parsers import serve_parser
 
-NEEDED = ("fastapi", "uvicorn", "prometheus_client")
+NEEDED = ("fastapi", "uvicorn", "prometheus_client", "python_multipart")
 KEY_VARIABLE = "DRAGONFLY_API_KEY"
 
 
@@ -21,9 +21,8 @@ def main(argv: list[str]) -> int:
     if missing:
         raise ValueError(f"serve needs {', '.join(missing)}: pip install 'dragonfly_lit[serve]'.")
     _check(args)
-    key = _api_key(args.api_key_file)
-    here = _is_loopback(args.host)
-    if not here and key is None:
+    keys = _api_keys(args.api_key_file)
+    if not keys and not _is_loopback(args.host):
         raise ValueError(
             f"--host {args.host} lets other machines in, and there is no API key. Give one by --api-key-file FILE or "
             f"the environment variable {KEY_VARIABLE}, or leave the server at 127.0.0.1."
@@ -54,18 +53,21 @@ def main(argv: list[str]) -> int:
             default_tokens=min(args.max_tokens, Limits.default_tokens),
             pixels=args.max_pixels,
             images=args.max_images,
+            files=args.max_files,
+            file_bytes=args.max_file_bytes,
+            file_seconds=args.file_seconds,
         )
         name = args.name or args.model.resolve().name
         server = Server(engine, processor, name=name, limits=limits, fetch=fetch)
-        hosts = None if key is not None else tuple(dict.fromkeys((*LOOPBACK, args.host.lower())))
+        hosts = None if keys else tuple(dict.fromkeys((*LOOPBACK, args.host.lower())))
         address = f"[{args.host}]" if ":" in args.host else args.host
         print(
             f"{server.name} on {model.device} in {str(model.dtype).removeprefix('torch.')}: "
-            f"http://{address}:{listener.getsockname()[1]}/v1, {'with an' if key else 'without'} API key; "
+            f"http://{address}:{listener.getsockname()[1]}/v1, {'with' if keys else 'without'} API key; "
             f"context {engine.context} tokens, {args.max_answers} answers at a time.",
             flush=True,
         )
-        Listener(server.application(api_key=key, hosts=hosts), retire=engine.retire, drain_seconds=args.drain).run(
+        Listener(server.application(api_keys=keys, hosts=hosts), retire=engine.retire, drain_seconds=args.drain).run(
             sockets=[listener]
         )
     print("stopped.")
@@ -75,7 +77,7 @@ def main(argv: list[str]) -> int:
 def _check(args: argparse.Namespace) -> None:
     """ValueError for a number that nothing can be done with."""
     for name, value in vars(args).items():
-        least = 0 if name in ("port", "max_waiting", "image_tokens", "drain") else 1
+        least = 0 if name in ("port", "max_waiting", "image_tokens", "drain", "max_files") else 1
         if isinstance(value, int | float) and not value >= least:
             raise ValueError(f"--{name.replace('_', '-')} {value} must be at least {least}.")
     if args.port > 65535:
@@ -84,18 +86,20 @@ def _check(args: argparse.Namespace) -> None:
         raise ValueError(f"--model {args.model} does not exist. Give a run, a checkpoint or a model folder.")
 
 
-def _api_key(file: Path | None) -> str | None:
-    """The key, out of a file or the environment: in a command line everybody on the machine could read it."""
-    key = os.environ.get(KEY_VARIABLE) if file is None else file.read_text()
+def _api_keys(file: Path | None) -> tuple[str, ...]:
+    """The keys, out of a file or the environment: in a command line everybody on the machine could read them."""
+    told = os.environ.get(KEY_VARIABLE) if file is None else file.read_text()
     where = KEY_VARIABLE if file is None else f"--api-key-file {file}"
-    if key is None:
-        return None
-    key = key.strip()
-    if len(key) < 16 or not key.isascii() or not key.isprintable() or " " in key:
-        raise ValueError(
-            f"{where} must hold one key of at least 16 visible ASCII characters, such as `openssl rand -hex 24` prints."
-        )
-    return key
+    if told is None:
+        return ()
+    keys = told.strip().splitlines() or [""]
+    for key in keys:
+        if len(key) < 16 or not key.isascii() or not key.isprintable() or " " in key:
+            raise ValueError(
+                f"{where} must hold one key of at least 16 visible ASCII characters, or one a line, such as "
+                "`openssl rand -hex 24` prints."
+            )
+    return tuple(dict.fromkeys(keys))
 
 
 def _is_loopback(host: str) -> bool:

@@ -1,62 +1,42 @@
-"""OpenAI's forms: what a request may say, what an answer and an error look like."""
+"""OpenAI's forms: what a question may say."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
-from dragonfly_lit.serving.engine import Done, Piece
+from dragonfly_lit.serving.errors import ApiError
 from dragonfly_lit.serving.prompts import Message
-from dragonfly_lit.serving.sampling import Chosen, Sampling
+from dragonfly_lit.serving.sampling import Sampling
 
 MAX_MESSAGES, MAX_PARTS, MAX_STOPS, MAX_STOP, MAX_ANSWERS, MAX_LOGPROBS = 256, 256, 4, 200, 128, 20
-
-
-class ApiError(Exception):
-    """An answer that is an error, in OpenAI's form.
-
-    Args:
-        status: of HTTP.
-        message: one line for whoever asked.
-        kind: `type` of the error.
-        code: short and fixed, for programs.
-        param: the field of the request that it is about.
-        headers: of the response.
-    """
-
-    def __init__(
-        self,
-        status: int,
-        message: str,
-        *,
-        kind: str = "invalid_request_error",
-        code: str | None = None,
-        param: str | None = None,
-        headers: dict[str, str] | None = None,
-    ) -> None:
-        super().__init__(message)
-        self.status, self.headers = status, headers or {}
-        self.body = {"error": {"message": message, "type": kind, "param": param, "code": code}}
+MAX_COMMAS = 2**16
+"""In a body. Values between them become objects of many times their bytes, before any rule can be asked."""
 
 
 class _Form(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
+Detail = Literal["auto", "low", "high", "original"]
+"""OpenAI's word for how closely to look, which is the model's to choose here."""
+
+
 class TextPart(_Form):
     """Words."""
 
-    type: Literal["text"]
+    type: Literal["text", "input_text"]
     text: str
 
 
 class ImageAddress(_Form):
-    """Where an image is; its detail is the model's to choose."""
+    """Where an image is."""
 
     url: str
-    detail: Literal["auto", "low", "high"] = "auto"
+    detail: Detail = "auto"
 
 
 class ImagePart(_Form):
@@ -66,14 +46,55 @@ class ImagePart(_Form):
     image_url: ImageAddress
 
 
-Part = Annotated[TextPart | ImagePart, Field(discriminator="type")]
+class UploadedFile(_Form):
+    """A file that was uploaded before."""
+
+    file_id: str
+
+
+class FilePart(_Form):
+    """An image that was uploaded before."""
+
+    type: Literal["file"]
+    file: UploadedFile
+
+
+class InputImagePart(_Form):
+    """An image as OpenAI's newer requests say it."""
+
+    type: Literal["input_image"]
+    file_id: str | None = None
+    image_url: str | None = None
+    detail: Detail = "auto"
+
+    @model_validator(mode="after")
+    def _names_one(self) -> InputImagePart:
+        if (self.file_id is None) == (self.image_url is None):
+            raise PydanticCustomError("one_image", "Give either file_id or image_url")
+        return self
+
+
+Part = Annotated[TextPart | ImagePart | FilePart | InputImagePart, Field(discriminator="type")]
+
+
+def is_web_address(address: str) -> bool:
+    """Whether an address is one of the web."""
+    return address.lower().startswith(("http://", "https://"))
+
+
+def _parts(content: Any) -> Any:
+    return [{"type": "text", "text": content}] if isinstance(content, str) else content
+
+
+def _listed(one_or_more: Any) -> Any:
+    return [one_or_more] if isinstance(one_or_more, str) else one_or_more
 
 
 class SystemMessage(_Form):
     """What is said before the conversation."""
 
     role: Literal["system", "developer"]
-    content: str | Annotated[list[TextPart], Field(min_length=1, max_length=MAX_PARTS)]
+    content: Annotated[list[TextPart], BeforeValidator(_parts), Field(min_length=1, max_length=MAX_PARTS)]
     name: str | None = None
 
 
@@ -81,7 +102,7 @@ class UserMessage(_Form):
     """A question."""
 
     role: Literal["user"]
-    content: str | Annotated[list[Part], Field(min_length=1, max_length=MAX_PARTS)]
+    content: Annotated[list[Part], BeforeValidator(_parts), Field(min_length=1, max_length=MAX_PARTS)]
     name: str | None = None
 
 
@@ -89,7 +110,7 @@ class AssistantMessage(_Form):
     """An earlier answer; what the clients give back of it beside its text is empty here."""
 
     role: Literal["assistant"]
-    content: str | Annotated[list[TextPart], Field(min_length=1, max_length=MAX_PARTS)]
+    content: Annotated[list[TextPart], BeforeValidator(_parts), Field(min_length=1, max_length=MAX_PARTS)]
     name: str | None = None
     refusal: None = None
     annotations: None = None
@@ -130,14 +151,17 @@ class ChatRequest(_Form):
         list[Annotated[SystemMessage | UserMessage | AssistantMessage, Field(discriminator="role")]],
         Field(min_length=1, max_length=MAX_MESSAGES),
     ]
-    max_tokens: Annotated[int, Field(ge=1)] | None = None
-    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
+    max_tokens: Annotated[int, Field(ge=1, lt=2**31)] | None = None
+    max_completion_tokens: Annotated[int, Field(ge=1, lt=2**31)] | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(ge=0, le=1)] | None = None
     n: Annotated[int, Field(ge=1, le=MAX_ANSWERS)] | None = None
     stop: (
-        Annotated[str, Field(min_length=1, max_length=MAX_STOP)]
-        | Annotated[list[Annotated[str, Field(min_length=1, max_length=MAX_STOP)]], Field(max_length=MAX_STOPS)]
+        Annotated[
+            list[Annotated[str, Field(min_length=1, max_length=MAX_STOP)]],
+            BeforeValidator(_listed),
+            Field(max_length=MAX_STOPS),
+        ]
         | None
     ) = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
@@ -162,6 +186,20 @@ class ChatRequest(_Form):
     prompt_cache_key: str | None = None
 
     @property
+    def has_addresses(self) -> bool:
+        """Whether an image is somewhere on the web."""
+        told = (part for message in self.messages for part in message.content)
+        return any(
+            is_web_address((part.image_url if isinstance(part, InputImagePart) else part.image_url.url) or "")
+            for part in told
+            if isinstance(part, ImagePart | InputImagePart)
+        )
+
+    def without_messages(self) -> ChatRequest:
+        """What the answer depends on still, once it has been read: its images may be many megabytes."""
+        return self.model_copy(update={"messages": []})
+
+    @property
     def zoom_changes(self) -> dict[str, Any]:
         """Fields of the zoom that the request changes."""
         return self.zoom.model_dump(exclude_unset=True) if isinstance(self.zoom, ZoomForm) else {}
@@ -180,7 +218,7 @@ class ChatRequest(_Form):
     @property
     def stops(self) -> tuple[str, ...]:
         """Texts that end the answer."""
-        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+        return tuple(self.stop or ())
 
 
 def parse(body: bytes) -> ChatRequest:
@@ -189,6 +227,8 @@ def parse(body: bytes) -> ChatRequest:
     Raises:
         ApiError: it is none; the first thing that is wrong is named.
     """
+    if body.count(b",") > MAX_COMMAS:
+        raise ApiError(400, f"the body has more than {MAX_COMMAS} commas: that is not a question.")
     try:
         asked = ChatRequest.model_validate_json(body)
     except ValidationError as error:
@@ -196,7 +236,7 @@ def parse(body: bytes) -> ChatRequest:
         # Of a field that has several forms, the one that the request came closest to says most.
         same = [one for one in found if one["loc"][:1] == found[0]["loc"][:1]]
         first = max(same, key=lambda one: len(one["loc"]))
-        where = ".".join(str(part) for part in first["loc"])[:200]
+        where = _path(first["loc"])
         what = " ".join(str(first["msg"]).split())[:300]
         raise ApiError(400, f"{where}: {what}." if where else f"{what}.", param=where or None) from None
     if asked.messages[-1].role != "user":
@@ -208,133 +248,43 @@ def parse(body: bytes) -> ChatRequest:
     return asked
 
 
-def conversation(asked: ChatRequest, open_address: Callable[[str], bytes]) -> list[Message]:
+def _path(place: tuple[int | str, ...]) -> str:
+    """A place in a request as its sender knows it: pydantic also says which form it took a value for."""
+    forms = {"bool", ZoomForm.__name__}
+    said = [
+        str(step)
+        for before, step in zip((None, *place), place, strict=False)
+        if isinstance(step, int) or not (isinstance(before, int) or step in forms)
+    ]
+    return ".".join(said)[:200]
+
+
+def conversation(
+    asked: ChatRequest, *, file_at: Callable[[str], bytes], file_of: Callable[[str], bytes]
+) -> list[Message]:
     """The messages of a request.
 
     Args:
         asked: the request.
-        open_address: the file that the address of an image means.
+        file_at: the file that the address of an image means.
+        file_of: the file that was uploaded and has this id.
     """
-    told = []
-    for message in asked.messages:
-        role = "system" if message.role == "developer" else message.role
-        content: Any = message.content
-        parts = (
-            (content,)
-            if isinstance(content, str)
-            else tuple(part.text if part.type == "text" else open_address(part.image_url.url) for part in content)
+
+    def told(part: Part) -> str | bytes:
+        match part:
+            case TextPart():
+                return part.text
+            case ImagePart():
+                return file_at(part.image_url.url)
+            case FilePart():
+                return file_of(part.file.file_id)
+            case InputImagePart():
+                return file_of(part.file_id) if part.file_id is not None else file_at(part.image_url or "")
+
+    return [
+        Message(
+            role="system" if message.role == "developer" else message.role,
+            parts=tuple(told(part) for part in message.content),
         )
-        told.append(Message(role=role, parts=parts))
-    return told
-
-
-class Answers:
-    """Writes what the engine tells as OpenAI's objects.
-
-    Args:
-        asked: the request.
-        model: its name.
-        prompt_tokens: that its conversation has.
-        tokenizer: of the model, for the texts of tokens.
-        identity: of the answer.
-        created: in seconds since 1970.
-        prepared: seconds that decoding and cutting took.
-        image_tokens: of an image at each level.
-    """
-
-    def __init__(
-        self,
-        asked: ChatRequest,
-        *,
-        model: str,
-        prompt_tokens: int,
-        tokenizer: Any,
-        identity: str,
-        created: int,
-        prepared: float,
-        image_tokens: Mapping[str, int],
-    ) -> None:
-        self.prepared, self.image_tokens = prepared, image_tokens
-        self.asked, self.prompt_tokens, self.tokenizer = asked, prompt_tokens, tokenizer
-        self._head = {"id": identity, "created": created, "model": model}
-
-    def whole(self, pieces: Sequence[Piece], done: Done) -> dict[str, Any]:
-        """All answers at once."""
-        choices = []
-        for index in range(self.asked.n or 1):
-            own = [piece for piece in pieces if piece.choice == index]
-            text = "".join(piece.text for piece in own)
-            choices.append(
-                {
-                    "index": index,
-                    "message": {"role": "assistant", "content": text, "refusal": None},
-                    "logprobs": self._logprobs([token for piece in own for token in piece.tokens]),
-                    "finish_reason": own[-1].reason,
-                }
-            )
-        return self._head | {
-            "object": "chat.completion", "choices": choices, "usage": self.usage(done), **self._zoom(done),
-        }  # fmt: skip
-
-    def opening(self) -> list[dict[str, Any]]:
-        """The first chunks of a stream, which say who speaks."""
-        return [
-            self._chunk([{"index": index, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}])
-            for index in range(self.asked.n or 1)
-        ]
-
-    def chunk(self, piece: Piece) -> dict[str, Any]:
-        """A chunk of a stream."""
-        choice: dict[str, Any] = {
-            "index": piece.choice,
-            "delta": {"content": piece.text} if piece.text or piece.reason is None else {},
-            "finish_reason": piece.reason,
-        }
-        if self.asked.logprobs:
-            choice["logprobs"] = self._logprobs(piece.tokens)
-        return self._chunk([choice])
-
-    def closing(self, done: Done) -> list[dict[str, Any]]:
-        """The last chunks, as far as they are asked for."""
-        more = self._zoom(done)
-        if self.asked.stream_options is not None and self.asked.stream_options.include_usage:
-            more["usage"] = self.usage(done)
-        return [self._chunk([]) | more] if more else []
-
-    def usage(self, done: Done) -> dict[str, Any]:
-        """How many tokens it took."""
-        return {
-            "prompt_tokens": self.prompt_tokens,
-            "completion_tokens": done.num_answered,
-            "total_tokens": self.prompt_tokens + done.num_answered,
-            "prompt_tokens_details": {"cached_tokens": done.known},
-        }
-
-    def _chunk(self, choices: list[dict[str, Any]]) -> dict[str, Any]:
-        return self._head | {"object": "chat.completion.chunk", "choices": choices}
-
-    def _zoom(self, done: Done) -> dict[str, Any]:
-        if not self.asked.zoom:
-            return {}
-        seconds = {
-            "prepared": self.prepared, "queued": done.queued, "first_token": done.first, "total": done.total
-        }  # fmt: skip
-        return {
-            "zoom": list(done.zoom),
-            "image_tokens": dict(self.image_tokens),
-            "seconds": {name: round(value, 4) for name, value in seconds.items()},
-        }
-
-    def _logprobs(self, tokens: Sequence[Chosen]) -> dict[str, Any] | None:
-        if not self.asked.logprobs:
-            return None
-        return {"content": [self._token(token) for token in tokens], "refusal": None}
-
-    def _token(self, token: Chosen) -> dict[str, Any]:
-        top = [self._text(word) | {"logprob": logprob} for word, logprob in token.likeliest]
-        return self._text(token.word) | {"logprob": token.logprob, "top_logprobs": top}
-
-    def _text(self, word: int) -> dict[str, Any]:
-        text = self.tokenizer.decode([word])
-        # A part of a character has no text of its own, and which bytes it is only some tokenizers can say.
-        return {"token": text, "bytes": None if "\ufffd" in text else list(text.encode())}
+        for message in asked.messages
+    ]

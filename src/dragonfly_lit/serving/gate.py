@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import hmac
 import json
 import logging
@@ -11,21 +12,21 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-from dragonfly_lit.serving.engine import Engine, FullError, StoppedError
-from dragonfly_lit.serving.forms import ApiError
+from dragonfly_lit.serving.bodies import Receive, drain
+from dragonfly_lit.serving.engine import Engine
+from dragonfly_lit.serving.errors import ApiError, as_api_error
+from dragonfly_lit.serving.tickets import FullError, StoppedError, Ticket
 
 log = logging.getLogger(__name__)
 
-CHAT = "/v1/chat/completions"
+CHAT, FILES = "/v1/chat/completions", "/v1/files"
 OPEN = ("/", "/health")
 """What is answered without a key."""
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 MARGIN = 30.0
 """Seconds beyond those of an answer that reading its request and sending it may take."""
-DRAIN_SECONDS = 5.0
 
 Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
@@ -42,6 +43,9 @@ class Limits:
         default_tokens: of an answer where the request does not say.
         pixels: of an image.
         images: of a conversation.
+        files: that a client may have uploaded at a time.
+        file_bytes: that those may have together.
+        file_seconds: that one of them is kept.
     """
 
     body: int = 20 * 2**20
@@ -51,6 +55,9 @@ class Limits:
     default_tokens: int = 512
     pixels: int = 2**25
     images: int = 16
+    files: int = 64
+    file_bytes: int = 2**28
+    file_seconds: float = 3600.0
 
 
 class Gate:
@@ -60,7 +67,7 @@ class Gate:
         app: the application.
         engine: whose places are taken.
         limits: of a request.
-        api_key: that a request must bring; None asks for none.
+        api_keys: one of them must come with a request, and says whose it is; none asks for none.
         hosts: names that the server may be called by; None is any. A page of another site, which a browser shows to
             the user of this machine, can reach a server here under a name of its own, but not change the name.
         note: is told the status of every answer to a question.
@@ -72,12 +79,13 @@ class Gate:
         engine: Engine,
         limits: Limits,
         *,
-        api_key: str | None,
+        api_keys: tuple[str, ...],
         hosts: tuple[str, ...] | None,
         note: Callable[[int], None],
     ) -> None:
         self.app, self.engine, self.limits = app, engine, limits
-        self.api_key, self.hosts, self.note = api_key, hosts, note
+        self.hosts, self.note = hosts, note
+        self._keys = [_digest(b"Bearer " + key.encode()) for key in api_keys]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Hand a request on, or answer it with an error."""
@@ -93,10 +101,12 @@ class Gate:
             await send(message)
 
         asks = scope["path"] == CHAT and scope["method"] == "POST"
+        uploads = scope["path"] == FILES and scope["method"] == "POST"
         try:
             self._check(scope)
-            with self.engine.place() if asks else nullcontext():
-                await self._hand_on(scope, receive, noting)
+            # A body may be large: so many are in memory at a time, and no more.
+            with self.engine.place() if asks or uploads else nullcontext():
+                await self._hand_on(scope, receive, noting, asks=asks)
         except (ApiError, FullError, StoppedError) as error:
             if not sent:
                 await drain(receive, self.limits.body)
@@ -115,20 +125,32 @@ class Gate:
                 kind="permission_error",
                 code="unknown_host",
             )
-        if self.api_key is not None and scope["path"] not in OPEN:
-            given = headers.get(b"authorization", b"")
-            if not hmac.compare_digest(given, b"Bearer " + self.api_key.encode()):
-                raise ApiError(
-                    401,
-                    "an API key is needed, and this is not it. Send it as the header Authorization: Bearer KEY.",
-                    kind="authentication_error",
-                    code="invalid_api_key",
-                    headers={"www-authenticate": "Bearer"},
-                )
+        owner = self._owner(headers.get(b"authorization", b""))
+        if owner is None and scope["path"] not in OPEN:
+            raise ApiError(
+                401,
+                "an API key is needed, and this is not it. Send it as the header Authorization: Bearer KEY.",
+                kind="authentication_error",
+                code="invalid_api_key",
+                headers={"www-authenticate": "Bearer"},
+            )
+        if not scope["path"].isprintable():
+            # A route would match a path before its line break, and what is looked at here is all of it.
+            raise ApiError(404, f"there is nothing at {scope['path'][:100]!r}.")
+        scope.setdefault("state", {})["owner"] = owner
 
-    async def _hand_on(self, scope: Scope, receive: Receive, send: Send) -> None:
-        tickets: list[Any] = []
-        scope.setdefault("state", {})["tickets"] = tickets
+    def _owner(self, given: bytes) -> str | None:
+        """Whose request it is that brings this key; None is nobody's."""
+        if not self._keys:
+            return "anybody"
+        # All are looked at, whichever it is: how long it takes says nothing.
+        same = [hmac.compare_digest(_digest(given), key) for key in self._keys]
+        return f"key {same.index(True)}" if any(same) else None
+
+    async def _hand_on(self, scope: Scope, receive: Receive, send: Send, *, asks: bool) -> None:
+        tickets: list[Ticket] = []
+        if asks:  # only who has a place can hand a question in
+            scope["state"]["tickets"] = tickets
         try:
             async with asyncio.timeout(self.limits.seconds + self.limits.body_seconds + MARGIN):
                 await self.app(scope, receive, send)
@@ -141,23 +163,6 @@ class Gate:
         finally:
             for ticket in tickets:
                 ticket.cancel()
-
-
-def as_api_error(error: Exception) -> ApiError:
-    """An error of the engine in OpenAI's form."""
-    if isinstance(error, ApiError):
-        return error
-    if isinstance(error, FullError):
-        return ApiError(
-            429,
-            str(error),
-            kind="rate_limit_error",
-            code="rate_limit_exceeded",
-            headers={"retry-after": str(error.retry_after)},
-        )
-    if isinstance(error, StoppedError):
-        return ApiError(503, str(error), kind="server_error", code="going_down", headers={"retry-after": "5"})
-    return ApiError(500, "the answer failed; the server's log says why.", kind="server_error", code="internal_error")
 
 
 async def respond(send: Send, error: ApiError) -> None:
@@ -173,18 +178,8 @@ async def respond(send: Send, error: ApiError) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
-async def drain(receive: Receive, limit: int) -> None:
-    """Read what a client is still sending, so that it hears the answer: a connection closed before is a reset."""
-    seen = 0
-    try:
-        async with asyncio.timeout(DRAIN_SECONDS):
-            while seen <= limit:
-                message = await receive()
-                if message["type"] != "http.request" or not message.get("more_body"):
-                    return
-                seen += len(message.get("body", b""))
-    except TimeoutError:
-        return
+def _digest(key: bytes) -> bytes:
+    return hashlib.sha256(key).digest()
 
 
 def _name_of(host: str) -> str:

@@ -51,6 +51,11 @@ class Prompt:
     def __len__(self) -> int:
         return len(self.ids)
 
+    @property
+    def num_unread(self) -> int:
+        """Tokens that are not known yet."""
+        return len(self) - (self.num_shared if self.prefix is not None else 0)
+
 
 class Prompts:
     """Makes prompts; may be asked by several threads.
@@ -134,8 +139,12 @@ class Prompts:
         try:
             return cut(decode(image, max_pixels=self.max_pixels), layout, self.resize)
         except ValueError as error:
-            # What a user of the server cannot do is not named to them.
-            raise ValueError(f"image {number}: {str(error).split(' Scale it down')[0]}") from error
+            raise ValueError(f"image {number}: {without_advice(error)}") from error
+
+
+def without_advice(error: ValueError) -> str:
+    """Why an image is not taken, in a line; what a user of the server cannot do is not named to them."""
+    return " ".join(str(error).split(" Scale it down")[0].split())[:400]
 
 
 class TooLongError(ValueError):

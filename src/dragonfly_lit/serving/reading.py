@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers.cache_utils import DynamicCache
 
+from dragonfly_lit.processing.batches import stack_crops
 from dragonfly_lit.serving.prefixes import Prefix, Prefixes
 from dragonfly_lit.serving.prompts import Prompt
 from dragonfly_lit.serving.zooms import Views
@@ -56,16 +57,15 @@ class Reader:
     def _read_all(self, prompt: Prompt) -> Read:
         device = self.model.device
         more: dict[str, Tensor] = {}
-        if prompt.crops:
-            grids = [[list(crop.grids.medium), list(crop.grids.high)] for crop in prompt.crops]
-            more["pixel_values"] = torch.stack([crop.pixels for crop in prompt.crops]).to(device)
-            more["image_grids"] = torch.tensor(grids, device=device)
+        pixels, grids = stack_crops(prompt.crops)
+        if pixels is not None and grids is not None:
+            more["pixel_values"], more["image_grids"] = pixels.to(device), grids.to(device)
             more["question_mask"] = torch.tensor([prompt.question], device=device)
         cache = DynamicCache(config=self._config)
         ids = torch.tensor([prompt.ids], device=device)
         view = self.views.of(prompt.zoom)
         output = view(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1, **more)
-        zoom = _zoom(prompt, output)
+        zoom = tuple(output.looks([crop.grids for crop in prompt.crops]))
         layers: list[Any] = list(cache.layers)
         length = len(prompt)
         # A layer that has dropped tokens already, as one with a window does, cannot be shared from the first one on.
@@ -84,15 +84,3 @@ class Reader:
         ids = torch.tensor([prompt.ids[prompt.num_shared :]], device=self.model.device)
         output = self.model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
         return Read(cache=cache, logits=output.logits[:, -1], zoom=prefix.zoom, known=prompt.num_shared)
-
-
-def _zoom(prompt: Prompt, output: Any) -> tuple[dict[str, Any], ...]:
-    """Of each image its grids; and where crops are selected, which were kept and the score of each."""
-    entries: list[dict[str, Any]] = [
-        {"medium": list(crop.grids.medium), "high": list(crop.grids.high), "kept": None} for crop in prompt.crops
-    ]
-    if output.selected_crops is not None:
-        rankings = zip(output.selected_crops.tolist(), output.crop_scores.tolist(), strict=True)
-        for entry, (kept, scores) in zip(entries, rankings, strict=True):
-            entry |= {"kept": kept, "scores": [round(score, 3) for score in scores]}
-    return tuple(entries)

@@ -31,6 +31,17 @@ class Sampling:
     logprobs: int | None = None
 
 
+COLDEST = 1e-6
+"""The least temperature that is divided by; below, the likeliest token has all of the chance anyway."""
+
+
+class NotFiniteError(Exception):
+    """The model gave no numbers to choose by."""
+
+    def __init__(self) -> None:
+        super().__init__("the model's logits are not finite")
+
+
 class Chosen(NamedTuple):
     """A token; and where log-probabilities are asked for, its own and those of the likeliest ones."""
 
@@ -71,7 +82,8 @@ class Sampler:
         return Chosen(word, float(known[word]), tuple((w, v) for w, v in pairs if v > float("-inf")))
 
     def _drawn(self, logits: Float[Tensor, " words"]) -> int:
-        chances = (logits / self.sampling.temperature).softmax(-1)
+        # From the largest one down: a cold temperature would else be an infinity less an infinity.
+        chances = ((logits - logits.max()) / max(self.sampling.temperature, COLDEST)).softmax(-1)
         if self.sampling.top_p < 1:
             ordered, words = chances.sort(descending=True, stable=True)
             # A token counts where those before it have not reached top_p; so the first one always does.
@@ -80,15 +92,25 @@ class Sampler:
         return int(torch.multinomial(chances, 1, generator=self._draw))
 
 
-def choose_all(logits: Float[Tensor, "rows words"], samplers: Sequence[Sampler], never: Tensor) -> list[Chosen]:
+def choose_all(
+    logits: Float[Tensor, "rows words"], samplers: Sequence[Sampler], never: Tensor
+) -> list[Chosen | NotFiniteError]:
     """The next token of every row; rows that want no more than the likeliest are looked at in one go.
 
     Args:
         logits: of every row.
         samplers: of every row.
         never: tokens that are not said.
+
+    Returns:
+        Of a row whose logits are infinite or no numbers, an error in place of its token.
     """
     logits = logits.float().index_fill(1, never, float("-inf"))
-    if all(sampler.plain for sampler in samplers):
-        return [Chosen(word) for word in logits.argmax(-1).tolist()]
-    return [sampler.choose(row) for sampler, row in zip(samplers, logits.cpu(), strict=True)]
+    best, likeliest = logits.max(-1)  # where one is not a number, so is the largest
+    words = likeliest.where(best.isfinite(), -1).tolist()
+    if not all(sampler.plain for sampler in samplers):
+        logits = logits.cpu()
+    return [
+        NotFiniteError() if word < 0 else Chosen(word) if sampler.plain else sampler.choose(logits[row])
+        for row, (word, sampler) in enumerate(zip(words, samplers, strict=True))
+    ]

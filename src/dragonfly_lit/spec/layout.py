@@ -259,6 +259,16 @@ class Layout:
         """Tokens that an image takes in the sequence: its slots and one newline a crop."""
         return self.num_slots + len(self.slots_per_crop)
 
+    @property
+    def tokens_by_level(self) -> dict[str, int]:
+        """Those of them that each level takes."""
+        zoom, pooled = self.zoom, self.pooled_per_crop + 1
+        return {
+            "low": (self.features_per_crop + 1) * zoom.low,
+            "medium": pooled * zoom.num_medium,
+            "high": pooled * zoom.num_high_kept,
+        }
+
     def image_ids(self, image_id: int, newline_id: int) -> list[int]:
         """Token ids of one image: for each kept crop its slots, then a newline."""
         return [token for slots in self.slots_per_crop for token in [image_id] * slots + [newline_id]]

@@ -5,6 +5,7 @@ import pytest
 pytest.importorskip("fastapi")
 pytest.importorskip("uvicorn")
 pytest.importorskip("prometheus_client")
+pytest.importorskip("python_multipart")
 
 from serving_parts import Asker, processor_of, running
 

@@ -14,10 +14,11 @@ from dragonfly_lit.models.tiny import tiny_tokenizer
 from dragonfly_lit.processing.image_processor import DragonflyImageProcessor
 from dragonfly_lit.processing.processor import DragonflyProcessor
 from dragonfly_lit.serving.application import Server
-from dragonfly_lit.serving.engine import Done, Engine, Failed, Piece, Request
+from dragonfly_lit.serving.engine import Engine
 from dragonfly_lit.serving.gate import Limits
 from dragonfly_lit.serving.listening import Listener, listen
 from dragonfly_lit.serving.prompts import Message, Prompts
+from dragonfly_lit.serving.tickets import Done, Failed, Piece, Request
 
 
 def processor_of(model, **kwargs):
@@ -84,7 +85,8 @@ def running(
     with listen("127.0.0.1", 0) as listener:
         server.port = listener.getsockname()[1]
         server.url = f"http://127.0.0.1:{server.port}"
-        application = server.application(api_key=api_key, hosts=hosts)
+        keys = (api_key,) if isinstance(api_key, str) else api_key or ()
+        application = server.application(api_keys=keys, hosts=hosts)
         server.listener = Listener(application, retire=engine.retire, drain_seconds=5.0, header_seconds=header_seconds)
         thread = threading.Thread(target=server.listener.run, kwargs={"sockets": [listener]})
         thread.start()

@@ -13,10 +13,12 @@ from PIL import Image
 from serving_parts import Asker, png, processor_of, user
 
 from dragonfly_lit.models.tiny import tiny_model
-from dragonfly_lit.serving.engine import Done, Failed, FullError, LateError, Piece, StoppedError
+from dragonfly_lit.serving import answering
 from dragonfly_lit.serving.prompts import Message, TooLongError
 from dragonfly_lit.serving.rows import SeparateRows, SharedRows
 from dragonfly_lit.serving.sampling import Sampling
+from dragonfly_lit.serving.tickets import Done, Failed, FullError, LateError, Piece, StoppedError
+from dragonfly_lit.serving.words import AnswerText
 from dragonfly_lit.spec.samples import turn_of_parts
 
 MODELS = {
@@ -57,9 +59,9 @@ def test_random_arrivals_get_token_for_token_what_each_gets_alone(name, rows):
     model = tiny_model(5, **fields)
     processor, draw = processor_of(model, **of_processor), random.Random(name)
     asker = Asker(model, processor, max_rows=4, max_waiting=99, cache_tokens=1600, prefix_tokens=700)
-    assert type(asker.engine._rows) is SharedRows
+    assert type(asker.engine.answering.rows) is SharedRows
     if rows is SeparateRows:
-        asker.engine._rows = SeparateRows(model)
+        asker.engine.answering.rows = SeparateRows(model)
     jobs = [
         (messages, draw.randint(1, 14), draw.choice([1, 1, 2]), draw.random() * 0.3, draw.random() < 0.15)
         for messages in conversations(draw, [png(n) for n in range(3)], 16)
@@ -185,7 +187,7 @@ def test_more_requests_than_places_are_turned_away_with_a_time(asker):
 
 
 def test_a_request_that_is_cancelled_gives_its_rows_to_others(asker):
-    asker.engine._ends = set()  # random weights may end early
+    asker.engine.answering.ends = set()  # random weights may end early
     ticket, _, ended = asker.submit(user("long?"), max_tokens=1500, num=4)
     time.sleep(0.3)
     start = asker.engine.counts.steps
@@ -198,7 +200,7 @@ def test_a_request_that_is_cancelled_gives_its_rows_to_others(asker):
 
 
 def test_a_late_request_fails_and_the_next_one_is_answered(asker):
-    asker.engine._ends = set()
+    asker.engine.answering.ends = set()
     events = asker.ask(user("long?"), max_tokens=2000, seconds=0.2)
     assert isinstance(events[-1].error, LateError)
     waiting = [asker.submit(user("w?"), max_tokens=1900, seconds=0.3) for _ in range(6)]
@@ -208,14 +210,14 @@ def test_a_late_request_fails_and_the_next_one_is_answered(asker):
 
 
 def test_what_breaks_one_request_ends_no_other(asker, monkeypatch):
-    real = type(asker.engine._reader).read
+    real = type(asker.engine.answering.reader).read
 
     def read(self, prompt):
         if len(prompt) % 2:
             raise RuntimeError("odd")
         return real(self, prompt)
 
-    monkeypatch.setattr(type(asker.engine._reader), "read", read)
+    monkeypatch.setattr(type(asker.engine.answering.reader), "read", read)
     odd, even = ("x", "xx") if len(asker.prompts.make([user("x")])) % 2 else ("xx", "x")
     long = asker.submit(user(even), max_tokens=60)
     assert isinstance(asker.ask(user(odd), max_tokens=3)[-1], Failed)
@@ -238,8 +240,65 @@ def test_a_step_that_fails_is_told_and_the_engine_goes_on(asker, monkeypatch):
     assert asker.text(user("what?"), max_tokens=6) == expected
 
 
+class Broken(AnswerText):
+    """A text that breaks at its third token."""
+
+    def push(self, word: int) -> str:
+        if len(self._words) == 2:
+            raise RuntimeError("no such token")
+        return super().push(word)
+
+
+@pytest.mark.parametrize("how", ["its numbers", "its text"])
+def test_a_row_that_breaks_in_a_step_ends_no_other(asker, monkeypatch, how):
+    """Three requests are one pass; one of them, of two answers, breaks in the middle."""
+    asker.engine.answering.ends = set()
+    expected = [asker.text(user(f"{n}?"), max_tokens=12) for n in range(3)]
+    seeds = {Sampling(seed=n, temperature=1.0 if n == 1 else 0.0): n for n in range(3)}
+    if how == "its text":
+        real_row = answering.Row.__init__
+
+        def made(self, ticket, index, tokenizer) -> None:
+            real_row(self, ticket, index, tokenizer)
+            if ticket.request.num == 2 and index == 1:
+                self.text = Broken(tokenizer)
+
+        monkeypatch.setattr(answering.Row, "__init__", made)
+    else:
+        real = answering.choose_all
+
+        def choose(logits, samplers, never):
+            bad = [sampler.sampling.temperature > 0 and len(samplers) == 4 for sampler in samplers]
+            return real(logits.masked_fill(torch.tensor(bad)[:, None], float("nan")), samplers, never)
+
+        monkeypatch.setattr(answering, "choose_all", choose)
+    asked = [
+        asker.submit(user(f"{n}?"), max_tokens=12, num=2 if n == 1 else 1, stream=True, sampling=sampling)
+        for sampling, n in seeds.items()
+    ]
+    assert all(ended.wait(60) for *_, ended in asked)
+    kinds = [[type(event) for event in events if not isinstance(event, Piece)] for _, events, _ in asked]
+    assert kinds == [[Done], [Failed], [Done]]
+    for n in (0, 2):
+        assert "".join(event.text for event in asked[n][1] if isinstance(event, Piece)) == expected[n]
+    assert asker.engine.counts.failed == 1
+    assert asker.text(user("0?"), max_tokens=12) == expected[0]
+    assert asker.engine.answering.rows.lengths == []
+
+
+def test_an_answer_that_goes_on_holds_no_pixels(asker):
+    asker.engine.answering.ends = set()
+    ticket, _, _ = asker.submit(user(png(1), png(2), "what?"), max_tokens=1200)
+    end = time.monotonic() + 60
+    while asker.engine.counts.steps == 0 and time.monotonic() < end:
+        time.sleep(0.01)
+    assert ticket.request.prompt.crops == ()
+    assert len(ticket.request.prompt) > 2 * asker.model.layout.num_tokens
+    ticket.cancel()
+
+
 def test_a_listener_that_is_gone_ends_only_its_own_request(asker):
-    from dragonfly_lit.serving.engine import Request
+    from dragonfly_lit.serving.tickets import Request
 
     def gone(_) -> None:
         raise RuntimeError("closed")
@@ -263,7 +322,7 @@ def test_what_can_never_fit_is_refused_at_once(asker):
 
 def test_an_engine_that_goes_down_ends_what_it_can_and_fails_the_rest(tiny):
     asker = Asker(tiny, processor_of(tiny), max_rows=1)
-    asker.engine._ends = set()
+    asker.engine.answering.ends = set()
     short, long = asker.submit(user("a"), max_tokens=5), asker.submit(user("b"), max_tokens=2000)
     asker.engine.retire(1.0)
     assert short[2].wait(30)
@@ -281,4 +340,4 @@ def test_a_model_that_cannot_attend_in_place_is_served_row_by_row(caplog):
     asker = Asker(model, processor_of(model))
     asker.engine.stop()
     handle.remove()
-    assert type(asker.engine._rows) is SeparateRows
+    assert type(asker.engine.answering.rows) is SeparateRows

@@ -156,7 +156,7 @@ def test_what_is_said_is_text_and_errors_are_told(browser):
 
 
 def test_an_answer_can_be_stopped(browser, served, monkeypatch):
-    monkeypatch.setattr(served.engine, "_ends", set())
+    monkeypatch.setattr(served.engine.answering, "ends", set())
     real = SharedRows.step
 
     def step(self, words):

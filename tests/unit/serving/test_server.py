@@ -146,6 +146,39 @@ def test_models_health_and_numbers(client, served):
         assert f"dragonfly_{name}" in numbers
 
 
+def test_a_temperature_next_to_nothing_takes_the_likeliest_token_and_spoils_nobody(client, served):
+    expected = ask(client, text("what?")).choices[0].message.content
+    for temperature in (5e-324, 1e-300, 1e-40, 1e-7):
+        for top_p in (1.0, 0.5, 1e-300):
+            answer = ask(client, text("what?"), temperature=temperature, top_p=top_p, seed=1)
+            assert answer.choices[0].message.content == expected
+    assert served.engine.counts.failed == 0
+
+
+PLACES = [
+    ({"messages": [{"role": "user", "content": 5}]}, "messages.0.content"),
+    ({"messages": [{"role": "user", "content": []}]}, "messages.0.content"),
+    ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "messages.0.content.0.text"),
+    ({"messages": [{"role": "user", "content": [image(1), {"type": "audio"}]}]}, "messages.0.content.1"),
+    ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": "x"}]}]},
+     "messages.0.content.0.image_url"),
+    ({"messages": [{"role": "user", "content": [{"type": "file", "file": {}}]}]}, "messages.0.content.0.file.file_id"),
+    ({"messages": [{"role": "tool", "content": "x"}]}, "messages.0"),
+    ({"stop": ["a"] * 5}, "stop"), ({"stop": ""}, "stop.0"), ({"stop": [5]}, "stop.0"), ({"stop": 5}, "stop"),
+    ({"zoom": 5}, "zoom"), ({"zoom": {"q": 1}}, "zoom.q"), ({"max_tokens": 2**31}, "max_tokens"), ({"n": 100}, "n"),
+    ({"max_tokens": 2**30}, "max_tokens"), ({"max_tokens": int("9" * 4000)}, "max_tokens"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("wrong", "param"), PLACES, ids=[param for _, param in PLACES])
+def test_what_is_wrong_is_named_as_its_sender_knows_it(client, wrong, param):
+    fields = {"messages": [{"role": "user", "content": "x"}], "extra_body": wrong}
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.chat.completions.create(model="tiny", **fields)
+    assert caught.value.param == param
+    assert len(caught.value.message) < 400
+
+
 WRONG = {
     "temperature": {"temperature": 3},
     "top_p": {"top_p": -0.1},
@@ -203,6 +236,9 @@ HOSTILE = {
     "huge": b'{"model":"tiny","messages":[{"role":"user","content":"x"}],"max_tokens":' + b"9" * 5000 + b"}",
     "zeros": b"\0" * 1000,
     "empty": b"",
+    "a million numbers": b'{"model":"tiny","x":[' + b"0," * 1_000_000 + b"0]}",
+    "a million keys": b"{" + b",".join(b'"%x":0' % n for n in range(1_000_000)) + b"}",
+    "a million lists": b'{"model":' + b"[[]," * 1_000_000 + b"0]}",
     "many messages": b'{"model":"tiny","messages":[' + b'{"role":"user","content":"x"},' * 3000 + b"{}]}",
 }
 
@@ -214,6 +250,24 @@ def test_a_hostile_body_is_a_400_and_the_server_lives(served, name):
     assert response.status_code == 400
     assert len(response.json()["error"]["message"]) < 700
     assert httpx.get(f"{served.url}/health").status_code == 200
+
+
+def test_a_body_of_many_values_costs_no_more_than_its_bytes(served):
+    """Values in JSON become objects of many times their size, and errors about each of them."""
+    start = time.process_time()
+    for body in (HOSTILE["a million keys"], b'{"metadata":{' + b",".join(b'"%x":0' % n for n in range(60_000)) + b"}}"):
+        headers = {"content-type": "application/json"}
+        assert httpx.post(f"{served.url}/v1/chat/completions", content=body, headers=headers).status_code == 400
+    assert time.process_time() - start < 5
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/chat/completions%0A", "/v1/chat/completions%0a%0a", "/v1/files%0A", "/health%0A"]
+)
+def test_no_spelling_of_a_path_goes_around_the_gate(tiny, path):
+    with running(tiny, max_rows=1, max_waiting=0) as server, server.engine.place():
+        body = {"model": "tiny", "messages": [{"role": "user", "content": "x"}]}
+        assert httpx.post(server.url + path, json=body).status_code == 404
 
 
 def test_other_methods_paths_and_forms_are_answered_in_the_same_form(served):
@@ -233,7 +287,7 @@ def test_other_methods_paths_and_forms_are_answered_in_the_same_form(served):
 
 def test_a_client_that_goes_away_is_not_answered_further(served):
     engine = served.engine
-    ends, engine._ends = engine._ends, set()
+    ends, engine.answering.ends = engine.answering.ends, set()
     try:
         for stream in (True, False):
             before = engine.counts.cancelled
@@ -248,7 +302,7 @@ def test_a_client_that_goes_away_is_not_answered_further(served):
             wait_until(lambda before=before: engine.counts.cancelled == before + 1)
             wait_until(lambda: engine.num_active == 0 and engine._places == 0)
     finally:
-        engine._ends = ends
+        engine.answering.ends = ends
 
 
 def wait_until(true, seconds: float = 20.0) -> None:
@@ -260,7 +314,7 @@ def wait_until(true, seconds: float = 20.0) -> None:
 
 def test_a_full_server_says_when_to_come_back(tiny):
     with running(tiny, max_rows=1, max_waiting=1, limits=Limits(seconds=2.0)) as server:
-        server.engine._ends = set()
+        server.engine.answering.ends = set()
         client = openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0)
         results = []
 
@@ -281,7 +335,7 @@ def test_a_full_server_says_when_to_come_back(tiny):
         late = [error for error in results if error.status_code == 504]
         assert all(error.response.headers["x-should-retry"] == "false" for error in late)
         wait_until(lambda: server.engine._places == 0)
-        server.engine._ends = {0}
+        server.engine.answering.ends = {0}
         assert ask(client, text("x"), max_tokens=2).usage.completion_tokens >= 0
 
 
@@ -296,6 +350,16 @@ def test_a_key_is_asked_for_and_nothing_is_said_without_it(tiny):
         assert httpx.get(f"{server.url}/health").status_code == 200
         client = openai.OpenAI(base_url=f"{server.url}/v1", api_key=KEY, max_retries=0)
         assert ask(client, text("x")).object == "chat.completion"
+
+
+def test_any_of_several_keys_opens(tiny):
+    keys = (KEY, "another-key-0123456")
+    with running(tiny, api_key=keys, hosts=None) as server:
+        statuses = [
+            httpx.get(f"{server.url}/v1/models", headers={"authorization": given}).status_code
+            for given in (*(f"Bearer {key}" for key in keys), f"Bearer {KEY}{keys[1]}", f"Basic {KEY}", KEY, "")
+        ]
+        assert statuses == [200, 200, 401, 401, 401, 401]
 
 
 def test_bodies_pixels_and_images_have_limits(tiny):
@@ -334,7 +398,7 @@ def test_bodies_pixels_and_images_have_limits(tiny):
 
 def test_what_goes_down_ends_what_was_begun(tiny):
     with running(tiny) as server:
-        server.engine._ends = set()
+        server.engine.answering.ends = set()
         client = openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0)
         stream = ask(client, text("x"), max_tokens=300, stream=True)
         first = next(stream)

@@ -94,7 +94,7 @@ def storm(server, clients: int, each: int, seed: int) -> Counter:
     while (engine._places or engine.num_active or engine.num_waiting) and time.monotonic() < end:
         time.sleep(0.05)
     assert (engine._places, engine.num_active, engine.num_waiting) == (0, 0, 0)
-    assert engine._rows.lengths == []
+    assert engine.answering.rows.lengths == []
     return seen
 
 

@@ -1,6 +1,8 @@
 """The numbers of the released versions, and the checks of every zoom knob."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dragonfly_lit.spec.layout import Grid, Layout, Zoom, candidate_grids
 from dragonfly_lit.spec.tokens import IGNORE
@@ -47,6 +49,22 @@ def test_levels_switch_off_one_by_one():
     assert (low.zoom.num_crops, low.num_tokens) == (1, 18)
     two = Layout(image_size=32, patch_size=8, class_token=True, zoom=Zoom(high=False))
     assert (two.zoom.num_crops, two.num_tokens) == (5, 5 * 18)
+
+
+@given(
+    levels=st.tuples(st.booleans(), st.booleans(), st.booleans()).filter(any),
+    class_token=st.booleans(),
+    pool=st.sampled_from([1, 2, 4]),
+    top_k=st.none() | st.integers(1, 6),
+)
+def test_the_levels_have_the_tokens_of_an_image_together(levels, class_token, pool, top_k):
+    low, medium, high = levels
+    zoom = Zoom(low=low, medium=medium, high=high, pool=pool, top_k=top_k if medium and high else None)
+    layout = Layout(image_size=32, patch_size=8, class_token=class_token, zoom=zoom)
+    assert sum(layout.tokens_by_level.values()) == layout.num_tokens
+    assert {level for level, tokens in layout.tokens_by_level.items() if tokens} == {
+        level for level, seen in zip(("low", "medium", "high"), levels, strict=True) if seen
+    }
 
 
 def test_without_a_class_token_only_patches_count():
