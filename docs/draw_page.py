@@ -1,10 +1,14 @@
 """Draws `pictures/page.png`: the server's page with two settings side by side; random weights, so no words of it.
 
+The file says which page it shows, and how wide a line of letters is in the browser that drew it: another font draws
+another picture.
+
 python docs/draw_page.py    # needs the extras `serve` and `study`, selenium, and Chromium
 """
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import tempfile
 import threading
@@ -14,17 +18,27 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from dragonfly_lit.models.tiny import tiny_model, tiny_tokenizer
 from dragonfly_lit.processing.image_processor import DragonflyImageProcessor
 from dragonfly_lit.processing.processor import DragonflyProcessor
+from dragonfly_lit.serving import page
 from dragonfly_lit.serving.application import Server
 from dragonfly_lit.serving.engine import Engine
 from dragonfly_lit.serving.gate import Limits
 from dragonfly_lit.serving.listening import Listener, listen
 
 HERE = Path(__file__).resolve().parent
-COLOURS = 128
+COLOURS, SIZE = 128, "1280,1100"
+LETTERS = """
+const line = document.createElement("span");
+line.textContent = "The quick brown fox jumps over the lazy dog, 0123456789";
+document.body.append(line);
+const width = line.getBoundingClientRect().width;
+line.remove();
+return width.toFixed(2);
+"""
 
 
 def main(file: Path = HERE / "pictures/page.png") -> None:
@@ -38,25 +52,26 @@ def main(file: Path = HERE / "pictures/page.png") -> None:
         thread = threading.Thread(target=web.run, kwargs={"sockets": [listener]})
         thread.start()
         try:
-            seen = look(f"http://127.0.0.1:{listener.getsockname()[1]}/")
+            seen, letters = look(f"http://127.0.0.1:{listener.getsockname()[1]}/")
         finally:
             web.should_exit = True
             thread.join()
-    seen.quantize(COLOURS, dither=Image.Dither.NONE).save(file, optimize=True)
+    said = PngInfo()
+    for name, value in (("page", digest()), ("letters", letters)):
+        said.add_text(name, value)
+    seen.quantize(COLOURS, dither=Image.Dither.NONE).save(file, optimize=True, pnginfo=said)
 
 
-def look(address: str) -> Image.Image:
-    """What a browser shows after a question, down to the pictures."""
-    from selenium import webdriver
+def digest() -> str:
+    """Of the page that is drawn."""
+    return hashlib.sha256(page.page()).hexdigest()
+
+
+def look(address: str) -> tuple[Image.Image, str]:
+    """What a browser shows after a question, down to the pictures; and how wide its letters are."""
     from skimage.data import astronaut
 
-    options = webdriver.ChromeOptions()
-    options.binary_location = shutil.which("chromium") or shutil.which("google-chrome") or ""
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
-        options.add_argument(argument)
-    options.add_argument("--window-size=1280,1100")
-    driver = shutil.which("chromedriver")
-    browser: Any = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver) if driver else None)
+    browser = open_browser()
     try:
         browser.get(address)
         wait(lambda: browser.find_element("id", "name").text == "tiny")
@@ -73,9 +88,23 @@ def look(address: str) -> Image.Image:
         wait(lambda: len([one for one in browser.find_elements("css selector", ".tables") if one.is_displayed()]) == 2)
         legend = browser.find_element("css selector", ".legend").rect
         shot = Image.open(BytesIO(browser.get_screenshot_as_png())).convert("RGB")
-        return shot.crop((0, 0, shot.width, min(shot.height, int(legend["y"] + legend["height"]) + 8)))
+        seen = shot.crop((0, 0, shot.width, min(shot.height, int(legend["y"] + legend["height"]) + 8)))
+        return seen, browser.execute_script(LETTERS)
     finally:
         browser.quit()
+
+
+def open_browser() -> Any:
+    """A headless Chromium."""
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = shutil.which("chromium") or shutil.which("google-chrome") or ""
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
+        options.add_argument(argument)
+    options.add_argument(f"--window-size={SIZE}")
+    driver = shutil.which("chromedriver")
+    return webdriver.Chrome(options=options, service=webdriver.ChromeService(driver) if driver else None)
 
 
 def wait(true: Any) -> None:

@@ -21,8 +21,11 @@ SECONDS = 15.0
 """For all of it, redirects too."""
 CHUNK = 64 * 1024
 PORTS = {"http": 80, "https": 443}
-_TRANSLATED = tuple(map(ipaddress.ip_network, ("2002::/16", "2001::/32", "64:ff9b::/96", "64:ff9b:1::/48")))
-"""Networks whose addresses mean one of IPv4, which may be private."""
+_TRANSLATED = ("2002::/16", "2001::/32", "64:ff9b::/96", "64:ff9b:1::/48", "192.88.99.0/24")
+"""Networks whose addresses mean one of IPv4, which may be private, or lead to where they are translated."""
+_LOCAL = ("fec0::/10", "3fff::/20", "168.63.129.16/32")
+"""Local and reserved ones that not every Python knows of; the last one is a cloud's own inside its machines."""
+_REFUSED = tuple(map(ipaddress.ip_network, (*_TRANSLATED, *_LOCAL)))
 _REDIRECTS = (301, 302, 303, 307, 308)
 
 
@@ -157,6 +160,6 @@ def is_public(address: str) -> bool:
     if isinstance(known, ipaddress.IPv6Address):
         if known.ipv4_mapped is not None:
             return is_public(str(known.ipv4_mapped))
-        if any(known in network for network in _TRANSLATED):
-            return False
+    if any(known in network for network in _REFUSED):
+        return False
     return known.is_global and not known.is_multicast and not known.is_reserved

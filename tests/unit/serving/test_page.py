@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import base64
 import re
+import shutil
+import subprocess
+import tarfile
 import time
 
 import httpx
@@ -155,7 +158,9 @@ def test_what_is_said_is_text_and_errors_are_told(browser):
     assert every(browser, ".turn") == []
 
 
-def test_an_answer_can_be_stopped(browser, served, monkeypatch):
+@pytest.fixture
+def slow(served, monkeypatch):
+    """Answers that go on and on."""
     monkeypatch.setattr(served.engine.answering, "ends", set())
     real = SharedRows.step
 
@@ -164,11 +169,133 @@ def test_an_answer_can_be_stopped(browser, served, monkeypatch):
         return real(self, words)
 
     monkeypatch.setattr(SharedRows, "step", step)
+
+
+def test_an_answer_can_be_stopped(browser, served, slow):
     one(browser, "#question").send_keys("long?\n")
     until(browser, lambda: one(browser, ".turn.assistant").text)
     one(browser, "#stop").click()
     until(browser, lambda: "(stopped)" in one(browser, ".turn.assistant").text)
     until(browser, lambda: served.engine.num_active == 0)
+
+
+CHANGES = {
+    "another image": lambda browser: browser.execute_script(SEND, base64.b64encode(png(2)).decode(), "drop"),
+    "another zoom": lambda browser: one(browser, "[data-zoom='low']").click(),
+    "a new conversation": lambda browser: one(browser, "#clear").click(),
+}
+
+
+@pytest.mark.parametrize("how", CHANGES)
+def test_what_changes_during_an_answer_begins_anew(browser, served, tmp_path, slow, how):
+    """The answer was to what is no longer on the page: the next question does not go on with it."""
+    upload(browser, tmp_path)
+    one(browser, "#question").send_keys("long?\n")
+    until(browser, lambda: one(browser, ".turn.assistant").text)
+    CHANGES[how](browser)
+    until(browser, lambda: one(browser, "#send").is_enabled() and served.engine.num_active == 0)
+    assert every(browser, ".turn") == []
+    assert browser.execute_script("return sides[0].messages.length") == 0
+    assert one(browser, ".error").text == ""
+
+
+FOCUSED = """
+const one = document.activeElement;
+if (one === document.body) return null;
+const style = getComputedStyle(one);
+return [[...document.querySelectorAll("button, input, select")].indexOf(one), style.outlineStyle, style.outlineWidth];
+"""
+ENABLED = """
+return [...document.querySelectorAll("button, input, select")]
+  .map((one, place) => one.offsetParent && !one.disabled ? place : -1).filter((place) => place >= 0);
+"""
+
+
+TO_THE_TOP = "document.body.tabIndex = -1; document.body.focus(); document.body.removeAttribute('tabindex')"
+AXE = """
+const done = arguments[0];
+axe.run().then((told) => done(told.violations.map((rule) => [rule.id, rule.nodes.map((node) => node.html)])));
+"""
+
+
+def test_everything_is_done_by_the_keyboard_alone(browser, tmp_path):
+    """Tab goes through all that can be used, in its order, and one sees where one is."""
+    from selenium.webdriver import ActionChains, Keys
+
+    def press(*keys: str) -> None:
+        ActionChains(browser).send_keys(*keys).perform()
+
+    def tab_to(selector: str) -> None:
+        for _ in range(60):
+            press(Keys.TAB)
+            if browser.switch_to.active_element == one(browser, selector):
+                return
+        raise AssertionError(f"Tab does not come to {selector}")
+
+    upload(browser, tmp_path)  # a chooser of files is the system's own
+    tab_to("#two")
+    press(Keys.SPACE)
+    assert len(every(browser, ".side")) == 2
+    browser.execute_script("document.activeElement.blur(); window.getSelection().removeAllRanges(); scrollTo(0, 0)")
+    browser.execute_script(
+        "document.body.tabIndex = -1; document.body.focus(); document.body.removeAttribute('tabindex')"
+    )
+    seen = []
+    for _ in range(60):
+        press(Keys.TAB)
+        found = browser.execute_script(FOCUSED)
+        if found is None or (seen and found[0] == seen[0]):
+            break
+        assert found[1] != "none"
+        assert float(found[2].removesuffix("px")) >= 2
+        seen.append(found[0])
+    assert seen == browser.execute_script(ENABLED)
+    tab_to(".side:last-child [data-zoom='score']")
+    press("m")  # a list goes to what begins so
+    tab_to(".side:last-child [data-zoom='low']")
+    press(Keys.SPACE)
+    tab_to("#question")
+    press("what is it?", Keys.ENTER)
+    until(browser, lambda: one(browser, "#send").is_enabled() and len(every(browser, ".turn.assistant")) == 2)
+    first, second = every(browser, ".side")
+    assert numbers(second, "tokens")["low"] == 0 < numbers(first, "tokens")["low"]
+    assert browser.switch_to.active_element == one(browser, "#question")
+    one(browser, "#two").click()
+
+
+def test_nothing_moves_by_itself(browser):
+    """So whoever asks their system for less motion has none to miss."""
+    text = page.page().decode()
+    assert not re.search(r"transition|animation|@keyframes|scroll-behavior|requestAnimationFrame|<marquee|<video", text)
+    features = [{"name": "prefers-reduced-motion", "value": "reduce"}]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    ask(browser, "what?")
+    assert browser.execute_script("return document.getAnimations().length") == 0
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("npm") is None, reason="npm, for axe-core, is not installed")
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_to_mend(browser, tmp_path, scheme):
+    """Names, roles, contrasts and orders, by the rules of WCAG 2.2 AA that a program can check."""
+    pack = subprocess.run(["npm", "pack", "axe-core@4"], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    if pack.returncode:
+        pytest.skip("npm finds no registry with axe-core")
+    with tarfile.open(next(tmp_path.glob("axe-core-*.tgz"))) as archive:
+        axe = archive.extractfile("package/axe.min.js").read().decode()
+    features = [{"name": "prefers-color-scheme", "value": scheme}]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    upload(browser, tmp_path)
+    one(browser, "#two").click()
+    ask(browser, "what is it?")
+    ask(browser, "<|eot_id|>")  # an error is there as well
+    browser.execute_script(axe)
+    browser.set_script_timeout(120)
+    found = browser.execute_async_script(AXE)
+    one(browser, "#two").click()
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+    assert found == []
 
 
 WIDER = "return document.documentElement.scrollWidth > document.documentElement.clientWidth + 1"
