@@ -157,9 +157,8 @@ def is_public(address: str) -> bool:
         known = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
         return False
-    if isinstance(known, ipaddress.IPv6Address):
-        if known.ipv4_mapped is not None:
-            return is_public(str(known.ipv4_mapped))
+    if isinstance(known, ipaddress.IPv6Address) and known.ipv4_mapped is not None:
+        return is_public(str(known.ipv4_mapped))
     if any(known in network for network in _REFUSED):
         return False
     return known.is_global and not known.is_multicast and not known.is_reserved
