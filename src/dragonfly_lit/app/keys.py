@@ -114,7 +114,7 @@ TRAIN: dict[str, Rule] = {
     "zoom.high_crops": whole(1, 2**12),
     "zoom.high_grid": one_of("best", "medium"),
     "zoom.top_k": count | null,
-    "zoom.regions": one_of("spatial", "raster"),
+    "zoom.regions": one_of("spatial", "raster", "image"),
     "zoom.score": one_of("pooled", "max", "question"),
     "zoom.learned": flag,
     "zoom.pool": count,

@@ -33,7 +33,7 @@ from dragonfly_lit.models.generation import DragonflyGenerationMixin
 from dragonfly_lit.models.language import build_language, last_block_at
 from dragonfly_lit.models.loss import LossSums, loss_sums
 from dragonfly_lit.models.output import DragonflyOutput
-from dragonfly_lit.models.zoom import Ranking, pool_patches
+from dragonfly_lit.models.zoom import Ranking, pool_patches, swap_gradient
 from dragonfly_lit.spec.layout import Zoom
 from dragonfly_lit.spec.outline import Outline, supervised_labels
 from dragonfly_lit.spec.tokens import SpecialIds
@@ -184,7 +184,7 @@ class DragonflyForConditionalGeneration(DragonflyGenerationMixin):
         A frozen tower sees all crops in one call. A tower that trains ranks the high crops without a graph
         and sees the kept ones again with one, so that nothing is propagated back through what was dropped.
         """
-        zoom, layout = self.layout.zoom, self.layout
+        zoom = self.layout.zoom
         num_images, num_crops = pixel_values.shape[:2]
         if num_crops != zoom.num_crops:
             raise ValueError(
@@ -200,19 +200,48 @@ class DragonflyForConditionalGeneration(DragonflyGenerationMixin):
                 high = self._features(pixel_values[:, first_high:])
         ranking = None
         if zoom.selects:
-            ranking = self._rank(medium, high, image_grids, question)
+            ranking, all_high = self._rank(medium, high, image_grids, question), high
             images = torch.arange(num_images, device=high.device)[:, None]
             if in_two:
                 high = self._features(pixel_values[:, first_high:][images, ranking.selected])
             else:
                 high = high[images, ranking.selected]
-        tokens = self._project(low, medium, high)
-        if ranking is not None and ranking.gates is not None:
-            num_gated = zoom.num_high_kept * layout.pooled_per_crop
-            ungated, gated = tokens.tensor_split((tokens.shape[1] - num_gated,), dim=1)
-            gates = ranking.gates.repeat_interleave(layout.pooled_per_crop, dim=1)[:, :, None]
-            tokens = torch.cat([ungated, gated * gates.to(gated.dtype)], dim=1)
-        return tokens, ranking
+            return self._taught(self._project(low, medium, high), ranking, all_high), ranking
+        return self._project(low, medium, high), None
+
+    def _taught(
+        self,
+        tokens: Float[Tensor, "images slots width"],
+        ranking: Ranking,
+        high: Float[Tensor, "images high features vision"],
+    ) -> Float[Tensor, "images slots width"]:
+        """The same image tokens, from which gradients reach the scores of a rule that learns.
+
+        Args:
+            tokens: of the crops that the language model sees, the kept high crops last.
+            ranking: of the high crops.
+            high: features of all of them.
+        """
+        if ranking.gates is None and ranking.shares is None:
+            return tokens
+        per_crop = self.layout.pooled_per_crop
+        others, kept = tokens.tensor_split((tokens.shape[1] - ranking.selected.shape[1] * per_crop,), dim=1)
+        kept = kept.unflatten(1, (-1, per_crop))
+        if ranking.gates is not None:
+            kept = kept * ranking.gates[:, :, None, None].to(kept.dtype)
+        if ranking.shares is not None:
+            with torch.no_grad():
+                rivals = self._projected_high(high)
+            kept = swap_gradient(kept, rivals, ranking.shares)
+        return torch.cat([others, kept.flatten(1, 2)], dim=1)
+
+    def _projected_high(
+        self, high: Float[Tensor, "images high features vision"]
+    ) -> Float[Tensor, "images high pooled width"]:
+        """Image tokens of high crops; pooled first where that is exact."""
+        if self.projector.affine:
+            return self.projector(pool_patches(high, self.layout))
+        return pool_patches(self.projector(high), self.layout)
 
     def _features(
         self, crops: UInt8[Tensor, "images crops 3 side side"]

@@ -12,8 +12,10 @@ from dataclasses import dataclass
 
 import torch
 
+from dragonfly_lit.models.build import build_zoom_rule
 from dragonfly_lit.models.config import DragonflyConfig
 from dragonfly_lit.models.projector import LinearProjector, Projector
+from dragonfly_lit.models.zoom import ZoomRule
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,21 +73,20 @@ def projector_rows(config: DragonflyConfig, *, affine: bool) -> tuple[int, int]:
     """
     layout, zoom = config.layout, config.layout.zoom
     if affine:
-        high = zoom.num_high * (layout.pooled_per_crop if zoom.score == "max" else 1)
-        return layout.num_slots, (zoom.num_medium + high) * zoom.selects
+        return layout.num_slots, _rule(config).rows_projected() if zoom.selects else 0
     whole = layout.features_per_crop
     seen = int(zoom.low) + zoom.num_medium + zoom.num_high_kept
     return seen * whole, (zoom.num_medium + zoom.num_high) * whole * zoom.selects
 
 
 def ranking_flops(config: DragonflyConfig) -> int:
-    """Forward for one image of comparing its high crops, as the built-in rule does; nothing where none is chosen."""
-    layout, zoom = config.layout, config.layout.zoom
-    if not zoom.selects:
-        return 0
-    width = config.text_config.hidden_size
-    query = 2 * width**2 * zoom.num_high if zoom.learned else 0
-    return 2 * width * zoom.num_high * (layout.pooled_per_crop if zoom.score == "max" else 1) + query
+    """Forward for one image of comparing its high crops, as its rule does; nothing where none is chosen."""
+    return _rule(config).num_flops() if config.layout.zoom.selects else 0
+
+
+def _rule(config: DragonflyConfig) -> ZoomRule:
+    with torch.device("meta"):
+        return build_zoom_rule(config)
 
 
 def language_flops(config: DragonflyConfig, work: Work) -> tuple[int, int, int]:
@@ -109,7 +110,7 @@ def step_flops(
     Backward costs as much as the forward for gradients of what goes in, where something before it trains, and again
     for gradients of the weights, where they train. A tower that trains sees the kept high crops twice when it
     selects: once to rank them, once with a graph. Adapters' own products and the backward of a learned score (both
-    below a hundredth) are left out. A tower or a zoom rule of the user's own counts as the built-in one.
+    below a hundredth) are left out. A tower of the user's own counts as the built-in one.
 
     Args:
         config: of the model.

@@ -26,13 +26,37 @@ class Ranking(NamedTuple):
         scores: of every high crop, in float32; comparable within an image.
         regions: the medium crop under which each high crop competes.
         selected: indices of the kept high crops within the high crops, ascending.
-        gates: 1 for each kept crop, with the gradient of its score; None unless the score is learned.
+        gates: 1 for each kept crop, with the gradient of its score; None unless a learned score takes them.
+        shares: what each high crop weighs in the place of each kept one, with the gradient of the scores: all that
+            weigh something are the kept crop and the dropped ones of its region, and a place's sum is 1. None unless
+            the rule is taught by swaps.
     """
 
     scores: Float[Tensor, "images high"]
     regions: Int[Tensor, "images high"]
     selected: Int[Tensor, "images kept"]
     gates: Tensor | None = None
+    shares: Tensor | None = None
+
+
+class Views(NamedTuple):
+    """What a rule may look at; features have no graph.
+
+    Attributes:
+        medium: pooled features of the medium crops.
+        high: pooled features of the high crops.
+        regions: the medium crop under which each high crop competes.
+        grids: (cols, rows) of the medium and of the high grid of each image; None where nobody gave them.
+        project: vision width to language width, see `ZoomRule.scores`.
+        question: mean word embedding of each image's question and its number of words; with `zoom.score=question` only.
+    """
+
+    medium: Float[Tensor, "images medium features vision"]
+    high: Float[Tensor, "images high features vision"]
+    regions: Int[Tensor, "images high"]
+    grids: Int[Tensor, "images 2 2"] | None
+    project: Project
+    question: tuple[Tensor, Tensor] | None
 
 
 def pool_patches(
@@ -56,11 +80,13 @@ def crop_regions(zoom: Zoom, num_images: int, grids: Int[Tensor, "images 2 2"] |
 
     Args:
         zoom: `raster` deals equal runs in reading order; `spatial` takes the medium crop of the largest
-            overlap, the lower index on a tie.
+            overlap, the lower index on a tie; under `image` all compete with all.
         num_images: number of images.
         grids: (cols, rows) of the medium and of the high grid; only `spatial` needs them.
     """
     device = None if grids is None else grids.device
+    if zoom.regions == "image":
+        return torch.zeros(num_images, zoom.num_high, dtype=torch.long, device=device)
     high = torch.arange(zoom.num_high, device=device)
     if zoom.regions == "raster":
         return (high // (zoom.num_high // zoom.num_medium)).expand(num_images, -1)
@@ -85,6 +111,34 @@ def crop_regions(zoom: Zoom, num_images: int, grids: Int[Tensor, "images 2 2"] |
     return (overlap * zoom.num_medium - medium).argmax(-1)
 
 
+def swap_shares(
+    scores: Float[Tensor, "images high"], regions: Int[Tensor, "images high"], selected: Int[Tensor, "images kept"]
+) -> Float[Tensor, "images kept high"]:
+    """What a kept crop and each dropped one of its region weigh in its place, by softmax of their scores.
+
+    As the scores part from each other this becomes the selection itself: a kept crop weighs all in its own place.
+    """
+    dropped = torch.ones_like(scores, dtype=torch.bool).scatter(1, selected, False)
+    own = nn.functional.one_hot(selected, scores.shape[1]).bool()
+    same = regions.gather(1, selected)[:, :, None] == regions[:, None, :]
+    rivals = own | (same & dropped[:, None, :])
+    return scores[:, None, :].expand(rivals.shape).masked_fill(~rivals, float("-inf")).softmax(dim=-1)
+
+
+def swap_gradient(
+    kept: Float[Tensor, "images kept tokens width"],
+    high: Float[Tensor, "images high tokens width"],
+    shares: Float[Tensor, "images kept high"],
+) -> Float[Tensor, "images kept tokens width"]:
+    """`kept` to the bit, with a gradient to the shares as if each place held its mixture of crops.
+
+    The loss's gradient at a place, times what another crop has there, is to first order what the loss would change by
+    if that crop were kept instead: so dropped crops are heard, though nothing of them is in the sequence.
+    """
+    mixed = torch.einsum("nkh,nhtw->nktw", shares.to(high.dtype), high.detach())
+    return kept + (mixed - mixed.detach()).to(kept.dtype)
+
+
 def select_crops(scores: Tensor, regions: Tensor, zoom: Zoom) -> Int[Tensor, "images kept"]:
     """The best `top_k` of every region, ascending.
 
@@ -105,12 +159,18 @@ class ZoomRule(nn.Module):
     """Ranks the high crops of every image and keeps the best; derive your own from it and give it `scores`.
 
     The model calls `YourRule(layout, width, **your_keys)`. How many crops are kept is the zoom's, so every image has
-    as many tokens. A rule with weights of its own trains through a straight-through gate on the kept crops.
+    as many tokens. A rule with weights of its own trains through a straight-through gate on the kept crops, or, where
+    `swaps` is true, through what each dropped crop would have changed in a kept one's place.
 
     Args:
         layout: geometry of an image's tokens; `layout.zoom` is what is looked at.
         width: of the language model, and of what `project` gives.
+
+    Attributes:
+        swaps: whether the loss teaches the score of dropped crops too; costs projecting all high crops in training.
     """
+
+    swaps: bool = False
 
     def __init__(self, layout: Layout, width: int) -> None:
         super().__init__()
@@ -138,6 +198,10 @@ class ZoomRule(nn.Module):
         # A subclass must say it; the one built in is ZoomIn.
         raise NotImplementedError(f"{type(self).__name__} has no scores(medium, high, regions, project, question).")
 
+    def look(self, views: Views) -> Float[Tensor, "images high"]:
+        """Score of every high crop, as `scores`; override this one where a rule needs more of `views`."""
+        return self.scores(views.medium, views.high, views.regions, views.project, views.question)
+
     def forward(
         self,
         medium: Float[Tensor, "images medium features vision"],
@@ -153,12 +217,26 @@ class ZoomRule(nn.Module):
             question = (question[0].detach(), question[1])
         learns = next(self.parameters(), None) is not None
         with torch.set_grad_enabled(learns and torch.is_grad_enabled()):
-            scores = self.scores(medium.detach(), high.detach(), regions, _without_graph(project), question)
+            views = Views(medium.detach(), high.detach(), regions, grids, _without_graph(project), question)
+            scores = self.look(views)
         scores = scores.float()
         selected = select_crops(scores.detach(), regions, zoom)
         if not scores.requires_grad:
             return Ranking(scores, regions, selected)
+        if self.swaps:
+            return Ranking(scores.detach(), regions, selected, shares=swap_shares(scores, regions, selected))
         return Ranking(scores.detach(), regions, selected, self._gates(scores, regions, selected))
+
+    def rows_projected(self) -> int:
+        """Features of an image that `scores` puts through an affine `project`; for counting FLOPs."""
+        zoom = self.layout.zoom
+        return zoom.num_medium + zoom.num_high * (self.layout.pooled_per_crop if zoom.score == "max" else 1)
+
+    def num_flops(self) -> int:
+        """Of comparing an image's high crops, beside projecting them; by default those of the built-in rule."""
+        zoom = self.layout.zoom
+        query = 2 * self.width**2 * zoom.num_high if zoom.learned else 0
+        return 2 * self.width * zoom.num_high * (self.layout.pooled_per_crop if zoom.score == "max" else 1) + query
 
     def _gates(self, scores: Tensor, regions: Tensor, selected: Tensor) -> Tensor:
         same = rearrange(regions, "n h -> n h 1") == rearrange(regions, "n h -> n 1 h")

@@ -14,7 +14,7 @@ from functools import cached_property
 from math import isqrt
 from typing import NamedTuple
 
-REGIONS = ("raster", "spatial")
+REGIONS = ("raster", "spatial", "image")
 SCORES = ("pooled", "max", "question")
 HIGH_GRIDS = ("best", "medium")
 
@@ -81,9 +81,9 @@ class Zoom:
         medium_crops: number of medium crops.
         high_crops: number of high crops.
         high_grid: `best` chooses among all grids of `high_crops`; `medium` refines the medium grid.
-        top_k: high crops kept for each medium crop; None keeps all of them.
-        regions: which high crops compete under a medium crop: `raster`, equal runs in reading order
-            (the released rule), or `spatial`, those that overlap it most.
+        top_k: high crops kept for each region; None keeps all of them.
+        regions: which high crops compete: `raster`, under each medium crop equal runs in reading order (the released
+            rule); `spatial`, under each medium crop those that overlap it most; `image`, all with all.
         score: how a high crop is ranked: see `models/zoom.py`.
         learned: whether the score has weights of its own, trained through a straight-through gate.
         pool: side of the average-pooling window over the patches of medium and high crops.
@@ -141,15 +141,16 @@ class Zoom:
             if self.learned:
                 raise ValueError("zoom.learned=true needs a selection, but zoom.top_k is null. Set zoom.top_k.")
             return
-        if not self.medium:
+        if not self.medium and self.regions != "image":
             raise ValueError(
                 f"zoom.top_k={self.top_k} ranks high crops under medium crops, but zoom.medium=false. "
-                "Set zoom.medium=true or zoom.top_k=null."
+                "Set zoom.medium=true, zoom.regions=image or zoom.top_k=null."
             )
-        if not 1 <= self.top_k * m <= n:
+        if not 1 <= self.top_k * self.num_regions <= n:
+            place = "the image" if self.regions == "image" else f"each of {m} medium crops"
             raise ValueError(
-                f"zoom.top_k={self.top_k} for each of {m} medium crops needs {self.top_k * m} of {n} high crops. "
-                f"Use 1 to {n // m}, or null to keep all."
+                f"zoom.top_k={self.top_k} for {place} needs {self.top_k * self.num_regions} of {n} high crops. "
+                f"Use 1 to {n // self.num_regions}, or null to keep all."
             )
         if self.regions == "raster" and n % m:
             raise ValueError(
@@ -173,7 +174,12 @@ class Zoom:
     @property
     def num_high_kept(self) -> int:
         """High crops that the language model sees."""
-        return self.num_high if self.top_k is None else min(self.num_high, self.top_k * self.medium_crops)
+        return self.num_high if self.top_k is None else min(self.num_high, self.top_k * self.num_regions)
+
+    @property
+    def num_regions(self) -> int:
+        """Regions of which each keeps `top_k` high crops."""
+        return 1 if self.regions == "image" else self.medium_crops
 
     @property
     def selects(self) -> bool:
