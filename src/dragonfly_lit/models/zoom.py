@@ -252,7 +252,8 @@ class ZoomIn(ZoomRule):
     `zoom.score` says against what a high crop is held: `pooled`, the dot product of the mean over its
     projected tokens with the mean over its medium crop's (the released rule); `max`, its best token with
     that mean; `question`, its mean with the mean word embedding of the question. `zoom.learned` puts a
-    linear layer, at first the identity, on what it is held against; it trains through a straight-through gate.
+    linear layer, at first the identity, on what it is held against; it trains through a straight-through gate. Where
+    all crops compete (`zoom.regions=image`), the mean over all medium crops takes the place of the one medium crop.
     """
 
     def __init__(self, layout: Layout, width: int) -> None:
@@ -272,6 +273,8 @@ class ZoomIn(ZoomRule):
         """In float32, see ZoomRule; an image without a question is ranked against its medium crop."""
         score = self.layout.zoom.score
         means = project(medium.mean(dim=-2)).float()
+        if self.layout.zoom.regions == "image":
+            means = means.mean(dim=1, keepdim=True)
         query = means.gather(1, regions[:, :, None].expand(-1, -1, means.shape[-1]))
         if score == "question":
             if question is None:

@@ -137,7 +137,7 @@ class ZoomForm(_Form):
 
     top_k: Annotated[int, Field(ge=1, le=1000)] | None = None
     score: Literal["pooled", "max", "question"] = "pooled"
-    regions: Literal["raster", "spatial"] = "spatial"
+    regions: Literal["raster", "spatial", "image"] = "spatial"
     low: bool = True
     medium: bool = True
     high: bool = True

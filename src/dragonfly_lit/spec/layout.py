@@ -141,10 +141,10 @@ class Zoom:
             if self.learned:
                 raise ValueError("zoom.learned=true needs a selection, but zoom.top_k is null. Set zoom.top_k.")
             return
-        if not self.medium and self.regions != "image":
+        if not self.medium:
             raise ValueError(
                 f"zoom.top_k={self.top_k} ranks high crops under medium crops, but zoom.medium=false. "
-                "Set zoom.medium=true, zoom.regions=image or zoom.top_k=null."
+                "Set zoom.medium=true or zoom.top_k=null."
             )
         if not 1 <= self.top_k * self.num_regions <= n:
             place = "the image" if self.regions == "image" else f"each of {m} medium crops"

@@ -18,7 +18,7 @@ ZOOMS = (
     {"score": "question"},
     {"top_k": 1, "pool": 4},
     {"regions": "image", "top_k": 3},
-    {"regions": "image", "top_k": 2, "pool": 2, "medium": False},
+    {"regions": "image", "top_k": 2, "pool": 2},
 )
 GRIDS = torch.tensor([[[2, 2], [4, 2]], [[4, 1], [2, 4]]])
 

@@ -77,6 +77,17 @@ def test_pooled_score_is_the_product_of_the_means_of_projected_tokens():
     torch.testing.assert_close(zoom.scores(medium, high, regions, project), expected.float())
 
 
+def test_where_all_crops_compete_they_are_held_against_the_whole_image():
+    _, project, medium, high, _ = parts()
+    everywhere = ZoomIn(tiny_config(zoom={"high_crops": 8, "top_k": 3, "regions": "image"}).layout, 48).double()
+    regions = crop_regions(everywhere.layout.zoom, 3, None)
+    scores = everywhere.scores(medium, high, regions, project)
+    expected = torch.einsum("nhd,nd->nh", project(high).mean(2), project(medium).mean((1, 2)))
+    torch.testing.assert_close(scores, expected.float())
+    best = select_crops(scores, regions, everywhere.layout.zoom)
+    assert torch.equal(best, scores.topk(3).indices.sort().values)
+
+
 def test_max_score_is_that_of_the_best_token():
     zoom, project, medium, high, regions = parts("max")
     mean = project(medium).mean(2)

@@ -76,11 +76,12 @@ def test_without_a_class_token_only_patches_count():
     ("knobs", "key", "way_out"),
     [
         ({"top_k": 7}, "zoom.top_k=7", "1 to 6"),
+        ({"top_k": 25, "regions": "image"}, "zoom.top_k=25 for the image", "1 to 24"),
         ({"top_k": 0}, "zoom.top_k=0", "1 to 6"),
         ({"high_crops": 23}, "zoom.high_crops=23", "24"),
         ({"medium_crops": 7}, "zoom.medium_crops=7", "4"),
         ({"high_grid": "medium"}, "zoom.high_crops=24", "4, 16, 36"),
-        ({"regions": "rows"}, "zoom.regions=rows", "raster, spatial"),
+        ({"regions": "rows"}, "zoom.regions=rows", "raster, spatial, image"),
         ({"score": "best"}, "zoom.score=best", "pooled, max, question"),
         ({"medium": False}, "zoom.medium=false", "zoom.top_k=null"),
         ({"low": False, "medium": False, "high": False}, "zoom.low", "true"),
