@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from dragonfly_lit.training.checkpoint.locate import (
     AVERAGES,
     OPTIMIZER,
     WEIGHTS,
+    ZOOM,
     check_init_from,
     check_resume,
     give_back,
@@ -42,6 +44,8 @@ from dragonfly_lit.training.update import (
     prepare_update,
     set_learning_rates,
 )
+
+log = logging.getLogger(__name__)
 
 
 class TrainingModule(pl.LightningModule):
@@ -114,8 +118,8 @@ class TrainingModule(pl.LightningModule):
         if self.init_from is not None:
             check_init_from(Path(self.init_from), self.stage, self.model_name)
             widen(model, self.stage)
-            if skeleton is None:
-                load_weights(model, Path(self.init_from))
+            if skeleton is None and (left := load_weights(model, Path(self.init_from), fresh=ZOOM)):
+                log.info(f"{self.init_from} has no zoom rule with weights: {len(left)} of this one begin afresh.")
         if self.stage.lora is not None:
             add_adapters(model.language, self.stage.lora)
         freeze(model, self.stage)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 
 CHECKPOINTS = "checkpoints"
 WEIGHTS, OPTIMIZER, AVERAGES = "weights/", "optimizer/", "averages/"
+ZOOM = "zoom."
+"""How the weights of a zoom rule begin: the one part that a model without them may be given."""
 
 
 def step_folder(run: Path, step: int) -> Path:
@@ -182,25 +184,31 @@ def network_tensors(model: nn.Module, *, trainable_only: bool = False) -> dict[s
     return {f"{WEIGHTS}{name}": tensor.detach() for name, tensor in (kept | buffers).items()}
 
 
-def load_weights(model: nn.Module, path: Path) -> None:
+def load_weights(model: nn.Module, path: Path, *, fresh: str | None = None) -> set[str]:
     """Copies weights into `model`, each into the type that it has there; averaged ones where a checkpoint has them.
 
     Args:
         model: plain, neither wrapped nor sharded.
         path: a run, a checkpoint, a folder in transformers' layout, or one safetensors file.
+        fresh: how the names of a part begin that may stay as it is, where `path` has nothing of it.
+
+    Returns:
+        The names of the weights that stayed as they were for that reason.
 
     Raises:
         ValueError: a weight is missing, left over or of another shape, or the checkpoint is damaged.
     """
     path = resolve(path)
     if _is_checkpoint(path):
-        _load_checkpoint(model, path)
-        return
+        return _load_checkpoint(model, path, fresh)
     stored = stored_in(path) if path.suffix == ".safetensors" else stored_tensors(path)
     live = _live(model)  # straight into them, so that nothing is in memory twice
-    _check_keys(live, {name: torch.Size(tensor.shape) for name, tensor in stored.items()}, path, partial=False)
+    left = _left(live, stored, fresh)
+    saved = {name: torch.Size(tensor.shape) for name, tensor in stored.items()}
+    _check_keys(_without(live, left), saved, path, partial=False)
     for name, tensor in stored.items():
         tensor.read_into(live[name])
+    return left
 
 
 def _is_checkpoint(path: Path) -> bool:
@@ -208,25 +216,50 @@ def _is_checkpoint(path: Path) -> bool:
     return (path / INFO_FILE).is_file() or (path.parent.name == CHECKPOINTS and path.name.startswith("step-"))
 
 
-def _load_checkpoint(model: nn.Module, folder: Path) -> None:
+def _left(live: Iterable[str], saved: Iterable[str], fresh: str | None) -> set[str]:
+    """The weights that stay as they are: those of the part `fresh`, where nothing of it was saved."""
+    if fresh is None or any(name.startswith(fresh) for name in saved):
+        return set()
+    return {name for name in live if name.startswith(fresh)}
+
+
+def _without(tensors: Mapping[str, Tensor], names: set[str]) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in tensors.items() if name not in names}
+
+
+def _load_checkpoint(model: nn.Module, folder: Path, fresh: str | None) -> set[str]:
     info = verify(folder)
     behind = weights_behind(folder)
-    if behind is not None:
-        load_weights(model, behind)
     saved = saved_tensors(folder)
+    left: set[str] = set()
+    if behind is not None:
+        # What the run began afresh it has trained since, or nobody knows it any more.
+        left = load_weights(model, behind, fresh=ZOOM)
+        left = {name for name in left if WEIGHTS + name not in saved}
+        if left and fresh != ZOOM:
+            raise ValueError(
+                f"{folder} does not hold {min(left)}, and neither does {behind}, where its run began: a zoom rule that "
+                "begins afresh must train. Match zoom.* with a group of the stage."
+            )
     shapes = {n.removeprefix(WEIGHTS): size for n, size in saved.items() if n.startswith(WEIGHTS)}
     keys = {name: AVERAGES + name if AVERAGES + name in saved else WEIGHTS + name for name in shapes}
     live = _live(model)
     if info.lora_scale is None:
-        _check_keys(live, shapes, folder, partial=info.trainable_only)
+        if not info.trainable_only:
+            left = _left(live, shapes, fresh)
+        _check_keys(_without(live, left), shapes, folder, partial=info.trainable_only)
         read_tensors(folder, {keys[name]: live[name] for name in shapes})
-        return
+        return left
     read = {name: torch.empty(size) for name, size in shapes.items()}
     read_tensors(folder, {keys[name]: tensor for name, tensor in read.items()})
     if info.trainable_only:  # the layers under the adapters come from the run's config
         layers = {name.split(".lora_")[0] for name in read if ".lora_" in name}
         read |= {f"{layer}.base_layer.weight": live[f"{layer}.weight"].clone() for layer in layers}
-    _copy(model, merge_adapters(read, info.lora_scale), folder, partial=info.trainable_only)
+    merged = merge_adapters(read, info.lora_scale)
+    if not info.trainable_only:
+        left = _left(live, merged, fresh)
+    _copy(model, merged, folder, partial=info.trainable_only, left=left)
+    return left
 
 
 def _live(model: nn.Module) -> dict[str, Tensor]:
@@ -234,8 +267,8 @@ def _live(model: nn.Module) -> dict[str, Tensor]:
     return {name.removeprefix(WEIGHTS): tensor for name, tensor in network_tensors(model).items()}
 
 
-def _copy(model: nn.Module, tensors: Mapping[str, Tensor], path: Path, *, partial: bool) -> None:
-    live = _live(model)
+def _copy(model: nn.Module, tensors: Mapping[str, Tensor], path: Path, *, partial: bool, left: set[str]) -> None:
+    live = _without(_live(model), left)
     _check_keys(live, {name: tensor.shape for name, tensor in tensors.items()}, path, partial=partial)
     for name, tensor in tensors.items():
         live[name].copy_(tensor)
