@@ -47,7 +47,7 @@ class Find(ZoomRule):
         self.inner = nn.Linear(hidden, hidden)
         self.out = nn.Linear(hidden, 1, bias=False)
 
-    def look(self, views: Views) -> Float[Tensor, "images high"]:
+    def score_views(self, views: Views) -> Float[Tensor, "images high"]:
         """In float32, see ZoomRule; an image without a question is looked at as if any could be asked."""
         tokens = self._normed(views.project(views.high))
         # The mean over all crops stands for the whole image: what is rare shows against it.

@@ -198,7 +198,7 @@ class ZoomRule(nn.Module):
         # A subclass must say it; the one built in is ZoomIn.
         raise NotImplementedError(f"{type(self).__name__} has no scores(medium, high, regions, project, question).")
 
-    def look(self, views: Views) -> Float[Tensor, "images high"]:
+    def score_views(self, views: Views) -> Float[Tensor, "images high"]:
         """Score of every high crop, as `scores`; override this one where a rule needs more of `views`."""
         return self.scores(views.medium, views.high, views.regions, views.project, views.question)
 
@@ -218,7 +218,7 @@ class ZoomRule(nn.Module):
         learns = next(self.parameters(), None) is not None
         with torch.set_grad_enabled(learns and torch.is_grad_enabled()):
             views = Views(medium.detach(), high.detach(), regions, grids, _without_graph(project), question)
-            scores = self.look(views)
+            scores = self.score_views(views)
         scores = scores.float()
         selected = select_crops(scores.detach(), regions, zoom)
         if not scores.requires_grad:
