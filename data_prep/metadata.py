@@ -36,8 +36,9 @@ WEBP_KINDS = {b"EXIF": "EXIF", b"XMP ": "XMP", b"ICCP": "ICC profile"}
 WEBP_FLAGS = 0x04 | 0x08 | 0x20
 """Bits of VP8X that announce XMP, EXIF and an ICC profile."""
 _WEBP_HAS_EXIF = 0x08
-_NEXT_MARKER = re.compile(rb"\xff+[^\x00\xd0-\xd7\xff]")
-"""The end of the compressed data of a JPEG's scan."""
+_NEXT_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+"""Behind the compressed data of a JPEG's scan. One byte that is always the same comes first: such a pattern is looked
+for at the speed of memory, and compressed data is nearly all of an image."""
 
 
 @dataclass(frozen=True)
@@ -133,10 +134,20 @@ def _jpeg(data: bytes) -> Iterator[Part]:
         place += max(2, size)
         yield _jpeg_segment(marker, content)
         if marker == 0xDA:
-            found = _NEXT_MARKER.search(data, place)
-            end = found.start() if found else len(data)  # a download that was cut: as much as is there
+            end = end_of_scan(data, place)
             yield Part(data[place:end])
             place = end
+
+
+def end_of_scan(data: bytes, place: int) -> int:
+    """Where the compressed data of a JPEG's scan, from `place` on, ends: before the fill bytes of the next marker."""
+    found = _NEXT_MARKER.search(data, place)
+    if found is None:
+        return len(data)  # a download that was cut: as much as is there
+    end = found.start()
+    while end > place and data[end - 1] == 0xFF:
+        end -= 1
+    return end
 
 
 def _jpeg_segment(marker: int, content: bytes) -> Part:

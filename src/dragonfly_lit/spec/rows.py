@@ -76,7 +76,7 @@ def is_given(value: Any, depth: int = 4) -> bool:
     if isinstance(value, int | float):
         return value == value  # NaN differs from itself
     if isinstance(value, dict | list | tuple | Mapping):
-        inside = value.values() if isinstance(value, Mapping) else value
+        inside = value if isinstance(value, list | tuple) else value.values()
         return not depth or any(is_given(each, depth - 1) for each in inside)
     return value == value
 
@@ -214,7 +214,7 @@ class Row:
             return str(value)
         if not isinstance(value, str) or not value.strip():
             raise self.wrong(name, value, "a text or a whole number" if numbers else "a text")
-        if half := _SURROGATE.search(value):
+        if not value.isascii() and (half := _SURROGATE.search(value)):
             what = f"{half[0]!r} at place {half.start()}"
             raise self.error(name, f"holds half a character, or a byte that is not UTF-8: {what}. Save it as UTF-8.")
         return value

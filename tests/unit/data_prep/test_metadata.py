@@ -5,6 +5,7 @@ import csv
 import json
 import os
 import random
+import re
 import stat
 import zlib
 from collections import Counter
@@ -18,7 +19,7 @@ from PIL import ExifTags, Image, ImageCms, PngImagePlugin
 
 from data_prep.__main__ import main
 from data_prep.images import load_image
-from data_prep.metadata import JPEG_NEEDED, exif, metadata_in, stripped
+from data_prep.metadata import JPEG_NEEDED, end_of_scan, exif, metadata_in, stripped
 from data_prep.names import hashed, read_salt
 from dragonfly_lit.data.shards import open_dataset
 from dragonfly_lit.processing.images import decode, orientation
@@ -215,6 +216,14 @@ def png_with_an_end_that_speaks() -> bytes:
     out, said = BytesIO(), NAME.encode()
     picture().save(out, "PNG")
     return out.getvalue()[:-12] + len(said).to_bytes(4) + b"IEND" + said + zlib.crc32(b"IEND" + said).to_bytes(4)
+
+
+@given(
+    st.lists(st.sampled_from([0xFF, 0xFF, 0x00, 0x01, 0xCF, 0xD0, 0xD7, 0xD8, 0xFE]), max_size=12), st.integers(0, 5)
+)
+def test_a_scan_ends_before_the_fill_bytes_of_the_marker_behind_it(values, place):
+    found = re.compile(rb"\xff+[^\x00\xd0-\xd7\xff]").search(bytes(values), place)
+    assert end_of_scan(bytes(values), place) == (found.start() if found else len(values))
 
 
 UNSAID = {  # what decoders skip, or read the first bytes of
