@@ -262,12 +262,8 @@ class Llava:
         return float(loss.detach()), float(norm)
 
 
-def measure(args: argparse.Namespace, stage: str) -> dict[str, dict[str, float]]:
-    """Median seconds of every part of every way, and what is equal between them.
-
-    Raises:
-        ValueError: the released way gives another loss or norm than ours.
-    """
+def ways_of(args: argparse.Namespace, stage: str) -> dict[str, Ours | Released | Llava]:
+    """Ours, and those beside it that were asked for."""
     tok = tokenizer()
     special = {name: tok.convert_tokens_to_ids(f"<|reserved_special_token_{i}|>") for i, name in enumerate("in")}
     fields = {"image_token_id": special["i"], "newline_token_id": special["n"]}
@@ -276,11 +272,22 @@ def measure(args: argparse.Namespace, stage: str) -> dict[str, dict[str, float]]
         return SequenceBuilder(tokenizer=tok, layout=layout, max_tokens=8192, supervise=args.supervise)
 
     ours = Ours(args, stage, builder_of, fields)
-    ways = {OURS: ours}
+    ways: dict[str, Ours | Released | Llava] = {OURS: ours}
     if RELEASED in args.ways:
         ways[RELEASED] = Released(args, stage, ours, tok, fields)
     if LLAVA in args.ways:
         ways[LLAVA] = Llava(args, stage, ours, tok, fields)
+    return ways
+
+
+def measure(args: argparse.Namespace, stage: str) -> dict[str, dict[str, float]]:
+    """Median seconds of every part of every way, and what is equal between them.
+
+    Raises:
+        ValueError: the released way gives another loss or norm than ours.
+    """
+    ways = ways_of(args, stage)
+    ours = ways[OURS]
     made = samples(args)
     rounds: dict[str, list[dict[str, float]]] = {name: [] for name in ways}
     first: dict[str, tuple[float, float]] = {}
@@ -323,20 +330,26 @@ def show(stage: str, found: dict[str, dict[str, float]], args: argparse.Namespac
     Console(width=120).print(table)
 
 
+def parser(description: str | None) -> argparse.ArgumentParser:
+    """The options of the model and of the step."""
+    made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--version", choices=tuple(TOWERS), default="v1", help="whose crops and zoom (%(default)s)")
+    made.add_argument("--stages", nargs="+", choices=tuple(STAGES), default=list(STAGES), help="(both)")
+    made.add_argument("--ways", nargs="*", choices=(RELEASED, LLAVA), default=[RELEASED, LLAVA], help="beside ours")
+    made.add_argument("--samples", type=int, default=4, help="of a step (%(default)s)")
+    made.add_argument("--longest", type=int, default=512, help="tokens of the longest answer (%(default)s)")
+    made.add_argument("--supervise", choices=("all", "assistant"), default="all", help="labels (%(default)s)")
+    made.add_argument("--width", type=int, default=256, help="of the language model (%(default)s)")
+    made.add_argument("--layers", type=int, default=6, help="of the language model (%(default)s)")
+    made.add_argument("--words", type=int, help="of the vocabulary (an 8B's share of the products)")
+    made.add_argument("--json", type=Path, help="also write the numbers here")
+    return made
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--version", choices=tuple(TOWERS), default="v1", help="whose crops and zoom (%(default)s)")
-    parser.add_argument("--stages", nargs="+", choices=tuple(STAGES), default=list(STAGES), help="(both)")
-    parser.add_argument("--ways", nargs="*", choices=(RELEASED, LLAVA), default=[RELEASED, LLAVA], help="beside ours")
-    parser.add_argument("--samples", type=int, default=4, help="of a step (%(default)s)")
-    parser.add_argument("--longest", type=int, default=512, help="tokens of the longest answer (%(default)s)")
-    parser.add_argument("--supervise", choices=("all", "assistant"), default="all", help="labels (%(default)s)")
-    parser.add_argument("--width", type=int, default=256, help="of the language model (%(default)s)")
-    parser.add_argument("--layers", type=int, default=6, help="of the language model (%(default)s)")
-    parser.add_argument("--words", type=int, help="of the vocabulary (an 8B's share of the products)")
-    parser.add_argument("--rounds", type=int, default=3, help="of which the median counts, after one to warm up")
-    parser.add_argument("--json", type=Path, help="also write the numbers here")
-    args = parser.parse_args()
+    options_of = parser(__doc__)
+    options_of.add_argument("--rounds", type=int, default=3, help="of which the median counts, after one to warm up")
+    args = options_of.parse_args()
     torch.set_num_threads(1)
     results = {}
     for stage in args.stages:
