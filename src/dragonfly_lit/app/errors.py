@@ -8,9 +8,11 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
+from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import JobReturn
 from hydra.errors import HydraException, MissingConfigException
 from hydra.types import RunMode
 from omegaconf import DictConfig
@@ -77,6 +79,10 @@ SET_BY_US = "DRAGONFLY_LIT_FULL_ERROR_IS_OURS"
 WANTS_TRACEBACK = os.environ.get("HYDRA_FULL_ERROR") == "1" and SET_BY_US not in os.environ
 
 
+USER_ERRORS = (ValueError, OSError, HydraException, OmegaConfBaseException)
+"""What a user can mend."""
+
+
 @contextmanager
 def report_user_errors(config: str, *, job: bool = False) -> Iterator[None]:
     """Within it, what a user can mend ends in one line and exit status 1, a bug in its traceback.
@@ -91,18 +97,36 @@ def report_user_errors(config: str, *, job: bool = False) -> Iterator[None]:
         os.environ[SET_BY_US] = "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # or Hydra prints errors itself, over several lines
     try:
-        yield
+        with _one_line_of_a_job():
+            yield
     except KeyboardInterrupt:
         if job:
             raise  # Hydra's own, and a sweep's, are ended as well
         left = "sweep" if {"-m", "--multirun"} & set(sys.argv) else config
         print(as_typed(f"\ninterrupted: {INTERRUPTED[left]}"), file=sys.stderr)
         sys.exit(INTERRUPT_STATUS)
-    except (ValueError, OSError, HydraException, OmegaConfBaseException) as error:
+    except USER_ERRORS as error:
         if WANTS_TRACEBACK or (job and HydraConfig.get().mode == RunMode.MULTIRUN):
             raise
         print(as_typed(f"error: {describe(error, config, sys.argv[1:])}"), file=sys.stderr)
         sys.exit(EXIT_USER_ERROR)
+
+
+@contextmanager
+def _one_line_of_a_job() -> Iterator[None]:
+    """Within it, Hydra does not print the overrides of a failed job above an error that is told in one line."""
+    printing: Any = JobReturn.return_value
+
+    def value(job: Any) -> Any:
+        if isinstance(job._return_value, USER_ERRORS) and not WANTS_TRACEBACK:
+            raise job._return_value
+        return printing.fget(job)
+
+    JobReturn.return_value = printing.getter(value)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        JobReturn.return_value = printing
 
 
 def describe(error: BaseException, config: str, arguments: Sequence[str] = ()) -> str:

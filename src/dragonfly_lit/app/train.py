@@ -51,7 +51,7 @@ from dragonfly_lit.training.ranks import global_rank
 from dragonfly_lit.training.stages import Stage
 from dragonfly_lit.training.strategies import NamedCheckpoints
 from dragonfly_lit.training.survival import Preemption
-from dragonfly_lit.training.telemetry import Telemetry
+from dragonfly_lit.training.telemetry import Telemetry, by_kind
 
 log = logging.getLogger(__name__)
 
@@ -250,7 +250,9 @@ def conclude(
     if global_rank() == 0:
         values: dict[str, Any] = {"val_loss": val_loss, "seconds": round(seconds, 1), **telemetry.last, **scores}
         write_result(run, config, values)
-        then = "" if val_loss is None else f", validation loss {val_loss:.4f}"
+        kinds = by_kind(telemetry.last)  # else a loss of captions and answers stands beside one of answers alone
+        then = f", training loss {telemetry.last['loss']:.4f} ({kinds})" if kinds else ""
+        then += "" if val_loss is None else f", validation loss {val_loss:.4f}"
         done = f"{steps} steps" if steps >= config["stage"]["steps"] else f"Step {steps} of {config['stage']['steps']}"
         print(as_typed(f"{done}{then}. Score it: python evaluate.py {override('checkpoint', run)}"))
     return val_loss

@@ -275,4 +275,11 @@ def to_sample(
         ValueError: an image is broken or has too many pixels.
     """
     images = tuple(decode(data, max_pixels=max_pixels or MAX_PIXELS) for data in record.images[:num_images])
-    return Sample(key=record.key, source=source, turns=turns, images=images, share_image=record.share_image)
+    return Sample(
+        key=record.key,
+        source=source,
+        turns=turns,
+        images=images,
+        share_image=record.share_image,
+        is_caption=record.is_caption,
+    )

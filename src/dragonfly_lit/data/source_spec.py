@@ -8,28 +8,11 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from dragonfly_lit.data.parts import part_of_path
+from dragonfly_lit.spec.kinds import PROMPTS
 from dragonfly_lit.spec.shard import SPLITS
 
 OnError = Literal["raise", "skip"]
 Questions = Literal["all", "one"]
-PROMPTS: dict[str, tuple[str, ...]] = {
-    "caption": (
-        "Describe the image.",
-        "What does the image show?",
-        "Write a caption for this image.",
-        "Give a short description of the image.",
-        "What can be seen here?",
-        "Summarise the content of the image.",
-    ),
-    "medical_caption": (
-        "Describe the medical image.",
-        "What does this medical image show?",
-        "Write a caption for this figure.",
-        "Summarise the findings that are visible in the image.",
-        "Which modality and which findings does it show?",
-    ),
-}
-"""Named sets of questions for sources of captions."""
 SOURCE_KEYS = ("path", "split", "reader", "weight", "exclude", "prompts", "questions", "on_error")
 
 

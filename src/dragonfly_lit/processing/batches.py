@@ -49,6 +49,7 @@ def pack(sequences: Seq[Sequence]) -> Sequence:
         crops=chained("crops"),
         keys=chained("keys"),
         sources=chained("sources"),
+        kinds=chained("kinds"),
     )
 
 
@@ -107,6 +108,7 @@ def collate(
         image_grids=image_grids,
         keys=tuple(sequence.keys for sequence in sequences),
         sources=tuple(sequence.sources for sequence in sequences),
+        kinds=tuple(sequence.kinds for sequence in sequences),
         outline=outline(labels, sample_ids, branch_ids, position_ids, slots),
         state=state,
     )

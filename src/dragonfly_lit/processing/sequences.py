@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerBase
 from dragonfly_lit.processing.crops import Resize, cut
 from dragonfly_lit.processing.encoding import Spoken, TokenizedText, expand_images, expand_spoken, to_row
 from dragonfly_lit.processing.formats import OWN, ChatFormat, Llama3Format
+from dragonfly_lit.spec.kinds import kinds_of
 from dragonfly_lit.spec.layout import Layout
 from dragonfly_lit.spec.records import Sample, Sequence, Turn
 from dragonfly_lit.spec.tokens import IGNORE
@@ -310,7 +311,13 @@ class SequenceBuilder:
             crops=crops,
             keys=(sample.key,),
             sources=(sample.source,),
+            kinds=(self._kinds(sample),),
         )
+
+    def _kinds(self, sample: Sample) -> tuple[str, ...]:
+        if self.supervise == "all":  # questions, and what opens a text, are learnt as well
+            return ("",)
+        return kinds_of(sample.turns, is_caption=sample.is_caption, share_image=sample.share_image)
 
 
 def _replaced(turns: tuple[Turn, ...], users: Seq[int], num_images: int) -> tuple[Turn, ...]:

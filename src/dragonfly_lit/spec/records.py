@@ -44,6 +44,8 @@ class Sequence:
     crops: tuple[Crops, ...]
     keys: tuple[str, ...]
     sources: tuple[str, ...]
+    kinds: tuple[tuple[str, ...], ...] = ()
+    """Of each sample, of each of its branches, or of the whole where it has none; empty where they are not known."""
 
     def __len__(self) -> int:
         return self.input_ids.numel()
@@ -65,6 +67,7 @@ class Batch:
         image_grids: (cols, rows) of the medium and of the high grid of every image; None likewise.
         keys: sample keys, a tuple a row.
         sources: source names, a tuple a row.
+        kinds: as in Sequence, a tuple a row.
         state: position of the data stream after this batch, plain types only.
         outline: what the host knows of it, so that a forward need not ask the device.
     """
@@ -81,6 +84,7 @@ class Batch:
     keys: tuple[tuple[str, ...], ...]
     sources: tuple[tuple[str, ...], ...]
     outline: Outline
+    kinds: tuple[tuple[tuple[str, ...], ...], ...] = ()
     state: Mapping[str, Any] | None = None
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> Batch:

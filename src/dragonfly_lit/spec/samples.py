@@ -96,3 +96,5 @@ class Sample:
     turns: tuple[Turn, ...]
     images: tuple[Image, ...] = ()
     share_image: bool = False
+    is_caption: bool = False
+    """As in its record."""

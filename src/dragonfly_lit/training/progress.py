@@ -15,6 +15,7 @@ from rich.table import Table
 from dragonfly_lit.io.console import standard_output
 from dragonfly_lit.spec.layout import Layout
 from dragonfly_lit.training.stages import ParamGroup
+from dragonfly_lit.training.telemetry import by_kind
 from dragonfly_lit.training.update import moving_rate
 
 FIRST_LINE, LINES = 8.0, 30.0
@@ -139,7 +140,8 @@ class Bar(ProgressBar):
             self._next_line = now + LINES
             # What matters is at the start of the line, wherever a narrow log cuts or wraps it.
             self._console.print(
-                f"stage {pl_module.stage.name} step {step}/{pl_module.stage.steps} {told} {self._rates(pl_module)}",
+                f"stage {pl_module.stage.name} step {step}/{pl_module.stage.steps} {told} {self._rates(pl_module)}"
+                + (f" ({kinds})" if (kinds := by_kind(trainer.callback_metrics)) else ""),
                 highlight=False,
                 soft_wrap=True,
             )

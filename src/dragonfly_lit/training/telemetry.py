@@ -1,8 +1,9 @@
-"""What a run says about itself: speed, use of the machine, gradients, the loss of each source."""
+"""What a run says about itself: speed, use of the machine, gradients, the loss of each source and kind."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import lightning.pytorch as pl
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from dragonfly_lit.models.flops import Trained, Work, peak_flops, step_flops
 from dragonfly_lit.models.loss import LossSums
+from dragonfly_lit.spec.kinds import ANSWERS, CAPTIONS
 from dragonfly_lit.spec.records import Batch
 from dragonfly_lit.training.network import named_weights
 from dragonfly_lit.training.survival import device_memory
@@ -52,7 +54,7 @@ class Telemetry(Callback):
 
     def _start_window(self) -> None:
         self._sums: Tensor | None = None
-        self._sources = SourceLosses()
+        self._parts = PartLosses()
         self._loss = self._weight = self._waited = 0.0
         self._steps = self._skipped = 0
         self._since = self._idle_since = time.perf_counter()
@@ -63,7 +65,7 @@ class Telemetry(Callback):
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         sums = count(batch, outputs["step_loss"])
         self._sums = sums if self._sums is None else self._sums + sums
-        self._sources.add(batch, outputs["step_loss"])
+        self._parts.add(batch, outputs["step_loss"])
         for report in pl_module.reports:
             self._skipped += report.skipped is not None
             if report.skipped is None:
@@ -89,7 +91,7 @@ class Telemetry(Callback):
             "lr": report.lr * moving_rate(pl_module.optimizer, report.step),
             "grad_norm": report.grad_norm,
             **{f"grad_norm/{name}": norm for name, norm in report.grad_norms.items() if len(report.grad_norms) > 1},
-            **{f"loss/{source}": loss for source, loss in self._sources.means(world).items()},
+            **self._parts.line(world),
             "samples_per_s": samples / seconds,
             "tokens_per_s": tokens / seconds,
             "useful_tokens": tokens / places,
@@ -106,7 +108,7 @@ class Telemetry(Callback):
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         self._validation = torch.zeros(2, dtype=torch.float64, device=pl_module.device)
-        self._validation_sources = SourceLosses()
+        self._validation_parts = PartLosses()
         self._validation_since = time.perf_counter()
 
     def on_validation_batch_end(
@@ -114,7 +116,7 @@ class Telemetry(Callback):
     ) -> None:
         sums: LossSums = outputs["step_loss"]
         self._validation += torch.stack([sums.loss, sums.weight]).double()
-        self._validation_sources.add(batch, sums)
+        self._validation_parts.add(batch, sums)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         if trainer.sanity_checking:
@@ -123,7 +125,7 @@ class Telemetry(Callback):
         if trainer.world_size > 1:
             dist.all_reduce(totals)
         loss, weight = totals.tolist()
-        line = {f"val_loss/{s}": v for s, v in self._validation_sources.means(trainer.world_size).items()}
+        line = self._validation_parts.line(trainer.world_size, "val_")
         line["val_loss"] = loss / weight if weight else float("nan")
         self.validated = line
         publish(trainer, line)
@@ -162,38 +164,66 @@ def count(batch: Batch, step_loss: LossSums) -> Tensor:
     )
 
 
-class SourceLosses:
-    """Mean token loss of each source, summed sample by sample on the device and read when it is asked for."""
+class PartLosses:
+    """Mean token losses of each source and of each kind, summed branch by branch on the device, read when asked for."""
 
     def __init__(self) -> None:
-        self._samples: list[Tensor] = []
-        """Sums and counts, (2, samples), of each micro-batch."""
-        self._sources: list[str] = []
-        """Of all samples in turn."""
+        self._sums: list[Tensor] = []
+        """Losses and counts, (2, branches), of each micro-batch."""
+        self._parts: list[tuple[str, str]] = []
+        """Source and kind of all these branches in turn."""
 
     def add(self, batch: Batch, step_loss: LossSums) -> None:
         """Takes a micro-batch in."""
-        width, longest = batch.input_ids.shape[1], max(map(len, batch.sources))
-        samples = batch.sample_ids.flatten().index_select(0, step_loss.rows).clamp(max=longest - 1)
-        ones = torch.ones_like(step_loss.token_losses)
-        sums = torch.stack([step_loss.token_losses, ones]).double()
-        places = step_loss.rows // width * longest + samples
-        self._samples.append(sums.new_zeros(2, len(batch.sources) * longest).index_add_(1, places, sums))
-        self._sources += [source for row in batch.sources for source in [*row, *[""] * (longest - len(row))]]
+        parts = _parts(batch)
+        longest, most = max(map(len, parts)), max(len(kinds) for row in parts for _, kinds in row)
+        rows, flat = step_loss.rows, batch.branch_ids.flatten()
+        samples = batch.sample_ids.flatten().index_select(0, rows).clamp(max=longest - 1)
+        branches = (flat.index_select(0, rows) - 1).clamp(min=0, max=most - 1)  # of a sample without branches the first
+        places = (rows // batch.input_ids.shape[1] * longest + samples) * most + branches
+        sums = torch.stack([step_loss.token_losses, torch.ones_like(step_loss.token_losses)]).double()
+        self._sums.append(sums.new_zeros(2, len(parts) * longest * most).index_add_(1, places, sums))
+        for row in parts:
+            for source, kinds in [*row, *[("", ())] * (longest - len(row))]:
+                self._parts += [(source, kind) for kind in [*kinds, *[""] * (most - len(kinds))]]
 
-    def means(self, world: int) -> dict[str, float]:
-        """By source, over all ranks; nothing where there is one source only."""
-        mine: dict[str, list[float]] = {}
-        if self._samples:
-            for source, *sums in zip(self._sources, *torch.cat(self._samples, dim=1).tolist(), strict=True):
-                if source or any(sums):
-                    mine[source] = [a + b for a, b in zip(mine.get(source, (0.0, 0.0)), sums, strict=True)]
+    def means(self, world: int) -> tuple[dict[str, float], dict[str, float]]:
+        """By source and by kind, over all ranks; nothing where there is one only."""
+        mine: dict[tuple[str, str], list[float]] = {}
+        if self._sums:
+            for part, *sums in zip(self._parts, *torch.cat(self._sums, dim=1).tolist(), strict=True):
+                if any(part) or any(sums):
+                    mine[part] = [a + b for a, b in zip(mine.get(part, (0.0, 0.0)), sums, strict=True)]
         everyone: list[Any] = [mine]
         if world > 1:
             everyone = [None] * world
             dist.all_gather_object(everyone, mine)
-        names = sorted({name for theirs in everyone for name in theirs})
-        if len(names) < 2:
-            return {}
-        found = {name: [sum(t[name][i] for t in everyone if name in t) for i in (0, 1)] for name in names}
-        return {name: loss / number for name, (loss, number) in found.items() if number}
+        sources, kinds = (_means(everyone, which) for which in (0, 1))
+        return sources, {} if "" in kinds else kinds
+
+    def line(self, world: int, before: str = "") -> dict[str, float]:
+        """The same as it is logged: `loss/SOURCE` and `loss_KIND`, with `before` in front."""
+        sources, kinds = self.means(world)
+        line = {f"{before}loss/{name}": loss for name, loss in sources.items()}
+        return line | {f"{before}loss_{name}": loss for name, loss in kinds.items()}
+
+
+def _parts(batch: Batch) -> list[list[tuple[str, tuple[str, ...]]]]:
+    """Source and kinds of each sample, a list a row."""
+    kinds = batch.kinds if any(batch.kinds) else [[("",)] * len(row) for row in batch.sources]
+    return [list(zip(*row, strict=True)) for row in zip(batch.sources, kinds, strict=True)]
+
+
+def _means(everyone: list[dict[tuple[str, str], list[float]]], which: int) -> dict[str, float]:
+    found: dict[str, list[float]] = {}
+    for rank in everyone:
+        for part, sums in rank.items():
+            found[part[which]] = [a + b for a, b in zip(found.get(part[which], (0.0, 0.0)), sums, strict=True)]
+    means = {name: loss / number for name, (loss, number) in sorted(found.items()) if number}
+    return means if len(means) > 1 else {}
+
+
+def by_kind(line: Mapping[str, Any]) -> str:
+    """What a line of training says of each kind, as `answers 0.0112, captions 3.0159`; empty where it has one kind."""
+    kinds = [kind for kind in (ANSWERS, CAPTIONS) if f"loss_{kind}" in line]
+    return ", ".join(f"{kind} {float(line[f'loss_{kind}']):.4f}" for kind in kinds)

@@ -1,6 +1,8 @@
 """What a run says about itself, in the file that it leaves behind."""
 
 import csv
+from collections import defaultdict
+from random import Random
 
 import lightning.pytorch as pl
 import pytest
@@ -9,14 +11,15 @@ from lightning.pytorch.loggers import CSVLogger
 from torch.utils.data import DataLoader
 
 from dragonfly_lit.models.flops import Trained, Work, step_flops
+from dragonfly_lit.models.loss import LossSums
 from dragonfly_lit.models.tiny import tiny_model, tiny_tokenizer
-from dragonfly_lit.processing.batches import collate
+from dragonfly_lit.processing.batches import collate, pack
 from dragonfly_lit.processing.sequences import SequenceBuilder
 from dragonfly_lit.spec.records import Sample, Turn
 from dragonfly_lit.training.module import TrainingModule
 from dragonfly_lit.training.stages import Group, Stage
 from dragonfly_lit.training.strategies import Single
-from dragonfly_lit.training.telemetry import Telemetry
+from dragonfly_lit.training.telemetry import PartLosses, Telemetry, by_kind
 
 STEPS = 4
 
@@ -97,3 +100,63 @@ def test_flops_a_second_are_those_of_the_formula(run, batch):
     expected = telemetry.last["tokens_per_s"] * flops_a_token / 1e12
     assert telemetry.last["tflops_per_device"] == pytest.approx(expected, rel=1e-4)
     assert torch.isfinite(torch.tensor(telemetry.last["grad_norm"]))
+
+
+ASKED = ("Describe the image.", "Is it red?", "What does the image show?", "How many?")
+
+
+def drawn_sample(random, number):
+    """A sample of one to four questions, each for itself or in one conversation, or of a caption without a question."""
+    questions = [
+        (random.choice(ASKED), random.choice(("a", "two circles", "yes"))) for _ in range(random.randint(1, 4))
+    ]
+    share, is_caption = random.random() < 0.5, len(questions) == 1 and random.random() < 0.3
+    turns = [
+        Turn(role=role, text=text) for pair in questions for role, text in zip(("user", "assistant"), pair, strict=True)
+    ]
+    source = random.choice("xy")
+    return Sample(key=str(number), source=source, turns=tuple(turns), share_image=share, is_caption=is_caption)
+
+
+def drawn_losses(seed):
+    """The losses by source and kind that a class adds up, and those added up a sample and a token at a time."""
+    random, tokenizer = Random(seed), tiny_tokenizer()
+    builder = SequenceBuilder(tokenizer=tokenizer, layout=tiny_model().layout, max_tokens=600)
+    found, by_source, by_kind = PartLosses(), defaultdict(list), defaultdict(list)
+    for _ in range(3):
+        drawn = [[drawn_sample(random, n) for n in range(random.randint(1, 3))] for _ in range(random.randint(1, 3))]
+        batch = collate([pack([builder.build(one) for one in row]) for row in drawn], pad_id=tokenizer.pad_token_id)
+        rows = (batch.labels.flatten() >= 0).nonzero().squeeze(1)
+        losses = torch.arange(1.0, len(rows) + 1)
+        found.add(batch, LossSums(loss=losses.sum(), weight=losses.sum(), token_losses=losses, rows=rows))
+        for loss, place in zip(losses.tolist(), rows.tolist(), strict=True):
+            sample = drawn[place // batch.labels.shape[1]][int(batch.sample_ids.flatten()[place])]
+            asked = [turn.text for turn in sample.turns if turn.role == "user"]
+            branch = int(batch.branch_ids.flatten()[place])
+            one = asked[branch - 1] if sample.share_image else asked[0] if len(asked) == 1 else ""
+            is_caption = sample.is_caption or one.startswith(("Describe", "What does"))
+            by_source[sample.source].append(loss)
+            by_kind["captions" if is_caption else "answers"].append(loss)
+    means = [{k: sum(v) / len(v) for k, v in part.items()} if len(part) > 1 else {} for part in (by_source, by_kind)]
+    return found, *means
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_losses_of_sources_and_kinds_are_the_means_of_their_tokens(seed):
+    found, by_source, by_kind = drawn_losses(seed)
+    assert found.means(1) == (pytest.approx(by_source), pytest.approx(by_kind))
+    assert set(found.line(1, "val_")) == {f"val_loss/{s}" for s in by_source} | {f"val_loss_{k}" for k in by_kind}
+
+
+def test_ranks_that_see_one_kind_each_report_both(monkeypatch):
+    mine, theirs = {("a", "captions"): [6.0, 2.0]}, {("a", "answers"): [1.0, 4.0], ("a", "captions"): [2.0, 2.0]}
+    monkeypatch.setattr(
+        "torch.distributed.all_gather_object", lambda into, _: into.__setitem__(slice(None), [mine, theirs])
+    )
+    assert PartLosses().means(2) == ({}, {"answers": 0.25, "captions": 2.0})
+
+
+def test_what_a_run_says_of_kinds_is_nothing_where_there_is_one(run):
+    telemetry, _ = run
+    assert not by_kind(telemetry.last)
+    assert by_kind({"loss_captions": 3.0, "loss_answers": 0.01}) == "answers 0.0100, captions 3.0000"

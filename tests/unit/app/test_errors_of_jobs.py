@@ -1,0 +1,44 @@
+"""What a failed job of a sweep prints: one line, unless the error is a bug."""
+
+import pytest
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
+from dragonfly_lit.app import errors
+
+MENDED = [
+    ValueError("job seed=0 ended."), OSError("no disk"), HydraException("no key"), OmegaConfBaseException("no value"),
+]  # fmt: skip
+
+
+def fail(error):
+    """Ends as Hydra's sweeper does when it looks at a job that has failed."""
+    with errors.report_user_errors("train"):
+        return JobReturn(overrides=["seed=0"], status=JobStatus.FAILED, _return_value=error).return_value
+
+
+@pytest.mark.parametrize("error", MENDED, ids=lambda error: type(error).__name__)
+def test_a_failed_job_is_one_line(error, capsys):
+    with pytest.raises(SystemExit) as stop:
+        fail(error)
+    assert stop.value.code == 1
+    assert capsys.readouterr().err == f"error: {error}\n"
+
+
+def test_a_bug_keeps_the_line_of_its_overrides_and_its_traceback(capsys):
+    with pytest.raises(KeyError):
+        fail(KeyError("ours"))
+    assert capsys.readouterr().err == "Error executing job with overrides: ['seed=0']\n"
+
+
+def test_the_whole_error_is_shown_where_it_is_wanted(monkeypatch, capsys):
+    monkeypatch.setattr(errors, "WANTS_TRACEBACK", True)
+    with pytest.raises(ValueError, match="ended"):
+        fail(MENDED[0])
+    assert capsys.readouterr().err.startswith("Error executing job with overrides")
+
+
+def test_a_job_that_has_ended_returns_its_value():
+    with errors.report_user_errors("train"):
+        assert JobReturn(status=JobStatus.COMPLETED, _return_value=0.5).return_value == 0.5
