@@ -146,7 +146,8 @@ def _score(config: Config, benchmark: Any, settings: Settings) -> dict[str, Any]
 
 
 def _out(config: Config, benchmark: Any, settings: Settings, root: Path) -> Path:
-    return Path(config["out"]) if config["out"] else root / results_name(benchmark, settings)
+    dtype = None if config["predictions"] else config["dtype"]
+    return Path(config["out"]) if config["out"] else root / results_name(benchmark, settings, dtype=dtype)
 
 
 def _device(name: str) -> str:

@@ -251,8 +251,8 @@ def conclude(
         values: dict[str, Any] = {"val_loss": val_loss, "seconds": round(seconds, 1), **telemetry.last, **scores}
         write_result(run, config, values)
         kinds = by_kind(telemetry.last)  # else a loss of captions and answers stands beside one of answers alone
-        then = f", training loss {telemetry.last['loss']:.4f} ({kinds})" if kinds else ""
-        then += "" if val_loss is None else f", validation loss {val_loss:.4f}"
+        then = "" if val_loss is None else f", validation loss {val_loss:.4f}"
+        then += f", training loss {telemetry.last['loss']:.4f} ({kinds})" if kinds else ""
         done = f"{steps} steps" if steps >= config["stage"]["steps"] else f"Step {steps} of {config['stage']['steps']}"
         print(as_typed(f"{done}{then}. Score it: python evaluate.py {override('checkpoint', run)}"))
     return val_loss

@@ -13,14 +13,16 @@ LONGEST = 32
 """Letters of one part of a name."""
 
 
-def results_name(benchmark: Any, settings: Settings) -> str:
+def results_name(benchmark: Any, settings: Settings, *, dtype: str | None = None) -> str:
     """`gqa-testdev-llava`, `slake-test-zh-default-limit30`: benchmark, split and options, prompt set, limit.
 
     Args:
         benchmark: or a suite.
-        settings: what differs from one greedy answer a question is named too.
+        settings: what differs from one greedy answer a question is named too, and who judges answers, if anybody does.
+        dtype: of the weights, where they are not computed with as they were saved.
     """
     members = benchmark.benchmarks
+    judge = settings.judge.name
     limit = settings.limit or (members[0].limit if len({one.limit for one in members}) == 1 else None)
     parts = [
         benchmark.name,
@@ -42,6 +44,8 @@ def results_name(benchmark: Any, settings: Settings) -> str:
         f"t{settings.temperature:g}" if settings.temperature else "",
         f"n{settings.draws}" if settings.draws > 1 else "",
         f"seed{settings.seed}" if settings.temperature and settings.seed else "",
+        f"judge_{judge}" if not settings.predict and any(one.judged for one in members) and judge else "",
+        dtype or "",
     ]
     return "-".join(_short(part) for part in parts if part)
 

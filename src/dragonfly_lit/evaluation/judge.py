@@ -17,6 +17,7 @@ import urllib.request
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,21 @@ class Judge:
             raise ValueError(f"judge.base_url={self.base_url} needs judge.model, a name that the endpoint knows.")
         if self.base_url is not None and not self.base_url.startswith(("http://", "https://")):
             raise ValueError(f"judge.base_url={self.base_url} is not an http or https address.")
+
+    @property
+    def name(self) -> str:
+        """Of who scores, as far as a score depends on it, for the results and their folder; empty where nobody does.
+
+        The model of the endpoint, or the content of the file of scores; then the prompt, if it is not the built-in one.
+        """
+        if self.scores_file is not None:
+            path = Path(self.scores_file)
+            said = path.read_bytes() if path.is_file() else str(path).encode()  # `scores` tells of a missing one
+            return f"scores_{sha256(said).hexdigest()[:8]}"
+        if self.base_url is None:
+            return ""
+        own = "" if self.template is None else f"_prompt_{sha256(self._template().encode()).hexdigest()[:8]}"
+        return f"{self.model}{own}"
 
     def scores(
         self, task: str, questions: Sequence[Question], answers: Sequence[Answer], folder: Path

@@ -139,6 +139,8 @@ def score(
         "answers": f"answers/{benchmark.name}.jsonl",
         "published": [] if limited else [{"task": benchmark.name, **asdict(row)} for row in benchmark.published],
     }
+    if benchmark.judged and not settings.predict and settings.judge.name:
+        entry["judge"] = settings.judge.name
     if scorer.metric is None:
         entry |= {
             "scores": {},

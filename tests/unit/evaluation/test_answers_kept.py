@@ -16,6 +16,7 @@ from dragonfly_lit.evaluation.benchmarks.registry import BENCHMARKS
 from dragonfly_lit.evaluation.compare import compare, difference, scores_table
 from dragonfly_lit.evaluation.folders import other_answers, results_name
 from dragonfly_lit.evaluation.intervals import Resamples, intervals, wilson
+from dragonfly_lit.evaluation.judge import Judge
 from dragonfly_lit.evaluation.metrics.base import Scoring
 from dragonfly_lit.evaluation.metrics.yes_no import MME, PERCEPTION, POPE
 from dragonfly_lit.evaluation.prompts import PromptBook, Template
@@ -118,11 +119,37 @@ def test_an_answer_can_be_read_alone(tmp_path, model):  # noqa: F811
         ("textvqa", {"ocr": True}, {}, "textvqa-validation-ocr-released"),
         ("ai2d", {"circular": True}, {}, "ai2d-test-released-circular"),
         ("ai2d", {}, {"temperature": 0.7, "draws": 5}, "ai2d-test-released-t0.7-n5"),
+        ("mm_vet", {}, {"judge": Judge()}, "mm_vet-test-released"),
+        (
+            "mm_vet",
+            {},
+            {"judge": Judge(base_url="http://localhost", model="org/judge-7b")},
+            "mm_vet-test-released-judge_org_judge_7b",
+        ),
+        (
+            "mm_vet",
+            {},
+            {"judge": Judge(base_url="http://localhost", model="a", template="{question}{accepted}{answer}")},
+            "mm_vet-test-released-judge_a_prompt_27cd02dc",
+        ),
+        ("ai2d", {}, {"judge": Judge(base_url="http://localhost", model="a")}, "ai2d-test-released"),
         ("ai2d", {}, {"prompts": replace(OTHER, name="my/own")}, "ai2d-test-my_own"),
     ],
 )
 def test_a_folder_is_named_by_what_was_asked(name, options, changes, folder):
     assert results_name(BENCHMARKS[name](**options), replace(SETTINGS, **changes)) == folder
+
+
+def test_scores_of_two_judges_and_of_two_types_of_weights_lie_apart(tmp_path):
+    files = [tmp_path / name for name in ("one.jsonl", "two.jsonl")]
+    for score, file in enumerate(files):
+        file.write_text(json.dumps({"id": "v1_0", "score": score}) + "\n")
+    mm_vet = BENCHMARKS["mm_vet"]()
+    names = [results_name(mm_vet, replace(SETTINGS, judge=Judge(scores_file=file))) for file in files]
+    names += [results_name(mm_vet, SETTINGS, dtype=dtype) for dtype in (None, "float32", "bfloat16")]
+    assert len(set(names)) == 5
+    assert names[2:] == [f"mm_vet-test-released{more}" for more in ("", "-float32", "-bfloat16")]
+    assert results_name(mm_vet, replace(SETTINGS, judge=Judge(scores_file=files[0]), predict=True)) == names[2]
 
 
 def test_whatever_changes_questions_or_scores_of_a_set_changes_its_folder(tmp_path):
