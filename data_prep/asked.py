@@ -83,7 +83,11 @@ class Seen:
 
 def look_at_asked(asked: Sequence[Asked | Stored], reading: Reading) -> list[Seen]:
     """What is known of each of these images; one that cannot be read is told and the others are looked at."""
-    return [seen for each in asked for seen in (_of_sample if isinstance(each, Stored) else _of_image)(each, reading)]
+    return [
+        seen
+        for each in asked
+        for seen in (_of_sample(each, reading) if isinstance(each, Stored) else _of_image(each, reading))
+    ]
 
 
 def _of_image(each: Asked, reading: Reading) -> Iterator[Seen]:

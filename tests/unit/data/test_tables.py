@@ -42,7 +42,9 @@ def write(path, rows, group=7):
 
 def opened(path, tmp_path, **options) -> Tables:
     spec = SourceSpec(name="t", path=str(path))
-    return open_source(spec, "data.train.sources.t", cache_dir=str(tmp_path / "cache"), **options)
+    tables = open_source(spec, "data.train.sources.t", cache_dir=str(tmp_path / "cache"), **options)
+    assert isinstance(tables, Tables)
+    return tables
 
 
 def said(record):
@@ -205,9 +207,10 @@ def test_tables_of_no_part_beside_parts_are_told(tmp_path, caplog):
     (tmp_path / "t").mkdir()
     for name in ("train-0", "testA-0"):
         write(tmp_path / "t" / f"{name}.parquet", [pairs_row(0)])
-    for _ in range(2):
-        spec = spec_of({"path": str(tmp_path / "t"), "split": "train"}, "data.train.sources.t", "t")
-    assert len(open_source(spec, "data.train.sources.t")) == 1
+    node = {"path": str(tmp_path / "t"), "split": "train"}
+    first, again = (spec_of(node, "data.train.sources.t", "t") for _ in range(2))
+    assert first == again
+    assert len(open_source(first, "data.train.sources.t")) == 1
     assert caplog.text.count("1 of its tables are of no part by their names and are not read: testA-0.parquet") == 1
 
 
