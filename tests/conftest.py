@@ -16,6 +16,8 @@ INSTALL = {
     "bitsandbytes": "'dragonfly_lit[bnb]'",
     "hydra_plugins": "'dragonfly_lit[sweep]'",
     "mlflow": "mlflow",
+    "moto": "'moto[s3]' flask flask-cors",
+    "s3fs": "'dragonfly_lit[s3]' 'moto[s3]' flask flask-cors",
     "psutil": "psutil",
 }
 """What brings a module that `[dev]` does not, by its first name."""

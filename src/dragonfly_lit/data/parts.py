@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from dragonfly_lit.data.fetching import is_absent
+from dragonfly_lit.data.listing import SHARD, far_tables, names_files
 from dragonfly_lit.data.remote import is_remote, read_bytes
-from dragonfly_lit.data.table_files import parts_of, table_files, tables_of_part
+from dragonfly_lit.data.table_files import SUFFIXES, parts_of, table_files, tables_of_part
 from dragonfly_lit.spec.shard import SPLITS, SPLITS_FILE
 
 MAX_BYTES = 2**20
@@ -17,7 +19,7 @@ def part_of_path(path: str, split: str) -> str | None:
     """Where a part of a folder or URL of shards lies; None where it has none.
 
     A folder of tables is divided by the names of its files; a table, or several that a pattern names, are the part
-    that their names say. What is not divided is all to train on.
+    that their names say. What is not divided is all to train on, and so are files that a URL names.
 
     Args:
         path: of the folder, or of tables.
@@ -27,7 +29,12 @@ def part_of_path(path: str, split: str) -> str | None:
         ValueError: a remote folder cannot be asked, or the names of tables leave open which are the part.
     """
     path = path.rstrip("/") or "/"
-    if not is_remote(path) and parts_of(table_files(path)):
+    if is_remote(path):
+        if names_files(path, (SHARD, *SUFFIXES)):
+            return path if split == "train" else None
+        if parts_of(files := far_tables(path)):
+            return tables_of_part(path, split, files)
+    elif parts_of(table_files(path)):
         return tables_of_part(path, split)
     if not _is_divided(path):
         return path if split == "train" else None
@@ -41,7 +48,7 @@ def _is_divided(path: str) -> bool:
     try:
         return bool(read_bytes(f"{path}/{SPLITS_FILE}", MAX_BYTES))
     except ValueError as error:
-        if isinstance(error.__cause__, FileNotFoundError):
+        if is_absent(error):
             return False
         raise
 

@@ -13,11 +13,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import fsspec
+from dragonfly_lit.data.fetching import FarFile, RemoteError, chunks, facts_of
 
 SCHEMES = ("s3", "gs", "gcs", "az", "abfs", "https", "http", "hf", "memory")
 PART = ".part-"
-CHUNK = 8 * 2**20
+CHANGED = "Start again, and it is indexed anew; a checkpoint of the old data is then refused."
+TRIES = 5
+"""A copy may go, to make place for another, before it is opened."""
 _COPY = re.compile("[0-9a-f]{64}")
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)(://|:)")
 
@@ -51,24 +53,7 @@ def read_bytes(url: str, limit: int) -> bytes:
     Raises:
         ValueError: it cannot be read, or is longer; the message names the URL and the cause.
     """
-    return b"".join(_chunks(url, limit))
-
-
-def _chunks(url: str, limit: int) -> Iterator[bytes]:
-    """The bytes of a remote file, at most `limit` of them."""
-    num_bytes = 0
-    try:
-        with fsspec.open(url, "rb") as remote:
-            while chunk := remote.read(min(CHUNK, limit + 1 - num_bytes)):  # type: ignore[union-attr]
-                num_bytes += len(chunk)
-                if num_bytes > limit:
-                    raise ValueError(f"{url} has more than the {limit} bytes that it may have.")
-                yield chunk
-    except Exception as error:  # the client of each protocol has kinds of its own
-        if isinstance(error, ValueError) and str(error).startswith(url):
-            raise
-        reason = str(error).rstrip(".") or "no reason given"
-        raise ValueError(f"{url} cannot be read: {type(error).__name__}: {reason}.") from error
+    return b"".join(chunks(url, limit))
 
 
 class Cache:
@@ -93,21 +78,48 @@ class Cache:
         Raises:
             ValueError: what came is not what `sha256` and `num_bytes` say, or it alone exceeds the cache.
         """
-        if num_bytes > self.max_bytes:
-            raise ValueError(f"{url} has {num_bytes} bytes, the cache {self.max_bytes}. Raise data.cache_gb.")
         path = self._path(f"{url}\n{sha256}")
         if _touched(path):
             return path
+        with self._one_at_a_time(path):
+            return self._download(url, path, num_bytes, sha256, "dataset.json lists", "Index it again.")
+
+    def copy(self, file: FarFile, sha256: str) -> Path:
+        """The local copy of a file as its store describes it, downloaded where it is not there yet.
+
+        Args:
+            file: to copy.
+            sha256: of its content, where it was read before; without one, and without the store's word, the store is
+                asked once more whether the file is still the same when it has come.
+
+        Raises:
+            RemoteError: it cannot be had, has changed, or alone exceeds the cache.
+        """
+        path = self._path(file.key)
+        if _touched(path):
+            return path
+        with self._one_at_a_time(path):
+            known = sha256 or file.sha256
+            copy = self._download(file.url, path, file.num_bytes, known, "was there before", CHANGED)
+            if not known and not file.fixed and not file.is_as(facts_of(file.url, file.name)):
+                copy.unlink(missing_ok=True)
+                raise RemoteError(f"{file.url} changed while it was read. {CHANGED}")
+            return copy
+
+    def _download(self, url: str, path: Path, num_bytes: int, sha256: str, known: str, way_out: str) -> Path:
+        """Fetch a file to its place in the cache, unless somebody else just has; its checksum must be the known one."""
+        if _touched(path):
+            return path
+        if num_bytes > self.max_bytes:
+            raise RemoteError(f"{url} has {num_bytes} bytes, the cache {self.max_bytes}. Raise data.cache_gb.")
         with self._place(url, num_bytes) as copy:
             digest = hashlib.sha256()
             with copy.open("r+b") as file:
-                for chunk in _chunks(url, num_bytes):
+                for chunk in chunks(url, num_bytes, num_bytes):
                     digest.update(chunk)
                     file.write(chunk)
-            if digest.hexdigest() != sha256:
-                raise ValueError(
-                    f"{url} is not the file that dataset.json lists: its checksum differs. Index it again."
-                )
+            if sha256 and digest.hexdigest() != sha256:
+                raise RemoteError(f"{url} is not the file that {known}: its checksum differs. {way_out}")
             os.replace(copy, path)
         return path
 
@@ -125,14 +137,27 @@ class Cache:
         path = self._path(key)
         if _touched(path):
             return path
+        with self._one_at_a_time(path):
+            return path if _touched(path) else self._make(what, path, make)
+
+    def _make(self, what: str, path: Path, make: Callable[[], Any]) -> Path:
         content = memoryview(make())
         if content.nbytes > self.max_bytes:
-            raise ValueError(f"{what} has {content.nbytes} bytes, the cache {self.max_bytes}. Raise data.cache_gb.")
+            raise RemoteError(f"{what} has {content.nbytes} bytes, the cache {self.max_bytes}. Raise data.cache_gb.")
         with self._place(what, content.nbytes) as copy:
             with copy.open("r+b") as file:
                 file.write(content)
             os.replace(copy, path)
         return path
+
+    @contextmanager
+    def _one_at_a_time(self, path: Path) -> Iterator[None]:
+        """Other processes that want the same copy wait for this one, so that nothing is fetched twice."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / f".lock-{path.name[:2]}").open("w") as file:
+            with suppress(OSError):  # a file system without locks: a file may then be fetched twice
+                fcntl.flock(file, fcntl.LOCK_EX)
+            yield
 
     def _path(self, key: str) -> Path:
         return self.folder / hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
@@ -144,8 +169,9 @@ class Cache:
         copy = self.folder / f"{PART}{os.getpid()}-{secrets.token_hex(8)}"
         waited_until = time.monotonic() + self.patience
         while not self._reserve(copy, num_bytes):
-            if time.monotonic() > waited_until:
-                raise ValueError(
+            # While others write, the place may come free; a download of theirs may take hours.
+            if time.monotonic() > waited_until and time.time() - self._last_write() > self.patience:
+                raise RemoteError(
                     f"{url} finds no place in {self.folder}: others download into all of its {self.max_bytes} bytes. "
                     "Raise data.cache_gb, or read with fewer data.num_workers."
                 )
@@ -154,6 +180,14 @@ class Cache:
             yield copy
         finally:
             copy.unlink(missing_ok=True)
+
+    def _last_write(self) -> float:
+        """When any download that is going on has last written."""
+        times = [0.0]
+        for path in self.folder.glob(f"{PART}*"):
+            with suppress(FileNotFoundError):
+                times.append(path.stat().st_mtime)
+        return max(times)
 
     def _reserve(self, copy: Path, num_bytes: int) -> bool:
         """Make `copy`, with its size, where there is room or old copies can make room for it."""

@@ -16,6 +16,7 @@ from tempfile import gettempdir
 
 import numpy as np
 
+from dragonfly_lit.data.fetching import RemoteError
 from dragonfly_lit.data.index import (
     READER_VERSION,
     ShardEntry,
@@ -31,7 +32,7 @@ from dragonfly_lit.data.index import (
     write_index,
 )
 from dragonfly_lit.data.making import how_to_make
-from dragonfly_lit.data.remote import Cache, is_remote, read_bytes
+from dragonfly_lit.data.remote import TRIES, Cache, is_remote, read_bytes
 from dragonfly_lit.data.samples import BadSampleError, RawSample, raw_sample, to_record
 from dragonfly_lit.data.scan import TORN, Row, Scan, scan_shard
 from dragonfly_lit.data.table_files import without_shards
@@ -48,7 +49,7 @@ Report = Callable[[BadSampleError], None]
 log = logging.getLogger(__name__)
 
 
-class _Opened:
+class OpenedShard:
     """Where the samples of one shard lie, and its file descriptor.
 
     A copy in the cache has none between two reads, so that its place on the disk is free as soon as it must go.
@@ -73,16 +74,17 @@ class _Opened:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Salvaged:
+class Salvaged:
     """What can be read of a damaged shard; nothing of it is kept on the disk, since the shard may be mended."""
 
     starts: np.ndarray
     ends: np.ndarray
     torn: frozenset[int]
+    cut: str
 
     @classmethod
-    def of(cls, scan: Scan) -> _Salvaged:
-        return cls(starts=np.array(scan.starts, "<u8"), ends=np.array(scan.ends, "<u8"), torn=scan.torn)
+    def of(cls, scan: Scan) -> Salvaged:
+        return cls(starts=np.array(scan.starts, "<u8"), ends=np.array(scan.ends, "<u8"), torn=scan.torn, cut=scan.cut)
 
 
 class Shards:
@@ -112,7 +114,7 @@ class Shards:
         self.remote = is_remote(self.path)
         self._report = report
         self._max_member_bytes = max_member_bytes
-        self._salvaged: dict[int, _Salvaged] = {}
+        self._salvaged: dict[int, Salvaged] = {}
         self._suspect: dict[int, list[str] | None] = {}
         self._cache = Cache(Path(cache_dir or Path(gettempdir()) / "dragonfly_lit_shards"), cache_bytes)
         self._spare: Path | None = None
@@ -120,7 +122,7 @@ class Shards:
         self._is_current = True
         self.entries = self._remote_entries() if self.remote else self._local_entries(Path(self.path))
         self._starts = [0, *accumulate(entry.num_samples for entry in self.entries)]
-        self._open: OrderedDict[int, _Opened] = OrderedDict()
+        self._open: OrderedDict[int, OpenedShard] = OrderedDict()
         self._offsets: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         """Of every shard that was read from, 8 bytes a sample: a remote index is fetched once, however few files are
         open."""
@@ -152,13 +154,7 @@ class Shards:
         limit = 2 * self._max_member_bytes
         if not 0 < end - start <= limit:
             raise BadSampleError(name, f"#{place}", f"the index says bytes {start} to {end}; at most {limit} a sample.")
-        try:
-            data = opened.read(start, end - start)
-        except FileNotFoundError:
-            if not self.remote:
-                raise
-            del self._open[shard]  # the cache let the copy go
-            data = self._opened(shard).read(start, end - start)
+        data = self._read(shard, opened, start, end - start)
         if len(data) < end - start:
             raise BadSampleError(name, f"#{place}", f"the index says bytes {start} to {end}, but the file ends before.")
         raw = raw_sample(name, data, self._max_member_bytes)
@@ -167,6 +163,17 @@ class Shards:
         if shard in self._suspect and (keys := self._listed_keys(shard)) is not None and raw.key != keys[place]:
             raise BadSampleError(name, raw.key, f"the index has {keys[place]!r} in this place.")
         return raw
+
+    def _read(self, shard: int, opened: OpenedShard, start: int, size: int) -> bytes:
+        for _ in range(TRIES):
+            try:
+                return opened.read(start, size)
+            except FileNotFoundError:
+                if not self.remote:
+                    raise
+                del self._open[shard]  # the cache let the copy go
+                opened = self._opened(shard)
+        raise RemoteError(f"{self.path}: its shards do not stay in {self._cache.folder}. Raise data.cache_gb.")
 
     def locate(self, index: int) -> tuple[int, int]:
         """Shard number, and place within the shard, of the sample at `index`."""
@@ -218,19 +225,22 @@ class Shards:
             return self._cache.fetch(f"{self.path}/{entry.name}", entry.sha256, entry.num_bytes)
         return Path(self.path) / entry.name
 
-    def _opened(self, shard: int) -> _Opened:
+    def _opened(self, shard: int) -> OpenedShard:
         opened = self._open.get(shard)
         if opened is None:
-            path = self._local(shard)
-            if shard not in self._offsets:
-                self._offsets[shard] = self._bounds(shard, path)
-            starts, ends = self._offsets[shard]
-            opened = self._open[shard] = _Opened(path, starts, ends, keep_open=not self.remote)
+            opened = self._open[shard] = self._opening(shard)
             while len(self._open) > OPEN_FILES:
                 self._open.popitem(last=False)
         else:
             self._open.move_to_end(shard)
         return opened
+
+    def _opening(self, shard: int) -> OpenedShard:
+        path = self._local(shard)
+        if shard not in self._offsets:
+            self._offsets[shard] = self._bounds(shard, path)
+        starts, ends = self._offsets[shard]
+        return OpenedShard(path, starts, ends, keep_open=not self.remote)
 
     def _bounds(self, shard: int, path: Path) -> tuple[np.ndarray, np.ndarray]:
         """Where each sample of a shard starts and ends."""
@@ -301,9 +311,9 @@ class Shards:
             self._is_current = read_dataset_facts(content)[0] >= READER_VERSION
             return entries
         except ValueError as error:
-            raise ValueError(
-                f"{error}\nA remote folder needs its {DATASET_FILE} and indices: index it where it was made."
-            ) from None
+            raise RemoteError(
+                f"{error} A remote folder needs its {DATASET_FILE} and indices: index it where it was made."
+            ) from error.__cause__
 
     def _local_entries(self, folder: Path) -> list[ShardEntry]:
         if not folder.is_dir():
@@ -380,7 +390,7 @@ class Shards:
         if not scan.cut or self._report is None:
             return self._build(path, scan)
         self._report(BadSampleError(path.name, "*", f"{scan.cut}."))
-        self._salvaged[number] = _Salvaged.of(scan)
+        self._salvaged[number] = Salvaged.of(scan)
         return ShardEntry(name=path.name, num_samples=len(scan.rows), num_bytes=path.stat().st_size, sha256=scan.cut)
 
 

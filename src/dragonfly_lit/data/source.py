@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from dragonfly_lit.data.exclusion import Kept, Keyed, read_keys
+from dragonfly_lit.data.far import FarShards, foreign_files
+from dragonfly_lit.data.fetching import FarFile, RemoteError
 from dragonfly_lit.data.making import how_to_make
 from dragonfly_lit.data.remote import is_remote
 from dragonfly_lit.data.samples import BadSampleError, ask, check_record, one_question, to_sample
 from dragonfly_lit.data.shards import Report, Shards
 from dragonfly_lit.data.source_spec import SourceSpec
-from dragonfly_lit.data.table_files import table_files
+from dragonfly_lit.data.table_files import SUFFIXES, table_files
 from dragonfly_lit.io.tar import MAX_MEMBER_BYTES
 from dragonfly_lit.processing.sequences import SequenceBuilder, TokenizedSample, TooLongError
 from dragonfly_lit.spec.records import Record, Sample, Sequence
@@ -84,6 +86,7 @@ class Source:
 
         Raises:
             BadSampleError: the sample cannot be used.
+        RemoteError: the place where it lies cannot be read.
         """
         record = None
         try:
@@ -94,6 +97,8 @@ class Source:
             if self.spec.questions == "one":
                 return one_question(record, (self.seed, self.name, record.key, epoch))
             return record
+        except RemoteError:  # of the place where the samples lie, so nothing is skipped for it
+            raise
         except Exception as error:
             raise self.bad(index, error, record) from _unforeseen(error)
 
@@ -222,16 +227,19 @@ def open_source(
 def _opened(path: str, *, report: Report | None, **limits: Any) -> Keyed:
     """The shards or the tables that a path names; `limits` are those that both take."""
     remote = is_remote(path)
-    if not remote and (files := table_files(path)):
-        from dragonfly_lit.data.tables import Tables  # for which pyarrow is needed
+    files = foreign_files(path) if remote else table_files(path)
+    if files and files[0].suffix in SUFFIXES:
+        from dragonfly_lit.data.far_tables import FarTables  # for which pyarrow is needed
+        from dragonfly_lit.data.tables import Tables
 
-        tables = Tables(path, files, **limits)
+        tables = (FarTables if remote else Tables)(path, files, **limits)
         if not len(tables):
             raise ValueError("its tables have no row.")
         return tables
     if not remote and not Path(path).is_dir():
         raise ValueError(f"no such folder. Make it with: {how_to_make(path)}")
-    shards = Shards(path, report=report, **limits)
+    far = [file for file in files if isinstance(file, FarFile)]
+    shards = FarShards(path, far, report=report, **limits) if far else Shards(path, report=report, **limits)
     if not len(shards):
         raise ValueError(f"it has shards but no sample. Write some: {how_to_make(path)}")
     return shards

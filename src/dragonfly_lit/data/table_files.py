@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 from dragonfly_lit.spec.shard import DATASET_FILE, SPLITS, SPLITS_FILE
 from dragonfly_lit.spec.table import SPLIT_WORDS
@@ -14,6 +16,18 @@ SUFFIXES = (".parquet", ".arrow")
 PACK = "python -m data_prep pack --from parquet"
 """The way out for rows that are not read as they lie."""
 log = logging.getLogger(__name__)
+
+
+@runtime_checkable
+class Named(Protocol):
+    """A file, here or far."""
+
+    @property
+    def name(self) -> str:
+        """Of it, in its folder."""
+        ...
+
+
 _FIRST_WORD = re.compile("[A-Za-z]+")
 
 
@@ -48,7 +62,7 @@ def without_shards(folder: Path, said: str) -> ValueError:
     )
 
 
-def parts_of(files: list[Path]) -> dict[str, list[str]]:
+def parts_of(files: Sequence[Named]) -> dict[str, list[str]]:
     """By part the words for it with which names of files begin: `train-00000-of-00005.parquet` is to train on.
 
     Args:
@@ -63,33 +77,34 @@ def parts_of(files: list[Path]) -> dict[str, list[str]]:
     return {part: found[part] for part in SPLITS if part in found}
 
 
-def _word_of(file: Path) -> str:
+def _word_of(file: Named) -> str:
     word = _FIRST_WORD.match(file.name)
     return word[0] if word else ""
 
 
-def _part_of(file: Path) -> str | None:
+def _part_of(file: Named) -> str | None:
     return SPLIT_WORDS.get(_word_of(file).lower())
 
 
-def tables_of_part(path: str, split: str) -> str | None:
+def tables_of_part(path: str, split: str, far: Sequence[Named] | None = None) -> str | None:
     """The path of those tables whose names say that they are a part; None where there are none.
 
     Args:
         path: of their folder, of one of them, or a pattern.
         split: one of `SPLITS`.
+        far: the tables of a folder that is remote.
 
     Raises:
         ValueError: their names have several words for this part, or a pattern names tables of other parts too.
     """
-    files = table_files(path)
+    files: Sequence[Named] = table_files(path) if far is None else far
     parts = parts_of(files)
     if split not in parts:
         return None
     if len(parts[split]) > 1:
         told = " and of ".join(parts[split])
         raise ValueError(f"{path} has files of {told}, and both are its part {split}. Rename those of one.")
-    if Path(path).is_dir():
+    if far is not None or Path(path).is_dir():
         _tell_of_others(path, tuple(file.name for file in files if _part_of(file) is None))
         return f"{path.rstrip('/')}/{parts[split][0]}[!A-Za-z]*"
     if len(parts) > 1:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate
@@ -16,7 +16,8 @@ from pathlib import Path
 from tempfile import gettempdir
 from typing import TYPE_CHECKING, Any
 
-from dragonfly_lit.data.remote import Cache
+from dragonfly_lit.data.fetching import FarFile, RemoteError
+from dragonfly_lit.data.remote import TRIES, Cache
 from dragonfly_lit.data.table_files import PACK, parts_of
 from dragonfly_lit.data.table_rows import COLUMNS, TEXTS, record_of
 from dragonfly_lit.io.tar import MAX_MEMBER_BYTES
@@ -26,14 +27,13 @@ from dragonfly_lit.spec.samples import Record
 if TYPE_CHECKING:
     import pyarrow as pa
 
+File = Path | FarFile
 ROWS_A_BATCH = 64
-TRIES = 5
-"""A copy may go, to make place for another, before it is opened."""
 _ENDS = 2**16
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Group:
+class Group:
     """A row group of Parquet, or all of a file of Arrow.
 
     Attributes:
@@ -44,7 +44,7 @@ class _Group:
         copy: key of its copy in the cache; another one whenever the file was written to.
     """
 
-    file: Path
+    file: File
     number: int | None
     first: int
     state: str
@@ -68,7 +68,7 @@ class Tables:
     def __init__(
         self,
         path: str,
-        files: list[Path],
+        files: Sequence[File],
         *,
         cache_dir: str | Path | None = None,
         cache_bytes: int = 50 * 10**9,
@@ -78,13 +78,11 @@ class Tables:
             raise ValueError(f"it has files of {' and of '.join(parts)}. Set split to one of them.")
         self.path, self._max_member_bytes = path, max_member_bytes
         self._cache = Cache(Path(cache_dir or Path(gettempdir()) / "dragonfly_lit_shards"), cache_bytes)
-        self._groups: list[_Group] = []
+        self._groups: list[Group] = []
         sizes: list[int] = []
-        for file in files:
-            with _reading(file):
-                for group, size in _groups_of(file):
-                    self._groups.append(group)
-                    sizes.append(size)
+        for group, size in self._look_at(files):
+            self._groups.append(group)
+            sizes.append(size)
         self._ends = list(accumulate(sizes))
 
     def __len__(self) -> int:
@@ -129,29 +127,47 @@ class Tables:
         if len(image) > self._max_member_bytes:
             raise ValueError(f"an image has {len(image)} bytes; at most {self._max_member_bytes}.")
 
-    def _find(self, index: int) -> tuple[_Group, int]:
+    def _find(self, index: int) -> tuple[Group, int]:
         number = bisect_right(self._ends, index)
         return self._groups[number], index - (self._ends[number - 1] if number else 0)
 
-    def _cells(self, group: _Group, place: int) -> dict[str, Any]:
+    def _cells(self, group: Group, place: int) -> dict[str, Any]:
         """The cells of row `place` of a group."""
         if group.number is None:
-            with _reading(group.file):
-                return _row(group.file, place, checked=True)
+            return self._row_of_arrow(group, place)
         for _ in range(TRIES):
             copy = self._cache.made(
                 f"{group.file} (row group {group.number})",
                 group.copy,
-                lambda: _as_arrow(group),
+                lambda: self._as_arrow(group),
             )
             try:
-                return _row(copy, place)
+                return row_at(copy, place)
             except FileNotFoundError:
                 continue
-        raise ValueError(f"its row groups do not stay in {self._cache.folder}. Raise data.cache_gb.")
+        raise RemoteError(f"row groups of {self.path} do not stay in {self._cache.folder}. Raise data.cache_gb.")
+
+    def _look_at(self, files: Sequence[File]) -> Iterator[tuple[Group, int]]:
+        """The groups of all files, and how many rows each has."""
+        for file in files:
+            assert isinstance(file, Path)
+            with _reading(file):
+                yield from _groups_of(file)
+
+    def _as_arrow(self, group: Group) -> pa.Buffer:
+        """A row group of Parquet as a stream of Arrow."""
+        assert isinstance(group.file, Path)
+        with _reading(group.file):
+            return as_arrow(group.file, group)
+
+    def _row_of_arrow(self, group: Group, place: int) -> dict[str, Any]:
+        """The cells of a row of a file of Arrow."""
+        assert isinstance(group.file, Path)
+        with _reading(group.file):
+            return row_at(group.file, place, checked=True)
 
 
-def _key(group: _Group, place: int) -> str:
+def _key(group: Group, place: int) -> str:
     return f"{group.file.name}/{group.first + place}"
 
 
@@ -168,53 +184,84 @@ def _reading(file: Path) -> Iterator[None]:
         raise ValueError(f"{file} cannot be read: {' '.join(str(error).split()):.300}") from error
 
 
-def _groups_of(file: Path) -> Iterator[tuple[_Group, int]]:
+def _groups_of(file: Path) -> Iterator[tuple[Group, int]]:
     """The groups of a file, and how many rows each has."""
+    with file.open("rb") as opened:
+        size = file.stat().st_size
+        if file.suffix == ".arrow":
+            with opened_arrow(file) as batches:
+                check_columns(file, batches.schema.names)
+                rows = sum(batch.num_rows for batch in batches)
+            if rows:
+                yield Group(file=file, number=None, first=0, state=ends_of(opened, size)), rows
+            return
+        changed = file.stat().st_mtime_ns
+        names, rows, state = look_at_parquet(opened, size)
+    check_columns(file, names)
+    yield from groups(file, f"{file.resolve()}\n{changed}", rows, state)
+
+
+def look_at_parquet(file: Any, size: int) -> tuple[list[str], list[int], str]:
+    """The columns of an open file of Parquet, the rows of its groups, and what changes when the file does."""
     import pyarrow.parquet as pq
 
-    if file.suffix == ".arrow":
-        with _opened(file) as batches:
-            _check_columns(file, batches.schema.names)
-            size = sum(batch.num_rows for batch in batches)
+    table = pq.ParquetFile(file)
+    rows = [table.metadata.row_group(number).num_rows for number in range(table.num_row_groups)]
+    return list(table.schema_arrow.names), rows, ends_of(file, size, table.metadata.serialized_size)
+
+
+def groups(file: File, where: str, rows: Sequence[int], state: str) -> Iterator[tuple[Group, int]]:
+    """The groups of a file of Parquet that have rows, and how many.
+
+    Args:
+        file: of Parquet.
+        where: it lies, for the key of their copies.
+        rows: of each of its groups.
+        state: of the file.
+    """
+    for number, (first, size) in enumerate(zip(accumulate(rows, initial=0), rows, strict=False)):
         if size:
-            yield _Group(file=file, number=None, first=0, state=_ends_of(file)), size
-        return
-    with pq.ParquetFile(file) as table:
-        _check_columns(file, table.schema_arrow.names)
-        state, first, changed = _ends_of(file, table.metadata.serialized_size), 0, file.stat().st_mtime_ns
-        for number in range(table.num_row_groups):
-            size = table.metadata.row_group(number).num_rows
-            if size:
-                copy = f"{file.resolve()}\n{changed}\n{state}\n{number}\n{COLUMNS}"
-                yield _Group(file=file, number=number, first=first, state=state, copy=copy), size
-            first += size
+            copy = f"{where}\n{state}\n{number}\n{COLUMNS}"
+            yield Group(file=file, number=number, first=first, state=state, copy=copy), size
 
 
-def _ends_of(file: Path, at_least: int = 0) -> str:
-    """A checksum of a file's size and its ends; the last bytes of Parquet say where every page lies and what it has."""
-    size, length = file.stat().st_size, max(_ENDS, at_least + 8)
+def ends_of(file: Any, size: int, at_least: int = 0) -> str:
+    """A checksum of a file's size and its ends; the last bytes of Parquet say where every page lies and what it has.
+
+    Args:
+        file: open.
+        size: of it.
+        at_least: bytes at its end.
+    """
+    length = max(_ENDS, at_least + 8)
     digest = hashlib.sha256(str(size).encode())
-    with file.open("rb") as opened:
-        digest.update(opened.read(_ENDS))
-        opened.seek(max(0, size - length))
-        digest.update(opened.read())
+    file.seek(0)
+    digest.update(file.read(_ENDS))
+    file.seek(max(0, size - length))
+    digest.update(file.read(min(size, length)))
     return digest.hexdigest()
 
 
-def _check_columns(file: Path, names: list[str]) -> None:
+def check_columns(file: File, names: list[str]) -> None:
+    """ValueError for a table without a column of text."""
     if not set(names).intersection(TEXTS):
         raise ValueError(
             f"{file} has none of the columns {', '.join(TEXTS)}; it has {', '.join(names):.200}. Pack it: {PACK}"
         )
 
 
-def _as_arrow(group: _Group) -> pa.Buffer:
-    """A row group of Parquet as a stream of Arrow, in batches of which one holds few rows."""
+def as_arrow(source: Any, group: Group) -> pa.Buffer:
+    """A row group of Parquet as a stream of Arrow, in batches of which one holds few rows.
+
+    Args:
+        source: the file, or it open.
+        group: of it.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     assert group.number is not None
-    with _reading(group.file), pq.ParquetFile(group.file) as table:
+    with pq.ParquetFile(source, pre_buffer=not isinstance(source, Path)) as table:
         names = [name for name in table.schema_arrow.names if name in COLUMNS]
         rows = table.read_row_group(group.number, columns=names, use_threads=False)
     sink = pa.BufferOutputStream()
@@ -245,14 +292,15 @@ class _Batches:
 
 
 @contextmanager
-def _opened(file: Path) -> Iterator[_Batches]:
+def opened_arrow(file: Path) -> Iterator[_Batches]:
+    """The record batches of a file of Arrow."""
     import pyarrow as pa
 
     with pa.memory_map(str(file)) as mapped:
         yield _Batches(mapped)
 
 
-def _row(file: Path, place: int, *, checked: bool = False) -> dict[str, Any]:
+def row_at(file: Path, place: int, *, checked: bool = False) -> dict[str, Any]:
     """The cells of a row of a file of Arrow; nothing but the row is copied.
 
     Args:
@@ -260,7 +308,7 @@ def _row(file: Path, place: int, *, checked: bool = False) -> dict[str, Any]:
         place: of the row.
         checked: whether its offsets are looked at first: those of a damaged file point anywhere.
     """
-    with _opened(file) as batches:
+    with opened_arrow(file) as batches:
         for batch in batches:
             if place < batch.num_rows:
                 names = [name for name in batch.schema.names if name in COLUMNS]

@@ -439,7 +439,7 @@ def test_a_remote_file_is_never_read_beyond_what_it_may_have(tmp_path):
         read_bytes("memory://long/a", 999)
     with pytest.raises(ValueError, match="more than the 400 bytes"):
         Cache(tmp_path, 10**6).fetch("memory://long/a", "0" * 64, 400)
-    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+    assert {path.name for path in tmp_path.iterdir() if not path.name.startswith(".lock")} == set()
     folder = folder_of(tmp_path / "local", WHOLE)
     index_folder(folder)
     for path in (*folder.iterdir(), sidecar_path(folder / "0000.tar")):

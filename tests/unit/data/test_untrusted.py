@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from small_shards import PAD, make_record, members, picture, tar_of, write_shards
 
-from dragonfly_lit.data import remote
+from dragonfly_lit.data import fetching, remote
 from dragonfly_lit.data.datamodule import DragonflyDataModule
 from dragonfly_lit.data.index import build_index, index_path, sidecar_path
 from dragonfly_lit.data.samples import BadSampleError
@@ -302,7 +302,7 @@ def test_whatever_a_remote_client_raises_names_the_url(monkeypatch, error):
     def fails(*args, **kwargs):
         raise error
 
-    monkeypatch.setattr(remote.fsspec, "open", fails)
+    monkeypatch.setattr(fetching.fsspec, "open", fails)
     url = "hf://datasets/a/b/dataset.json"
     with pytest.raises(ValueError, match=rf"^{url} cannot be read: {type(error).__name__}: {error}\.$"):
         remote.read_bytes(url, 100)
