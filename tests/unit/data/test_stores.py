@@ -94,8 +94,10 @@ class Hub(BaseHTTPRequestHandler):
         if re.fullmatch(r"/api/datasets/me/set(/revision/\w+)?", path):
             self.answer({"id": "me/set", "sha": commit, "siblings": []})
         elif found := re.fullmatch(r"/api/datasets/me/set/tree/\w+/?(.*)", path):
-            inner = [name for name in files if name.rpartition("/")[0] == found[1]]
-            self.answer([self.entry(name) for name in inner]) if inner else self.send_error(404)
+            inside = [self.entry(name) for name in files if name.rpartition("/")[0] == found[1]]
+            if not found[1]:
+                inside.append({"type": "directory", "path": "data", "size": 0, "oid": "0" * 40})
+            self.answer(inside) if inside else self.send_error(404)
         elif (found := re.fullmatch(r"/datasets/me/set/resolve/(\w+)/(.*)", path)) and found[2] in files:
             self.give(files[found[2]])
         else:
