@@ -69,7 +69,7 @@ class Known:
     ) -> list[FarFile]:
         """Find out about files, and give those that another process is at."""
 
-        def look(file: FarFile) -> FarFile | None:
+        def find_out(file: FarFile) -> FarFile | None:
             with self._alone(file, wait) as held:
                 if not held:
                     return file
@@ -82,7 +82,7 @@ class Known:
 
         pool = ThreadPoolExecutor(max(1, at_once), "dragonfly-first-use")
         try:
-            return [file for file in pool.map(look, files) if file is not None]
+            return [file for file in pool.map(find_out, files) if file is not None]
         finally:
             pool.shutdown(cancel_futures=True)
 
