@@ -43,7 +43,7 @@ class Reading:
         limit = config["data"]["max_pixels"]
         return cls(opening=tuple(opening(config).items()), max_pixels=MAX_PIXELS if limit is None else limit)
 
-    def look(self, image: bytes | Path) -> Look:
+    def look_at(self, image: bytes | Path) -> Look:
         """What is known of an encoded image."""
         return look_at(decode(image, max_pixels=self.max_pixels))
 
@@ -93,7 +93,7 @@ def look_at_asked(asked: Sequence[Asked | Stored], reading: Reading) -> list[See
 def _of_image(each: Asked, reading: Reading) -> Iterator[Seen]:
     try:
         image = each.image if isinstance(each.image, bytes | Path) else each.image.read_bytes()
-        yield Seen(benchmark=each.benchmark, question=each.question, look=reading.look(image))
+        yield Seen(benchmark=each.benchmark, question=each.question, look=reading.look_at(image))
     except (ValueError, OSError) as error:
         place = "" if isinstance(each.image, bytes) else f", {place_of(each.image)}"
         problem = f"{each.benchmark} {each.question}{place}: {error}"
@@ -105,7 +105,7 @@ def _of_sample(each: Stored, reading: Reading) -> Iterator[Seen]:
     file, place = reader.describe(each.place)
     try:
         record = reader.record(each.place, 0)
-        looks = [reading.look(image) for image in record.images]
+        looks = [reading.look_at(image) for image in record.images]
     except (ValueError, OSError) as error:
         yield Seen(benchmark=name, question=place, problem=f"{name}: {file} {place}: {error}")
         return

@@ -100,7 +100,7 @@ def compare(
         try:
             record = reader.record(place, 0)
             key = record.key
-            looks = [reading.look(image) for image in record.images]
+            looks = [reading.look_at(image) for image in record.images]
         except (ValueError, OSError) as error:
             unread.append(f"{spec.name}: {shard} {key}: {error}")
             continue
