@@ -13,7 +13,7 @@ os.environ.setdefault("WANDB_MODE", "offline")
 
 INSTALL = {
     "torchao": "'dragonfly_lit[fp8]'",
-    "bitsandbytes": "'dragonfly_lit[bnb]'",
+    "bitsandbytes": "'dragonfly_lit[quantize]'",
     "hydra_plugins": "'dragonfly_lit[sweep]'",
     "mlflow": "mlflow",
     "moto": "'moto[s3]' flask flask-cors",

@@ -31,6 +31,18 @@ inputs = processor.apply_chat_template(chat, add_generation_prompt=True, tokeniz
 tokens = model.generate(**inputs, max_new_tokens=64, do_sample=False)
 print(processor.batch_decode(tokens[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)[0])
 ```"""
+USE_PEFT = """```python
+from pathlib import Path
+
+import dragonfly_lit  # registers the model
+from peft import PeftConfig, PeftModel
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+folder = Path("FOLDER")
+base = folder / PeftConfig.from_pretrained(folder).base_model_name_or_path
+model = PeftModel.from_pretrained(AutoModelForImageTextToText.from_pretrained(base), folder)
+processor = AutoProcessor.from_pretrained(base)
+```"""
 USE_RELEASED = """```python
 from dragonfly_lit import DragonflyForConditionalGeneration, DragonflyProcessor
 
@@ -53,11 +65,11 @@ def card(
         model: what is exported.
         trainings: of `provenance.trainings_of`.
         scores: of `provenance.scores_of`.
-        layout: `transformers` or `released`.
+        layout: `transformers`, `released` or `peft`.
     """
     front = "---\nlibrary_name: transformers\npipeline_tag: image-text-to-text\ntags: [dragonfly, dragonfly_lit]\n---"
     released = trainings[0].config["model"].get("version", "v1") if trainings else "v1"
-    use = USE if layout == "transformers" else USE_RELEASED.replace("VERSION", str(released))
+    use = {"transformers": USE, "peft": USE_PEFT}.get(layout, USE_RELEASED.replace("VERSION", str(released)))
     for written in ("FOLDER/image_encoder", "FOLDER"):  # as strings of Python, whatever the name holds
         use = use.replace(f'"{written}"', json.dumps(written.replace("FOLDER", name), ensure_ascii=False))
     parts = [
@@ -67,7 +79,7 @@ def card(
         f"that matter. Written by dragonfly_lit {version('dragonfly_lit')}, whose package is needed to load it.",
         use,
         "## Made of\n\n" + _table(("part", "what"), _parts(model, trainings)),
-        "## Trained\n\n" + _training(trainings),
+        "## Trained\n\n" + _training(trainings, apart=layout == "peft"),
         "## Data\n\n" + _data(trainings),
         "## Scores\n\n" + _scores(scores),
         "## Limits\n\n" + _limits(model.layout, trainings, scores),
@@ -104,17 +116,20 @@ def _source(config: DragonflyConfig, trainings: Sequence[Trained]) -> str:
     return portable(str(given)) if given else UNKNOWN
 
 
-def _training(trainings: Sequence[Trained]) -> str:
+def _training(trainings: Sequence[Trained], *, apart: bool) -> str:
     if not trainings:
         return "The model was exported from a folder without a run, so its training is not known here."
     rows = []
     for trained in trainings:
         config, info = trained.config, trained.info
-        stage = config["stage"]
+        stage, rounded = config["stage"], config["model"].get("quantize")
         steps = f"{info.step:,} of {info.steps:,}" if info is not None else UNKNOWN
         what = ", ".join(f"{group['match']} at {group['lr']:g}" for group in stage["groups"])
-        lora = "; LoRA, merged" if stage.get("lora") else ""
-        rows.append((stage["name"], steps, f"{what}{lora}", config["seed"], config["trainer"]["precision"]))
+        lora = ""
+        if stage.get("lora"):
+            lora = "; LoRA, by itself" if apart and trained is trainings[0] else "; LoRA, merged"
+        below = f"; the language model rounded to {rounded}" if rounded else ""
+        rows.append((stage["name"], steps, f"{what}{lora}{below}", config["seed"], config["trainer"]["precision"]))
     told = _table(("stage", "steps", "weights and learning rate", "seed", "precision"), rows)
     start = trainings[-1].config.get("init_from") or trainings[-1].config["model"].get("released")
     if start:

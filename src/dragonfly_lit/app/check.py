@@ -10,6 +10,7 @@ import torch
 
 from dragonfly_lit.app.launch import check_processes, launched
 from dragonfly_lit.app.stage import AUTO
+from dragonfly_lit.models.quantized import check_quantize
 from dragonfly_lit.training.precision import check_precision
 
 REPOSITORIES = {
@@ -33,6 +34,7 @@ def check_train(config: dict[str, Any]) -> None:
     missing = trainer["accelerator"] == "gpu" and not torch.cuda.is_available()
     if not (missing and trainer["precision"] == "fp8"):  # which asks the GPU
         check_precision(trainer["precision"], torch.device(DEVICES[trainer["accelerator"]]), trainer["gradients"])
+    _check_quantize(config)
     _check_start(config)
     for group in ("vision", "language"):
         check_weights(group, config[group]["path"], config)
@@ -108,6 +110,20 @@ def check_weights(group: str, path: str, config: dict[str, Any]) -> None:
             f"{group}.path={path} does not exist. Download it there (`hf download {repository} --local-dir {path}`), "
             f"set {group}.path or weights_root to where it lies, or use model=tiny."
         )
+
+
+def _check_quantize(config: dict[str, Any]) -> None:
+    kind = config["model"].get("quantize")
+    check_quantize(kind)
+    if kind is None:
+        return
+    for key, value, why in (
+        ("strategy", "fsdp", "only floats are sharded. Use strategy=ddp, or single"),
+        ("trainer.precision", "fp8", "its frozen layers would compute in another type. Use trainer.precision=bf16"),
+    ):
+        node, _, name = key.partition(".")
+        if config[node][name or "name"] == value:
+            raise ValueError(f"model.quantize={kind} with {key}={value}: {why}, or set model.quantize=null.")
 
 
 def _check_start(config: dict[str, Any]) -> None:

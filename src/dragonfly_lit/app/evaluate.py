@@ -90,6 +90,8 @@ def _generate(config: Config, benchmark: Any, settings: Settings) -> dict[str, A
         version=config["version"],
         vision=config["vision_config"],
         trust=config["trust"],
+        quantize=config["quantize"],
+        base=None if config["base"] is None else Path(config["base"]),
     )
     root, settings = load.results_root(checkpoint), replace(settings, made=how_made(checkpoint))
     out = _out(config, benchmark, settings, root)

@@ -16,6 +16,7 @@ from dragonfly_lit.models.backbones import BUILTIN, builtin_folder, vision_confi
 from dragonfly_lit.models.config import OWN_PARTS, DragonflyConfig
 from dragonfly_lit.models.dragonfly import DragonflyForConditionalGeneration
 from dragonfly_lit.models.projector import Projector
+from dragonfly_lit.models.quantized import check_quantize
 from dragonfly_lit.models.vision import Tower
 from dragonfly_lit.models.zoom import ZoomRule
 from dragonfly_lit.processing.formats import FRONT, IN_PLACE, LLAMA3, OWN, ChatFormat, chat_format, template_of
@@ -231,7 +232,8 @@ def model_factory(config: Config, components: Components) -> ModelFactory:
         ValueError: a released checkpoint is given and a part that it does not have.
     """
     model, vision = config["model"], config["vision"]
-    dtype = getattr(torch, model["dtype"])
+    dtype, quantize = getattr(torch, model["dtype"]), model.get("quantize")  # runs of earlier versions have none
+    check_quantize(quantize)
     nodes = own_parts(config)
     # A config drops the built-in parts, however they are written.
     fields = DragonflyConfig(**dict(zip(OWN_PARTS, nodes.values(), strict=True)))
@@ -246,7 +248,12 @@ def model_factory(config: Config, components: Components) -> ModelFactory:
     def build(device: str = "cpu") -> DragonflyForConditionalGeneration:
         if model["released"]:
             built = DragonflyForConditionalGeneration.from_released(
-                model["released"], vision=vision["path"], version=model["version"], dtype=dtype, device=device
+                model["released"],
+                vision=vision["path"],
+                version=model["version"],
+                dtype=dtype,
+                device=device,
+                quantize=quantize,
             )
         else:
             built = DragonflyForConditionalGeneration.from_backbones(
@@ -263,6 +270,7 @@ def model_factory(config: Config, components: Components) -> ModelFactory:
                 ids=components.builder.chat.ids,
                 chat=components.builder.chat.name,
                 images=components.processor.images,
+                quantize=quantize,
             )
         built.language.set_attn_implementation(components.attention[0])
         return built

@@ -39,6 +39,7 @@ processes = Rule(
 )
 
 steps = count | one_of("auto")
+QUANTIZE = one_of("nf4", "int8")
 CHECKPOINTING = one_of("none", "selective", "full", "offload")
 RECIPE = {
     "lr": number(above=0),
@@ -124,6 +125,7 @@ TRAIN: dict[str, Rule] = {
     "model.released": text | null,
     "model.version": one_of("v1", "v2"),
     "model.dtype": one_of("float32", "bfloat16"),
+    "model.quantize": QUANTIZE | null,
     "model.attention": text,
     "model.resize": one_of("fast", "pillow"),
     "model.images": one_of("front", "in_place"),
@@ -241,6 +243,8 @@ EVALUATE: dict[str, Rule] = {
     "out": text | null,
     "device": text,
     "dtype": one_of("float32", "bfloat16") | null,
+    "quantize": QUANTIZE | null,
+    "base": text | null,
     "batch_tokens": count,
     "decoding": one_of("auto", "dynamic", "static", "compiled"),
     "max_new_tokens": count | null,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from dragonfly_lit.app.factories import build_components, look_up_parts, model_factory
+from dragonfly_lit.app.factories import Config, build_components, look_up_parts, model_factory
 from dragonfly_lit.app.newest import find_finished
 from dragonfly_lit.app.runs import CONFIG_FILE, read_config
 from dragonfly_lit.io.commands import override
@@ -17,8 +17,16 @@ from dragonfly_lit.io.foreign import foreign, read_json
 from dragonfly_lit.io.imports import import_trusted
 from dragonfly_lit.models.config import DragonflyConfig
 from dragonfly_lit.models.dragonfly import DragonflyForConditionalGeneration
+from dragonfly_lit.models.quantized import Quantize, check_quantize, quantize_layers
 from dragonfly_lit.processing.processor import DragonflyProcessor
-from dragonfly_lit.training.checkpoint.locate import CHECKPOINTS, list_checkpoints, load_weights, resolve
+from dragonfly_lit.training.adapters import base_of, holds_adapters, read_adapters
+from dragonfly_lit.training.checkpoint.locate import (
+    CHECKPOINTS,
+    list_checkpoints,
+    load_weights,
+    load_with_adapters,
+)
+from dragonfly_lit.training.stages import Lora
 
 Loaded = tuple[DragonflyForConditionalGeneration, DragonflyProcessor]
 
@@ -75,33 +83,54 @@ def load_for_inference(
     version: str | None = None,
     vision: str | None = None,
     trust: Iterable[str] = (),
+    quantize: Quantize | None = None,
+    base: Path | None = None,
 ) -> Loaded:
     """The model in eval mode on `device`, and its processor.
 
     Args:
-        path: a run, a checkpoint of a run, a folder in transformers' layout, or a released folder.
+        path: a run, a checkpoint of a run, a folder in transformers' layout, a released folder, or one of adapters.
         device: where the model goes.
         dtype: of the weights; None keeps what they were saved in.
         version: `v1` or `v2`, for a released folder, which does not say.
         vision: folder of the vision tower's config, for a released folder.
         trust: modules of the user's own whose classes a run or a model folder may name as its parts.
+        quantize: holds the language model's linear layers in few bits; adapters then stay beside them.
+        base: of a folder of adapters, the model below them; None is the folder that they name.
 
     Raises:
         ValueError: the path is none of these, or something of it is missing.
     """
     import_trusted(trust)
-    run = run_of(path)
-    if run is not None:
-        model, processor = _from_run(run, path)
+    check_quantize(quantize, "quantize")
+    adapters = holds_adapters(path)
+    if base is not None and not adapters:
+        raise ValueError(f"base={base} is of a folder of adapters, and {path} is not one. Leave it out.")
+    run = None if adapters else run_of(path)
+    if adapters:
+        below = base_of(path) if base is None else base
+        if holds_adapters(below):
+            raise ValueError(f"{below} holds adapters too, and they are put onto a model. Give base=FOLDER of one.")
+        model, processor = load_for_inference(
+            below, device=device, dtype=dtype, version=version, vision=vision, quantize=quantize
+        )
+        read_adapters(model, path)
+    elif run is not None:
+        model, processor = _from_run(run, path, device, quantize)
     elif _is_released(path):
         if version is None:
             raise ValueError(f"{path} is a released checkpoint, which does not say its version. Give version=v1 or v2.")
         model = DragonflyForConditionalGeneration.from_released(
-            path, vision=vision, version=version, dtype=dtype or torch.bfloat16
+            path,
+            vision=vision,
+            version=version,
+            dtype=dtype or torch.bfloat16,
+            device=device if quantize else "cpu",
+            quantize=quantize,
         )
         processor = DragonflyProcessor.from_released(path, vision=vision, version=version)
     else:
-        model, processor = _from_folder(path)
+        model, processor = _from_folder(path, device, dtype, quantize)
     # transformers wraps `to` in a way that pyright cannot see through
     return model.to(device=device, dtype=dtype).eval(), processor  # pyright: ignore[reportCallIssue]
 
@@ -115,11 +144,20 @@ def load_named(args: Namespace) -> Loaded:
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     dtype = getattr(torch, args.dtype) if args.dtype else torch.float32 if device == "cpu" else torch.bfloat16
     return load_for_inference(
-        args.model, device=device, dtype=dtype, version=args.version, vision=args.vision, trust=args.trust
+        args.model,
+        device=device,
+        dtype=dtype,
+        version=args.version,
+        vision=args.vision,
+        trust=args.trust,
+        quantize=args.quantize,
+        base=args.base,
     )
 
 
-def _from_folder(path: Path) -> Loaded:
+def _from_folder(
+    path: Path, device: torch.device | str, dtype: torch.dtype | None, quantize: Quantize | None
+) -> Loaded:
     """From transformers' layout; nothing that such a folder holds is trusted."""
     kind = _model_type(path)
     if kind != DragonflyConfig.model_type:
@@ -127,19 +165,71 @@ def _from_folder(path: Path) -> Loaded:
         raise ValueError(
             f"{path} is neither a run, a checkpoint, a transformers folder nor a released folder: {found}."
         )
-    model = DragonflyForConditionalGeneration.from_exported(path)
+    if quantize is None:
+        model = DragonflyForConditionalGeneration.from_exported(path)
+    else:
+        model = DragonflyForConditionalGeneration.from_exported(path, dtype, device, quantize)
     with foreign(str(path), path):
         processor = DragonflyProcessor.from_pretrained(path, local_files_only=True, trust_remote_code=False)
     return model, processor
 
 
-def _from_run(run: Path, path: Path) -> Loaded:
+def _from_run(run: Path, path: Path, device: torch.device | str, quantize: Quantize | None) -> Loaded:
+    """As it was trained where that was in the same few bits; else its floats, which are rounded then."""
     config = read_config(run)
+    trained, lora = config["model"].get("quantize"), lora_of(config, run)
+    if quantize is not None and trained not in (None, quantize):
+        raise ValueError(
+            f"quantize={quantize}: {run} was trained with model.quantize={trained}. Give that, or null for floats."
+        )
+    same = trained is not None and trained == quantize
+    config["model"]["quantize"] = trained if same else None
     look_up_parts(config, file=run / CONFIG_FILE)
     components = build_components(config)
-    model = model_factory(config, components)()
-    load_weights(model, resolve(path))
+    model = model_factory(config, components)(str(device) if same else "cpu")
+    if same and lora is not None:
+        load_with_adapters(model, path, lora)
+    else:
+        load_weights(model, path)
+    if quantize is not None and not same:
+        quantize_layers(model.language, quantize, device=device)
     return model, components.processor
+
+
+def load_unmerged(path: Path, *, trust: Iterable[str] = ()) -> DragonflyForConditionalGeneration:
+    """The model of a run of adapters, in floats, with its adapters beside them.
+
+    Args:
+        path: the run, or a checkpoint of it.
+        trust: as in `load_for_inference`.
+
+    Raises:
+        ValueError: it is not such a run.
+    """
+    import_trusted(trust)
+    run = run_of(path)
+    lora = None if run is None else lora_of(read_config(run), run)
+    if run is None or lora is None:
+        raise ValueError(f"{path} is not a run of stage.lora, and has no adapters by themselves.")
+    config = read_config(run)
+    config["model"]["quantize"] = None
+    look_up_parts(config, file=run / CONFIG_FILE)
+    model = model_factory(config, build_components(config))()
+    load_with_adapters(model, path, lora)
+    return model.eval()
+
+
+def lora_of(config: Config, run: Path) -> Lora | None:
+    """The adapters that a run trained, by plain numbers alone: its file is read, not believed.
+
+    Raises:
+        ValueError: they are not described as this version describes them.
+    """
+    node = config.get("stage", {}).get("lora")
+    if node is None:
+        return None
+    with foreign(f"{run / CONFIG_FILE}: stage.lora"):
+        return Lora(**{key: value for key, value in node.items() if key != "_target_"})
 
 
 def run_of(path: Path) -> Path | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 from dragonfly_lit.app.recipe import recipe_of
@@ -126,7 +127,8 @@ def cost_of(config: Mapping[str, Any]) -> Cost | None:
     from dragonfly_lit.models.flops import relative_costs
 
     sizes = model_config(config)
-    crop, pair = relative_costs(sizes, frozen_model(sizes, what_trains(config["stage"]))[1])
+    trained = frozen_model(sizes, what_trains(config["stage"]), config["model"].get("quantize"))[1]
+    crop, pair = relative_costs(sizes, trained)
     return Cost(crop=crop, pair=pair)
 
 
@@ -143,13 +145,15 @@ def plan(config: Mapping[str, Any], machine: Machine, text_tokens: int = 128) ->
     """
     from dragonfly_lit.app.stage import what_trains
     from dragonfly_lit.models.flops import step_flops
+    from dragonfly_lit.models.quantized import quantized_layers, quantized_size
     from dragonfly_lit.training.costs import memory, payload_bytes, sharding_units
     from dragonfly_lit.training.network import TrainingNetwork
 
     trainer, strategy, stage = config["trainer"], config["strategy"], what_trains(config["stage"])
     sizes = model_config(config)
     work, samples = work_of(config, sizes, text_tokens)
-    model, trained = frozen_model(sizes, stage)
+    model, trained = frozen_model(sizes, stage, config["model"].get("quantize"))
+    few, few_bytes = quantized_size(model)
     found = sharding_units(TrainingNetwork(model))
     flops = step_flops(sizes, work, trained)
     ranks = trainer["devices"] * trainer["num_nodes"]
@@ -171,6 +175,7 @@ def plan(config: Mapping[str, Any], machine: Machine, text_tokens: int = 128) ->
         gradient_bytes=summed if kind == "bfloat16" else 4,
         moments=_moments(config["stage"].get("optimizer")),
         offloaded=bool(strategy.get("offload")),
+        quantized=(few_bytes, max((prod(layer.shape) for layer in quantized_layers(model).values()), default=0)),
     )
     whole = ("full", "offload")
     again = flops["language"] * (modes[1] in whole) + flops["vision"] * (trained.vision and modes[0] in whole)
@@ -185,7 +190,7 @@ def plan(config: Mapping[str, Any], machine: Machine, text_tokens: int = 128) ->
     )
     total = stage.accumulate * sum(flops.values())
     return Plan(
-        parameters=(sum(unit.weights for unit in found), sum(unit.trained for unit in found)),
+        parameters=(few + sum(unit.weights for unit in found), sum(unit.trained for unit in found)),
         layout_tokens=sizes.layout.num_tokens,
         ranks=ranks,
         shards=shards,

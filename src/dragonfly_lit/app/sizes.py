@@ -74,17 +74,30 @@ def check_image_fits(num_tokens: int, longest: int) -> None:
         )
 
 
-def frozen_model(sizes: DragonflyConfig, stage: Stage) -> tuple[nn.Module, Trained]:
-    """The model of a stage on the meta device, and which parts of it train."""
+def frozen_model(sizes: DragonflyConfig, stage: Stage, quantize: str | None = None) -> tuple[nn.Module, Trained]:
+    """The model of a stage on the meta device, and which parts of it train.
+
+    Args:
+        sizes: of the model.
+        stage: what trains.
+        quantize: `model.quantize`.
+
+    Raises:
+        ValueError: the stage trains what is held in few bits.
+    """
     import torch
 
     from dragonfly_lit.models.dragonfly import DragonflyForConditionalGeneration
     from dragonfly_lit.models.flops import Trained
+    from dragonfly_lit.models.quantized import quantize_layers
     from dragonfly_lit.training.lora import add_adapters
-    from dragonfly_lit.training.stages import freeze
+    from dragonfly_lit.training.stages import check_trains_floats, freeze
 
     with torch.device("meta"):
         model = DragonflyForConditionalGeneration(sizes)
+        if quantize is not None:
+            quantize_layers(model.language, quantize, filled=False)
+        check_trains_floats(model, stage)
         if stage.lora is not None:
             add_adapters(model.language, stage.lora)
     freeze(model, stage)

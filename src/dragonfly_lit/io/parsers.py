@@ -8,7 +8,8 @@ from pathlib import Path
 
 from dragonfly_lit.io.commands import as_typed
 
-LAYOUTS = ("transformers", "released")
+LAYOUTS = ("transformers", "released", "peft")
+QUANTIZE = ("nf4", "int8")
 SMALL = 0.09
 """Details up to this share of the side count as small in a study unless --small says otherwise."""
 TRUST_HELP = "a module of your own whose classes the model may have as its parts; again for more of them"
@@ -37,6 +38,12 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", help="(default: cuda where there is one, else cpu)")
     parser.add_argument(
         "--dtype", choices=("float32", "bfloat16", "float16"), help="(default: float32 on a CPU, else bfloat16)"
+    )
+    parser.add_argument(
+        "--quantize", choices=QUANTIZE, help="hold the language model's linear layers in 4 or 8 bits (default: floats)"
+    )
+    parser.add_argument(
+        "--base", type=Path, help="of a folder of adapters: the model below them (default: the named one)"
     )
 
 
@@ -67,7 +74,15 @@ def export_parser() -> argparse.ArgumentParser:
     parser = _parser("export", "The weights of a run, as a folder that others can load.")
     parser.add_argument("run", type=Path, metavar="RUN", help="a run, or one of its checkpoints")
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="where to write; must not hold anything yet")
-    parser.add_argument("--layout", choices=LAYOUTS, default="transformers")
+    parser.add_argument(
+        "--layout",
+        choices=LAYOUTS,
+        default="transformers",
+        help="peft: the adapters of stage.lora by themselves, their model in FOLDER/base (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--base", type=Path, help="with --layout peft: an export of that model which is there, instead of FOLDER/base"
+    )
     parser.add_argument(
         "--dtype", choices=("float32", "bfloat16"), default=None, help="of the weights; default: as trained"
     )

@@ -14,8 +14,9 @@ from dragonfly_lit.io.foreign import foreign, read_json, read_model_config
 from dragonfly_lit.models.build import build_projector, build_tower, build_zoom_rule
 from dragonfly_lit.models.language import head_of, words_of
 from dragonfly_lit.models.pretrained import DragonflyPreTrainedModel
+from dragonfly_lit.models.quantized import Quantize, quantize_layers, with_room
 from dragonfly_lit.models.released_keys import VISION_FOLDER
-from dragonfly_lit.models.weights import Stored, check_size, fill
+from dragonfly_lit.models.weights import Stored, check_fits, check_size, fill, stored_tensors
 
 BUILTIN = "builtin"
 _POSITIONS = "embeddings.position_embedding.weight"
@@ -68,13 +69,16 @@ def pixel_statistics(*folders: str | Path) -> dict[str, Any]:
     return {}
 
 
-def read_language(path: Path, dtype: torch.dtype, device: torch.device | str = "cpu") -> PreTrainedModel:
+def read_language(
+    path: Path, dtype: torch.dtype, device: torch.device | str = "cpu", quantize: Quantize | None = None
+) -> PreTrainedModel:
     """A language model from a folder or a .gguf file, by transformers, every key accounted for.
 
     Args:
         path: of the folder or file.
         dtype: of the weights.
         device: where they are put; on the meta device none are read.
+        quantize: holds the linear layers below the head in few bits; see `models.quantized`.
 
     Raises:
         ValueError: there is nothing at `path`, it wants code of its own, or its weights do not fit its config.
@@ -91,10 +95,13 @@ def read_language(path: Path, dtype: torch.dtype, device: torch.device | str = "
     folder = path.parent if source else path
     config = None if source else read_model_config(folder, where=where)
     if torch.device(device).type == "meta":
-        return _language_without_weights(folder, dtype, where, source)
+        language = _language_without_weights(folder, dtype, where, source)
+        return language if quantize is None else with_room(language, quantize, "meta")
     if config is not None:
         check_size(config.get_text_config(), folder, where)
         check_size(_language_without_weights(folder, dtype, where, source), folder, where)
+    if quantize is not None and (rounded := _rounded(folder, dtype, device, quantize, where, source)) is not None:
+        return rounded
     with foreign(where, folder):
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder,
@@ -110,7 +117,24 @@ def read_language(path: Path, dtype: torch.dtype, device: torch.device | str = "
     if wrong:
         said = "; ".join(f"{kind.replace('_', ' ')}: {', '.join(keys[:4])}" for kind, keys in wrong.items())
         raise ValueError(f"{path} does not fit its config ({said}). Copy the whole checkpoint.")
+    if quantize is not None:
+        quantize_layers(language, quantize)
     return language.to(device)
+
+
+def _rounded(
+    folder: Path, dtype: torch.dtype, device: torch.device | str, kind: Quantize, where: str, source: dict[str, str]
+) -> PreTrainedModel | None:
+    """Filled from its files layer by layer; None where only transformers knows which tensor is which weight."""
+    language = _language_without_weights(folder, dtype, where, source)
+    try:
+        stored = {} if source else stored_tensors(folder)
+        check_fits(language, stored, where)
+    except ValueError:
+        return None
+    language = with_room(language, kind, device)
+    fill(language, stored, where)
+    return language.eval()
 
 
 def _language_without_weights(folder: Path, dtype: torch.dtype, where: str, source: dict[str, str]) -> PreTrainedModel:

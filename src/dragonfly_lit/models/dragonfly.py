@@ -33,6 +33,7 @@ from dragonfly_lit.models.generation import DragonflyGenerationMixin
 from dragonfly_lit.models.language import build_language, last_block_at
 from dragonfly_lit.models.loss import LossSums, loss_sums
 from dragonfly_lit.models.output import DragonflyOutput
+from dragonfly_lit.models.quantized import Quantize, refuse_quantized
 from dragonfly_lit.models.zoom import Ranking, pool_patches, swap_gradient
 from dragonfly_lit.spec.layout import Zoom
 from dragonfly_lit.spec.outline import Outline, supervised_labels
@@ -363,6 +364,7 @@ class DragonflyForConditionalGeneration(DragonflyGenerationMixin):
         version: str,
         dtype: torch.dtype = torch.bfloat16,
         device: torch.device | str = "cpu",
+        quantize: Quantize | None = None,
     ) -> DragonflyForConditionalGeneration:
         """A released checkpoint, from its own files and never the network; the peak of memory is the model.
 
@@ -372,11 +374,14 @@ class DragonflyForConditionalGeneration(DragonflyGenerationMixin):
             version: `v1` or `v2`; the checkpoint does not say.
             dtype: of the weights.
             device: where to put them; on the meta device none are read.
+            quantize: `nf4` or `int8` holds the language model's linear layers in few bits, rounded as they are read.
 
         Raises:
             ValueError: a key is missing, left over or of another shape, or the tower's config was not found.
         """
-        return io.load_released(cls, folder, vision=vision, version=version, dtype=dtype, device=device)
+        return io.load_released(
+            cls, folder, vision=vision, version=version, dtype=dtype, device=device, quantize=quantize
+        )
 
     @classmethod
     def from_backbones(
@@ -395,6 +400,7 @@ class DragonflyForConditionalGeneration(DragonflyGenerationMixin):
         ids: SpecialIds | None = None,
         chat: str = "llama3",
         images: str = "front",
+        quantize: Quantize | None = None,
     ) -> DragonflyForConditionalGeneration:
         """A pretrained tower, a pretrained language model, and a fresh projector between them.
 
@@ -412,6 +418,7 @@ class DragonflyForConditionalGeneration(DragonflyGenerationMixin):
             ids: of the format's special tokens; None are those of `spec.tokens`.
             chat: the format's name, `llama3` or `own`; kept in the config.
             images: where images stand, `front` or `in_place`; kept in the config.
+            quantize: `nf4` or `int8` holds the language model's linear layers in few bits, rounded as they are read.
 
         Raises:
             ValueError: a part is not there, does not fit its config, or the tokenizer lacks a special token.
@@ -431,6 +438,7 @@ class DragonflyForConditionalGeneration(DragonflyGenerationMixin):
             dtype=dtype,
             device=device,
             seed=seed,
+            quantize=quantize,
         )
 
     def save_released(self, folder: str | Path, max_shard_size: str = "5GB") -> None:
@@ -443,23 +451,32 @@ class DragonflyForConditionalGeneration(DragonflyGenerationMixin):
 
     def save_pretrained(self, save_directory: str | PathLike[str], *args: Any, **kwargs: Any) -> None:
         """Transformers' own, and beside it the tower's unused layers, so that `save_released` stays possible."""
+        refuse_quantized(self)
         unused = io.unused_tensors(self) if self.unused_vision else {}
         super().save_pretrained(save_directory, *args, **kwargs)
         if unused:
             self.unused_vision = io.save_unused(unused, Path(save_directory))
 
     @classmethod
-    def from_exported(cls, folder: str | Path, dtype: torch.dtype | None = None) -> DragonflyForConditionalGeneration:
+    def from_exported(
+        cls,
+        folder: str | Path,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str = "cpu",
+        quantize: Quantize | None = None,
+    ) -> DragonflyForConditionalGeneration:
         """Read a folder that `save_pretrained` or `export` wrote, every key accounted for; no code of it is run.
 
         Args:
             folder: in transformers' layout.
             dtype: of the weights; None keeps what they were saved in.
+            device: where to put them.
+            quantize: `nf4` or `int8` holds the language model's linear layers in few bits, rounded as they are read.
 
         Raises:
             ValueError: it is not such a folder, or its weights do not fit its config.
         """
-        return io.load_exported(cls, Path(folder), dtype)
+        return io.load_exported(cls, Path(folder), dtype, device, quantize)
 
     @classmethod
     def from_pretrained(

@@ -29,7 +29,9 @@ from dragonfly_lit.models.backbones import (
     vision_config_of,
 )
 from dragonfly_lit.models.config import DragonflyConfig
+from dragonfly_lit.models.language import build_language
 from dragonfly_lit.models.pretrained import DragonflyPreTrainedModel
+from dragonfly_lit.models.quantized import Quantize, refuse_quantized, with_room
 from dragonfly_lit.models.released_keys import (
     TOWER_PREFIX,
     VISION_FOLDER,
@@ -62,6 +64,7 @@ def load_released(
     version: str,
     dtype: torch.dtype,
     device: torch.device | str,
+    quantize: Quantize | None = None,
 ) -> Model:
     """See `DragonflyForConditionalGeneration.from_released`."""
     folder = Path(folder)
@@ -82,7 +85,7 @@ def load_released(
             vision_source=fields.get("image_encoder"),
             **pixel_statistics(*([vision] if vision is not None else []), folder / VISION_FOLDER),
         )
-        model = allocate(cls, config, dtype, device)
+        model = allocate(cls, config, dtype, device, quantize=quantize)
     if not _is_meta(device):
         stored, model.unused_vision = our_names(stored_tensors(folder), config)
         fill(model, stored, folder)
@@ -95,7 +98,13 @@ def load_released(
     return model
 
 
-def load_exported(cls: type[Model], folder: Path, dtype: torch.dtype | None) -> Model:
+def load_exported(
+    cls: type[Model],
+    folder: Path,
+    dtype: torch.dtype | None,
+    device: torch.device | str = "cpu",
+    quantize: Quantize | None = None,
+) -> Model:
     """See `DragonflyForConditionalGeneration.from_exported`."""
     where = str(folder)
     config = read_model_config(folder, where=where)
@@ -105,9 +114,22 @@ def load_exported(cls: type[Model], folder: Path, dtype: torch.dtype | None) -> 
         for part in (config.text_config, config.vision_config):
             check_size(part, folder, where)
         # transformers would make up what is missing, after it took the memory for it
-        check_fits(allocate(cls, copy.deepcopy(config), torch.float32, "meta"), stored_tensors(folder), folder)
+        stored = stored_tensors(folder)
+        check_fits(allocate(cls, copy.deepcopy(config), torch.float32, "meta"), stored, folder)
+        if quantize is not None:  # transformers would make room for floats first
+            model = allocate(cls, config, dtype or _dtype_of(config), device, quantize=quantize)
+            fill(model, stored, folder)
+            model.unused_vision = unused_beside(folder)
+            if (folder / "generation_config.json").is_file():
+                model.generation_config = GenerationConfig.from_pretrained(folder, local_files_only=True)
+            return model
         given: dict[str, Any] = {} if dtype is None else {"dtype": dtype}
-        return cls.from_pretrained(folder, local_files_only=True, trust_remote_code=False, weights_only=True, **given)
+        read = cls.from_pretrained(folder, local_files_only=True, trust_remote_code=False, weights_only=True, **given)
+        return read.to(device)  # pyright: ignore[reportArgumentType]
+
+
+def _dtype_of(config: DragonflyConfig) -> torch.dtype:
+    return config.dtype if isinstance(config.dtype, torch.dtype) else torch.float32
 
 
 def from_backbones(
@@ -126,6 +148,7 @@ def from_backbones(
     dtype: torch.dtype,
     device: torch.device | str,
     seed: int,
+    quantize: Quantize | None = None,
 ) -> Model:
     """See `DragonflyForConditionalGeneration.from_backbones`."""
     vision = builtin_folder("vision") if vision == BUILTIN else Path(vision)
@@ -136,7 +159,7 @@ def from_backbones(
         check_size(vision_config, vision, f"vision.path={vision}")
     trained_size = vision_config.image_size
     vision_config.image_size = image_size or trained_size
-    model_of_words = read_language(language, dtype, device)
+    model_of_words = read_language(language, dtype, device, quantize)
     enlarge(model_of_words, len(tokenizer))
     config = DragonflyConfig(
         vision_config=vision_config,
@@ -169,6 +192,7 @@ def _is_meta(device: torch.device | str) -> bool:
 def save_released(model: DragonflyPreTrainedModel, folder: str | Path, max_shard_size: str) -> None:
     """See `DragonflyForConditionalGeneration.save_released`."""
     folder, config = Path(folder), model.config
+    refuse_quantized(model)
     check_releasable(config)
     state = _released_state(model)
     folder.mkdir(parents=True, exist_ok=True)
@@ -204,6 +228,7 @@ def allocate(
     dtype: torch.dtype,
     device: torch.device | str = "cpu",
     language: PreTrainedModel | None = None,
+    quantize: Quantize | None = None,
 ) -> Model:
     """A model in eval mode whose weights hold anything, but for `language`; its buffers are right and in float32."""
     for part in (config, config.vision_config, config.text_config):
@@ -211,6 +236,10 @@ def allocate(
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
+        if quantize is not None and language is None:
+            with torch.device("meta"):
+                skeleton = build_language(config.text_config)
+            language = with_room(skeleton, quantize, device)
         with torch.device(device), init.no_init_weights():
             model = cls(config, language=language)
     finally:

@@ -19,6 +19,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import PreTrainedConfig
 
 from dragonfly_lit.io.foreign import foreign, read_json
+from dragonfly_lit.models.quantized import quantized_layers, quantized_names
 
 CHUNK_BYTES = 16 * 2**20
 _INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
@@ -172,12 +173,23 @@ def fill(
         ValueError: a key is missing or left over, or a shape differs.
     """
     given = given or {}
-    wanted = check_fits(module, stored, source, given)
+    wanted, rounded = check_fits(module, stored, source, given), quantized_layers(module)
     for name, weight in wanted.items():
-        stored[name].read_into(weight.data)
+        if name in rounded:
+            rounded[name].fill(stored[name].read())
+        else:
+            stored[name].read_into(weight.data)
     state = module.state_dict(keep_vars=True)
     for name, tensor in given.items():
         state[name].data.copy_(tensor)
+
+
+def float_state(module: nn.Module) -> dict[str, Tensor]:
+    """Weights and saved buffers by name; a meta tensor of its shape for a weight that is held in few bits."""
+    state = module.state_dict(keep_vars=True)
+    rounded, held = quantized_layers(module), quantized_names(module)
+    kept = {name: tensor for name, tensor in state.items() if name not in held}
+    return kept | {name: torch.empty(layer.shape, device="meta") for name, layer in rounded.items()}
 
 
 def check_fits(
@@ -194,7 +206,7 @@ def check_fits(
     Raises:
         ValueError: a key is missing or left over, or a shape differs.
     """
-    state = module.state_dict(keep_vars=True)
+    state = float_state(module)
     first_of: dict[int, str] = {}
     aliases = {name for name, weight in state.items() if first_of.setdefault(id(weight), name) != name}
     wanted = {name: weight for name, weight in state.items() if name not in aliases}

@@ -162,6 +162,7 @@ def memory(
     moments: float | int = 2,
     offloaded: bool = False,
     repeated_heads: bool = True,
+    quantized: tuple[int, int] = (0, 0),
 ) -> Memory:
     """What one rank holds where a step of micro-batches of `work` is highest.
 
@@ -178,6 +179,8 @@ def memory(
         moments: float32 numbers that the optimizer keeps of a weight.
         offloaded: whether shards, gradients and optimizer lie in the host's memory.
         repeated_heads: as in `block_bytes`.
+        quantized: bytes of weights that are held in few bits, and the weights of the largest layer of them, which is
+            dequantised where it is needed.
     """
     tower_trains, language_trains = trains
     sharded, size = kind == "sharded", 4 if kind == "float32" else 2
@@ -186,7 +189,7 @@ def memory(
     weight = 2 if kind == "bfloat16" else 4
     root, largest = found[-1], max((unit.weights for unit in found[:-1]), default=0)
     casts = 2 * sum(unit.trained for unit in found[:-1]) if kind == "autocast" else 0
-    gathered = size * (root.weights + 2 * largest) if sharded else casts
+    gathered = (size * (root.weights + 2 * largest) if sharded else casts) + size * quantized[1]
     layers = config.text_config.num_hidden_layers
     block = block_bytes(config, kind, trained=language_trains, repeated_heads=repeated_heads)
     kept = {
@@ -205,7 +208,7 @@ def memory(
     here = 0.0 if offloaded else 1 / shards
     gradients = gradient_bytes * trained * here
     begins = Memory(
-        weights=(size * frozen + weight * trained) * here,
+        weights=(size * frozen + weight * trained) * here + quantized[0],
         optimizer=(4 * moments + masters) * trained * here,
         gradients=gradients * accumulates,
         gathered=gathered,

@@ -6,9 +6,27 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from dragonfly_lit.models.quantized import quiet_bitsandbytes
 from dragonfly_lit.training.stages import Lora
 
 _A, _B, _BASE = ".lora_A.default.weight", ".lora_B.default.weight", ".base_layer."
+
+
+def import_peft(missing: str = "adapters need peft: pip install 'dragonfly_lit[lora]'.") -> Any:
+    """The package, at its first use.
+
+    Args:
+        missing: what is said where it is not installed.
+
+    Raises:
+        ValueError: it is not.
+    """
+    quiet_bitsandbytes()
+    try:
+        import peft
+    except ImportError as error:
+        raise ValueError(missing) from error
+    return peft
 
 
 def add_adapters(language: nn.Module, lora: Lora) -> None:
@@ -17,13 +35,10 @@ def add_adapters(language: nn.Module, lora: Lora) -> None:
     Raises:
         ValueError: peft is not installed.
     """
-    try:
-        from peft import LoraConfig, inject_adapter_in_model
-    except ImportError as error:
-        raise ValueError("stage.lora needs peft: pip install 'dragonfly_lit[lora]', or set stage.lora=null.") from error
+    peft = import_peft("stage.lora needs peft: pip install 'dragonfly_lit[lora]', or set stage.lora=null.")
     fields: dict[str, Any] = {"r": lora.rank, "lora_alpha": lora.alpha, "lora_dropout": lora.dropout}
-    config = LoraConfig(target_modules=list(lora.target), **fields)
-    inject_adapter_in_model(config, language)
+    config = peft.LoraConfig(target_modules=list(lora.target), **fields)
+    peft.inject_adapter_in_model(config, language)
 
 
 def lora_scale(lora: Lora | None) -> float | None:

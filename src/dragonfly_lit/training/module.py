@@ -14,6 +14,7 @@ from torch.distributed.fsdp import FSDPModule
 from torch.optim import Optimizer
 
 from dragonfly_lit.models.loss import LossSums
+from dragonfly_lit.models.quantized import quantization_of
 from dragonfly_lit.spec.records import Batch
 from dragonfly_lit.training.checkpoint.format import CheckpointInfo
 from dragonfly_lit.training.checkpoint.locate import (
@@ -34,7 +35,7 @@ from dragonfly_lit.training.optimizer import build_optimizer, class_name, group_
 from dragonfly_lit.training.precision import cast_weights, check_precision, to_fp8
 from dragonfly_lit.training.sending import skeleton_of
 from dragonfly_lit.training.sharding import blocks
-from dragonfly_lit.training.stages import ParamGroup, Stage, freeze, param_groups, widen
+from dragonfly_lit.training.stages import ParamGroup, Stage, check_trains_floats, freeze, param_groups, widen
 from dragonfly_lit.training.update import (
     PendingReport,
     SkipRule,
@@ -115,6 +116,7 @@ class TrainingModule(pl.LightningModule):
         if self.skeleton_factory is not None and not getattr(strategy, "reads_weights", True):
             skeleton = skeleton_of(self.skeleton_factory)
         model: Any = self.model_factory() if skeleton is None else skeleton
+        check_trains_floats(model, self.stage)
         if self.init_from is not None:
             check_init_from(Path(self.init_from), self.stage, self.model_name)
             widen(model, self.stage)
@@ -242,8 +244,12 @@ class TrainingModule(pl.LightningModule):
         return self._pending is None
 
     def checkpoint_tensors(self, trainable_only: bool) -> dict[str, Tensor]:
-        """Live tensors by name: weights, their averages, and the optimizer's state."""
-        tensors = network_tensors(self.model, trainable_only=trainable_only)
+        """Live tensors by name: weights, their averages, and the optimizer's state.
+
+        Where the language model is held in few bits, frozen weights are left out in any case: its own are not floats.
+        """
+        quantized = quantization_of(self.model) is not None
+        tensors = network_tensors(self.model, trainable_only=trainable_only or quantized)
         if self.masters is not None:
             tensors |= {f"{WEIGHTS}{name}": master.detach() for name, master in self.masters.weights.items()}
         tensors |= {f"{AVERAGES}{name}": tensor for name, tensor in (self.averages or {}).items()}
@@ -251,18 +257,20 @@ class TrainingModule(pl.LightningModule):
 
     def checkpoint_info(self, trainable_only: bool) -> CheckpointInfo:
         """What a checkpoint of now is."""
+        quantize = quantization_of(self.model)
         return CheckpointInfo(
             stage=self.stage.name,
             model=self.model_name,
             step=self.trainer.global_step,
             steps=self.stage.steps,
             groups=group_names(self.optimizer),
-            trainable_only=trainable_only,
+            trainable_only=trainable_only or quantize is not None,
             init_from=None if self.init_from is None else str(Path(self.init_from).resolve()),
             lora_scale=lora_scale(self.stage.lora),
+            quantize=quantize,
             optimizer=class_name(self.optimizer),
         )
 
     def check_resume(self, info: CheckpointInfo, folder: Path) -> None:
         """Refuses to go on from another stage, model or set of weights."""
-        check_resume(info, folder, self.stage, self.model_name, self.optimizer)
+        check_resume(info, folder, self.stage, self.model_name, self.optimizer, quantization_of(self.model))

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
 from dragonfly_lit.io.console import standard_output
+from dragonfly_lit.models.quantized import quantized_size
 from dragonfly_lit.spec.layout import Layout
 from dragonfly_lit.training.stages import ParamGroup
 from dragonfly_lit.training.telemetry import by_kind
@@ -209,6 +210,7 @@ def start_table(model: Any, param_groups: list[ParamGroup], stage: str) -> Table
     sums = [0, 0]
     for part, module in model.named_children():
         counts = [sum(p.numel() for p in module.parameters() if p.requires_grad is kind) for kind in (True, False)]
+        counts[1] += quantized_size(module)[0]
         if not any(counts):
             continue
         sums = [a + b for a, b in zip(sums, counts, strict=True)]

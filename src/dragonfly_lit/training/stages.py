@@ -16,6 +16,7 @@ from typing import Any, get_args
 from torch import nn
 from torch.optim import AdamW, Optimizer
 
+from dragonfly_lit.models.quantized import BITS, quantized_layers
 from dragonfly_lit.training.network import named_weights
 from dragonfly_lit.training.schedule import Shape, factor, num_decay_steps, num_warmup_steps
 
@@ -198,6 +199,22 @@ def param_groups(model: nn.Module, groups: Sequence[Group]) -> list[ParamGroup]:
     if not found:
         raise ValueError("stage.groups: nothing of the model is matched, so nothing would train. Name a part of it.")
     return found
+
+
+def check_trains_floats(model: nn.Module, stage: Stage) -> None:
+    """Refuse a stage that would train weights which are held in few bits.
+
+    Raises:
+        ValueError: names the pattern, a weight, and the ways out.
+    """
+    for name, layer in quantized_layers(model).items():
+        for pattern in (pattern for group in stage.groups for pattern in group.patterns):
+            if fnmatchcase(name, pattern):
+                raise ValueError(
+                    f"stage.groups: match={pattern} would train {name}, which model.quantize={layer.kind} holds in "
+                    f"{BITS[layer.kind]} bits. Train adapters (stage.lora, match=language.*lora_*) or other parts, or "
+                    "set model.quantize=null."
+                )
 
 
 def widen(model: nn.Module, stage: Stage) -> None:

@@ -59,6 +59,7 @@ class CheckpointInfo:
         trainable_only: whether frozen weights were left out.
         init_from: where the run's weights came from, for those left out.
         lora_scale: of the adapters in it; None without.
+        quantize: how the language model's linear layers were held, which are left out; None is as floats.
         optimizer: class whose state it holds; AdamW is not written, as in checkpoints that knew no other.
         world_size: ranks that wrote it.
         saved_at: seconds since 1970.
@@ -73,6 +74,7 @@ class CheckpointInfo:
     trainable_only: bool = False
     init_from: str | None = None
     lora_scale: float | None = None
+    quantize: str | None = None
     optimizer: str = ADAMW
     world_size: int = 1
     saved_at: float = 0.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,14 @@ from torch.distributed.fsdp import FSDPModule
 from torch.optim import Optimizer
 
 from dragonfly_lit.io.atomic import PARTIAL
+from dragonfly_lit.models.quantized import (
+    BITS,
+    check_quantize,
+    quantization_of,
+    quantized_layers,
+    quantized_names,
+    round_layers,
+)
 from dragonfly_lit.models.weights import stored_in, stored_tensors
 from dragonfly_lit.training.checkpoint.format import (
     INFO_FILE,
@@ -23,10 +32,10 @@ from dragonfly_lit.training.checkpoint.format import (
     verify_together,
 )
 from dragonfly_lit.training.checkpoint.storage import DamagedCheckpointError, read_tensors
-from dragonfly_lit.training.lora import merge_adapters
+from dragonfly_lit.training.lora import add_adapters, merge_adapters
 from dragonfly_lit.training.network import named_weights, plain_name
 from dragonfly_lit.training.optimizer import check_same_groups, check_same_optimizer
-from dragonfly_lit.training.stages import Stage
+from dragonfly_lit.training.stages import Lora, Stage
 
 log = logging.getLogger(__name__)
 
@@ -121,11 +130,18 @@ def whole(path: Path) -> Path:
     return path
 
 
-def check_resume(info: CheckpointInfo, folder: Path, stage: Stage, model_name: str, optimizer: Optimizer) -> None:
+def check_resume(
+    info: CheckpointInfo,
+    folder: Path,
+    stage: Stage,
+    model_name: str,
+    optimizer: Optimizer,
+    quantize: str | None = None,
+) -> None:
     """Refuses with `resume=` what is the job of `init_from=`.
 
     Raises:
-        ValueError: the checkpoint is of another stage, model, optimizer or set of weights.
+        ValueError: the checkpoint is of another stage, model, optimizer, format of weights or set of weights.
     """
     for key, theirs, mine in (("stage", info.stage, stage.name), ("model", info.model, model_name)):
         if theirs != mine:
@@ -133,6 +149,12 @@ def check_resume(info: CheckpointInfo, folder: Path, stage: Stage, model_name: s
                 f"resume={folder} is of {key} {theirs}, this run is of {key} {mine}. resume= goes on with the same "
                 f"{key}; to start from these weights use init_from={folder}."
             )
+    if info.quantize != quantize:
+        theirs, mine = (kind or "null" for kind in (info.quantize, quantize))
+        raise ValueError(
+            f"resume={folder} is of model.quantize={theirs}, this run of model.quantize={mine}: it would go on from "
+            f"other weights. Set model.quantize={theirs}."
+        )
     check_same_optimizer(info.optimizer, optimizer, str(folder))
     check_same_groups(info.groups, optimizer, str(folder))
 
@@ -177,6 +199,7 @@ def network_tensors(model: nn.Module, *, trainable_only: bool = False) -> dict[s
     give_back(model)
     parameters = named_weights(model)
     everything = {plain_name(name) for name, _ in model.named_parameters(remove_duplicate=False)}
+    everything |= {plain_name(name) for name in quantized_names(model)}  # of the run's config, and not floats
     buffers = {
         n: b for name, b in model.state_dict(keep_vars=True).items() if (n := plain_name(name)) not in everything
     }
@@ -202,12 +225,15 @@ def load_weights(model: nn.Module, path: Path, *, fresh: str | None = None) -> s
     if _is_checkpoint(path):
         return _load_checkpoint(model, path, fresh)
     stored = stored_in(path) if path.suffix == ".safetensors" else stored_tensors(path)
-    live = _live(model)  # straight into them, so that nothing is in memory twice
+    live, rounded = _live(model), quantized_layers(model)  # straight into them, so that nothing is in memory twice
     left = _left(live, stored, fresh)
     saved = {name: torch.Size(tensor.shape) for name, tensor in stored.items()}
     _check_keys(_without(live, left), saved, path, partial=False)
     for name, tensor in stored.items():
-        tensor.read_into(live[name])
+        if name in rounded:
+            rounded[name].fill(tensor.read())
+        else:
+            tensor.read_into(live[name])
     return left
 
 
@@ -229,27 +255,12 @@ def _without(tensors: Mapping[str, Tensor], names: set[str]) -> dict[str, Tensor
 
 def _load_checkpoint(model: nn.Module, folder: Path, fresh: str | None) -> set[str]:
     info = verify(folder)
-    behind = weights_behind(folder)
-    saved = saved_tensors(folder)
-    left: set[str] = set()
-    if behind is not None:
-        # What the run began afresh it has trained since, or nobody knows it any more.
-        left = load_weights(model, behind, fresh=ZOOM)
-        left = {name for name in left if WEIGHTS + name not in saved}
-        if left and fresh != ZOOM:
-            raise ValueError(
-                f"{folder} does not hold {min(left)}, and neither does {behind}, where its run began: a zoom rule that "
-                "begins afresh must train. Match zoom.* with a group of the stage."
-            )
-    shapes = {n.removeprefix(WEIGHTS): size for n, size in saved.items() if n.startswith(WEIGHTS)}
-    keys = {name: AVERAGES + name if AVERAGES + name in saved else WEIGHTS + name for name in shapes}
-    live = _live(model)
+    _check_format(info, folder, quantization_of(model))
+    left = _load_behind(model, folder, info, fresh)
     if info.lora_scale is None:
-        if not info.trainable_only:
-            left = _left(live, shapes, fresh)
-        _check_keys(_without(live, left), shapes, folder, partial=info.trainable_only)
-        read_tensors(folder, {keys[name]: live[name] for name in shapes})
-        return left
+        return _read_into(model, folder, info, fresh, left)
+    shapes, keys = _saved_weights(folder)
+    live = _live(model)
     read = {name: torch.empty(size) for name, size in shapes.items()}
     read_tensors(folder, {keys[name]: tensor for name, tensor in read.items()})
     if info.trainable_only:  # the layers under the adapters come from the run's config
@@ -262,16 +273,98 @@ def _load_checkpoint(model: nn.Module, folder: Path, fresh: str | None) -> set[s
     return left
 
 
+def load_with_adapters(model: Any, path: Path, lora: Lora) -> None:
+    """Puts adapters into a plain model and reads a checkpoint that has such, merging nothing: what its run trained.
+
+    Args:
+        model: as the run's factory builds it, or with floats where that has few bits.
+        path: the checkpoint, or its run.
+        lora: of the stage that trained them.
+
+    Raises:
+        ValueError: it is not a checkpoint of such adapters, or as `load_weights` says.
+    """
+    folder = resolve(path)
+    info = verify(folder) if _is_checkpoint(folder) else None
+    if info is None or info.lora_scale is None:
+        raise ValueError(f"{folder} holds no adapters of its own. Give a run of stage.lora, or a checkpoint of one.")
+    left = _load_behind(model, folder, info, None)
+    add_adapters(model.language, lora)
+    _read_into(model, folder, info, None, left)
+
+
+def _load_behind(model: Any, folder: Path, info: CheckpointInfo, fresh: str | None) -> set[str]:
+    """What a checkpoint leaves out, as its run had it: from where that began, and rounded where it was.
+
+    Gives the names of weights that neither holds.
+    """
+    behind, left = weights_behind(folder), set[str]()
+    if behind is not None:
+        # What the run began afresh it has trained since, or nobody knows it any more.
+        saved = saved_tensors(folder)
+        left = {name for name in load_weights(model, behind, fresh=ZOOM) if WEIGHTS + name not in saved}
+        if left and fresh != ZOOM:
+            raise ValueError(
+                f"{folder} does not hold {min(left)}, and neither does {behind}, where its run began: a zoom rule that "
+                "begins afresh must train. Match zoom.* with a group of the stage."
+            )
+    if info.quantize is not None and quantization_of(model) is None:
+        check_quantize(info.quantize, f"{folder}: quantize")
+        round_layers(model.language, info.quantize)
+    return left
+
+
+def _check_format(info: CheckpointInfo, folder: Path, held: str | None) -> None:
+    """ValueError where the weights of a checkpoint do not go into a model that is held in few bits."""
+    if held is None:
+        return
+    if info.lora_scale is not None and info.trainable_only:
+        raise ValueError(
+            f"{folder} holds adapters, which are not merged into weights of {BITS[held]} bits (model.quantize={held}). "
+            "Export it and start from that folder, or set model.quantize=null."
+        )
+    if info.quantize not in (None, held):
+        raise ValueError(
+            f"{folder} was trained with model.quantize={info.quantize}, and this model is held as {held}. Set "
+            f"model.quantize={info.quantize}, or null."
+        )
+
+
+def _saved_weights(folder: Path) -> tuple[dict[str, torch.Size], dict[str, str]]:
+    """Shapes of the weights of a checkpoint, and where each lies in it, by name; averages where it has them."""
+    saved = saved_tensors(folder)
+    shapes = {n.removeprefix(WEIGHTS): size for n, size in saved.items() if n.startswith(WEIGHTS)}
+    return shapes, {name: AVERAGES + name if AVERAGES + name in saved else WEIGHTS + name for name in shapes}
+
+
+def _read_into(model: nn.Module, folder: Path, info: CheckpointInfo, fresh: str | None, left: set[str]) -> set[str]:
+    shapes, keys = _saved_weights(folder)
+    live, rounded = _live(model), quantized_layers(model)
+    if not info.trainable_only:
+        left = _left(live, shapes, fresh)
+    _check_keys(_without(live, left), shapes, folder, partial=info.trainable_only)
+    read_tensors(folder, {keys[name]: live[name] for name in shapes if name not in rounded})
+    for name in (name for name in shapes if name in rounded):  # one by one, as each is read as a float
+        read_tensors(folder, {keys[name]: (weight := torch.empty(shapes[name]))})
+        rounded[name].fill(weight)
+    return left
+
+
 def _live(model: nn.Module) -> dict[str, Tensor]:
-    """Weights and saved buffers of a model by plain name."""
-    return {name.removeprefix(WEIGHTS): tensor for name, tensor in network_tensors(model).items()}
+    """Weights and saved buffers of a model by plain name; a meta tensor for a weight that is held in few bits."""
+    found = {name.removeprefix(WEIGHTS): tensor for name, tensor in network_tensors(model).items()}
+    rounded = quantized_layers(model)
+    return found | {name: torch.empty(layer.shape, device="meta") for name, layer in rounded.items()}
 
 
 def _copy(model: nn.Module, tensors: Mapping[str, Tensor], path: Path, *, partial: bool, left: set[str]) -> None:
-    live = _without(_live(model), left)
+    live, rounded = _without(_live(model), left), quantized_layers(model)
     _check_keys(live, {name: tensor.shape for name, tensor in tensors.items()}, path, partial=partial)
     for name, tensor in tensors.items():
-        live[name].copy_(tensor)
+        if name in rounded:
+            rounded[name].fill(tensor)
+        else:
+            live[name].copy_(tensor)
 
 
 def _check_keys(live: Mapping[str, Tensor], saved: Mapping[str, torch.Size], path: Path, *, partial: bool) -> None:
