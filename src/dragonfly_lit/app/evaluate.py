@@ -148,8 +148,8 @@ def _score(config: Config, benchmark: Any, settings: Settings) -> dict[str, Any]
 
 
 def _out(config: Config, benchmark: Any, settings: Settings, root: Path) -> Path:
-    dtype = None if config["predictions"] else config["dtype"]
-    return Path(config["out"]) if config["out"] else root / results_name(benchmark, settings, dtype=dtype)
+    held = () if config["predictions"] else (config["quantize"], config["dtype"])
+    return Path(config["out"]) if config["out"] else root / results_name(benchmark, settings, held=held)
 
 
 def _device(name: str) -> str:

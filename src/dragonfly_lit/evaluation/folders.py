@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,13 @@ LONGEST = 32
 """Letters of one part of a name."""
 
 
-def results_name(benchmark: Any, settings: Settings, *, dtype: str | None = None) -> str:
+def results_name(benchmark: Any, settings: Settings, *, held: Sequence[str | None] = ()) -> str:
     """`gqa-testdev-llava`, `slake-test-zh-default-limit30`: benchmark, split and options, prompt set, limit.
 
     Args:
         benchmark: or a suite.
         settings: what differs from one greedy answer a question is named too, and who judges answers, if anybody does.
-        dtype: of the weights, where they are not computed with as they were saved.
+        held: what the weights are held in, where it is not what they were saved in: a type, a format of few bits.
     """
     members = benchmark.benchmarks
     judge = settings.judge.name
@@ -45,7 +46,7 @@ def results_name(benchmark: Any, settings: Settings, *, dtype: str | None = None
         f"n{settings.draws}" if settings.draws > 1 else "",
         f"seed{settings.seed}" if settings.temperature and settings.seed else "",
         f"judge_{judge}" if not settings.predict and any(one.judged for one in members) and judge else "",
-        dtype or "",
+        *(each or "" for each in held),
     ]
     return "-".join(_short(part) for part in parts if part)
 

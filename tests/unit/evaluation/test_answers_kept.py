@@ -146,9 +146,11 @@ def test_scores_of_two_judges_and_of_two_types_of_weights_lie_apart(tmp_path):
         file.write_text(json.dumps({"id": "v1_0", "score": score}) + "\n")
     mm_vet = BENCHMARKS["mm_vet"]()
     names = [results_name(mm_vet, replace(SETTINGS, judge=Judge(scores_file=file))) for file in files]
-    names += [results_name(mm_vet, SETTINGS, dtype=dtype) for dtype in (None, "float32", "bfloat16")]
-    assert len(set(names)) == 5
-    assert names[2:] == [f"mm_vet-test-released{more}" for more in ("", "-float32", "-bfloat16")]
+    ways = [(None, None), (None, "float32"), (None, "bfloat16"), ("nf4", None), ("int8", "bfloat16")]
+    names += [results_name(mm_vet, SETTINGS, held=held) for held in ways]
+    assert len(set(names)) == 7
+    told = ("", "-float32", "-bfloat16", "-nf4", "-int8-bfloat16")
+    assert names[2:] == [f"mm_vet-test-released{more}" for more in told]
     assert results_name(mm_vet, replace(SETTINGS, judge=Judge(scores_file=files[0]), predict=True)) == names[2]
 
 
