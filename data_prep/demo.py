@@ -1,10 +1,10 @@
-"""`demo`: the images and questions of the easy-vqa package (MIT) as shards, one sample an image."""
+"""`demo`: the images and questions of the easy-vqa package (MIT) as shards, one sample an image; or as preferences."""
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -18,7 +18,7 @@ from .arguments import command_parser
 from .progress import progress_bar
 from .shards import new_folder, shard_name, write_shard
 
-NAME = "easy_vqa"
+NAME, PREFERENCES = "easy_vqa", "easy_vqa_preferences"
 LICENCE = "MIT"
 SPLITS = ("train", "test")
 SHARD_SIZE = 500
@@ -89,15 +89,52 @@ def to_record(image: ImageQuestions, split: str) -> Record:
     )
 
 
+def to_preference(image: ImageQuestions, split: str, answers: Mapping[str, Sequence[str]]) -> Record:
+    """One of the questions about an image: the right answer is chosen, another one of its kind rejected.
+
+    Args:
+        image: with its questions.
+        split: that it is of.
+        answers: those of each kind of question, by `kind_of`.
+    """
+    name, question, answer = image.questions[image.number % len(image.questions)]
+    others = [other for other in answers[kind_of(question, answer)] if other != answer]
+    return Record(
+        key=f"{split}-{image.number:04d}",
+        source=PREFERENCES,
+        licence=LICENCE,
+        turns=tuple(_turns([(question, answer)])),
+        rejected=others[image.number // len(image.questions) % len(others)],
+        images=(image.path.read_bytes(),),
+        meta={"question_ids": [name]},
+    )
+
+
+def kind_of(question: str, answer: str) -> str:
+    """What a question asks for: yes or no, a shape, or a colour."""
+    if not question.startswith("what"):
+        return "yes or no"
+    return "shape" if answer in SHAPES else "colour"
+
+
+def answers_by_kind(images: Iterable[ImageQuestions]) -> dict[str, list[str]]:
+    """The answers that are given to each kind of question, sorted."""
+    found: dict[str, set[str]] = defaultdict(set)
+    for image in images:
+        for _, question, answer in image.questions:
+            found[kind_of(question, answer)].add(answer)
+    return {kind: sorted(answers) for kind, answers in found.items()}
+
+
 def _turns(pairs: Iterable[tuple[str, str]]) -> Iterator[Turn]:
     for place, (question, answer) in enumerate(pairs):
         yield Turn(role="user", text=question, num_images=int(place == 0))
         yield Turn(role="assistant", text=answer)
 
 
-def is_made(root: Path) -> bool:
+def is_made(root: Path, name: str = NAME) -> bool:
     """Whether both splits lie under `root`: a split is whole if and only if it has its dataset.json."""
-    return all((root / NAME / split / DATASET_FILE).is_file() for split in SPLITS)
+    return all((root / name / split / DATASET_FILE).is_file() for split in SPLITS)
 
 
 def make_demo(root: str | Path) -> Path:
@@ -109,8 +146,21 @@ def make_demo(root: str | Path) -> Path:
     Returns:
         The folder of both splits.
     """
-    home = Path(root) / NAME
-    if is_made(Path(root)):
+    return _make(Path(root), NAME)
+
+
+def make_demo_preferences(root: str | Path) -> Path:
+    """Pack `root/easy_vqa_preferences/{train,test}` likewise: a pair of answers an image.
+
+    Returns:
+        The folder of both splits.
+    """
+    return _make(Path(root), PREFERENCES)
+
+
+def _make(root: Path, name: str) -> Path:
+    home = root / name
+    if is_made(root, name):
         return home
     home.mkdir(parents=True, exist_ok=True)
     with locked(home, way_out="Wait until it has ended.", patience=math.inf), progress_bar() as progress:
@@ -118,15 +168,20 @@ def make_demo(root: str | Path) -> Path:
         images = {split: read_split(split) for split in missing}
         task = progress.add_task("packing easy-VQA", total=sum(map(len, images.values())))
         for split in missing:
-            with new_folder(home / split, f"{NAME}-{split}") as partial:
-                _write_split(partial, split, progress.track(images[split], task_id=task))
+            answers = answers_by_kind(images[split])
+            tracked = progress.track(images[split], task_id=task)
+            with new_folder(home / split, f"{name}-{split}") as partial:
+                if name == NAME:
+                    _write_split(partial, f"{name}-{split}", (to_record(image, split) for image in tracked))
+                else:
+                    pairs = (to_preference(image, split, answers) for image in tracked)
+                    _write_split(partial, f"{name}-{split}", pairs)
     return home
 
 
-def _write_split(folder: Path, split: str, images: Iterable[ImageQuestions]) -> None:
-    records = (to_record(image, split) for image in images)
+def _write_split(folder: Path, name: str, records: Iterator[Record]) -> None:
     for number, first in enumerate(records):
-        write_shard(folder / shard_name(f"{NAME}-{split}", number), chain([first], islice(records, SHARD_SIZE - 1)))
+        write_shard(folder / shard_name(name, number), chain([first], islice(records, SHARD_SIZE - 1)))
     index_folder(folder, licence=LICENCE)
 
 
@@ -134,8 +189,11 @@ def main(argv: list[str]) -> int:
     """Make the demo data and say where they are."""
     parser = command_parser("demo", __doc__)
     parser.add_argument("--root", type=Path, default=Path("data"), help="folder of all data (default: data)")
-    root = parser.parse_args(argv).root
-    known = is_made(root)
-    home = make_demo(root)
-    print(f"{home}: {'already made' if known else 'made'}. data=demo, the default, trains on it.")
+    parser.add_argument("--preferences", action="store_true", help="a right and a wrong answer an image, for stage=dpo")
+    given = parser.parse_args(argv)
+    name = PREFERENCES if given.preferences else NAME
+    known = is_made(given.root, name)
+    home = _make(given.root, name)
+    told = "data=demo_preferences" if given.preferences else "data=demo, the default,"
+    print(f"{home}: {'already made' if known else 'made'}. {told} trains on it.")
     return 0

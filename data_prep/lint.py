@@ -22,7 +22,7 @@ from dragonfly_lit.io.console import standard_output
 from dragonfly_lit.io.tar import MAX_MEMBER_BYTES
 from dragonfly_lit.processing.images import decode, is_faint
 from dragonfly_lit.processing.prompts import render
-from dragonfly_lit.spec.samples import Record
+from dragonfly_lit.spec.samples import Record, Turn
 from dragonfly_lit.spec.shard import DATASET_FILE, NAMED_IMAGE_EXTENSIONS
 
 from .arguments import command_parser
@@ -200,7 +200,7 @@ def _says_more(record: Record) -> Iterator[str]:
 
 def _check_text(record: Record) -> None:
     """What every tokenizer is given."""
-    render(record.turns)
+    render([*record.turns, Turn(role="assistant", text=record.rejected)])
 
 
 def _check_image(number: int, image: bytes) -> str | None:

@@ -102,6 +102,7 @@ def _record(job: Job, number: int, row: Row | list[Row] | RowError) -> Record:
         turns=turns,
         images=tuple(images),
         share_image=conversation.share_image,
+        rejected=conversation.rejected,
         meta=meta,
     )
 

@@ -49,6 +49,8 @@ def _sample(record: Record) -> Iterator[str]:
     yield f"{record.key}, {num} image{'s' * (num != 1)}{shared}"
     for turn in record.turns:
         yield f"  {turn.role}: {_said(turn)}"
+    if record.rejected:
+        yield f"  rejected: {_said(Turn(role='assistant', text=record.rejected))}"
 
 
 def _said(turn: Turn) -> str:

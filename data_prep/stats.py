@@ -12,6 +12,7 @@ from dragonfly_lit.data.scan import Row
 from dragonfly_lit.data.shards import Shards, open_dataset
 from dragonfly_lit.io.console import standard_output
 from dragonfly_lit.processing.prompts import render
+from dragonfly_lit.spec.samples import Turn
 
 from .arguments import command_parser
 from .progress import follow
@@ -35,7 +36,8 @@ def text_tokens(shards: Shards, folder: Path) -> list[int]:
     found = []
     for index in follow(range(len(shards)), "counting tokens", len(shards)):
         try:
-            text = render(shards[index].turns)
+            record = shards[index]
+            text = render(record.turns) + render([Turn(role="assistant", text=record.rejected)] * bool(record.rejected))
         except ValueError:  # a bad sample; training leaves it out too, and `lint` says why
             continue
         found.append(len(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]))
@@ -94,10 +96,12 @@ def main(argv: list[str]) -> int:
         rows = [row for number in range(len(shards.entries)) for row in shards.rows(number)]
         found = measures(rows, text_tokens(shards, given.tokenizer) if given.tokenizer else None)
         num_bytes = sum(entry.num_bytes for entry in shards.entries)
+        preferences = sum(row.preference for row in rows)
         console.print(
             f"{folder}: {len(rows):,} samples in {len(shards.entries)} shards, {num_bytes / 1e6:,.1f} MB; "
             f"{sum(not row.num_images for row in rows):,} text only, "
             f"{sum(row.share_image for row in rows):,} with questions that share an image, "
+            f"{f'{preferences:,} preferences, ' if preferences else ''}"
             f"{len({row.image_checksum for row in rows if row.num_images}):,} different images, "
             f"{sum(bool(row.error) for row in rows):,} unreadable.",
             highlight=False,

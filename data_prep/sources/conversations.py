@@ -12,12 +12,14 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from dragonfly_lit.spec.rows import Row, RowError
-from dragonfly_lit.spec.samples import Role, Turn, turn_of_parts
+from dragonfly_lit.spec.samples import Role, Turn, check_preference, turn_of_parts
+from dragonfly_lit.spec.shard import CHOSEN, REJECTED
 from dragonfly_lit.spec.tokens import STRUCTURAL
 
 from .boxes import Objects, objects_of
 from .images import check_images
 
+ANSWERS = (CHOSEN, REJECTED)
 PLACEHOLDER = "<image>"
 ROLES: dict[str, Role] = {
     "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system",
@@ -68,7 +70,10 @@ class Options:
 
 @dataclass(frozen=True, kw_only=True)
 class RawConversation:
-    """A record to be: `images` are names within the image folder, or encoded images; `objects` is yet to be written."""
+    """A record to be: `images` are names within the image folder, or encoded images; `objects` is yet to be written.
+
+    `rejected` is of a preference: a worse answer than the last turn, which is the chosen one.
+    """
 
     name: str
     turns: tuple[Turn, ...]
@@ -76,6 +81,7 @@ class RawConversation:
     share_image: bool = False
     meta: Mapping[str, Any] = field(default_factory=dict)
     objects: Objects | None = None
+    rejected: str = ""
 
 
 def finish(
@@ -86,6 +92,7 @@ def finish(
     *,
     share_image: bool = False,
     boxes: bool = False,
+    rejected: str = "",
     **meta: Any,
 ) -> RawConversation:
     """A conversation whose images belong to its turns: with the first user turn when no turn says where.
@@ -97,6 +104,7 @@ def finish(
         images: of the row.
         share_image: whether all questions are about the same images.
         boxes: whether the tags of boxes stand for those of the row.
+        rejected: of a preference: the worse answer.
         meta: what is kept beside it.
 
     Raises:
@@ -109,6 +117,12 @@ def finish(
     first = next((number for number, turn in enumerate(turns) if turn.role == "user"), len(turns))
     for number, turn in enumerate(turns):
         _check_turn(row, number, turn, is_first=number <= first, boxes=boxes)
+    if rejected:
+        check_words(row, REJECTED, rejected)
+        try:
+            check_preference(turns, rejected, share_image=share_image)
+        except ValueError as error:
+            raise RowError(row.place, str(error)) from None
     objects = objects_of(row, turns, len(images)) if boxes else None
     for number, said in enumerate(objects.names if objects else ()):
         check_words(row, f"objects.ref[{number}]", said)
@@ -121,7 +135,13 @@ def finish(
         raise RowError(row.place, f"{placeholders} image placeholders but {len(images)} images; they must be equal.")
     kept = {key: value for key, value in meta.items() if value not in (None, "", [])}
     return RawConversation(
-        name=name, turns=tuple(turns), images=tuple(images), share_image=share_image, meta=kept, objects=objects
+        name=name,
+        turns=tuple(turns),
+        images=tuple(images),
+        share_image=share_image,
+        meta=kept,
+        objects=objects,
+        rejected=rejected,
     )
 
 
@@ -175,6 +195,35 @@ def label(row: Row, *names: str) -> str:
 def turns_of(row: Row, name: str, options: Options) -> list[Turn]:
     """Turns of ShareGPT's `from`/`value` or OpenAI's `role`/`content`; `<image>` in a text counts and is taken out."""
     return [_turn(message, options) for message in row.rows(name, "turns")]
+
+
+def preference_of(row: Row, options: Options) -> tuple[list[Turn], str]:
+    """The chosen answer as a turn and the rejected one, of the cells of these names; nothing where there are none.
+
+    Each is a text, a turn, or a list of one turn.
+
+    Raises:
+        RowError: one of them is missing, or is something else than an answer.
+    """
+    if not row.has(CHOSEN, REJECTED):
+        return [], ""
+    chosen, rejected = (_answer(row, row.pick(name, wanted="a text of the assistant"), options) for name in ANSWERS)
+    return [chosen], rejected.text
+
+
+def _answer(row: Row, name: str, options: Options) -> Turn:
+    value = row.values[name]
+    if isinstance(value, Mapping):
+        inner = Row(values={**row.values, name: [value]}, place=row.place, called=row.called)
+        row.read.add(name)
+        said = turns_of(inner, name, options)
+    elif isinstance(value, list | tuple):
+        said = turns_of(row, name, options)
+    else:
+        said = [make_turn(row, name, "assistant", row.text(name, numbers=True), options)]
+    if [turn.role for turn in said] != ["assistant"] or not said[0].text.strip():
+        raise row.error(name, "must be one answer: a text, or one turn of the assistant.")
+    return said[0]
 
 
 def _turn(message: Row, options: Options) -> Turn:

@@ -1,4 +1,7 @@
-"""LLaVA's JSON: `{"id", "image": name or names, "conversations": [{"from": "human|gpt", "value": "<image> ..."}]}`."""
+"""LLaVA's JSON: `{"id", "image": name or names, "conversations": [{"from": "human|gpt", "value": "<image> ..."}]}`.
+
+A conversation that ends with a question may have `chosen` and `rejected` beside it, two answers: a preference.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from pathlib import Path
 from dragonfly_lit.spec.row_files import read_rows
 from dragonfly_lit.spec.rows import Row, RowError
 
-from .conversations import NOT_IMAGES, Options, RawConversation, finish, label, refuse_cells, turns_of
+from .conversations import NOT_IMAGES, Options, RawConversation, finish, label, preference_of, refuse_cells, turns_of
 from .images import images_of
 
 
@@ -21,4 +24,7 @@ def conversation(row: Row, options: Options) -> RawConversation:
     """One sample; one without an image is text only."""
     refuse_cells(row, *NOT_IMAGES)
     images = images_of(row, options.image_columns, "image", "images")
-    return finish(row, label(row, "id"), turns_of(row, "conversations", options), images, boxes=bool(options.boxes))
+    turns, (chosen, rejected) = turns_of(row, "conversations", options), preference_of(row, options)
+    if chosen and turns[-1].role != "user":
+        raise row.error("chosen", "answers the last turn, which must be the user's.")
+    return finish(row, label(row, "id"), [*turns, *chosen], images, boxes=bool(options.boxes), rejected=rejected)

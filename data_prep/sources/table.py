@@ -1,6 +1,7 @@
 """Questions of one's own: a table (CSV, TSV, XLSX, JSON lines, Parquet) of image, question, answer, split, patient.
 
-Columns are matched by their names (`spec.table`), or by --columns; images lie below --images, or beside the table.
+A row may have `chosen` and `rejected`, a better and a worse answer, in place of one. Columns are matched by names
+(`spec.table`), or by --columns; images lie below --images, or beside the table.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ from dragonfly_lit.spec.medical_vqa import answer_type
 from dragonfly_lit.spec.rows import Row, RowError, with_numbers
 from dragonfly_lit.spec.table import DIVIDING, table_rows
 
-from .conversations import Options, RawConversation, label
+from .conversations import ANSWERS as PREFERENCE
+from .conversations import Options, RawConversation, finish, label, make_turn, preference_of
+from .images import image_cells, images_of
 from .questions import CHOICES, questions_about
 
 IMAGES = ("images", "image")
@@ -25,8 +28,31 @@ def rows(path: Path, options: Options) -> Iterator[Row | RowError]:
     return table_rows(path, dict(options.columns))
 
 
+def _preference(row: list[Row], options: Options) -> RawConversation:
+    first = row[0]
+    if len(row) > 1:
+        raise first.error("chosen", "is a preference, which is a sample of its own. Pack without --share-image.")
+    first.read.update(first.given(*DIVIDING))
+    first.pick(*image_cells(first, options.image_columns, *IMAGES))
+    asked = make_turn(first, "question", "user", first.text("question"), options)
+    chosen, rejected = preference_of(first, options)
+    images = images_of(first, options.image_columns, *IMAGES)
+    name = label(first, "id")
+    return finish(
+        first,
+        name,
+        [asked, *chosen],
+        images,
+        rejected=rejected,
+        question_ids=[name] if name else [],
+        categories=[found] if (found := label(first, "category")) else [],
+    )
+
+
 def conversation(row: list[Row], options: Options) -> RawConversation:
-    """One question about an image, or all of those that share it."""
+    """One question about an image, or all of those that share it; or a question with a better and a worse answer."""
+    if row[0].has(*PREFERENCE):
+        return _preference(row, options)
     found = [with_numbers(each, (*ANSWERS, *CHOICES, *LETTERS), whole=False) for each in row]
     for each, given in zip(found, row, strict=True):
         each.read = given.read  # what is read of the one is read of the other

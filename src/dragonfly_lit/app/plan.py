@@ -34,7 +34,8 @@ def show(found: Plan, machine: Machine, advice: list[str]) -> str:
         f"are kept free; highest where backward {'begins' if held.language else 'ends'}:",
     ]
     names = {"gathered": "gathered or cast", "language": "activations, language", "tower": "activations, tower"}
-    lines += [f"         {size / 1e9:>8.1f} GB {names.get(key, key)}" for key, size in vars(held).items()]
+    shown = {key: size for key, size in vars(held).items() if size or key != "reference"}  # few runs have one
+    lines += [f"         {size / 1e9:>8.1f} GB {names.get(key, key)}" for key, size in shown.items()]
     lines += [f"network  {size / 1e9:>8.2f} GB {name}" for name, size in found.sent.items()]
     if found.sent:
         lines.append(f"         {found.sending:.3f} s, which hide behind computing as far as they are shorter")

@@ -143,10 +143,12 @@ def plan(config: Mapping[str, Any], machine: Machine, text_tokens: int = 128) ->
     Raises:
         ValueError: a part is not known, or nothing that a group names trains.
     """
+    from dragonfly_lit.app.objective import refers
     from dragonfly_lit.app.stage import what_trains
-    from dragonfly_lit.models.flops import step_flops
+    from dragonfly_lit.models.flops import FORWARD, step_flops
     from dragonfly_lit.models.quantized import quantized_layers, quantized_size
     from dragonfly_lit.training.costs import memory, payload_bytes, sharding_units
+    from dragonfly_lit.training.lora import is_adapter
     from dragonfly_lit.training.network import TrainingNetwork
 
     trainer, strategy, stage = config["trainer"], config["strategy"], what_trains(config["stage"])
@@ -156,6 +158,10 @@ def plan(config: Mapping[str, Any], machine: Machine, text_tokens: int = 128) ->
     few, few_bytes = quantized_size(model)
     found = sharding_units(TrainingNetwork(model))
     flops = step_flops(sizes, work, trained)
+    referred = 0
+    if refers(config):
+        referred = sum(p.numel() for n, p in model.named_parameters() if p.requires_grad and not is_adapter(n))
+        flops |= {f"{part} of the reference": n for part, n in step_flops(sizes, work, FORWARD).items()}
     ranks = trainer["devices"] * trainer["num_nodes"]
     sharded, modes = strategy["name"] == "fsdp", _modes(strategy.get("activation_checkpointing", "none"))
     replicas = int(strategy.get("replicate") or 1)
@@ -176,6 +182,7 @@ def plan(config: Mapping[str, Any], machine: Machine, text_tokens: int = 128) ->
         moments=_moments(config["stage"].get("optimizer")),
         offloaded=bool(strategy.get("offload")),
         quantized=(few_bytes, max((prod(layer.shape) for layer in quantized_layers(model).values()), default=0)),
+        referred=referred,
     )
     whole = ("full", "offload")
     again = flops["language"] * (modes[1] in whole) + flops["vision"] * (trained.vision and modes[0] in whole)

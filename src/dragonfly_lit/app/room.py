@@ -50,7 +50,7 @@ def check_fits(config: Mapping[str, Any], gpu: str, gpu_memory: float | int) -> 
     held, sizes = found.memory, {key: size / 1e9 for key, size in vars(found.memory).items()}
     if held.total + RESERVED <= gpu_memory:
         return None
-    fixed = ("weights", "optimizer", "gradients", "gathered")
+    fixed = ("weights", "optimizer", "gradients", "reference", "gathered")
     named = " + ".join(f"{sizes[key]:.1f} GB {key}" for key in fixed if sizes[key] > 0.05)
     fits = ways_out(config, machine, 128)
     advice = f"Set {' or '.join(fits)}." if fits else "Use more GPUs with strategy=fsdp, or a smaller model."

@@ -12,7 +12,7 @@ from dragonfly_lit.data.datamodule import DragonflyDataModule
 from dragonfly_lit.training.checkpoint.format import read_info
 from dragonfly_lit.training.checkpoint.locate import find_resume, resolve, weights_behind, whole
 
-STAGE_BEFORE = {"2": "1", "biomed": "2"}
+STAGE_BEFORE = {"2": "1", "biomed": "2", "dpo": "2"}
 """Whose weights `init_from=auto` takes, by stage."""
 
 

@@ -27,6 +27,7 @@ from dragonfly_lit.app.factories import Components, build_components, look_up_pa
 from dragonfly_lit.app.known_warnings import silence_known_warnings
 from dragonfly_lit.app.launch import check_processes, resolve_processes
 from dragonfly_lit.app.loggers import build_loggers, log_answers, log_config, log_scores
+from dragonfly_lit.app.objective import build_objective
 from dragonfly_lit.app.overrides import search_path_of_job
 from dragonfly_lit.app.room import look_for_room
 from dragonfly_lit.app.runs import held_run, open_run
@@ -46,6 +47,7 @@ from dragonfly_lit.training.beside import Beside
 from dragonfly_lit.training.callbacks import OWN, build_callbacks, check_own
 from dragonfly_lit.training.checkpoint.locate import step_folder
 from dragonfly_lit.training.module import TrainingModule
+from dragonfly_lit.training.objectives import Objective
 from dragonfly_lit.training.peers import Peers, Together, lost_a_peer
 from dragonfly_lit.training.ranks import global_rank
 from dragonfly_lit.training.stages import Stage
@@ -97,21 +99,25 @@ def _fit_together(config: Config, peers: Peers) -> float | None:
     import_trusted(config["trust"])
     look_up_parts(config, file=None)
     components, stage = build_components(config, device), build_stage(config["stage"])
+    objective = build_objective(config)
     check_image_fits(components.layout.num_tokens, config["model"]["max_tokens"])
     if device == "cuda" and (told := look_for_room(config)) and peers.rank == 0:
         log.warning(told)
     root = Path(config["runs_root"])
     # Loggers and callbacks of others write there too: an error of the disk that names no file is of this folder.
     with held_run(root, config["name"]) as held, disk.naming(root / config["name"]):
-        return _fit(config, components, stage, held, peers)
+        return _fit(config, components, stage, objective, held, peers)
 
 
-def _fit(config: Config, components: Components, stage: Stage, held: ExitStack, peers: Peers) -> float | None:
+def _fit(
+    config: Config, components: Components, stage: Stage, objective: Objective, held: ExitStack, peers: Peers
+) -> float | None:
     """What `fit` does while no other process trains a run of this name."""
     own = build_own_callbacks(config)
     # Chosen once: another run may write a newer one between the looks of two ranks.
     resume, init_from = map(_path, peers.first("start", lambda: find_starts(config)))
     data = build_data(config, components.builder)
+    data.preferences = objective.preferences
     prepare_data(data)
     steps, told = peers.first("steps", lambda: find_steps(config, data, resume))
     config = {**config, "stage": {**config["stage"], "steps": steps}}
@@ -119,7 +125,7 @@ def _fit(config: Config, components: Components, stage: Stage, held: ExitStack, 
     run = open_run(Path(config["runs_root"]), config["name"], config, resume=config["resume"] is not None, held=held)
     announce(run, resume, init_from, components.attention, f"{machine_line(config, data.num_workers)}\n{told}")
     pl.seed_everything(config["seed"], workers=True, verbose=False)
-    module = _module(config, components, stage, init_from)
+    module = _module(config, components, stage, objective, init_from)
     beside = Beside()
     loggers = build_loggers(config["logger"], run, beside)
     log_config(loggers, config)
@@ -156,11 +162,14 @@ def _fit(config: Config, components: Components, stage: Stage, held: ExitStack, 
             print(failed)
 
 
-def _module(config: Config, components: Components, stage: Stage, init_from: Path | None) -> TrainingModule:
+def _module(
+    config: Config, components: Components, stage: Stage, objective: Objective, init_from: Path | None
+) -> TrainingModule:
     build = model_factory(config, components)
     return TrainingModule(
         build,
         stage,
+        objective=objective,
         model_name=config["model"]["name"],
         precision=config["trainer"]["precision"],
         gradients=config["trainer"]["gradients"],

@@ -110,6 +110,8 @@ class DragonflyDataModule(LightningDataModule):
             if value is not None and value < 1:
                 raise ValueError(f"data.{name}={value} must be at least 1.")
         self.builder, self.seed = builder, seed
+        self.preferences: bool | None = None
+        """Whether samples must have a chosen and a rejected answer, or may not; None for either. Set before `setup`."""
         self.num_workers, self.pin_memory = num_workers, pin_memory
         self.on_mismatch: OnMismatch = on_mismatch
         self._prepare, self._batch_size = prepare, batch_size
@@ -300,7 +302,8 @@ class DragonflyDataModule(LightningDataModule):
         return fitting
 
     def _open(self, mix: Mapping[str, Any], where: str) -> Mix:
-        return Mix(mix, where=where, report=self._quarantine.write, **self._opening)
+        opening = {**self._opening, "preferences": self.preferences}
+        return Mix(mix, where=where, report=self._quarantine.write, **opening)
 
     def _lengths_digest(self) -> str:
         """Of everything that a sample's planned length depends on: tokenizer, prompt format, layout, limits."""

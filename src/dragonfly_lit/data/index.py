@@ -58,7 +58,7 @@ def write_index(shard: Path, scan: Scan, folder: Path | None = None) -> ShardEnt
 
 
 def _compact(row: Row) -> dict[str, object]:
-    return {k: v for k, v in vars(row).items() if k not in ("share_image", "error") or v}
+    return {k: v for k, v in vars(row).items() if k not in ("share_image", "preference", "error") or v}
 
 
 def build_index(shard: Path, folder: Path | None = None, max_member_bytes: int = MAX_MEMBER_BYTES) -> ShardEntry:

@@ -33,7 +33,11 @@ HELD_OUT = {
     },
 }
 """By source and part: what `pack` is given for what is not trained on, where its origin has such files."""
-OWN_COMMANDS = {"easy_vqa": "python -m data_prep demo", "probes": "python -m data_prep probes"}
+OWN_COMMANDS = {
+    "easy_vqa": "python -m data_prep demo",
+    "easy_vqa_preferences": "python -m data_prep demo --preferences",
+    "probes": "python -m data_prep probes",
+}
 
 
 def how_to_make(path: str) -> str:

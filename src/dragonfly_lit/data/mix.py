@@ -88,6 +88,10 @@ class Mix:
         cache_dir: of remote shards.
         cache_bytes: likewise.
         max_member_bytes: of a member of a shard.
+        preferences: whether samples have a chosen and a rejected answer, or none has; None for either.
+
+    Raises:
+        ValueError: a source cannot be opened, or its samples are of the other kind.
     """
 
     def __init__(
@@ -101,13 +105,16 @@ class Mix:
         cache_dir: str | None = None,
         cache_bytes: int = 50 * 10**9,
         max_member_bytes: int = MAX_MEMBER_BYTES,
+        preferences: bool | None = None,
     ):
         self.sources: list[Source] = []
         for spec in specs_of(mix, where):
             key = f"{where}.sources.{spec.name.replace('/', '.sources.')}"
             report_of_source = partial(report, spec.name) if report else None
             reader = open_source(spec, key, report_of_source, cache_dir, cache_bytes, max_member_bytes)
-            self.sources.append(Source(spec=spec, reader=reader, seed=seed, max_pixels=max_pixels))
+            source = Source(spec=spec, reader=reader, seed=seed, max_pixels=max_pixels, preferences=preferences)
+            source.check_kind(key)
+            self.sources.append(source)
         found = shares(mix, {source.name: len(source) for source in self.sources}, where)
         self.shares = [found[source.name] for source in self.sources]
         self._bounds = list(accumulate(self.shares))[:-1]

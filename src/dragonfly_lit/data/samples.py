@@ -12,7 +12,7 @@ from typing import Any
 from dragonfly_lit.data.order import choose
 from dragonfly_lit.io.tar import MAX_MEMBER_BYTES, TarError, members
 from dragonfly_lit.processing.images import MAX_PIXELS, decode
-from dragonfly_lit.spec.samples import Record, Sample, Turn
+from dragonfly_lit.spec.samples import Record, Sample, Turn, check_preference
 from dragonfly_lit.spec.shard import (
     CAPTION_PROMPT,
     CODE_EXTENSIONS,
@@ -205,6 +205,8 @@ def check_record(record: Record) -> None:
         )
     if not any(turn.role == "assistant" and turn.text.strip() for turn in record.turns):
         raise ValueError("no turn of the assistant has a text: there is nothing to learn from. Leave the sample out.")
+    if record.rejected:
+        check_preference(record.turns, record.rejected, share_image=record.share_image)
 
 
 def ask(record: Record, prompts: Sequence[str], draw: tuple[int | str, ...]) -> tuple[Turn, ...]:
@@ -282,4 +284,5 @@ def to_sample(
         images=images,
         share_image=record.share_image,
         is_caption=record.is_caption,
+        rejected=record.rejected,
     )

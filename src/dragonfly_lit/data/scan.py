@@ -36,6 +36,7 @@ class Row:
         chars: characters of all turns.
         num_images: number of images.
         share_image: whether its questions share its images.
+        preference: whether it has a chosen and a rejected answer.
         checksum: of the turns and the images: equal for exact duplicates.
         image_checksum: of the images alone; empty without an image.
         error: why the sample cannot be read; empty when it can.
@@ -48,6 +49,7 @@ class Row:
     chars: int = 0
     num_images: int = 0
     share_image: bool = False
+    preference: bool = False
     checksum: str = ""
     image_checksum: str = ""
     error: str = ""
@@ -100,15 +102,17 @@ def _row(key: str, record: Record | BadSampleError) -> Row:
             width, height = (width, height) if number else size
         except Exception as problem:  # a decoder fed with foreign bytes raises what it likes
             error = f"image {number} has no readable header ({type(problem).__name__})."
-    text = json.dumps([[t.role, t.text, t.num_images, *t.places] for t in record.turns]).encode()
+    said = [[t.role, t.text, t.num_images, *t.places] for t in record.turns]
+    text = json.dumps(said + ([["rejected", record.rejected]] if record.rejected else [])).encode()
     return Row(
         key=key,
         width=width,
         height=height,
         turns=len(record.turns),
-        chars=sum(len(t.text) for t in record.turns),
+        chars=sum(len(t.text) for t in record.turns) + len(record.rejected),
         num_images=len(record.images),
         share_image=record.share_image,
+        preference=bool(record.rejected),
         error=error,
         checksum=hashlib.sha256(images.digest() + text).hexdigest()[:16],
         image_checksum=images.hexdigest()[:16] if record.images else "",

@@ -72,6 +72,8 @@ class Source:
     reader: Reader
     seed: int
     max_pixels: int | None = None
+    preferences: bool | None = None
+    """Whether every sample has a chosen and a rejected answer, or none has; None for either."""
 
     @property
     def name(self) -> str:
@@ -92,6 +94,8 @@ class Source:
         try:
             record = self.reader.record(index, epoch)
             check_record(record)
+            if self.preferences is not None and self.preferences != bool(record.rejected):
+                raise ValueError(wrong_kind(self.preferences))
             turns = ask(record, self.spec.prompts, (self.seed, self.name, record.key, epoch))
             record = record if turns is record.turns else replace(record, turns=turns)
             if self.spec.questions == "one":
@@ -101,6 +105,24 @@ class Source:
             raise
         except Exception as error:
             raise self.bad(index, error, record) from _unforeseen(error)
+
+    def check_kind(self, key: str) -> None:
+        """Refuse a source whose first sample is not of the kind that is learnt from; a bad one says nothing.
+
+        Args:
+            key: its config key.
+
+        Raises:
+            ValueError: names the key and the way out.
+        """
+        if self.preferences is None:
+            return
+        try:
+            record = self.reader.record(0, 0)
+        except Exception:  # told by whoever needs the sample
+            return
+        if self.preferences != bool(record.rejected):
+            raise ValueError(f"{key}: sample {record.key}: {wrong_kind(self.preferences)}")
 
     def sample(self, index: int, record: Record, num_images: int | None = None) -> Sample:
         """The sample of a record that `record(index, epoch)` gave, its images, or the first of them, decoded."""
@@ -116,7 +138,9 @@ class Source:
             BadSampleError: the sample cannot be used, or is too long.
         """
         try:
-            return builder.num_tokens(record.turns, len(record.images), share_image=record.share_image)
+            return builder.num_tokens(
+                record.turns, len(record.images), share_image=record.share_image, rejected=record.rejected
+            )
         except Exception as error:
             raise self.bad(index, error, record) from _unforeseen(error)
 
@@ -128,7 +152,10 @@ class Source:
         """
         record = self.record(index, epoch)
         try:
-            return Text(record, builder.tokenize(record.turns, len(record.images), share_image=record.share_image))
+            tokenized = builder.tokenize(
+                record.turns, len(record.images), share_image=record.share_image, rejected=record.rejected
+            )
+            return Text(record, tokenized)
         except Exception as error:
             raise self.bad(index, error, record) from _unforeseen(error)
 
@@ -176,6 +203,20 @@ class Source:
             kind="" if foreseen else type(error).__name__,
             too_long=isinstance(error, TooLongError),
         )
+
+
+def wrong_kind(preferences: bool) -> str:
+    """What is said of a sample of the other kind.
+
+    Args:
+        preferences: whether the run learns from preferences.
+    """
+    if preferences:
+        return (
+            "it has no chosen and rejected answer, which stage=dpo learns from. Pack both, take data=demo_preferences, "
+            "or another stage."
+        )
+    return "it has a chosen and a rejected answer, of which this run would learn the first alone. Use stage=dpo."
 
 
 def _unforeseen(error: Exception) -> Exception | None:

@@ -8,16 +8,19 @@ from typing import Any
 from dragonfly_lit.data.table_files import PACK
 from dragonfly_lit.spec.rows import Row
 from dragonfly_lit.spec.samples import Record, Turn
-from dragonfly_lit.spec.shard import TURNS, record_from_json
+from dragonfly_lit.spec.shard import CHOSEN, REJECTED, TURNS, record_from_json
 
 IMAGES, PAIRS, CAPTIONS = ("images", "image"), "texts", ("caption", "text")
 TEXTS = (*TURNS, PAIRS, *CAPTIONS)
 """Columns of which a row needs one."""
-COLUMNS = (*IMAGES, *TEXTS)
+ANSWERS = (CHOSEN, REJECTED)
+COLUMNS = (*IMAGES, *TEXTS, *ANSWERS)
 
 
 def record_of(key: str, row: Row, check: Callable[[bytes], None] = lambda image: None) -> Record:
     """The record of a row: turns of `conversations` or `messages`, pairs of `texts`, or a caption.
+
+    Turns that end with a question may have `chosen` and `rejected` answers beside them.
 
     Args:
         key: of the record.
@@ -37,7 +40,10 @@ def record_of(key: str, row: Row, check: Callable[[bytes], None] = lambda image:
     said = row.given(*TURNS, PAIRS)
     if said:
         turns = list(_pairs(row)) if said[0] == PAIRS else [_turn(turn) for turn in row.rows(said[0], "turns")]
-        return record_from_json(key, {TURNS[0]: turns}, tuple(images))
+        answers = {name: _answer(row, name) for name in row.given(*ANSWERS)}
+        return record_from_json(key, {TURNS[0]: turns, **answers}, tuple(images))
+    if answers := row.given(*ANSWERS):
+        raise row.error(answers[0], f"is an answer, but {', '.join(TURNS)} have no question to it. Pack it: {PACK}")
     caption = row.text(*CAPTIONS)
     if not images:
         raise row.error(row.pick(*CAPTIONS), "is a caption, but there is no image beside it.")
@@ -49,6 +55,13 @@ def _pairs(row: Row) -> Iterator[dict[str, Any]]:
     for pair in row.rows(PAIRS, "pairs of user and assistant"):
         for role in ("user", "assistant"):
             yield {"from": role, "value": pair.text(role)}
+
+
+def _answer(row: Row, name: str) -> Any:
+    """An answer of a preference: a text, or turns."""
+    if isinstance(row.values[name], str):
+        return row.text(name)
+    return [_turn(turn) for turn in row.rows(name, "turns")]
 
 
 def _turn(turn: Row) -> dict[str, Any]:

@@ -98,14 +98,16 @@ class DragonflyForConditionalGeneration(DragonflyGenerationMixin):
             logits_to_keep: number of last positions whose logits are computed, or which; 0 for all.
             num_items_in_batch: what the loss is divided by instead of the weights' sum (transformers' Trainer).
             sums_only: return LossSums and no logits; see `loss_sums`.
-            kwargs: `label_weights`, the weight of each label in the loss; the rest is for the language model
-                (`output_hidden_states`, `output_attentions`). `return_dict=False` gives a tuple.
+            kwargs: `label_weights`, the weight of each label in the loss, and `token_graph`, as in `loss_sums` of
+                `models.loss`; the rest is for the language model (`output_hidden_states`, `output_attentions`).
+                `return_dict=False` gives a tuple.
 
         Raises:
             ValueError: slots and images differ in number, or the zoom needs an input that is not given.
         """
         # Not a parameter by name: transformers' Trainer takes every one with `label` in it for labels.
         label_weights = kwargs.pop("label_weights", None)
+        token_graph = kwargs.pop("token_graph", False)
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("a forward takes input_ids or inputs_embeds: give one of them, and not both.")
         embeddings = self.get_input_embeddings()(input_ids) if inputs_embeds is None else inputs_embeds
@@ -152,7 +154,9 @@ class DragonflyForConditionalGeneration(DragonflyGenerationMixin):
         assert hidden is not None
         sums = None
         if labels is not None:
-            sums = loss_sums(hidden, head, labels, label_weights, sample_ids, branch_ids, rows=rows)
+            sums = loss_sums(
+                hidden, head, labels, label_weights, sample_ids, branch_ids, rows=rows, token_graph=token_graph
+            )
             if sums_only:
                 return sums
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
@@ -173,6 +177,10 @@ class DragonflyForConditionalGeneration(DragonflyGenerationMixin):
         Goes through `__call__`, so the hooks of a sharded root module run.
         """
         return self(**inputs, labels=labels, label_weights=label_weights, sums_only=True)
+
+    def token_losses(self, *, labels: Tensor, **inputs: Any) -> LossSums:
+        """`loss_sums` without weights, where the loss of each supervised token has a graph, for a loss of one's own."""
+        return self(**inputs, labels=labels, sums_only=True, token_graph=True)
 
     def encode_images(
         self,

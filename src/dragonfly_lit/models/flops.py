@@ -52,6 +52,10 @@ class Trained:
     adapters: bool = False
 
 
+FORWARD = Trained(vision=False, projector=False, language=False)
+"""Of a pass that nothing is propagated back through, as a reference's."""
+
+
 def patches_flops_per_crop(config: DragonflyConfig) -> int:
     """Forward from pixels to patch embeddings, for one crop."""
     vision, layout = config.vision_config, config.layout

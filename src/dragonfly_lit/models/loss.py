@@ -28,14 +28,22 @@ class LossSums(NamedTuple):
     Attributes:
         loss: sum of weighted token losses, with gradient.
         weight: sum of the weights.
-        token_losses: unweighted loss of every supervised token, detached.
-        rows: flat position (row-major) of the label of each of them.
+        token_losses: unweighted loss of every supervised token, detached; of an objective that compares answers, of
+            every sample.
+        rows: flat position (row-major) of the label of each of them, or of one label of each sample.
+        measures: sums of what else an objective has to say, by name, to be divided as the loss is; detached.
     """
 
     loss: Float[Tensor, ""]
     weight: Float[Tensor, ""]
     token_losses: Float[Tensor, " supervised"]
     rows: Int[Tensor, " supervised"]
+    measures: dict[str, Tensor] = {}  # noqa: RUF012  # of a tuple, whose default nobody changes
+
+    @property
+    def detached(self) -> LossSums:
+        """The same without a graph."""
+        return LossSums(*(tensor.detach() for tensor in self[:4]), measures=self.measures)
 
     @property
     def mean(self) -> Float[Tensor, ""]:
@@ -52,6 +60,7 @@ def loss_sums(
     branch_ids: Tensor | None = None,
     rows_per_chunk: int = ROWS_PER_CHUNK,
     rows: Int[Tensor, " supervised"] | None = None,
+    token_graph: bool = False,
 ) -> LossSums:
     """Cross-entropy of each supervised label under the position before it.
 
@@ -66,6 +75,7 @@ def loss_sums(
         branch_ids: as in Batch; the first token of a later branch likewise.
         rows_per_chunk: rows whose logits exist at a time.
         rows: `supervised_labels` of these labels, where they are known; to find them the host waits for the device.
+        token_graph: whether the loss of each token has a graph too.
     """
     if rows is None:
         rows = supervised_labels(labels, sample_ids, branch_ids)
@@ -81,7 +91,8 @@ def loss_sums(
     total = losses.new_zeros(())
     for some, theirs in zip(losses.split(rows_per_chunk), weights.split(rows_per_chunk), strict=True):
         total = total + (some * theirs).sum()
-    return LossSums(loss=total, weight=weights.sum(), token_losses=losses.detach(), rows=rows)
+    shown = losses if token_graph else losses.detach()
+    return LossSums(loss=total, weight=weights.sum(), token_losses=shown, rows=rows)
 
 
 AT_ONCE = "losses_of_rows"

@@ -165,6 +165,17 @@ def branched(whole: Sequence[TokenizedText], image: int) -> Branches:
     return Branches(whole[0].first(num) if whole else TokenizedText(), [text.after(num) for text in whole])
 
 
+def forked(whole: Sequence[TokenizedText]) -> Branches:
+    """Conversations with other last answers, cut one token before the first that differs or is supervised.
+
+    So each branch begins with the token that predicts the first one of its answer.
+    """
+    answers = (text.answer.index(True) if True in text.answer else len(text) for text in whole)
+    first = whole[0].ids
+    num = max(0, min(min(_num_common(first, text.ids) for text in whole), *answers) - 1)
+    return Branches(whole[0].first(num), [text.after(num) for text in whole])
+
+
 def _shared_beginning(whole: Sequence[TokenizedText], image: int) -> int:
     """How many tokens texts have in common, up to the first word of a question; images before it are among them."""
 

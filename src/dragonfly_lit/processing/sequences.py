@@ -1,7 +1,8 @@
 """Sample to sequence: image tokens, then the turns in the words of a format; labels where an answer is to be learnt.
 
 Several questions that share their images become branches: the images and a system turn are the trunk, each question
-with its answer is a branch whose positions go on from the trunk's end.
+with its answer is a branch whose positions go on from the trunk's end. So do the two answers of a preference: what
+comes before them is the trunk, the chosen one is branch 1, the rejected one branch 2.
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from dragonfly_lit.processing.crops import Resize, cut
-from dragonfly_lit.processing.encoding import Spoken, TokenizedText, expand_images, expand_spoken, to_row
+from dragonfly_lit.processing.encoding import Spoken, TokenizedText, expand_images, expand_spoken, forked, to_row
 from dragonfly_lit.processing.formats import OWN, ChatFormat, Llama3Format
 from dragonfly_lit.spec.kinds import kinds_of
 from dragonfly_lit.spec.layout import Layout
 from dragonfly_lit.spec.records import Sample, Sequence, Turn
+from dragonfly_lit.spec.samples import check_preference
 from dragonfly_lit.spec.tokens import IGNORE
 
 Supervise = Literal["assistant", "all"]
@@ -118,7 +120,9 @@ class SequenceBuilder:
         """
         try:
             if tokenized is None:
-                tokenized = self.tokenize(sample.turns, len(sample.images), share_image=sample.share_image)
+                tokenized = self.tokenize(
+                    sample.turns, len(sample.images), share_image=sample.share_image, rejected=sample.rejected
+                )
         except TooLongError as error:
             raise TooLongError(f"sample {sample.key}: {error}") from error
         except ValueError as error:
@@ -128,26 +132,31 @@ class SequenceBuilder:
         images = sample.images[: tokenized.num_images]
         return self._assemble(sample, tokenized, tuple(cut(image, self.layout, self.resize) for image in images))
 
-    def num_tokens(self, turns: Seq[Turn], num_images: int, *, share_image: bool = False) -> int:
+    def num_tokens(self, turns: Seq[Turn], num_images: int, *, share_image: bool = False, rejected: str = "") -> int:
         """Length of the sequence that `build` would give, without looking at an image; it raises what `build` would."""
-        return len(self._fit(turns, num_images, share_image=share_image))
+        return len(self._fit(turns, num_images, share_image=share_image, rejected=rejected))
 
-    def tokenize(self, turns: Seq[Turn], num_images: int, *, share_image: bool = False) -> TokenizedSample:
+    def tokenize(
+        self, turns: Seq[Turn], num_images: int, *, share_image: bool = False, rejected: str = ""
+    ) -> TokenizedSample:
         """The tokens of a sample, cut so that they fit, before an image of it is decoded; it raises what `build` does.
 
         Args:
             turns: of the conversation.
             num_images: that came with them.
             share_image: whether each question with its answer is a branch.
+            rejected: of a preference: the worse answer in place of the last turn's.
         """
         try:
-            return self._fit(turns, num_images, share_image=share_image)
+            return self._fit(turns, num_images, share_image=share_image, rejected=rejected)
         except TooLongError:
             self.counts.samples_refused += 1
             raise
 
-    def _fit(self, turns: Seq[Turn], num_images: int, *, share_image: bool) -> TokenizedSample:
+    def _fit(self, turns: Seq[Turn], num_images: int, *, share_image: bool, rejected: str) -> TokenizedSample:
         _check_turns(turns, num_images, share_image=share_image)
+        if rejected:
+            self._check_preference(turns, rejected, share_image=share_image)
         zoom = self.layout.zoom
         if share_image and zoom.score == "question" and zoom.selects and sum(t.role == "user" for t in turns) > 1:
             raise ValueError(
@@ -158,7 +167,9 @@ class SequenceBuilder:
         if share_image and self.chat.in_place:  # every question has them all
             images = [num_images] * (len(turns) + 1)
         turns = self._placed(turns, num_images, share_image=share_image)
-        if share_image:
+        if rejected:
+            trunk, branches, kept = *self._answers(turns, rejected, images[-1]), len(turns)
+        elif share_image:
             trunk, branches, kept = self._branches(turns, images)
         else:
             (trunk, kept), branches = self._trunk(turns, images), []
@@ -215,6 +226,29 @@ class SequenceBuilder:
             else:
                 raise self._too_long(num_tokens, images[answers[-1]], can_cut=False)
         return trunk, parts[: (kept - num_system) // 2], kept
+
+    def _check_preference(self, turns: Seq[Turn], rejected: str, *, share_image: bool) -> None:
+        check_preference(turns, rejected, share_image=share_image)
+        if self.supervise == "all":
+            raise ValueError(
+                "a preference is learnt from its two answers alone, and model.supervise=all puts labels on everything. "
+                "Set model.supervise=assistant."
+            )
+
+    def _answers(self, turns: Seq[Turn], rejected: str, num_images: int) -> tuple[TokenizedText, list[TokenizedText]]:
+        """What comes before the two answers of a preference, and each of them, the chosen one first; never cut."""
+        whole = [self._expanded(self.chat.spoken(told)) for told in (turns, (*turns[:-1], _said(turns[-1], rejected)))]
+        earlier = [spoken.ends[len(turns) - 1] for spoken in whole]
+        for spoken, end in zip(whole, earlier, strict=True):
+            spoken.text.answer[:end] = [False] * end  # answers of the conversation so far are not what is compared
+        trunk, branches = forked([spoken.text for spoken in whole])
+        num_tokens = self._before(num_images) + len(trunk) + sum(map(len, branches))
+        if num_tokens > self.max_tokens:
+            raise TooLongError(
+                f"{num_tokens} tokens ({num_images} images, two answers) are more than max_tokens={self.max_tokens}, "
+                "and a preference is not cut. Raise max_tokens, or use a zoom with fewer tokens an image."
+            )
+        return trunk, branches
 
     def _before(self, num_images: int) -> int:
         """Tokens in front of the first turn."""
@@ -318,6 +352,10 @@ class SequenceBuilder:
         if self.supervise == "all":  # questions, and what opens a text, are learnt as well
             return ("",)
         return kinds_of(sample.turns, is_caption=sample.is_caption, share_image=sample.share_image)
+
+
+def _said(turn: Turn, text: str) -> Turn:
+    return replace(turn, text=text, places=())
 
 
 def _replaced(turns: tuple[Turn, ...], users: Seq[int], num_images: int) -> tuple[Turn, ...]:

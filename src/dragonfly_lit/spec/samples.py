@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -81,10 +81,28 @@ class Record:
     licence: str = ""
     share_image: bool = False
     """Whether each user-assistant pair is a question of its own about the same image."""
+    rejected: str = ""
+    """Of a preference: what is a worse answer than its last turn; empty where there is one answer only."""
     is_caption: bool = False
     """Whether it came as an image and a caption, without a question; one is chosen when it is read."""
     meta: Mapping[str, Any] = field(default_factory=dict)
     """Whatever else the shard carries for this sample (answer type, category, boxes): never read by training."""
+
+
+def check_preference(turns: Sequence[Turn], rejected: str, *, share_image: bool) -> None:
+    """ValueError for a chosen and a rejected answer of which nothing can be learnt.
+
+    Args:
+        turns: of the conversation, the chosen answer last.
+        rejected: the other answer.
+        share_image: whether each question is by itself.
+    """
+    if not turns or turns[-1].role != "assistant" or not turns[-1].text.strip():
+        raise ValueError("a rejected answer needs a chosen one: a text of the assistant that ends the conversation.")
+    if turns[-1].text.strip() == rejected.strip():
+        raise ValueError(f"the chosen and the rejected answer are the same, {rejected.strip()!r:.60}. Leave it out.")
+    if share_image:
+        raise ValueError("share_image=true is for several questions, and a preference has one. Make it a sample each.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,3 +116,5 @@ class Sample:
     share_image: bool = False
     is_caption: bool = False
     """As in its record."""
+    rejected: str = ""
+    """As in Record."""

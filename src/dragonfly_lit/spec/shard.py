@@ -2,11 +2,13 @@
 
 A sample is `KEY.json` and its images: `KEY.jpg|jpeg|png|webp`, or `KEY.0.jpg`, `KEY.1.jpg` for several. The JSON is
 `{"id", "conversations": [{"role", "content": [{"type": "text", "text"} | {"type": "image"}]}], "source", "licence"}`
-and may have `"share_image": true` and `"meta": {...}`.
+and may have `"share_image": true` and `"meta": {...}`. A preference has `"chosen"` and `"rejected"` beside turns that
+end with a user's: two answers to them, the better and the worse one, each a text.
 
 Of other tools these are read too: turns of `from` and `value` or a text as `content` (LLaVA, Energon), the list of
 turns without an object around it, `messages` in place of `conversations`; `<image>` before or behind a text stands for
-an image. A JSON without turns is metadata, and `KEY.txt`, or else its `caption`, the caption of the image.
+an image; a chosen or rejected answer may be a turn, or a list of one. A JSON without turns is metadata, and `KEY.txt`,
+or else its `caption`, the caption of the image.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ NAMED_IMAGE_EXTENSIONS = (*READ_IMAGE_EXTENSIONS, "dcm", "dicom", "heic", "avif"
 CODE_EXTENSIONS = ("pyd", "pickle", "pkl", "pth", "pt")
 """Members that other readers unpickle, so that opening the shard there runs code: their sample is refused."""
 TURNS = ("conversations", "messages")
+CHOSEN, REJECTED = "chosen", "rejected"
 PLACEHOLDER = "<image>"
 ROLES: dict[str, Role] = {
     "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system",
@@ -58,13 +61,16 @@ def check_key(key: str) -> str:
 
 def record_to_json(record: Record) -> dict[str, Any]:
     """The JSON member of a record, without its images."""
-    conversations = [{"role": turn.role, "content": _parts(turn)} for turn in record.turns]
+    turns = record.turns[:-1] if record.rejected else record.turns
+    conversations = [{"role": turn.role, "content": _parts(turn)} for turn in turns]
     fields: dict[str, Any] = {
         "id": record.key,
         "conversations": conversations,
         "source": record.source,
         "licence": record.licence,
     }
+    if record.rejected:
+        fields |= {CHOSEN: record.turns[-1].text, REJECTED: record.rejected}
     if record.share_image:
         fields["share_image"] = True
     if record.meta:
@@ -105,6 +111,7 @@ def record_from_json(key: str, fields: Mapping[str, Any], images: tuple[bytes, .
     if not isinstance(share_image, bool):
         raise ValueError(f"record {key}: 'share_image' is true or false, not {share_image!r:.60}.")
     turns = tuple(_turn(key, turn) for turn in conversations)
+    answers = _preference(key, fields, turns)
     placeholders = sum(turn.num_images for turn in turns)
     if not placeholders and images and any("from" in turn for turn in conversations):
         turns = _with_first_question(key, turns, len(images))
@@ -118,11 +125,40 @@ def record_from_json(key: str, fields: Mapping[str, Any], images: tuple[bytes, .
         key=key,
         source=str(fields.get("source", "")),
         licence=str(fields.get("licence", "")),
-        turns=turns,
+        turns=(*turns, *answers[:1]),
+        rejected=answers[1].text if answers else "",
         images=images,
         share_image=share_image,
         meta=meta if isinstance(meta, Mapping) else {"meta": meta},
     )
+
+
+def _preference(key: str, fields: Mapping[str, Any], turns: tuple[Turn, ...]) -> tuple[Turn, ...]:
+    """The chosen and the rejected answer; none where the record is not a preference."""
+    given = [name for name in (CHOSEN, REJECTED) if fields.get(name) is not None]
+    if not given:
+        return ()
+    if len(given) == 1:
+        lacking = REJECTED if given[0] == CHOSEN else CHOSEN
+        raise ValueError(f"record {key}: it has {given[0]!r} and no {lacking!r}. A preference has both.")
+    if turns[-1].role != "user":
+        raise ValueError(
+            f"record {key}: {CHOSEN!r} and {REJECTED!r} answer the last turn, which is of role {turns[-1].role} and "
+            "must be the user's."
+        )
+    return tuple(_answer(key, name, fields[name]) for name in given)
+
+
+def _answer(key: str, name: str, given: Any) -> Turn:
+    """An answer that is a text, a turn, or a list of one turn, as other tools have it."""
+    inside = given[0] if isinstance(given, list) and len(given) == 1 else given
+    turn = {"role": "assistant", "content": inside} if isinstance(inside, str) else inside
+    if not isinstance(turn, Mapping):
+        raise ValueError(f"record {key}: {name!r} must be the text of an answer or one turn, not {given!r:.60}.")
+    found = _turn(key, turn)
+    if found.role != "assistant" or found.num_images or not found.text.strip():
+        raise ValueError(f"record {key}: {name!r} must be a text of the assistant, not {given!r:.60}.")
+    return found
 
 
 def _with_first_question(key: str, turns: tuple[Turn, ...], num_images: int) -> tuple[Turn, ...]:

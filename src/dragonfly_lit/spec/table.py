@@ -24,6 +24,8 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
     "question": ("question", "query"),
     "answer": ("answer", "gold", "reference", "ground_truth"),
     "answers": ("answers",),
+    "chosen": ("chosen",),
+    "rejected": ("rejected",),
     "split": ("split", "data_split", "partition"),
     "patient": ("patient", "patient_id", "subject", "subject_id"),
     "study": ("study", "study_id", "study_uid", "study_instance_uid", "accession", "accession_number"),

@@ -137,11 +137,13 @@ class Memory:
     language: float | int
     tower: float | int
     logits: float | int
+    reference: float | int = 0
+    """What an objective with a reference keeps twice."""
 
     @property
     def held(self) -> float | int:
         """What does not depend on the batch."""
-        return self.weights + self.optimizer + self.gradients
+        return self.weights + self.optimizer + self.gradients + self.reference
 
     @property
     def total(self) -> float | int:
@@ -163,6 +165,7 @@ def memory(
     offloaded: bool = False,
     repeated_heads: bool = True,
     quantized: tuple[int, int] = (0, 0),
+    referred: int = 0,
 ) -> Memory:
     """What one rank holds where a step of micro-batches of `work` is highest.
 
@@ -181,6 +184,7 @@ def memory(
         repeated_heads: as in `block_bytes`.
         quantized: bytes of weights that are held in few bits, and the weights of the largest layer of them, which is
             dequantised where it is needed.
+        referred: trained weights that are kept as they were at the start, in the type in which the model holds them.
     """
     tower_trains, language_trains = trains
     sharded, size = kind == "sharded", 4 if kind == "float32" else 2
@@ -215,6 +219,7 @@ def memory(
         language=work.tokens * kept,
         tower=features * seen * tower_trains,
         logits=scores * min(ROWS_PER_CHUNK, work.supervised),
+        reference=weight * referred * here,
     )
     ends = Memory(
         weights=begins.weights,
@@ -224,5 +229,6 @@ def memory(
         language=0.0,
         tower=0.0,
         logits=0.0,
+        reference=begins.reference,
     )
     return max(begins, ends, key=lambda found: found.total)

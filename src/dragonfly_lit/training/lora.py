@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from torch import Tensor, nn
@@ -9,6 +10,8 @@ from torch import Tensor, nn
 from dragonfly_lit.models.quantized import quiet_bitsandbytes
 from dragonfly_lit.training.stages import Lora
 
+ADAPTER = ".lora_"
+"""In the name of every weight of an adapter."""
 _A, _B, _BASE = ".lora_A.default.weight", ".lora_B.default.weight", ".base_layer."
 
 
@@ -39,6 +42,16 @@ def add_adapters(language: nn.Module, lora: Lora) -> None:
     fields: dict[str, Any] = {"r": lora.rank, "lora_alpha": lora.alpha, "lora_dropout": lora.dropout}
     config = peft.LoraConfig(target_modules=list(lora.target), **fields)
     peft.inject_adapter_in_model(config, language)
+
+
+def is_adapter(name: str) -> bool:
+    """Whether the weight of this name is an adapter's."""
+    return ADAPTER in name
+
+
+def adapter_layers(model: nn.Module) -> Iterator[Any]:
+    """The layers of a model that have adapters, which peft turns off by their `_disable_adapters`."""
+    return (module for module in model.modules() if hasattr(module, "_disable_adapters"))
 
 
 def lora_scale(lora: Lora | None) -> float | None:

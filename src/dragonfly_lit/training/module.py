@@ -20,6 +20,7 @@ from dragonfly_lit.training.checkpoint.format import CheckpointInfo
 from dragonfly_lit.training.checkpoint.locate import (
     AVERAGES,
     OPTIMIZER,
+    REFERENCE,
     WEIGHTS,
     ZOOM,
     check_init_from,
@@ -30,9 +31,11 @@ from dragonfly_lit.training.checkpoint.locate import (
 )
 from dragonfly_lit.training.lora import add_adapters, lora_scale
 from dragonfly_lit.training.masters import BUCKET_MB, Masters
-from dragonfly_lit.training.network import TrainingNetwork, named_weights
+from dragonfly_lit.training.network import Told, TrainingNetwork, named_weights
+from dragonfly_lit.training.objectives import Objective, Supervised
 from dragonfly_lit.training.optimizer import build_optimizer, class_name, group_names, no_decay_names, state_tensors
 from dragonfly_lit.training.precision import cast_weights, check_precision, to_fp8
+from dragonfly_lit.training.reference import Reference
 from dragonfly_lit.training.sending import skeleton_of
 from dragonfly_lit.training.sharding import blocks
 from dragonfly_lit.training.stages import ParamGroup, Stage, check_trains_floats, freeze, param_groups, widen
@@ -58,6 +61,7 @@ class TrainingModule(pl.LightningModule):
     Args:
         model_factory: builds the model, on the CPU, whenever a run starts.
         stage: what trains.
+        objective: what it lowers; None is the supervised one.
         model_name: written into checkpoints, and asked for when one is loaded.
         precision: fp32, bf16 or fp8.
         gradients: in what they are added up: float32 or bfloat16.
@@ -73,6 +77,7 @@ class TrainingModule(pl.LightningModule):
         model_factory: Callable[[], nn.Module],
         stage: Stage,
         *,
+        objective: Objective | None = None,
         model_name: str = "dragonfly",
         precision: str = "fp32",
         gradients: str = "float32",
@@ -83,6 +88,9 @@ class TrainingModule(pl.LightningModule):
         super().__init__()
         self.model_factory, self.skeleton_factory = model_factory, skeleton_factory
         self.stage, self.model_name = stage, model_name
+        self.objective = objective or Supervised()
+        self.reference: Reference | None = None
+        """The model as the stage found it, from `configure_optimizers` on, where the objective asks for it."""
         self.precision, self.gradients = precision, gradients
         self.compile_mode = compile
         self.init_from = init_from
@@ -130,7 +138,7 @@ class TrainingModule(pl.LightningModule):
         if self.precision == "fp8":
             to_fp8(blocks(model.language))
         self.no_decay = no_decay_names(model)
-        self.network = TrainingNetwork(model, self.precision)
+        self.network = TrainingNetwork(model, self.precision, self.objective)
         if hasattr(strategy, "arrange"):
             strategy.arrange(self.network, self)
 
@@ -142,18 +150,29 @@ class TrainingModule(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_index: int) -> dict[str, Any]:
         assert self.network is not None
+        told = self._told(batch)
         if isinstance(self.network, FSDPModule) and self.trainer.strategy.reduce_last_only:  # type: ignore[attr-defined]
             self.network.set_requires_gradient_sync(not self.trainer.fit_loop._should_accumulate())
         if self.masters is not None:
             self.masters.begin(last=not self.trainer.fit_loop._should_accumulate())
         self.reports = []
-        step_loss = self.network(batch)
+        step_loss = self.network(batch, told)
         self._sums.append(torch.stack([step_loss.loss.detach(), step_loss.weight]))
-        return {"loss": step_loss.loss, "step_loss": LossSums(*(t.detach() for t in step_loss))}
+        return {"loss": step_loss.loss, "step_loss": step_loss.detached}
 
     def validation_step(self, batch: Batch, batch_index: int) -> dict[str, Any]:
         assert self.network is not None
-        return {"step_loss": self.network(batch)}
+        return {"step_loss": self.network(batch, self._told(batch))}
+
+    def _told(self, batch: Batch) -> Told | None:
+        """What the model said of a batch before the stage's first step, where the objective asks for it."""
+        if not self.objective.reference:
+            return None
+        assert self.reference is not None, "there is one from configure_optimizers on"
+        assert self.network is not None
+        with self.reference.in_place():
+            sums: LossSums = self.network(batch, tell=True)
+        return Told(sums.token_losses)
 
     def on_train_start(self) -> None:
         self._sums: list[Tensor] = []
@@ -174,6 +193,8 @@ class TrainingModule(pl.LightningModule):
             bucket_mb = getattr(self.trainer.strategy, "bucket_mb", BUCKET_MB)
             masters = self.network.hold_half(sums=getattr(torch, self.gradients), bucket_mb=bucket_mb)
             found = [group.over(masters.weights) for group in found]
+        if self.objective.reference and self.reference is None:
+            self.reference = Reference(self.network)
         optimizer = build_optimizer(found, self.no_decay, self.stage)
         if self.masters is not None:
             self.masters.follow(optimizer)
@@ -253,6 +274,8 @@ class TrainingModule(pl.LightningModule):
         if self.masters is not None:
             tensors |= {f"{WEIGHTS}{name}": master.detach() for name, master in self.masters.weights.items()}
         tensors |= {f"{AVERAGES}{name}": tensor for name, tensor in (self.averages or {}).items()}
+        if self.reference is not None:
+            tensors |= {f"{REFERENCE}{name}": tensor for name, tensor in self.reference.weights.items()}
         return tensors | {f"{OPTIMIZER}{name}": tensor for name, tensor in state_tensors(self.optimizer).items()}
 
     def checkpoint_info(self, trainable_only: bool) -> CheckpointInfo:
@@ -269,8 +292,10 @@ class TrainingModule(pl.LightningModule):
             lora_scale=lora_scale(self.stage.lora),
             quantize=quantize,
             optimizer=class_name(self.optimizer),
+            objective=class_name(self.objective),
         )
 
     def check_resume(self, info: CheckpointInfo, folder: Path) -> None:
         """Refuses to go on from another stage, model or set of weights."""
-        check_resume(info, folder, self.stage, self.model_name, self.optimizer, quantization_of(self.model))
+        quantize = quantization_of(self.model)
+        check_resume(info, folder, self.stage, self.model_name, self.optimizer, self.objective, quantize)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import wraps
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dragonfly_lit.models.loss import LossSums
 from dragonfly_lit.spec.records import Batch
 from dragonfly_lit.training.masters import Masters
+from dragonfly_lit.training.objectives import Objective, Supervised
 from dragonfly_lit.training.precision import autocast
 
 
@@ -24,20 +26,29 @@ def named_weights(model: nn.Module) -> dict[str, nn.Parameter]:
     return {plain_name(name): parameter for name, parameter in model.named_parameters()}
 
 
+@dataclass(frozen=True)
+class Told:
+    """What a reference has said of a batch; not a tensor, which a sharded root would round as it does its inputs."""
+
+    token_losses: Tensor
+
+
 class TrainingNetwork(nn.Module):
     """A Dragonfly model and its loss behind one forward, as DDP and FSDP2 want it.
 
     Args:
         model: with `loss_sums(...)`.
         precision: of the run.
+        objective: makes the loss; None is the supervised one.
     """
 
     model: Any
 
-    def __init__(self, model: nn.Module, precision: str = "fp32") -> None:
+    def __init__(self, model: nn.Module, precision: str = "fp32", objective: Objective | None = None) -> None:
         super().__init__()
         self.model = model
         self.precision = precision
+        self.objective = objective or Supervised()
         self.sharded = False
         """A sharded network casts its weights as it gathers them."""
         self.masters: Masters | None = None
@@ -58,10 +69,19 @@ class TrainingNetwork(nn.Module):
                 _autocast(part, device_type)
         return self.masters
 
-    def forward(self, batch: Batch) -> LossSums:
+    def forward(self, batch: Batch, told: Told | None = None, *, tell: bool = False) -> LossSums:
+        """The sums of the objective.
+
+        Args:
+            batch: on the device.
+            told: what the reference has said of it, where the objective has one.
+            tell: whether this network is the reference: the sums are those of plain tokens.
+        """
         casts = not self.sharded and self.masters is None
         with autocast(self.precision if casts else "fp32", batch.input_ids.device.type):
-            return self.model.loss_sums(**batch.model_inputs(), labels=batch.labels, label_weights=batch.label_weights)
+            if tell:
+                return self.model.token_losses(**batch.model_inputs(), labels=batch.labels)
+            return self.objective(self.model, batch, None if told is None else told.token_losses)
 
 
 HALF_SAFE = ("dragonfly_lit.", "transformers.")

@@ -83,9 +83,9 @@ def _check_takes(optimizer: Any, groups: Sequence[Mapping[str, Any]]) -> None:
         )
 
 
-def class_name(optimizer: Optimizer) -> str:
-    """Where the optimizer's class is: what a checkpoint says of it."""
-    return f"{type(optimizer).__module__}.{type(optimizer).__qualname__}"
+def class_name(part: Any) -> str:
+    """Where the class of an optimizer or an objective is: what a checkpoint says of it."""
+    return f"{type(part).__module__}.{type(part).__qualname__}"
 
 
 def fill_state(optimizer: AdamW) -> None:

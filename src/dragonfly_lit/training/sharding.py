@@ -172,8 +172,8 @@ def units(root: nn.Module) -> list[nn.Module]:
     """What is sharded on its own, besides the root: every block, the embedding and the head where they are not one
     weight, and every part whose weights train differently from the root's.
 
-    The root keeps what is left of the kind (trainable or frozen) that most of it has, so that embeddings and a head
-    tied to them stay together.
+    The root keeps what is left of the kind (trainable or frozen) that most of the language model's has: embeddings and
+    a head tied to them stay together, and nobody calls the language model as a whole, so that it could not be a unit.
 
     Raises:
         ValueError: one module holds frozen and trainable weights directly.
@@ -182,8 +182,10 @@ def units(root: nn.Module) -> list[nn.Module]:
     found = [unit for one in alone for unit in (*_islands(one, _kind(one)), one)]
     inside = {p for unit in found for p in unit.parameters()}
     left = [p for p in root.parameters() if p not in inside]
-    trained = sum(p.numel() for p in left if p.requires_grad)
-    majority = trained * 2 >= sum(p.numel() for p in left)
+    of_language = {*getattr(getattr(root, "model", root), "language", nn.Module()).parameters()}
+    decide = [p for p in left if p in of_language] or left
+    trained = sum(p.numel() for p in decide if p.requires_grad)
+    majority = trained * 2 >= sum(p.numel() for p in decide)
     return found + _islands(root, majority, exclude=inside)
 
 

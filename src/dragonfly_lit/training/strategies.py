@@ -131,6 +131,8 @@ class NamedCheckpoints:
             leave_uncompiled(module.model)
             if module.masters is not None:
                 module.masters.to("cpu")  # where Lightning has put the model
+            if module.reference is not None:
+                module.reference.to("cpu")
 
 
 class Single(NamedCheckpoints, SingleDeviceStrategy):

@@ -12,7 +12,7 @@ import torch.distributed as dist
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
-from dragonfly_lit.models.flops import Trained, Work, peak_flops, step_flops
+from dragonfly_lit.models.flops import FORWARD, Trained, Work, peak_flops, step_flops
 from dragonfly_lit.models.loss import LossSums
 from dragonfly_lit.spec.kinds import ANSWERS, CAPTIONS
 from dragonfly_lit.spec.records import Batch
@@ -55,6 +55,7 @@ class Telemetry(Callback):
     def _start_window(self) -> None:
         self._sums: Tensor | None = None
         self._parts = PartLosses()
+        self._measures = Measures()
         self._loss = self._weight = self._waited = 0.0
         self._steps = self._skipped = 0
         self._since = self._idle_since = time.perf_counter()
@@ -66,6 +67,7 @@ class Telemetry(Callback):
         sums = count(batch, outputs["step_loss"])
         self._sums = sums if self._sums is None else self._sums + sums
         self._parts.add(batch, outputs["step_loss"])
+        self._measures.add(outputs["step_loss"])
         for report in pl_module.reports:
             self._skipped += report.skipped is not None
             if report.skipped is None:
@@ -85,13 +87,15 @@ class Telemetry(Callback):
         samples, images, tokens, places, pairs, supervised = (int(value) for value in local.tolist())
         seconds = time.perf_counter() - self._since
         work = Work(images=images, tokens=tokens, pairs=pairs, supervised=supervised)
-        flops = sum(step_flops(self._config, work, self._trained, self._projector).values()) / seconds
+        passes = [self._trained, *([FORWARD] if pl_module.objective.reference else [])]
+        flops = sum(sum(step_flops(self._config, work, t, self._projector).values()) for t in passes) / seconds
         self.last = {
             "loss": self._loss / self._weight if self._weight else float("nan"),
             "lr": report.lr * moving_rate(pl_module.optimizer, report.step),
             "grad_norm": report.grad_norm,
             **{f"grad_norm/{name}": norm for name, norm in report.grad_norms.items() if len(report.grad_norms) > 1},
             **self._parts.line(world),
+            **self._measures.means(world),
             "samples_per_s": samples / seconds,
             "tokens_per_s": tokens / seconds,
             "useful_tokens": tokens / places,
@@ -109,6 +113,7 @@ class Telemetry(Callback):
     def on_validation_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         self._validation = torch.zeros(2, dtype=torch.float64, device=pl_module.device)
         self._validation_parts = PartLosses()
+        self._validation_measures = Measures()
         self._validation_since = time.perf_counter()
 
     def on_validation_batch_end(
@@ -117,6 +122,7 @@ class Telemetry(Callback):
         sums: LossSums = outputs["step_loss"]
         self._validation += torch.stack([sums.loss, sums.weight]).double()
         self._validation_parts.add(batch, sums)
+        self._validation_measures.add(sums)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         if trainer.sanity_checking:
@@ -126,6 +132,7 @@ class Telemetry(Callback):
             dist.all_reduce(totals)
         loss, weight = totals.tolist()
         line = self._validation_parts.line(trainer.world_size, "val_")
+        line |= {f"val_{name}": value for name, value in self._validation_measures.means(trainer.world_size).items()}
         line["val_loss"] = loss / weight if weight else float("nan")
         self.validated = line
         publish(trainer, line)
@@ -159,9 +166,35 @@ def count(batch: Batch, step_loss: LossSums) -> Tensor:
             useful.sum(),
             known(useful.numel()),
             ((batch.position_ids + 1) * useful).sum(),
-            known(step_loss.rows.numel()),
+            known(batch.outline.supervised.numel()),
         ]
     )
+
+
+class Measures:
+    """Means of what an objective has to say beside its loss, summed on the device and read when they are asked for."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+        self._weight: Tensor | None = None
+
+    def add(self, step_loss: LossSums) -> None:
+        """Takes a micro-batch in."""
+        if not step_loss.measures:
+            return
+        self._sums = {name: self._sums.get(name, 0) + value.double() for name, value in step_loss.measures.items()}
+        weight = step_loss.weight.double()
+        self._weight = weight if self._weight is None else self._weight + weight
+
+    def means(self, world: int) -> dict[str, float]:
+        """By name, over all ranks, which have the same ones."""
+        if self._weight is None:
+            return {}
+        totals = torch.stack([self._weight, *self._sums.values()])
+        if world > 1:
+            dist.all_reduce(totals)
+        weight, *sums = totals.tolist()
+        return {name: total / weight if weight else float("nan") for name, total in zip(self._sums, sums, strict=True)}
 
 
 class PartLosses:

@@ -38,6 +38,7 @@ from dragonfly_lit.training.ranks import rank, world_size
 
 FORMAT = 1
 ADAMW = "torch.optim.adamw.AdamW"
+SUPERVISED = "dragonfly_lit.training.objectives.Supervised"
 INFO_FILE, STATE_FILE = "checkpoint.json", "state.pt"
 REPLACED = ".replaced"
 FILES, CHECKSUM = "files", "checksum"
@@ -61,6 +62,7 @@ class CheckpointInfo:
         lora_scale: of the adapters in it; None without.
         quantize: how the language model's linear layers were held, which are left out; None is as floats.
         optimizer: class whose state it holds; AdamW is not written, as in checkpoints that knew no other.
+        objective: class of what is lowered; the supervised one is likewise not written.
         world_size: ranks that wrote it.
         saved_at: seconds since 1970.
         format: version of this layout.
@@ -76,6 +78,7 @@ class CheckpointInfo:
     lora_scale: float | None = None
     quantize: str | None = None
     optimizer: str = ADAMW
+    objective: str = SUPERVISED
     world_size: int = 1
     saved_at: float = 0.0
     format: int = FORMAT

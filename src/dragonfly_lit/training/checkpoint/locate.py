@@ -34,13 +34,14 @@ from dragonfly_lit.training.checkpoint.format import (
 from dragonfly_lit.training.checkpoint.storage import DamagedCheckpointError, read_tensors
 from dragonfly_lit.training.lora import add_adapters, merge_adapters
 from dragonfly_lit.training.network import named_weights, plain_name
-from dragonfly_lit.training.optimizer import check_same_groups, check_same_optimizer
+from dragonfly_lit.training.objectives import Objective
+from dragonfly_lit.training.optimizer import check_same_groups, check_same_optimizer, class_name
 from dragonfly_lit.training.stages import Lora, Stage
 
 log = logging.getLogger(__name__)
 
 CHECKPOINTS = "checkpoints"
-WEIGHTS, OPTIMIZER, AVERAGES = "weights/", "optimizer/", "averages/"
+WEIGHTS, OPTIMIZER, AVERAGES, REFERENCE = "weights/", "optimizer/", "averages/", "reference/"
 ZOOM = "zoom."
 """How the weights of a zoom rule begin: the one part that a model without them may be given."""
 
@@ -136,12 +137,13 @@ def check_resume(
     stage: Stage,
     model_name: str,
     optimizer: Optimizer,
+    objective: Objective,
     quantize: str | None = None,
 ) -> None:
     """Refuses with `resume=` what is the job of `init_from=`.
 
     Raises:
-        ValueError: the checkpoint is of another stage, model, optimizer, format of weights or set of weights.
+        ValueError: the checkpoint is of another stage, model, optimizer, objective, format or set of weights.
     """
     for key, theirs, mine in (("stage", info.stage, stage.name), ("model", info.model, model_name)):
         if theirs != mine:
@@ -154,6 +156,11 @@ def check_resume(
         raise ValueError(
             f"resume={folder} is of model.quantize={theirs}, this run of model.quantize={mine}: it would go on from "
             f"other weights. Set model.quantize={theirs}."
+        )
+    if info.objective != (mine := class_name(objective)):
+        raise ValueError(
+            f"resume={folder} was trained with the objective {info.objective}, this run has {mine}. Resume with "
+            "the same objective, or use init_from= for the weights only."
         )
     check_same_optimizer(info.optimizer, optimizer, str(folder))
     check_same_groups(info.groups, optimizer, str(folder))

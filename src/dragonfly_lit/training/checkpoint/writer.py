@@ -30,6 +30,7 @@ from dragonfly_lit.training.checkpoint.format import (
     INFO_FILE,
     REPLACED,
     STATE_FILE,
+    SUPERVISED,
     CheckpointInfo,
     own_checksum,
 )
@@ -76,8 +77,9 @@ class CheckpointWriter:
         with _clearing(partial):
             together(prepare)
         fields = asdict(info) | {"saved_at": time.time(), "world_size": world_size()}
-        if info.optimizer == ADAMW:
-            del fields["optimizer"]
+        for name, usual in (("optimizer", ADAMW), ("objective", SUPERVISED)):
+            if fields[name] == usual:
+                del fields[name]
         writer = SummingWriter(partial, overwrite=True)
 
         def complete() -> None:
