@@ -15,8 +15,8 @@ from dragonfly_lit.app.values import check_values, leaves, rule_of
 
 ROOT = Path(__file__).resolve().parents[2]
 OPTIONAL = ("experiment", "experiment/cell", "benchmark")
-TRAIN_ONLY = {"callbacks", "data", "experiment", "experiment/cell", "language", "logger", "model", "optimizer",
-              "projector", "stage", "strategy", "trainer", "vision", "zoom"}  # fmt: skip
+TRAIN_ONLY = {"callbacks", "data", "experiment", "experiment/cell", "language", "logger", "model", "objective",
+              "optimizer", "projector", "stage", "strategy", "trainer", "vision", "zoom"}  # fmt: skip
 CHOICES = sorted(
     (path.parent.relative_to(CONF).as_posix(), path.stem)
     for path in CONF.rglob("*.yaml")
