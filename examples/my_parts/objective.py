@@ -1,6 +1,6 @@
 """An objective of your own, focal loss: tokens that the model knows already count less, so that it works on the others.
 
-python ../train.py 'objective={_target_: my_parts.objective.Focal, gamma: 2.0}'
+python ../train.py --config-dir conf objective=focal objective.gamma=1.0
 """
 
 from dragonfly_lit.models.loss import LossSums

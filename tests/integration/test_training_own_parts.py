@@ -277,3 +277,17 @@ class TestExamples:
         assert steps(run) == [3]
         assert read_state(step_folder(run, 3))["callbacks"]["StopIfDead"]["dead"] == 3
         assert len(metrics(run, "largest_grad_norm")) == 3
+
+
+FOCAL = "objective._target_=my_parts.objective.Focal"
+
+
+def test_an_objective_of_ones_own_is_what_a_stage_lowers(train):
+    run = train(FOCAL, "+objective.gamma=2.0")
+    usual = train("name=usual").with_name("usual")
+    same = train(FOCAL, "+objective.gamma=0", "name=same").with_name("same")
+    assert metrics(same, "loss") == pytest.approx(metrics(usual, "loss"), rel=1e-5)
+    assert metrics(same, "hardness") == [1.0, 1.0]
+    assert metrics(run, "loss")[0] < metrics(usual, "loss")[0]
+    assert 0 < metrics(run, "hardness")[0] < 1
+    assert read_info(find_resume(run)).objective == "my_parts.objective.Focal"

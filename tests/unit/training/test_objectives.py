@@ -164,8 +164,8 @@ def test_the_stage_chooses_the_objective_and_the_command_line_may_choose_another
     [
         (["stage=dpo", "model.supervise=all"], "model.supervise=all has no effect"),
         (["stage=dpo", "data.weighting=sqrt"], "data.weighting=sqrt has no effect"),
-        (["objective={_target_: collections.Counter}"], "Let its class inherit from"),
-        (["objective={_target_: nowhere.Mine}"], "objective"),
+        (["objective._target_=collections.Counter"], "Let its class inherit from"),
+        (["objective._target_=nowhere.Mine"], "objective"),
     ],
 )
 def test_an_objective_that_does_not_go_is_one_line(overrides, told):
