@@ -156,9 +156,9 @@ def test_a_sample_of_the_other_kind_among_others_is_a_bad_one(folders):
 def test_tools_know_preferences(folders, capsys):
     assert main(["lint", str(folders / "pairs"), "--workers", "1"]) == 0
     assert main(["stats", str(folders / "pairs")]) == 0
-    assert "3 preferences" in capsys.readouterr().out
+    assert " 3 preferences, " in capsys.readouterr().out
     assert main(["stats", str(folders / "answers")]) == 0
-    assert "preferences" not in capsys.readouterr().out
+    assert " preferences, " not in capsys.readouterr().out
     rows = [row for row in open_dataset(folders / "pairs").rows(0)]
     assert len({row.checksum for row in rows}) == 3
 

@@ -9,7 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dragonfly_lit.app.build import compose
+from dragonfly_lit.app.launch import resolve_processes
 from dragonfly_lit.app.objective import build_objective, refers
+from dragonfly_lit.app.plan import show
+from dragonfly_lit.app.planning import Machine, plan
 from dragonfly_lit.app.values import check_values
 from dragonfly_lit.models.tiny import tiny_model, tiny_tokenizer
 from dragonfly_lit.processing.batches import collate, pack
@@ -172,3 +175,27 @@ def test_an_objective_that_does_not_go_is_one_line(overrides, told):
     with pytest.raises(ValueError, match=told) as error:
         build_objective(compose(overrides))
     assert "\n" not in str(error.value)
+
+
+def test_a_plan_counts_what_the_reference_keeps_and_computes():
+    machine = Machine(gpu="H100", memory=80e9, peak=1e15, mfu=0.5, node=1e9, network=1e9)
+    config = compose(["stage=dpo", "data=demo_preferences"])
+    resolve_processes(config)
+    found = plan(config, machine)
+    _, trained = found.parameters
+    assert found.memory.reference == 4 * trained
+    usual = plan({**config, "objective": {"_target_": "dragonfly_lit.training.objectives.Supervised"}}, machine)
+    assert usual.memory.reference == 0
+    assert found.memory.held - usual.memory.held == 4 * trained
+    assert 1.2 * usual.flops < found.flops < 1.6 * usual.flops
+    assert "GB reference" in show(found, machine, [])
+    assert "reference" not in show(usual, machine, [])
+
+
+def test_adapters_are_not_kept_twice():
+    pytest.importorskip("peft")
+    machine = Machine(gpu="H100", memory=80e9, peak=1e15, mfu=0.5, node=1e9, network=1e9)
+    lora = "stage.lora={_target_: dragonfly_lit.training.stages.Lora}"
+    config = compose(["stage=dpo", lora, "stage.groups.0.match=language.*lora_*"])
+    resolve_processes(config)
+    assert plan(config, machine).memory.reference == 0
