@@ -20,7 +20,7 @@ from dragonfly_lit.processing.sequences import SequenceBuilder
 from dragonfly_lit.spec.records import Batch, Sample, Turn
 from dragonfly_lit.training.network import TrainingNetwork
 from dragonfly_lit.training.objectives import Dpo, Objective, Supervised
-from dragonfly_lit.training.telemetry import SourceLosses
+from dragonfly_lit.training.telemetry import PartLosses
 
 
 class Answers(Objective):
@@ -89,11 +89,11 @@ def test_the_loss_is_that_of_the_formula_over_answers_alone_in_their_rows(
     torch.testing.assert_close(found.token_losses, torch.stack(expected), atol=2e-4, rtol=2e-4)
     torch.testing.assert_close(found.loss, torch.stack(expected).sum(), atol=1e-3, rtol=1e-3)
     assert float(found.weight) == len(samples)
-    sources = SourceLosses()
+    sources = PartLosses()
     sources.add(batch, found)
     by_source = [loss for number, loss in enumerate(expected) if number % 2]
     if by_source:
-        assert sources.means(1)["s1"] == pytest.approx(float(torch.stack(by_source).mean()), abs=1e-3)
+        assert sources.means(1)[0]["s1"] == pytest.approx(float(torch.stack(by_source).mean()), abs=1e-3)
 
 
 def lengths(builder, sample):
