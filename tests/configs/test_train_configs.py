@@ -136,7 +136,7 @@ def test_what_the_user_says_wins_over_what_the_model_says():
 @pytest.mark.parametrize(
     ("override", "said"),
     [
-        ("stage=3", "stage=3 does not exist. Use one of 1, 2, biomed."),
+        ("stage=3", "stage=3 does not exist. Use one of 1, 2, biomed, dpo."),
         ("model=tinny", "model=tinny does not exist. Use one of dragonfly_v1, dragonfly_v2, tiny."),
         ("lr=1e-4", "lr is not a key of this configuration: every group of a stage has one. Use stage.groups.0.lr="),
         ("stage.lr=1", "stage.lr is not a key of this configuration: every group of a stage has one. Use stage.groups"),
