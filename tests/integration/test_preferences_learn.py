@@ -14,7 +14,7 @@ from dragonfly_lit.evaluation.runner import Settings, run
 from dragonfly_lit.training.objectives import _by_answer
 
 pytest.importorskip("easy_vqa")
-NUM_QUESTIONS, NUM_BATCHES = 400, 20
+NUM_QUESTIONS, NUM_BATCHES = 400, 40
 pytestmark = pytest.mark.slow
 
 
@@ -30,8 +30,8 @@ def stages(tmp_path_factory):
         "trainer.limit_val_batches=4",
     ]
     of_stage = {
-        "1": ["stage.steps=60"],
-        "dpo": ["data=demo_preferences", "stage.steps=40", f"init_from={folder / 'runs' / 'tiny-stage1'}"],
+        "1": ["stage.steps=25"],
+        "dpo": ["data=demo_preferences", f"init_from={folder / 'runs' / 'tiny-stage1'}"],
     }
     pairs = compose([*small, "stage=dpo", "data=demo_preferences"])
     data = build_data(pairs, build_components(pairs).builder)
@@ -72,7 +72,8 @@ def accuracy(model, processor, out) -> dict[str, float]:
 
 def test_held_out_pairs_stand_right_more_often(stages):
     before, after = stages["1"]["preferred"], stages["dpo"]["preferred"]
-    assert after > before + 0.05 or after > 0.97, (before, after)
+    assert before < 0.85, "a start that is right already has nothing to show"
+    assert after > before + 0.05, (before, after)
 
 
 def test_the_answers_stay_as_right_as_they_were(stages):
