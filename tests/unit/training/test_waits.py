@@ -19,7 +19,7 @@ from dragonfly_lit.spec.records import Sample, Turn
 from dragonfly_lit.training import update
 from dragonfly_lit.training.optimizer import build_optimizer, no_decay_names
 from dragonfly_lit.training.stages import Group, Stage, freeze
-from dragonfly_lit.training.telemetry import SourceLosses, count
+from dragonfly_lit.training.telemetry import PartLosses, count
 from dragonfly_lit.training.update import launch_update, prepare_update
 
 READS = {
@@ -81,22 +81,22 @@ def test_telemetry_waits_for_nothing_between_two_lines():
         def on_gpu(tensor):
             return torch.empty(tensor.shape, dtype=tensor.dtype, device="cuda")
 
-        there, fake = batch._map(on_gpu), LossSums(*map(on_gpu, sums))
+        there, fake = batch._map(on_gpu), LossSums(*map(on_gpu, sums[:4]))
         with Refuses():
             count(there, fake)
-            SourceLosses().add(there, fake)
+            PartLosses().add(there, fake)
 
 
 def test_sources_are_told_apart_sample_by_sample():
     batch, sums = batch_on("cpu")
     twice = replace(batch, sources=(("long",), ("short",)))
-    losses = SourceLosses()
+    losses = PartLosses()
     losses.add(batch, sums)
     short = int((batch.labels[0] >= 0).sum())
     first, second = sums.token_losses[:short], sums.token_losses[short:]
-    assert losses.means(1) == pytest.approx({"short": float(first.mean()), "long": float(second.mean())})
+    assert losses.means(1)[0] == pytest.approx({"short": float(first.mean()), "long": float(second.mean())})
     losses.add(twice, sums)
-    assert losses.means(1) == pytest.approx(dict.fromkeys(("short", "long"), float(sums.token_losses.mean())))
+    assert losses.means(1)[0] == pytest.approx(dict.fromkeys(("short", "long"), float(sums.token_losses.mean())))
 
 
 def test_an_update_reads_once(monkeypatch):
