@@ -238,12 +238,13 @@ class Manifest(Benchmark):
 
     def _question(self, row: Row, number: int, images: Sequence[ImageCell], beside: Path) -> Question:
         key = row.text_or(f"row-{number:06d}", "id", "question_id", numbers=True)
+        words = row.text("question")
         places = [
             one
             for image, cell in zip(images, row.images(*IMAGES), strict=True)
             for one in self._rendered(row, self._place(row, image, beside), cell)
         ]
-        text = _with_names(row, len(places))
+        text = _with_names(row, words, len(places))
         row = with_numbers(row, (*ANSWERS, *CHOICES, *LETTERS), whole=self.metric_name == "relaxed_accuracy")
         choices = row.choices(*CHOICES)
         if choices is None and (empty := next((name for name in CHOICES if row.values.get(name) is not None), None)):
@@ -312,9 +313,8 @@ def _class_of(make: MetricFactory) -> type[QuestionMetric]:
     return found
 
 
-def _with_names(row: Row, num_images: int) -> str:
+def _with_names(row: Row, text: str, num_images: int) -> str:
     """The question without the tags at its ends: images come first. Tags among its words become the images' names."""
-    text = row.text("question")
     if TAG not in text:
         return text
     if not num_images:
