@@ -120,8 +120,8 @@ def load_exported(
             model = allocate(cls, config, dtype or _dtype_of(config), device, quantize=quantize)
             fill(model, stored, folder)
             model.unused_vision = unused_beside(folder)
-            if (folder / "generation_config.json").is_file():
-                model.generation_config = GenerationConfig.from_pretrained(folder, local_files_only=True)
+            if (file := folder / "generation_config.json").is_file():
+                model.generation_config = GenerationConfig.from_dict(read_json(file))
             return model
         given: dict[str, Any] = {} if dtype is None else {"dtype": dtype}
         read = cls.from_pretrained(folder, local_files_only=True, trust_remote_code=False, weights_only=True, **given)

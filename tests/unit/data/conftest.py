@@ -5,9 +5,16 @@ from __future__ import annotations
 import pytest
 from small_shards import LAYOUT, PAD, make_record, write_shards
 
+from dragonfly_lit.data import fetching
 from dragonfly_lit.data.datamodule import DragonflyDataModule
 from dragonfly_lit.models.tiny import tiny_tokenizer
 from dragonfly_lit.processing.sequences import SequenceBuilder
+
+
+@pytest.fixture(autouse=True)
+def no_server_has_answered(monkeypatch):
+    """A server that has answered once is waited for; what a test asked must not make the next one wait."""
+    monkeypatch.setattr(fetching, "_answered", set())
 
 
 @pytest.fixture(scope="session")

@@ -32,7 +32,6 @@ def quick(monkeypatch):
     monkeypatch.setattr(fetching, "FIRST_PAUSE", 0.01)
     monkeypatch.setattr(fetching, "STALLED", 1.0)
     monkeypatch.setattr(fetching, "PATIENCE", 5.0)
-    monkeypatch.setattr(fetching, "_answered", set())
 
 
 @pytest.fixture(scope="module")

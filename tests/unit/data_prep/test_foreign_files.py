@@ -165,7 +165,7 @@ def test_a_shard_that_somebody_put_there_meanwhile_is_not_replaced(home, monkeyp
 
 def test_a_run_that_was_killed_as_it_ended_is_a_finished_one(home, monkeypatch):
     with monkeypatch.context() as patched:
-        patched.setattr(packing, "_write_card", lambda job, report: None)
+        patched.setattr(packing, "write_card", lambda job, report: None)
         patched.setattr(packing, "clear", lambda out: (out / ".pack/plan.json").is_file())
         first = pack(job(home), workers=1)
     assert (home / "out" / ".pack").is_dir()
