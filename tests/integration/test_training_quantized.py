@@ -9,7 +9,7 @@ from training_job import PROJECTOR, largest_difference, micro_batches, run
 
 from dragonfly_lit.models.quantized import quantize_layers, round_layers
 from dragonfly_lit.models.tiny import tiny_model
-from dragonfly_lit.training.adapters import read_adapters, remove_adapters, write_adapters
+from dragonfly_lit.training.adapters import read_adapters, take_adapters, write_adapters
 from dragonfly_lit.training.checkpoint.format import read_info
 from dragonfly_lit.training.checkpoint.locate import load_weights, load_with_adapters, step_folder
 from dragonfly_lit.training.network import TrainingNetwork
@@ -115,8 +115,7 @@ def test_adapters_by_themselves_are_read_by_peft_alone(trained, tmp_path):
     kind, folder, _, model = trained
     apart = tiny_model()
     load_with_adapters(apart, folder, LORA)
-    write_adapters(apart, tmp_path / "adapters", LORA, "base")
-    remove_adapters(apart)
+    write_adapters(take_adapters(apart), tmp_path / "adapters", LORA, "base")
     apart.save_pretrained(tmp_path / "base")
     base = type(apart).from_pretrained(tmp_path / "base")
     by_peft = peft.PeftModel.from_pretrained(base, tmp_path / "adapters").eval()
@@ -150,7 +149,7 @@ def test_adapters_of_another_kind_are_one_line(change, said, tmp_path):
     model = tiny_model()
     peft.inject_adapter_in_model(peft.LoraConfig(r=4, target_modules=["q_proj"]), model.language)
     (tmp_path / "a").mkdir()
-    write_adapters(model, tmp_path / "a", Lora(rank=4, alpha=8, target=("q_proj",)), "base")
+    write_adapters(take_adapters(model), tmp_path / "a", Lora(rank=4, alpha=8, target=("q_proj",)), "base")
     file = tmp_path / "a/adapter_config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | change))
     with pytest.raises(ValueError, match=said) as caught:

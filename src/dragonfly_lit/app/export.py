@@ -19,7 +19,7 @@ from dragonfly_lit.io.parsers import export_parser
 from dragonfly_lit.models.dragonfly import DragonflyForConditionalGeneration
 from dragonfly_lit.models.weights import check_fits, stored_tensors
 from dragonfly_lit.processing.processor import DragonflyProcessor
-from dragonfly_lit.training.adapters import remove_adapters, write_adapters
+from dragonfly_lit.training.adapters import take_adapters, write_adapters
 from dragonfly_lit.training.stages import Lora
 
 
@@ -95,13 +95,17 @@ def _write_apart(
     Raises:
         ValueError: `base` is not that model.
     """
+    adapters = take_adapters(model)
+    if base is not None:
+        _check_base(model, base)  # before anything is written, so that the command can be given again
     name = "base" if base is None else os.path.relpath(base, folder)
-    write_adapters(model, folder, lora, name)
-    remove_adapters(model)
+    write_adapters(adapters, folder, lora, name)
     if base is None:
         model.save_pretrained(folder / name)
         processor.save_pretrained(folder / name)
-        return
+
+
+def _check_base(model: DragonflyForConditionalGeneration, base: Path) -> None:
     stored = stored_tensors(base)
     for key, weight in check_fits(model, stored, base).items():
         if not torch.equal(stored[key].read().to(weight.dtype), weight):

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from dragonfly_lit.io.foreign import foreign, read_json
 from dragonfly_lit.models.quantized import QuantizedLinear
 from dragonfly_lit.models.weights import stored_in
-from dragonfly_lit.training.lora import import_peft
+from dragonfly_lit.training.lora import import_peft, is_adapter, merged_weight
 from dragonfly_lit.training.stages import Lora
 
 CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
@@ -52,11 +53,19 @@ def base_of(folder: Path) -> Path:
     )
 
 
-def write_adapters(model: Any, folder: Path, lora: Lora, base: str) -> None:
-    """Write the adapters of a model, so that `peft.PeftModel.from_pretrained(base, folder)` is that model.
+def take_adapters(model: nn.Module) -> dict[str, Tensor]:
+    """The weights of the adapters of a model, which has none afterwards and is what lay below them."""
+    adapters = _adapters_in(model)
+    for parent, name, layer in _adapted(model):
+        setattr(parent, name, layer.get_base_layer())
+    return {name: weight.detach() for name, weight in adapters.items()}
+
+
+def write_adapters(adapters: Mapping[str, Tensor], folder: Path, lora: Lora, base: str) -> None:
+    """Write adapters, so that `peft.PeftModel.from_pretrained(base, folder)` is the model that they were taken from.
 
     Args:
-        model: whose language model has them, not merged.
+        adapters: from `take_adapters`.
         folder: where the two files go.
         lora: of the stage that trained them.
         base: the name of the folder of the model below them.
@@ -72,11 +81,7 @@ def write_adapters(model: Any, folder: Path, lora: Lora, base: str) -> None:
         **fields,
     )
     config.save_pretrained(folder)
-    tensors = {
-        _PREFIX + name.replace(".default.", "."): weight.detach().cpu().contiguous()
-        for name, weight in model.named_parameters()
-        if ".lora_" in name
-    }
+    tensors = {_PREFIX + name.replace(".default.", "."): weight.cpu().contiguous() for name, weight in adapters.items()}
     save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
 
 
@@ -92,7 +97,7 @@ def read_adapters(model: nn.Module, folder: Path) -> None:
         raise ValueError(f"{folder} has {CONFIG_FILE}, and no {WEIGHTS_FILE} beside it. Copy the whole folder.")
     with foreign(str(folder)):
         peft.inject_adapter_in_model(config, model)
-    adapters = {name: weight for name, weight in model.named_parameters() if ".lora_" in name}
+    adapters = _adapters_in(model)
     stored = {
         re.sub(r"\.(lora_[AB])\.weight$", r".\1.default.weight", key.removeprefix(_PREFIX)): tensor
         for key, tensor in stored_in(file).items()
@@ -120,15 +125,13 @@ def merge_layers(model: nn.Module) -> None:
     for parent, name, layer in _adapted(model):
         below = layer.get_base_layer()
         if not isinstance(below, QuantizedLinear):
-            a, b = (part["default"].weight.float() for part in (layer.lora_A, layer.lora_B))
-            below.weight.copy_(below.weight.float() + layer.scaling["default"] * (b @ a))
+            a, b = (part["default"].weight for part in (layer.lora_A, layer.lora_B))
+            below.weight.copy_(merged_weight(below.weight, a, b, layer.scaling["default"]))
             setattr(parent, name, below)
 
 
-def remove_adapters(model: nn.Module) -> None:
-    """The model below the adapters, as if there had been none."""
-    for parent, name, layer in _adapted(model):
-        setattr(parent, name, layer.get_base_layer())
+def _adapters_in(model: nn.Module) -> dict[str, nn.Parameter]:
+    return {name: weight for name, weight in model.named_parameters() if is_adapter(name)}
 
 
 def _adapted(model: nn.Module) -> list[tuple[nn.Module, str, Any]]:

@@ -61,11 +61,22 @@ def lora_scale(lora: Lora | None) -> float | None:
 
 def merge_adapters(tensors: dict[str, Tensor], scale: float) -> dict[str, Tensor]:
     """The same weights without adapters: W + scale * B A, under the names of the plain model."""
-    merged = {name.replace(_BASE, "."): tensor for name, tensor in tensors.items() if ".lora_" not in name}
+    merged = {name.replace(_BASE, "."): tensor for name, tensor in tensors.items() if not is_adapter(name)}
     for name in tensors:
         if name.endswith(_A):
             layer = name.removesuffix(_A)
-            weight = merged[f"{layer}.weight"]
-            delta = tensors[layer + _B].float() @ tensors[name].float()
-            merged[f"{layer}.weight"] = (weight.float() + scale * delta).to(weight.dtype)
+            key = f"{layer}.weight"
+            merged[key] = merged_weight(merged[key], tensors[name], tensors[layer + _B], scale)
     return merged
+
+
+def merged_weight(weight: Tensor, a: Tensor, b: Tensor, scale: float) -> Tensor:
+    """W + scale * B A, added up in float32 and rounded once, which peft's own merge is not of half precision.
+
+    Args:
+        weight: of the layer.
+        a: from the layer's inputs to the rank.
+        b: from the rank to its outputs.
+        scale: from `lora_scale`.
+    """
+    return (weight.float() + scale * (b.float() @ a.float())).to(weight.dtype)

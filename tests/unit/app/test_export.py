@@ -25,6 +25,8 @@ from dragonfly_lit.models.backbones import builtin_folder
 from dragonfly_lit.training.checkpoint.format import CheckpointInfo
 from dragonfly_lit.training.checkpoint.locate import network_tensors, step_folder
 from dragonfly_lit.training.checkpoint.writer import CheckpointWriter
+from dragonfly_lit.training.lora import add_adapters, is_adapter
+from dragonfly_lit.training.stages import Lora
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +73,54 @@ def test_a_folder_with_files_is_not_written_into(run, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(ValueError, match="is not empty"):
         main([str(run[0]), str(tmp_path)])
+
+
+@pytest.fixture(scope="module")
+def adapters(tmp_path_factory):
+    """A run that has trained adapters."""
+    pytest.importorskip("peft")
+    lora = "{_target_: dragonfly_lit.training.stages.Lora, rank: 4, alpha: 8, target: [q_proj, down_proj]}"
+    config = compose(["model=tiny", f"stage.lora={lora}"])
+    root = tmp_path_factory.mktemp("runs")
+    with held_run(root, "adapted") as held:
+        folder = open_run(root, "adapted", config, resume=False, held=held)
+    model = model_factory(config, build_components(config))()
+    add_adapters(model.language, Lora(rank=4, alpha=8, target=("q_proj", "down_proj")))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if is_adapter(name):
+                parameter.copy_(torch.linspace(-0.1, 0.1, parameter.numel()).view_as(parameter))
+    info = CheckpointInfo(stage="1", model="tiny", step=1, steps=1, lora_scale=2.0)
+    CheckpointWriter().save(step_folder(folder, 1), network_tensors(model), {}, info, False)
+    return folder
+
+
+def test_adapters_by_themselves_are_the_merged_model_again(adapters, tmp_path):
+    main([str(adapters), str(tmp_path / "whole")])
+    main([str(adapters), str(tmp_path / "apart"), "--layout", "peft"])
+    base = tmp_path / "apart" / "base"
+    main([str(adapters), str(tmp_path / "beside"), "--layout", "peft", "--base", str(base)])
+    assert not (tmp_path / "beside" / "base").exists()
+    whole = dict(load_for_inference(tmp_path / "whole")[0].named_parameters())
+    for folder in ("apart", "beside"):
+        again = dict(load_for_inference(tmp_path / folder)[0].named_parameters())
+        assert again.keys() == whole.keys()
+        assert all(torch.equal(whole[name], weight) for name, weight in again.items())
+
+
+def test_a_base_of_other_weights_is_refused_before_anything_is_written(adapters, tmp_path):
+    main([str(adapters), str(tmp_path / "merged")])
+    command = [str(adapters), str(tmp_path / "apart"), "--layout", "peft"]
+    with pytest.raises(ValueError, match=r"--base .*merged: language\..* is not what these adapters were trained with"):
+        main([*command, "--base", str(tmp_path / "merged")])
+    main(command)
+
+
+def test_a_run_without_adapters_has_none_by_themselves(run, tmp_path):
+    with pytest.raises(ValueError, match=r"--layout peft: .* has no adapters of stage.lora"):
+        main([str(run[0]), str(tmp_path / "apart"), "--layout", "peft"])
+    with pytest.raises(ValueError, match=r"--base .* is of --layout peft"):
+        main([str(run[0]), str(tmp_path / "apart"), "--base", str(tmp_path)])
 
 
 # The model card

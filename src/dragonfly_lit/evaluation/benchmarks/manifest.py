@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dragonfly_lit.evaluation.benchmarks.base import Benchmark, Question, named
-from dragonfly_lit.evaluation.benchmarks.rows import IMAGES, TABLES, ImageCell, question_rows
-from dragonfly_lit.evaluation.images import AnyImage, RenderedImage, StoredImage
+from dragonfly_lit.evaluation.benchmarks.row_images import RowImages
+from dragonfly_lit.evaluation.benchmarks.rows import TABLES, ImageCell, question_rows
 from dragonfly_lit.evaluation.metrics.base import QuestionMetric, Score
 from dragonfly_lit.evaluation.metrics.caption import Captions
 from dragonfly_lit.evaluation.metrics.choice import MultipleChoice
@@ -22,9 +22,6 @@ from dragonfly_lit.evaluation.metrics.yes_no import POPE
 from dragonfly_lit.evaluation.parsers import LETTERS
 from dragonfly_lit.evaluation.prompts import NUMBERED
 from dragonfly_lit.io.imports import locate
-from dragonfly_lit.io.inside import OutsideError, inside
-from dragonfly_lit.processing.dicom import chosen_frames, is_dicom
-from dragonfly_lit.processing.images import read_header
 from dragonfly_lit.spec.medical_vqa import answer_type
 from dragonfly_lit.spec.row_files import READERS
 from dragonfly_lit.spec.rows import Row, shown_name, with_numbers
@@ -201,49 +198,11 @@ class Manifest(Benchmark):
             )  # fmt: skip
         return part, found
 
-    def _rendered(self, row: Row, place: Path | bytes | StoredImage, cell: str | bytes) -> list[AnyImage]:
-        """The images of a file or of the bytes in a cell: its frames, in the given window, or the image itself."""
-        data = place if isinstance(place, Path) else cell
-        assert not isinstance(data, str)  # a name is a file's
-        window = None if self.window is None else (self.window[0], self.window[1])
-        try:
-            frames = chosen_frames(data, self.frames) if is_dicom(data) else [None]
-            if window is not None and not read_header(data if isinstance(data, bytes) else data.read_bytes()).deep:
-                window = None
-        except ValueError as error:
-            where = f"{place}: " if isinstance(place, Path) else ""
-            raise row.error(row.given(*IMAGES)[0], f"{where}{error}") from error
-        if window is None and frames == [None]:
-            return [place]
-        return [RenderedImage(source=place, frame=frame, window=window) for frame in frames]
-
-    def _place(self, row: Row, image: ImageCell, beside: Path) -> Path | bytes | StoredImage:
-        """Where an image is: a name means a file beside the manifest, or in the folder of `images`."""
-        if not isinstance(image, str):
-            return image
-        name = row.given(*IMAGES)[0]
-        allowed = None if self.images is None else Path(self.images)
-        try:
-            places = [inside(beside, image, allowed=allowed)] if allowed is None else _either(allowed, beside, image)
-        except OutsideError as error:
-            raise row.error(
-                name, f"{error} The folder that it may lie in is given by benchmark.images=FOLDER."
-            ) from error
-        except ValueError as error:
-            raise row.error(name, str(error)) from error
-        found = next((place for place in places if place.is_file()), None)
-        if found is None:
-            raise row.error(name, f"there is no image {' and no '.join(map(str, places))}.")
-        return found
-
     def _question(self, row: Row, number: int, images: Sequence[ImageCell], beside: Path) -> Question:
         key = row.text_or(f"row-{number:06d}", "id", "question_id", numbers=True)
         words = row.text("question")
-        places = [
-            one
-            for image, cell in zip(images, row.images(*IMAGES), strict=True)
-            for one in self._rendered(row, self._place(row, image, beside), cell)
-        ]
+        found = RowImages(folder=self.images, frames=self.frames, window=self.window)
+        places = list(found.of(row, images, beside))
         text = _with_names(row, words, len(places))
         row = with_numbers(row, (*ANSWERS, *CHOICES, *LETTERS), whole=self.metric_name == "relaxed_accuracy")
         choices = row.choices(*CHOICES)
@@ -336,15 +295,6 @@ def _with_names(row: Row, text: str, num_images: int) -> str:
         )
     pieces = text.split(TAG)
     return "".join([pieces[0], *(f"<image {number}>{piece}" for number, piece in enumerate(pieces[1:], 1))])
-
-
-def _either(images: Path, beside: Path, name: str) -> list[Path]:
-    """The places of a name in the folder of images, or else beside the manifest; each lies in one of the two."""
-    try:
-        first = [inside(images, name)]
-    except OutsideError:
-        return [inside(beside, name, allowed=images)]
-    return [*first, *(place for place in [beside / name] if place.is_file() and inside(beside, name, allowed=images))]
 
 
 def _letters(row: Row, choices: Sequence[str]) -> list[str]:
