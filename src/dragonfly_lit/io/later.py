@@ -94,7 +94,7 @@ class _Finder(Loader):
         self.settled: set[str] = set()
 
     def find_spec(self, fullname: str, _path: Any, _target: Any = None) -> ModuleSpec | None:
-        package = next((name for name in self.packages if f"{fullname}.".startswith(f"{name}.")), None)
+        package = self._package_of(fullname)
         return None if package is None else ModuleSpec(fullname, self, loader_state=package, is_package=True)
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
@@ -103,11 +103,14 @@ class _Finder(Loader):
     def exec_module(self, module: ModuleType) -> None:
         """A stand-in has nothing to run."""
 
-    def release(self, package: str) -> None:
-        """Let `package` be imported from now on."""
-        if package in self.packages:
+    def release(self, fullname: str) -> None:
+        """Let a module, with the package of which it is, be imported from now on."""
+        while package := self._package_of(fullname):
             self.packages.remove(package)
             _take_away(package)
+
+    def _package_of(self, fullname: str) -> str | None:
+        return next((name for name in self.packages if f"{fullname}.".startswith(f"{name}.")), None)
 
 
 class _StandIn(ModuleType):
@@ -128,7 +131,9 @@ class _StandIn(ModuleType):
         return not isinstance(sys.modules.get(self.__name__, self), _StandIn)
 
     def _load(self) -> ModuleType:
-        self._finder.release(self._package)
+        for finder in list(sys.meta_path):  # of a block around this one too, which would give a stand-in once more
+            if isinstance(finder, _Finder):
+                finder.release(self.__name__)
         loaded = import_module(self.__name__)
         if not self._finder.active and self._package not in self._finder.settled:
             self._finder.settled.add(self._package)

@@ -116,6 +116,22 @@ def test_a_class_that_is_derived_from_loads_the_package_within_the_block(package
     assert derived.Mine.__mro__[1] is sys.modules["heavy_package"].Thing
 
 
+@pytest.mark.parametrize("around", ["heavy_package", "heavy_package.inner"])
+@pytest.mark.parametrize("within", ["heavy_package", "heavy_package.inner"])
+def test_a_block_within_a_block_keeps_the_promises_of_both(packages, around, within):
+    with loaded_at_first_use(around):
+        with loaded_at_first_use(within):
+            user = import_module("user_of_heavy")
+            derived = import_module("derives_from_heavy")
+        assert derived.Mine.__mro__[1] is sys.modules["heavy_package"].Thing
+    import heavy_package  # pyright: ignore[reportMissingImports]
+
+    assert user.double(2) == 4
+    assert list(user.value) == heavy_package.inner.value
+    assert user.Thing is heavy_package.Thing
+    assert times_loaded() == 1
+
+
 def test_a_module_that_needs_more_than_names_is_imported_as_it_is(packages):
     assert import_quickly("needs_at_once", ("heavy_package",)).TEN == [1, 2, 3, 4]
 
