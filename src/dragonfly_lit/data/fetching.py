@@ -276,7 +276,7 @@ def opened(url: str, start: int = 0) -> Iterator[Any]:
         if start:
             try:
                 file.seek(start)
-            except (ValueError, NotImplementedError) as error:
+            except (ValueError, NotImplementedError) as error:  # of fsspec's files that only stream, by their client
                 raise _no_ranges(url) from error
         yield file
 
@@ -306,7 +306,7 @@ def is_final(error: BaseException) -> bool:
         return status not in BUSY
     if isinstance(error, FileNotFoundError):
         return error.__cause__ is None  # else of a client that calls every failure so
-    return isinstance(
+    return isinstance(  # NotImplementedError: what a client cannot do it never will
         error, (ImportError, PermissionError, IsADirectoryError, NotADirectoryError, NotImplementedError, ValueError)
     )
 

@@ -56,6 +56,8 @@ class Known:
             missing = [*missing[turn:], *missing[:turn]]
             with _told(where, missing, len(files)) as done:
                 for wait in (False, True):
+                    if wait and missing:
+                        log.warning("%s: %d files are left for last: others may be at them.", where, len(missing))
                     missing = self._look(missing, found, done, wait, at_once)
         return [found[file.key] if file.key in found else self._path(file).read_bytes() for file in files]
 

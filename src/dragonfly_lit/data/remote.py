@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import logging
 import os
 import re
 import secrets
@@ -22,6 +23,7 @@ TRIES = 5
 """A copy may go, to make place for another, before it is opened."""
 _COPY = re.compile("[0-9a-f]{64}")
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)(://|:)")
+log = logging.getLogger(__name__)
 
 
 def is_remote(path: str) -> bool:
@@ -137,7 +139,8 @@ class Cache:
         path = self._path(key)
         if _touched(path):
             return path
-        with self._one_at_a_time(path):
+        # By a lock of another kind than that of copies: what is made of a copy may have to fetch it once more.
+        with self._one_at_a_time(path, "made"):
             return path if _touched(path) else self._make(what, path, make)
 
     def _make(self, what: str, path: Path, make: Callable[[], Any]) -> Path:
@@ -151,10 +154,10 @@ class Cache:
         return path
 
     @contextmanager
-    def _one_at_a_time(self, path: Path) -> Iterator[None]:
+    def _one_at_a_time(self, path: Path, kind: str = "lock") -> Iterator[None]:
         """Other processes that want the same copy wait for this one, so that nothing is fetched twice."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / f".lock-{path.name[:2]}").open("w") as file:
+        with (self.folder / f".{kind}-{path.name[:2]}").open("w") as file:
             with suppress(OSError):  # a file system without locks: a file may then be fetched twice
                 fcntl.flock(file, fcntl.LOCK_EX)
             yield
@@ -168,7 +171,11 @@ class Cache:
         self.folder.mkdir(parents=True, exist_ok=True)
         copy = self.folder / f"{PART}{os.getpid()}-{secrets.token_hex(8)}"
         waited_until = time.monotonic() + self.patience
+        waits = False
         while not self._reserve(copy, num_bytes):
+            if not waits:
+                log.warning("%s waits for a place in %s, into which others download.", url, self.folder)
+                waits = True
             # While others write, the place may come free; a download of theirs may take hours.
             if time.monotonic() > waited_until and time.time() - self._last_write() > self.patience:
                 raise RemoteError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import random
+import threading
 
 import fsspec
 import pyarrow as pa
@@ -15,6 +16,7 @@ from small_shards import picture
 from dragonfly_lit.data import fetching
 from dragonfly_lit.data.fetching import RemoteError
 from dragonfly_lit.data.parts import part_of_path
+from dragonfly_lit.data.remote import Cache
 from dragonfly_lit.data.source import open_source
 from dragonfly_lit.data.source_spec import SourceSpec
 
@@ -76,6 +78,23 @@ def test_they_are_the_rows_of_the_local_files(served, local, tmp_path, kind, lie
     again = opened(f"{served.url}/{NAMES[kind].format('{0,1}')}", tmp_path)
     assert [again.record(n, 0).key for n in order] == [here.record(n, 0).key for n in order]
     assert (served.asked - asked).total() <= 1, "what is known and what was read is kept"
+
+
+def test_a_file_is_fetched_once_more_while_a_group_of_it_is_made_though_their_names_begin_alike(
+    served, local, tmp_path, monkeypatch
+):
+    """Locks go by the first letters of a copy's name: that of the group must not be in the way of the file's."""
+    name_of = Cache._path
+    monkeypatch.setattr(Cache, "_path", lambda cache, key: cache.folder / f"00{name_of(cache, key).name[2:]}")
+    served.lies = {"whole"}
+    tables = opened(f"{served.url}/train-0000{{0..1}}.parquet", tmp_path)
+    for copy in (tmp_path / "cache").glob("[0-9a-f]*"):
+        copy.unlink()
+    read = []
+    reading = threading.Thread(target=lambda: read.append(tables.record(0, 0)), daemon=True)
+    reading.start()
+    reading.join(20)
+    assert read == [opened(local / "train-*", tmp_path).record(0, 0)]
 
 
 def test_of_parquet_only_the_columns_that_count_are_fetched(served, local, tmp_path):
