@@ -1,17 +1,17 @@
 """Preferences: the first loss is ln 2, a resumed run is one that never stopped, two ranks are one."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import lightning.pytorch as pl
 import pytest
 import torch
 from PIL import Image
-from training_job import largest_difference, run, run_ranks
+from training_job import batched, image_of, largest_difference, run, run_ranks
 
-from dragonfly_lit.models.tiny import tiny_model, tiny_tokenizer
-from dragonfly_lit.processing.batches import collate, pack
-from dragonfly_lit.processing.sequences import SequenceBuilder
+from dragonfly_lit.models.quantized import quantize_layers
+from dragonfly_lit.models.tiny import tiny_model
 from dragonfly_lit.spec.records import Batch, Sample, Turn
 from dragonfly_lit.training.checkpoint.locate import load_weights, step_folder
 from dragonfly_lit.training.checkpoint.storage import described_tensors
@@ -23,13 +23,17 @@ GROUPS = (Group(match="projector.*", lr=1e-2), Group(match="language.*", lr=2e-3
 WORDS = ("red", "green", "blue sky")
 
 
-def preferences(count: int) -> list[Sample]:
-    """Images of one colour with the right answer and a wrong one; every fifth sample has no image."""
+def noise_of(i: int) -> tuple[Image.Image, ...]:
+    """An image whose crops all differ, so that it matters which of them are kept."""
+    pixels = torch.randint(0, 256, (48, 64, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(i))
+    return (Image.fromarray(pixels.numpy()),)
+
+
+def preferences(count: int, images: Callable[[int], tuple[Image.Image, ...]] = image_of) -> list[Sample]:
+    """Images with the right answer and a wrong one."""
     found = []
     for i in range(count):
-        colour = [0, 0, 0]
-        colour[i % 3] = 200 + i % 50
-        image = () if i % 5 == 4 else (Image.new("RGB", (40 + 7 * (i % 4), 48), tuple(colour)),)
+        image = images(i)
         turns = (
             Turn(role="user", text="colour?", num_images=len(image)),
             Turn(role="assistant", text=WORDS[i % 3]),
@@ -40,12 +44,7 @@ def preferences(count: int) -> list[Sample]:
 
 
 def batches(count: int, rows: int = 2, packed: bool = True) -> list[Batch]:
-    tokenizer = tiny_tokenizer()
-    builder = SequenceBuilder(tokenizer=tokenizer, layout=tiny_model().layout, max_tokens=400)
-    sequences = [builder.build(sample) for sample in preferences(count * rows)]
-    groups = [sequences[i : i + rows] for i in range(0, len(sequences), rows)]
-    pad = tokenizer.pad_token_id
-    return [collate([pack(group)] if packed else group, pad_id=pad) for group in groups]
+    return batched(preferences(count * rows), rows, packed=packed)
 
 
 JOB = {"groups": GROUPS, "stage_name": "dpo", "objective": Dpo(), "steps": 6}
@@ -70,6 +69,43 @@ def test_the_first_loss_is_ln_2_and_then_falls(tmp_path, how, packed):
     found = run(tmp_path, batches=batches(3, packed=packed), **JOB | how | faster | {"steps": 18})
     assert found["losses"][0] == pytest.approx(math.log(2), abs=1e-7)
     assert sum(found["losses"][-3:]) < 0.9 * sum(found["losses"][:3])
+
+
+@pytest.mark.parametrize("trains", [False, True], ids=["frozen", "trained"])
+def test_a_zoom_rule_that_explores_shows_both_passes_the_same_crops(tmp_path, trains):
+    groups = (*GROUPS, Group(match="zoom.*", lr=1e-2)) if trains else GROUPS
+    zoom = {"zoom_selector": {"_target_": "dragonfly_lit.models.find.Find", "explore": 3.0}}
+    job = JOB | {"groups": groups, "model": zoom, "steps": 2, "batches": batched(preferences(8, noise_of), 2)}
+    found = run(tmp_path, **job)
+    assert found["losses"][0] == pytest.approx(math.log(2), abs=1e-7)
+    moved = [
+        not torch.equal(weight, found["weights"][name])
+        for name, weight in tiny_model(**zoom).named_parameters()
+        if name.startswith("zoom.")
+    ]
+    assert moved
+    assert all(moved) if trains else not any(moved)
+
+
+@pytest.mark.parametrize("kind", ["int8", "nf4"])
+def test_beside_few_bits_the_first_loss_is_ln_2_and_only_adapters_move(tmp_path, kind):
+    pytest.importorskip("peft")
+    if kind == "nf4":
+        pytest.importorskip("bitsandbytes")
+
+    def quantized():
+        model = tiny_model()
+        quantize_layers(model.language, kind)
+        return model
+
+    few = {"model_factory": quantized, "skeleton_factory": None, "batches": batches(6)}
+    whole = run(tmp_path / "whole", every=2, **JOB | ADAPTERS | few | {"steps": 4})
+    assert whole["losses"][0] == pytest.approx(math.log(2), abs=1e-7)
+    assert whole["losses"][1] != whole["losses"][0]
+    assert not any(n.startswith("reference/") for n in described_tensors(step_folder(tmp_path / "whole", 2)))
+    resumed = run(tmp_path / "on", resume=step_folder(tmp_path / "whole", 2), **JOB | ADAPTERS | few | {"steps": 4})
+    assert resumed["losses"] == whole["losses"][2:]
+    assert largest_difference(whole, resumed) == 0.0
 
 
 @pytest.mark.parametrize("how", [{}, HALF, ADAPTERS], ids=["copy", "bfloat16", "adapters"])

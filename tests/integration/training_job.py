@@ -32,14 +32,19 @@ PROJECTOR = (Group(match="projector.*", lr=1e-2),)
 STRATEGIES = {"single": Single, "ddp": Ddp, "fsdp": Fsdp}
 
 
+def image_of(i: int) -> tuple[Image.Image, ...]:
+    """Of one of three colours; none for every fifth."""
+    colour = [0, 0, 0]
+    colour[i % 3] = 200 + i % 50
+    return () if i % 5 == 4 else (Image.new("RGB", (40 + 7 * (i % 4), 48), tuple(colour)),)
+
+
 def samples(count: int) -> list[Sample]:
     """Images of one colour with a question about it; every fifth sample has no image."""
     words = ("red", "green", "blue")
     found = []
     for i in range(count):
-        colour = [0, 0, 0]
-        colour[i % 3] = 200 + i % 50
-        image = () if i % 5 == 4 else (Image.new("RGB", (40 + 7 * (i % 4), 48), tuple(colour)),)
+        image = image_of(i)
         turns = (
             Turn(role="user", text="colour?", num_images=len(image)),
             Turn(role="assistant", text=words[i % 3] * (1 + i % 2)),
@@ -50,9 +55,14 @@ def samples(count: int) -> list[Sample]:
 
 def micro_batches(count: int, rows: int = 2, packed: bool = False) -> list[Batch]:
     """`count` batches of `rows` samples each, in one row each if packed."""
+    return batched(samples(count * rows), rows, packed=packed)
+
+
+def batched(drawn: list[Sample], rows: int, *, packed: bool = False) -> list[Batch]:
+    """Batches of `rows` of these samples each, in one row each if packed."""
     tokenizer = tiny_tokenizer()
     builder = SequenceBuilder(tokenizer=tokenizer, layout=tiny_model().layout, max_tokens=400)
-    sequences = [builder.build(sample) for sample in samples(count * rows)]
+    sequences = [builder.build(sample) for sample in drawn]
     groups = [sequences[i : i + rows] for i in range(0, len(sequences), rows)]
     pad = tokenizer.pad_token_id
     return [collate([pack(group)] if packed else group, pad_id=pad) for group in groups]

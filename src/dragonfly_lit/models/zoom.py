@@ -168,13 +168,26 @@ class ZoomRule(nn.Module):
 
     Attributes:
         swaps: whether the loss teaches the score of dropped crops too; costs projecting all high crops in training.
+        explores: whether training mode, and so noise of its own, reaches it; a run that compares two passes of a batch
+            sets it to False.
     """
 
     swaps: bool = False
+    explores: bool = True
 
     def __init__(self, layout: Layout, width: int) -> None:
         super().__init__()
         self.layout, self.width = layout, width
+
+    @property
+    def frozen(self) -> bool:
+        """Whether it has weights, none of which trains."""
+        weights = list(self.parameters())
+        return bool(weights) and not any(weight.requires_grad for weight in weights)
+
+    def train(self, mode: bool = True) -> ZoomRule:
+        """Switch to training mode, unless it is frozen, where noise would teach nothing, or does not explore."""
+        return super().train(mode and self.explores and not self.frozen)
 
     def scores(
         self,

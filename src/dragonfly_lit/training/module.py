@@ -125,14 +125,22 @@ class TrainingModule(pl.LightningModule):
             skeleton = skeleton_of(self.skeleton_factory)
         model: Any = self.model_factory() if skeleton is None else skeleton
         check_trains_floats(model, self.stage)
+        fresh: set[str] = set()
         if self.init_from is not None:
             check_init_from(Path(self.init_from), self.stage, self.model_name)
             widen(model, self.stage)
-            if skeleton is None and (left := load_weights(model, Path(self.init_from), fresh=ZOOM)):
-                log.info(f"{self.init_from} has no zoom rule with weights: {len(left)} of this one begin afresh.")
+            if skeleton is None and (fresh := load_weights(model, Path(self.init_from), fresh=ZOOM)):
+                log.info(f"{self.init_from} has no zoom rule with weights: {len(fresh)} of this one begin afresh.")
         if self.stage.lora is not None:
             add_adapters(model.language, self.stage.lora)
         freeze(model, self.stage)
+        if still := [name for name, p in model.named_parameters() if name in fresh and not p.requires_grad]:
+            raise ValueError(
+                f"init_from={self.init_from} has no zoom rule with weights, and stage {self.stage.name} would leave "
+                f"{still[0]} as it was drawn. Match zoom.* with a group of the stage, or take the zoom of init_from."
+            )
+        if self.objective.reference:
+            model.zoom.explores = False  # both passes of a batch see the same crops, as long as scores are the same
         self.holds_half = self.precision != "fp32" and getattr(strategy, "holds_half", False)
         cast_weights(model, self.precision, frozen=torch.bfloat16 if self.holds_half else None)
         if self.precision == "fp8":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from transformers import AutoModelForImageTextToText
@@ -106,6 +108,18 @@ def test_it_explores_in_training_alone():
         noisy = [ranked(model) for _ in range(20)]
     assert torch.equal(*looks)
     assert len({tuple(ranking.selected[0].tolist()) for ranking in noisy}) > 5
+
+
+def test_a_rule_that_is_frozen_or_told_so_explores_no_more_and_its_copies_neither():
+    model = tiny_model(zoom={"regions": "image", "top_k": 2}, zoom_selector=FIND | {"explore": 1.0})
+    with torch.no_grad():
+        wanted = ranked(model.eval()).scores
+        model.zoom.requires_grad_(False)
+        assert torch.equal(ranked(model.train()).scores, wanted)
+        model.zoom.requires_grad_(True)
+        assert not torch.equal(ranked(model.train()).scores, wanted)
+        model.zoom.explores = False
+        assert torch.equal(ranked(copy.deepcopy(model).train()).scores, wanted)
 
 
 def test_it_learns_to_keep_the_crop_that_lowers_the_loss():
