@@ -24,6 +24,8 @@ from dragonfly_lit.data.stream import ORDER_VERSION
 from dragonfly_lit.processing.batches import Weighting
 from dragonfly_lit.processing.sequences import SequenceBuilder
 
+MANY_TO_VALIDATE = 10_000
+"""Samples whose reading takes so long that it is said."""
 log = logging.getLogger(__name__)
 
 
@@ -235,7 +237,7 @@ class DragonflyDataModule(LightningDataModule):
 
     @property
     def val_batch_size(self) -> int:
-        """Samples of a micro-batch of validation."""
+        """Samples of a micro-batch of validation; fewer where `data.batch.max_crops` holds no more."""
         return (self._val or {}).get("batch_size") or self.shape.size
 
     def val_dataloader(self) -> ValidationLoader | list:
@@ -243,12 +245,23 @@ class DragonflyDataModule(LightningDataModule):
         if self.val_mix is None:
             return []
         self._quarantine.release()
+        limit = self.trainer.limit_val_batches if self.trainer is not None else None
+        at_most = self._ranks * limit if isinstance(limit, int) and limit else None  # a share is a float
+        num_samples = sum(map(len, self.val_mix.sources))
+        if self.shape.max_crops is not None and at_most is None and num_samples >= MANY_TO_VALIDATE:
+            log.warning(
+                "data.val: data.batch.max_crops bounds its micro-batches, so all of its %d samples are read once "
+                "before they are shared out. A number as trainer.limit_val_batches reads no more than that needs.",
+                num_samples,
+            )
         batches = ValidationBatches(
             mix=self.val_mix,
             size=self.val_batch_size,
+            max_crops=self.shape.max_crops,
             builder=self.builder,
             quarantine=self._quarantine,
             collating=self._collating,
+            at_most=at_most,
         )
         return ValidationLoader(
             batches, rank=self._rank, ranks=self._ranks, num_workers=self.num_workers, pin_memory=self.pin_memory

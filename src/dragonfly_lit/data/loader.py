@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import islice
 from multiprocessing.process import BaseProcess
 from multiprocessing.util import Finalize
 from typing import Any
@@ -19,6 +20,7 @@ from dragonfly_lit.data.packing import BatchShape
 from dragonfly_lit.data.position import Position
 from dragonfly_lit.data.quarantine import Quarantine
 from dragonfly_lit.data.samples import BadSampleError
+from dragonfly_lit.data.source import Source
 from dragonfly_lit.data.stream import Stream, Texts
 from dragonfly_lit.processing.batches import collate
 from dragonfly_lit.processing.sequences import SequenceBuilder
@@ -193,23 +195,60 @@ def make_loader(dataset: Dataset, num_workers: int, pin_memory: bool, **kwargs: 
 
 
 class ValidationBatches(Dataset):
-    """All samples of all sources in their order, `size` a batch.
+    """All samples of all sources in their order, `size` a batch or as many as `max_crops` allows.
 
-    A sample that cannot be used is left out and written down as its source's `on_error` says; a batch of which nothing
-    is left has one row without a label and no key.
+    A sample that cannot be used is left out and written down as its source's `on_error` says, and so is one that has
+    more crops alone; a batch of which nothing is left has one row without a label and no key. Where crops are bounded,
+    the records are read once before, so that every rank knows how many batches there are.
+
+    Args:
+        mix: the sources.
+        size: samples a batch at most.
+        max_crops: of a batch; None sets no limit.
+        builder: turns samples into sequences.
+        quarantine: where samples that are left out go.
+        collating: pad_id and weighting.
+        at_most: batches that are made; None is all.
     """
 
     def __init__(
-        self, *, mix: Mix, size: int, builder: SequenceBuilder, quarantine: Quarantine, collating: Mapping[str, Any]
+        self,
+        *,
+        mix: Mix,
+        size: int,
+        max_crops: int | None = None,
+        builder: SequenceBuilder,
+        quarantine: Quarantine,
+        collating: Mapping[str, Any],
+        at_most: int | None = None,
     ):
-        self.mix, self.size, self.builder, self.quarantine = mix, size, builder, quarantine
+        self.mix, self.size, self.max_crops, self.builder, self.quarantine = mix, size, max_crops, builder, quarantine
         self.collating = dict(collating)
-        self._starts: list[tuple[int, int]] = []
-        for number, source in enumerate(mix.sources):
-            self._starts += [(number, first) for first in range(0, len(source), size)]
+        found = ((number, places) for number, source in enumerate(mix.sources) for places in self._batches_of(source))
+        self._batches = list(islice(found, at_most))
+
+    def _batches_of(self, source: Source) -> Iterator[range]:
+        """The places of a source's samples, batch for batch."""
+        begin, room = 0, self.max_crops
+        for index in range(len(source)):
+            num_crops = 0 if self.max_crops is None or self.size == 1 else self._num_crops(source, index)
+            if index - begin == self.size or (room is not None and begin < index and num_crops > room):
+                yield range(begin, index)
+                begin, room = index, self.max_crops
+            room = None if room is None else room - num_crops
+        yield range(begin, len(source))
+
+    def _num_crops(self, source: Source, index: int) -> int:
+        """What a sample brings to the vision tower: nothing where it will be left out."""
+        assert self.max_crops is not None
+        try:
+            num_crops = len(source.record(index, 0).images) * self.builder.layout.zoom.num_crops
+        except BadSampleError:  # told when its batch is made
+            return 0
+        return num_crops if num_crops <= self.max_crops else 0
 
     def __len__(self) -> int:
-        return len(self._starts)
+        return len(self._batches)
 
     def __getitem__(self, number: int) -> Batch | Failure:
         try:
@@ -220,9 +259,8 @@ class ValidationBatches(Dataset):
     def _batch(self, number: int) -> Batch:
         if number >= len(self):
             return self.empty_batch()
-        which, first = self._starts[number]
-        last = min(first + self.size, len(self.mix.sources[which]))
-        rows = [row for index in range(first, last) if (row := self._build(which, index)) is not None]
+        which, places = self._batches[number]
+        rows = [row for index in places if (row := self._build(which, index)) is not None]
         return collate(rows, **self.collating) if rows else self.empty_batch()
 
     def empty_batch(self) -> Batch:
@@ -237,7 +275,8 @@ class ValidationBatches(Dataset):
     def _build(self, which: int, index: int) -> Sequence | None:
         source = self.mix.sources[which]
         try:
-            return source.sequence(index, 0, self.builder)
+            text = source.text(index, 0, self.builder, self.max_crops)
+            return source.sequence(index, 0, self.builder, text)
         except BadSampleError as bad:
             if source.spec.on_error == "raise" and not bad.too_long:
                 raise

@@ -88,7 +88,7 @@ class Source:
 
         Raises:
             BadSampleError: the sample cannot be used.
-        RemoteError: the place where it lies cannot be read.
+            RemoteError: the place where it lies cannot be read.
         """
         record = None
         try:
@@ -144,14 +144,23 @@ class Source:
         except Exception as error:
             raise self.bad(index, error, record) from _unforeseen(error)
 
-    def text(self, index: int, epoch: int, builder: SequenceBuilder) -> Text:
+    def text(self, index: int, epoch: int, builder: SequenceBuilder, max_crops: int | None = None) -> Text:
         """The sample at `index`, read and tokenised; no image is decoded.
+
+        Args:
+            index: of the sample.
+            epoch: in which it was drawn.
+            builder: knows how long it becomes.
+            max_crops: of a micro-batch; a sample that has more alone is too long.
 
         Raises:
             BadSampleError: the sample cannot be used, or is too long.
         """
         record = self.record(index, epoch)
         try:
+            num_crops = len(record.images) * builder.layout.zoom.num_crops
+            if max_crops is not None and num_crops > max_crops:
+                raise TooLongError(f"{num_crops} crops are more than data.batch.max_crops={max_crops}")
             tokenized = builder.tokenize(
                 record.turns, len(record.images), share_image=record.share_image, rejected=record.rejected
             )

@@ -12,7 +12,7 @@ from dragonfly_lit.data.quarantine import Quarantine
 from dragonfly_lit.data.samples import BadSampleError
 from dragonfly_lit.data.source import Text
 from dragonfly_lit.processing.batches import pack
-from dragonfly_lit.processing.sequences import SequenceBuilder, TooLongError
+from dragonfly_lit.processing.sequences import SequenceBuilder
 from dragonfly_lit.spec.records import Sequence
 
 READ, SKIPPED, TOO_LONG, CUT = range(4)
@@ -173,17 +173,12 @@ class Stream:
         """Length of a sample, its images still encoded; None where it cannot be used."""
         source = self.mix.sources[drawn.source]
         try:
-            text = source.text(drawn.index, drawn.epoch, self.builder)
-            record = text.record
-            num_crops = len(record.images) * self.builder.layout.zoom.num_crops
-            limit = self.shape.max_crops
-            if limit is not None and num_crops > limit:
-                many = TooLongError(f"{num_crops} crops are more than data.batch.max_crops={limit}")
-                raise source.bad(drawn.index, many, record)
+            text = source.text(drawn.index, drawn.epoch, self.builder, self.shape.max_crops)
         except BadSampleError as error:
             self._refuse(drawn, error)
             return None
         self.texts.keep(self.number, drawn, text)
+        num_crops = len(text.record.images) * self.builder.layout.zoom.num_crops
         return Planned(num_tokens=len(text.tokenized), num_crops=num_crops)
 
     def _build(self, drawn: Drawn) -> Sequence | None:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import gc
 from collections import Counter
+from types import SimpleNamespace
+from unittest import mock
 from unittest.mock import ANY
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from small_shards import LAYOUT, PAD, make_record, write_shards
 
+from dragonfly_lit.data import datamodule
 from dragonfly_lit.data.datamodule import DragonflyDataModule
 from dragonfly_lit.data.packing import BatchShape, Planned, fill, group, useful_share
+from dragonfly_lit.data.source import Reader
 from dragonfly_lit.data.stream import Drawn, Texts
 from dragonfly_lit.models.tiny import tiny_tokenizer
 from dragonfly_lit.processing.sequences import SequenceBuilder
@@ -161,6 +165,93 @@ def test_validation_has_every_sample_exactly_once_for_any_number_of_ranks(make_d
     assert len(lengths) == 1
     assert len(seen) == 200
     assert set(seen.values()) == {1}
+
+
+class Counted(Reader):
+    """A sample for each number of images."""
+
+    def __init__(self, images: list[int]):
+        self.images = images
+
+    @property
+    def digest(self) -> str:
+        return str(self.images)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def record(self, index: int, epoch: int = 0) -> Record:
+        if self.images[index] < 0:
+            raise ValueError("it is bad.")
+        return make_record(index, "x", images=self.images[index])
+
+
+@given(
+    images=st.lists(st.lists(st.integers(-1, 5), min_size=1, max_size=20), min_size=1, max_size=3),
+    size=st.integers(1, 6),
+    max_crops=st.integers(LAYOUT.zoom.num_crops, 4 * LAYOUT.zoom.num_crops),
+    ranks=st.integers(1, 4),
+    at_most=st.none() | st.integers(1, 5),
+)
+@settings(deadline=None, max_examples=60)
+def test_validation_is_bounded_in_crops_and_has_every_sample_that_fits_exactly_once(
+    make_data, images, size, max_crops, ranks, at_most
+):
+    one = LAYOUT.zoom.num_crops
+    fitting = [[0 <= number * one <= max_crops for number in numbers] for numbers in images]
+    assume(any(map(any, fitting)))
+    sources = {f"s{n}": {"reader": Counted(numbers), "on_error": "skip"} for n, numbers in enumerate(images)}
+    data = make_data(
+        val={"sources": sources, "batch_size": size}, batch={"mode": "padded", "size": 4, "max_crops": max_crops}
+    )
+    trainer = SimpleNamespace(world_size=ranks, limit_val_batches=1.0 if at_most is None else at_most)
+    seen: list[tuple[str, str]] = []
+    told, lengths = [], set()
+    with mock.patch.object(data._quarantine, "write", lambda source, error: told.append((source, error))):
+        for rank in range(ranks):
+            data.trainer = SimpleNamespace(**vars(trainer), global_rank=rank)  # type: ignore[assignment]
+            loader = data.val_dataloader()
+            batches = list(loader)
+            lengths.add((len(loader), len(batches)))
+            for batch in batches:
+                assert batch.pixel_values is None or batch.pixel_values.shape[0] <= max_crops
+                keys = [*zip(sum(batch.sources, ()), sum(batch.keys, ()), strict=True)]
+                assert len(keys) <= size
+                seen += keys
+    every = [(f"s{n}", f"x-{place:05d}") for n, fits in enumerate(fitting) for place, fit in enumerate(fits) if fit]
+    assert len(lengths) == 1
+    assert len(seen) == len({*seen})
+    if at_most is None:
+        assert sorted(seen) == every
+    else:
+        assert max(length for length, _ in lengths) <= at_most
+        assert {*seen} <= {*every}
+    for _, error in told:
+        assert (
+            error.too_long == ("crops are more than data.batch.max_crops" in str(error)) != ("it is bad" in str(error))
+        )
+    if at_most is None:
+        assert len({(source, error.place) for source, error in told}) == sum(map(len, images)) - len(every)
+
+
+def test_a_bound_that_is_not_reached_changes_no_micro_batch_of_validation(make_data, two_sources):
+    val = {"sources": {n: {"path": p} for n, p in two_sources.items()}, "batch_size": 8}
+    bound, free = (
+        [batch.keys for batch in make_data(val=val, batch={"size": 4, "max_crops": limit}).val_dataloader()]
+        for limit in (100, None)
+    )
+    assert bound == free
+
+
+def test_it_is_said_that_many_samples_are_read_before_the_first_validation(make_data, monkeypatch, caplog):
+    monkeypatch.setattr(datamodule, "MANY_TO_VALIDATE", 5)
+    data = make_data(val={"sources": {"s": {"reader": Counted([1] * 5)}}}, batch={"size": 4, "max_crops": 100})
+    data.val_dataloader()
+    assert "all of its 5 samples are read once before they are shared out" in caplog.text
+    caplog.clear()
+    data.trainer = SimpleNamespace(world_size=1, global_rank=0, limit_val_batches=2)  # type: ignore[assignment]
+    data.val_dataloader()
+    assert not caplog.text
 
 
 def test_without_validation_there_is_no_loader(make_data):
