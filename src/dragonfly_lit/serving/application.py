@@ -23,7 +23,7 @@ from dragonfly_lit.serving.chat import Chat
 from dragonfly_lit.serving.engine import Engine
 from dragonfly_lit.serving.errors import ApiError, as_api_error
 from dragonfly_lit.serving.file_routes import FileRoutes, check_form
-from dragonfly_lit.serving.files import Files
+from dragonfly_lit.serving.files import Files, FilesFullError, NoFileError
 from dragonfly_lit.serving.gate import CHAT, FILES, Gate, Limits
 from dragonfly_lit.serving.metrics import Metrics
 from dragonfly_lit.serving.tickets import StoppedError
@@ -93,10 +93,9 @@ class Server:
             ("GET", "/metrics", self.numbers),
         ):
             app.add_api_route(path, answers, methods=[method])
-        app.add_exception_handler(ApiError, _error)
+        for known in (ApiError, NoFileError, FilesFullError, StoppedError, Exception):
+            app.add_exception_handler(known, _error)
         app.add_exception_handler(HTTPException, _http_error)
-        app.add_exception_handler(StoppedError, _error)
-        app.add_exception_handler(Exception, _error)
         return Gate(
             app,
             self.engine,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ipaddress
+import math
 import os
 from importlib.util import find_spec
 from pathlib import Path
@@ -50,7 +51,6 @@ def main(argv: list[str]) -> int:
             body=args.max_body,
             seconds=args.timeout,
             tokens=args.max_tokens,
-            default_tokens=min(args.max_tokens, Limits.default_tokens),
             pixels=args.max_pixels,
             images=args.max_images,
             files=args.max_files,
@@ -80,6 +80,8 @@ def _check(args: argparse.Namespace) -> None:
         least = 0 if name in ("port", "max_waiting", "image_tokens", "drain", "max_files") else 1
         if isinstance(value, int | float) and not value >= least:
             raise ValueError(f"--{name.replace('_', '-')} {value} must be at least {least}.")
+        if value == math.inf:
+            raise ValueError(f"--{name.replace('_', '-')} {value} must have an end. Give a number, such as 86400.")
     if args.port > 65535:
         raise ValueError(f"--port {args.port} must be at most 65535.")
     if not args.model.exists():
@@ -88,7 +90,8 @@ def _check(args: argparse.Namespace) -> None:
 
 def _api_keys(file: Path | None) -> tuple[str, ...]:
     """The keys, out of a file or the environment: in a command line everybody on the machine could read them."""
-    told = os.environ.get(KEY_VARIABLE) if file is None else file.read_text()
+    # What is no text has letters that no key has.
+    told = os.environ.get(KEY_VARIABLE) if file is None else file.read_text(encoding="utf-8", errors="replace")
     where = KEY_VARIABLE if file is None else f"--api-key-file {file}"
     if told is None:
         return ()

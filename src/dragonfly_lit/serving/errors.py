@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dragonfly_lit.serving.files import FilesFullError, NoFileError
 from dragonfly_lit.serving.tickets import FullError, LateError, StoppedError
 
 
@@ -36,6 +37,10 @@ def as_api_error(error: Exception) -> ApiError:
     """Any error in OpenAI's form; what is not meant for whoever asked is not told."""
     if isinstance(error, ApiError):
         return error
+    if isinstance(error, NoFileError):
+        return ApiError(404, str(error), param="id")
+    if isinstance(error, FilesFullError):
+        return ApiError(400, str(error), code="files_full", param="file")
     if isinstance(error, LateError):
         # A client that tries again by itself would wait as long again.
         return ApiError(504, str(error), kind="server_error", code="timeout", headers={"x-should-retry": "false"})

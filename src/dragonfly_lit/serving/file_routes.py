@@ -13,7 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from dragonfly_lit.processing.images import decode
 from dragonfly_lit.serving.bodies import kind_of
 from dragonfly_lit.serving.errors import ApiError
-from dragonfly_lit.serving.files import Files, FilesFullError, NoFileError, Stored
+from dragonfly_lit.serving.files import Files, NoFileError, Stored
+from dragonfly_lit.serving.forms import named
 from dragonfly_lit.serving.prompts import without_advice
 from dragonfly_lit.serving.uploads import KIND, read_upload
 
@@ -50,19 +51,21 @@ class FileRoutes:
 
     async def listing(self, request: Request) -> Response:
         """The files of whoever asks."""
+        said = [name for name, _ in request.query_params.multi_items()]
+        twice = next((name[:60] for name in said if said.count(name) > 1), None)
+        if twice is not None:
+            raise ApiError(400, f"{twice!r} is there twice. Give it once.", param=twice)
         try:
             asked = _Listing.model_validate(dict(request.query_params))
         except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-            where = ".".join(map(str, first["loc"]))[:100]
-            raise ApiError(400, f"{where}: {first['msg']}.", param=where) from None
+            raise named(error) from None
         found = [one for one in self.files.of(request.state.owner) if asked.purpose in (None, one.upload.purpose)]
         if asked.order == "desc":
             found.reverse()
         if asked.after is not None:
             places = [place for place, one in enumerate(found, 1) if one.id == asked.after]
             if not places:
-                raise _no_file(NoFileError(asked.after), "after")
+                raise ApiError(404, str(NoFileError(asked.after)), param="after")
             found = found[places[0] :]
         data = [_object(one) for one in found[: asked.limit]]
         ends = {"first_id": data[0]["id"], "last_id": data[-1]["id"]} if data else {}
@@ -70,27 +73,18 @@ class FileRoutes:
 
     async def file(self, request: Request, file_id: str) -> Response:
         """What is known of a file."""
-        return JSONResponse(_object(self._stored(request, file_id)))
+        return JSONResponse(_object(self.files.get(request.state.owner, file_id)))
 
     async def content(self, request: Request, file_id: str) -> Response:
         """The file itself, as bytes that no browser shows."""
         headers = {"content-disposition": "attachment", "x-content-type-options": "nosniff"}
-        data = self._stored(request, file_id).upload.data
+        data = self.files.get(request.state.owner, file_id).upload.data
         return Response(data, media_type="application/octet-stream", headers=headers)
 
     async def delete(self, request: Request, file_id: str) -> Response:
         """Forget a file."""
-        try:
-            self.files.delete(request.state.owner, file_id)
-        except NoFileError as error:
-            raise _no_file(error, "id") from error
+        self.files.delete(request.state.owner, file_id)
         return JSONResponse({"id": file_id, "object": "file", "deleted": True})
-
-    def _stored(self, request: Request, file_id: str) -> Stored:
-        try:
-            return self.files.get(request.state.owner, file_id)
-        except NoFileError as error:
-            raise _no_file(error, "id") from error
 
     def _keep(self, owner: str, content_type: str, body: bytes) -> dict[str, Any]:
         upload = read_upload(content_type, body)
@@ -99,10 +93,7 @@ class FileRoutes:
         except ValueError as error:
             # Whoever uploads hears of it now, not with their first question.
             raise ApiError(400, f"the file is not taken: {without_advice(error)}", param="file") from error
-        try:
-            return _object(self.files.add(owner, upload))
-        except FilesFullError as error:
-            raise ApiError(400, str(error), code="files_full", param="file") from error
+        return _object(self.files.add(owner, upload))
 
 
 def check_form(request: Request) -> None:
@@ -131,7 +122,3 @@ def _object(stored: Stored) -> dict[str, Any]:
         "purpose": upload.purpose,
         "status": "processed",
     }
-
-
-def _no_file(error: NoFileError, param: str) -> ApiError:
-    return ApiError(404, str(error), param=param)

@@ -232,13 +232,7 @@ def parse(body: bytes) -> ChatRequest:
     try:
         asked = ChatRequest.model_validate_json(body)
     except ValidationError as error:
-        found = error.errors(include_url=False, include_input=False, include_context=False)
-        # Of a field that has several forms, the one that the request came closest to says most.
-        same = [one for one in found if one["loc"][:1] == found[0]["loc"][:1]]
-        first = max(same, key=lambda one: len(one["loc"]))
-        where = _path(first["loc"])
-        what = " ".join(str(first["msg"]).split())[:300]
-        raise ApiError(400, f"{where}: {what}." if where else f"{what}.", param=where or None) from None
+        raise named(error) from None
     if asked.messages[-1].role != "user":
         raise ApiError(400, "the last message must be of the role user: it is what is answered.", param="messages")
     if asked.max_tokens and asked.max_completion_tokens and asked.max_tokens != asked.max_completion_tokens:
@@ -246,6 +240,17 @@ def parse(body: bytes) -> ChatRequest:
     if asked.top_logprobs and not asked.logprobs:
         raise ApiError(400, "top_logprobs needs logprobs=true.", param="top_logprobs")
     return asked
+
+
+def named(error: ValidationError) -> ApiError:
+    """The first thing that is wrong, and where."""
+    found = error.errors(include_url=False, include_input=False, include_context=False)
+    # Of a field that has several forms, the one that the request came closest to says most.
+    same = [one for one in found if one["loc"][:1] == found[0]["loc"][:1]]
+    first = max(same, key=lambda one: len(one["loc"]))
+    where = _path(first["loc"])
+    what = " ".join(str(first["msg"]).split())[:300]
+    return ApiError(400, f"{where}: {what}." if where else f"{what}.", param=where or None)
 
 
 def _path(place: tuple[int | str, ...]) -> str:

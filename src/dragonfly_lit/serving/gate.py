@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
-import json
 import logging
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
+
+from fastapi.responses import JSONResponse
 
 from dragonfly_lit.serving.bodies import Receive, drain
 from dragonfly_lit.serving.engine import Engine
@@ -110,7 +111,8 @@ class Gate:
         except (ApiError, FullError, StoppedError) as error:
             if not sent:
                 await drain(receive, self.limits.body)
-                await respond(noting, as_api_error(error))
+                known = as_api_error(error)
+                await JSONResponse(known.body, known.status, headers=known.headers)(scope, receive, noting)
         finally:
             if asks:
                 self.note(sent[0] if sent else 499)
@@ -163,19 +165,6 @@ class Gate:
         finally:
             for ticket in tickets:
                 ticket.cancel()
-
-
-async def respond(send: Send, error: ApiError) -> None:
-    """Send an error."""
-    body = json.dumps(error.body).encode()
-    headers = {"content-type": "application/json", "content-length": str(len(body)), **error.headers}
-    start = {
-        "type": "http.response.start",
-        "status": error.status,
-        "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
-    }
-    await send(start)
-    await send({"type": "http.response.body", "body": body})
 
 
 def _digest(key: bytes) -> bytes:

@@ -50,7 +50,7 @@ class Rows(Protocol):
 def rows_of(model: Any, max_tokens: int) -> Rows:
     """Rows side by side in one buffer; each by itself, which is said, where a language model does not go along."""
     if not InPlaceDecoder(model).suits():  # says why
-        return SeparateRows(model)
+        return _separate(model, "its attention does not take rows side by side")
     try:
         device = model.device
         with torch.inference_mode():
@@ -62,9 +62,13 @@ def rows_of(model: Any, max_tokens: int) -> Rows:
             rows.step([0])
             rows.clear()
     except Exception as error:  # whatever a library raises: rows by themselves are slower and as right
-        log.warning("requests are computed one after the other, token by token: %s", " ".join(str(error).split())[:200])
-        return SeparateRows(model)
+        return _separate(model, " ".join(str(error).split())[:200])
     return rows
+
+
+def _separate(model: Any, why: str) -> SeparateRows:
+    log.warning("requests are computed one after the other, token by token: %s", why)
+    return SeparateRows(model)
 
 
 def take_out(held: list[Any], row: int) -> None:

@@ -47,6 +47,7 @@ def _fields(content_type: str, body: bytes) -> dict[str, tuple[bytes, bytes | No
     if not boundary:
         raise ApiError(400, f"Content-Type: {KIND} must name the boundary of its parts.")
     found: dict[str, tuple[bytes, bytes | None]] = {}
+    ends: list[bool] = []
 
     def on_field(field: Any) -> None:
         add(field.field_name, field.value or b"", None)
@@ -65,17 +66,21 @@ def _fields(content_type: str, body: bytes) -> dict[str, tuple[bytes, bytes | No
 
     in_memory = {"MAX_MEMORY_FILE_SIZE": float("inf")}  # of any size: nothing goes into a file of this machine
     try:
-        parser = FormParser(KIND, on_field, on_file, boundary=boundary, config=in_memory)
+        parser = FormParser(KIND, on_field, on_file, lambda: ends.append(True), boundary=boundary, config=in_memory)
         parser.write(body)
         parser.finalize()
     except FormParserError as error:
         raise ApiError(400, f"the form is damaged: {' '.join(str(error).split())[:200]}.") from error
+    if not ends:
+        raise ApiError(400, "the form has no end: its last boundary is missing. Send the whole of it.")
     return found
 
 
 def _text(fields: dict[str, tuple[bytes, bytes | None]], name: str) -> str:
     value = fields.get(name, (b"", None))[0]
-    return value[:MAX_VALUE].decode("utf-8", "replace")
+    if len(value) > MAX_VALUE:
+        raise ApiError(400, f"the part {name} is longer than {MAX_VALUE} bytes.", param=name.partition("[")[0])
+    return value.decode("utf-8", "replace")
 
 
 def _named(name: bytes) -> str:

@@ -341,3 +341,4 @@ def test_a_model_that_cannot_attend_in_place_is_served_row_by_row(caplog):
     asker.engine.stop()
     handle.remove()
     assert type(asker.engine.answering.rows) is SeparateRows
+    assert "one after the other, token by token" in caplog.text

@@ -80,8 +80,13 @@ def test_files_are_listed_read_and_deleted(client):
         ask(client, part_of(ids[1]))
     for one in (ids[0], ids[2]):
         client.files.delete(one)
-    for query in ("limit=0", "order=up", "after=file-x", "x=1"):
-        assert httpx.get(f"{client.base_url}files?{query}").status_code in (400, 404)
+    for query, status, param in (
+        ("limit=0", 400, "limit"), ("order=up", 400, "order"), ("x=1", 400, "x"), ("limit=1&limit=2", 400, "limit"),
+        ("after=file-x", 404, "after"),
+    ):  # fmt: skip
+        response = httpx.get(f"{client.base_url}files?{query}")
+        assert (response.status_code, response.json()["error"]["param"]) == (status, param)
+    assert httpx.get(f"{client.base_url}files/file-x").json()["error"]["param"] == "id"
 
 
 def test_a_file_is_its_owners_alone(tiny):
@@ -213,6 +218,13 @@ HOSTILE = {
     "half an image": form(('name="file"; filename="a.png"', png(1)[:60]), PURPOSE),
     "damaged base64": form(('name="file"; filename="a.png"\r\nContent-Transfer-Encoding: base64', b"!!"), PURPOSE),
     "an endless life": form(FILE, PURPOSE, ('name="expires_after[seconds]"', b"9" * 99)),
+    "a long number": form(
+        FILE,
+        PURPOSE,
+        ('name="expires_after[anchor]"', b"created_at"),
+        ('name="expires_after[seconds]"', b"0" * 98 + b"60 and more"),
+    ),
+    "no end behind all that is needed": form(FILE, PURPOSE, ('name="expires_after[seconds]"', b"60"))[:-10],
     "a life of its own": form(
         FILE, PURPOSE, ('name="expires_after[seconds]"', b"-1"), ('name="expires_after[anchor]"', b"created_at")
     ),

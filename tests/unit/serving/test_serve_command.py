@@ -53,6 +53,8 @@ def test_a_key_that_is_none_is_refused(folder, tmp_path, key):
         (["--port", "70000"], "--port 70000 must be at most 65535"),
         (["--max-answers", "0"], "--max-answers 0 must be at least 1"),
         (["--timeout", "nan"], "--timeout nan must be at least 1"),
+        (["--drain", "inf"], "--drain inf must have an end"),
+        (["--file-seconds", "inf"], "--file-seconds inf must have an end"),
         (["--allow-urls", "http://x"], "--allow-urls 'http://x' is not the name of a host"),
         (["--host", "127.0.0.1", "--port", "TAKEN"], "Give another port"),
     ],
@@ -65,6 +67,12 @@ def test_what_cannot_be_is_one_line_before_anything_is_loaded(folder, arguments,
         arguments = [str(taken.getsockname()[1]) if word == "TAKEN" else word for word in arguments]
         with pytest.raises(ValueError, match=re.escape(why)):
             command.main(["--model", str(folder), *arguments])
+
+
+def test_a_key_file_that_is_no_text_is_named(folder, tmp_path):
+    (tmp_path / "key").write_bytes(b"\xff\xfe0123456789abcdef")
+    with pytest.raises(ValueError, match=r"--api-key-file .*key must hold one key"):
+        command.main(["--model", str(folder), "--api-key-file", str(tmp_path / "key")])
 
 
 def test_a_model_that_is_not_there(tmp_path):
