@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from dragonfly_lit.app.build import compose
+from dragonfly_lit.app.build import compose, make
 from dragonfly_lit.app.keys import MAY_BE_NULL, RULES
 from dragonfly_lit.app.overrides import CONF
 from dragonfly_lit.app.values import check_values, leaves, rule_of
+from dragonfly_lit.evaluation.benchmarks.base import changed
 
 ROOT = Path(__file__).resolve().parents[2]
 OPTIONAL = ("experiment", "experiment/cell", "benchmark")
@@ -182,3 +183,17 @@ def test_every_job_of_a_sweep_is_looked_at_before_the_first_one_starts(tmp_path)
     assert (process.returncode, process.stdout) == (1, "")
     assert process.stderr.strip() == "error: stage.clip=0 is not a number above 0 or null. The default is 1.0."
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (CONF / "benchmark").glob("[a-z]*.yaml")))
+def test_a_benchmark_is_the_same_by_its_file_and_by_its_class(name):
+    more = ["benchmark.manifest=questions.csv"] if name == "my_set" else []
+    made = make(compose([f"benchmark={name}", *more], "evaluate")["benchmark"])
+    assert {one.name: changed(one) for one in made.benchmarks} == {
+        one.name: {"manifest": "questions.csv"} if more else {} for one in made.benchmarks
+    }
+
+
+@pytest.mark.parametrize("name", ["default", "llava", "lmms_eval", "released"])
+def test_a_set_of_prompts_is_the_same_by_its_file_and_by_its_name(name):
+    assert make(compose([f"prompt={name}"], "evaluate")["prompt"]).told == name

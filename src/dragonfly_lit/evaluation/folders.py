@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from dragonfly_lit.evaluation.benchmarks.base import Benchmark, changed, path_name
 from dragonfly_lit.evaluation.settings import Settings
 
 LONGEST = 32
@@ -23,15 +24,18 @@ def results_name(benchmark: Any, settings: Settings, *, held: Sequence[str | Non
         held: what the weights are held in, where it is not what they were saved in: a type, a format of few bits.
     """
     members = benchmark.benchmarks
+    own = changed(benchmark) if isinstance(benchmark, Benchmark) else {}  # a suite's variant has its members'
+    length = settings.max_new_tokens or own.get("max_new_tokens")
     judge = settings.judge.name
     limit = settings.limit or (members[0].limit if len({one.limit for one in members}) == 1 else None)
     parts = [
         benchmark.name,
         benchmark.split,
         *benchmark.variant,
-        settings.prompts.name,
+        path_name(folder) if (folder := own.get("folder")) else "",
+        settings.prompts.told,
         f"limit{limit}" if limit else "",
-        f"tokens{settings.max_new_tokens}" if settings.max_new_tokens else "",
+        f"tokens{length}" if length else "",
         "loglikelihood" if settings.scoring == "loglikelihood" else "",
         f"text-{settings.likelihood_length}" if settings.by_text else "",
         f"shots{settings.shots}" if settings.shots else "",

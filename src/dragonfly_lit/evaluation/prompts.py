@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import accumulate
 from string import Formatter, ascii_uppercase
 from typing import Any
@@ -153,6 +155,15 @@ class PromptBook:
         if "options" not in _fields(self.default.text):
             shown = replace(self.default, text=CHOICES, open=self.default.open or self.default.text)
             object.__setattr__(self, "default", shown)
+
+    @property
+    def told(self) -> str:
+        """The name, and where the user has changed templates of a set a digest that tells what it asks from the set."""
+        usual = SETS.get("llava" if self.name == DEFAULT else self.name, self.default)
+        if self.default == usual and not self.templates:
+            return self.name
+        said = {"": asdict(self.default), **{name: asdict(each) for name, each in self.templates.items()}}
+        return f"{self.name}_{hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:6]}"
 
 
 DEFAULT = "default"

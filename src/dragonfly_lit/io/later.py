@@ -1,7 +1,7 @@
 """Packages that libraries import only because they are installed: for a command they are loaded at their first use.
 
-Lightning and transformers import torchmetrics, scipy, matplotlib, the compiler of torch and its sharded tensors, which
-few commands touch and which take longer to load than all that a command needs.
+Lightning and transformers import torchmetrics, scipy, matplotlib, torchao, the compiler of torch and its sharded
+tensors, which few commands touch and which take longer to load than all that a command needs.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from importlib.metadata import version
 from types import ModuleType
 from typing import Any, Union
 
-SELDOM_USED = ("matplotlib", "scipy", "sklearn", "torch._dynamo")
+SELDOM_USED = ("matplotlib", "scipy", "sklearn", "torch._dynamo", "torchao", "bitsandbytes")
 """What no command needs to start."""
 SHARDED = ("torch.distributed.fsdp", "torch.distributed.tensor")
 """What only sharded weights need."""

@@ -11,6 +11,7 @@ from rich.console import Console
 from test_runner_resume import PROCESSOR, SETTINGS, Words, asked, go, model, picture, predictions, rows  # noqa: F401
 
 from dragonfly_lit.evaluation import answers as store
+from dragonfly_lit.evaluation.benchmarks.base import Suite
 from dragonfly_lit.evaluation.benchmarks.manifest import manifest
 from dragonfly_lit.evaluation.benchmarks.registry import BENCHMARKS
 from dragonfly_lit.evaluation.compare import compare, difference, scores_table
@@ -19,13 +20,14 @@ from dragonfly_lit.evaluation.intervals import Resamples, intervals, wilson
 from dragonfly_lit.evaluation.judge import Judge
 from dragonfly_lit.evaluation.metrics.base import Scoring
 from dragonfly_lit.evaluation.metrics.yes_no import MME, PERCEPTION, POPE
-from dragonfly_lit.evaluation.prompts import PromptBook, Template
+from dragonfly_lit.evaluation.prompts import SETS, PromptBook, Template
 from dragonfly_lit.evaluation.published import PublishedRow
 from dragonfly_lit.evaluation.question import Question
 from dragonfly_lit.evaluation.report import markdown, table
 from dragonfly_lit.evaluation.runner import run, score_predictions
 
 OTHER = PromptBook(name="other", default=Template(text="Say: {question}"), templates={})
+NAMED = replace(SETTINGS, prompts=PromptBook(name="released", default=SETS["released"]))
 
 
 def everything(folder: Path) -> int:
@@ -134,10 +136,14 @@ def test_an_answer_can_be_read_alone(tmp_path, model):  # noqa: F811
         ),
         ("ai2d", {}, {"judge": Judge(base_url="http://localhost", model="a")}, "ai2d-test-released"),
         ("ai2d", {}, {"prompts": replace(OTHER, name="my/own")}, "ai2d-test-my_own"),
+        ("gqa", {"max_new_tokens": 16}, {}, "gqa-testdev-released"),
+        ("gqa", {"max_new_tokens": 8}, {}, "gqa-testdev-released-tokens8"),
+        ("gqa", {"max_new_tokens": 8}, {"max_new_tokens": 4}, "gqa-testdev-released-tokens4"),
+        ("gqa", {"folder": "gqa_of_2019"}, {}, "gqa-testdev-gqa_of_2019-released"),
     ],
 )
 def test_a_folder_is_named_by_what_was_asked(name, options, changes, folder):
-    assert results_name(BENCHMARKS[name](**options), replace(SETTINGS, **changes)) == folder
+    assert results_name(BENCHMARKS[name](**options), replace(NAMED, **changes)) == folder
 
 
 def test_scores_of_two_judges_and_of_two_types_of_weights_lie_apart(tmp_path):
@@ -145,13 +151,47 @@ def test_scores_of_two_judges_and_of_two_types_of_weights_lie_apart(tmp_path):
     for score, file in enumerate(files):
         file.write_text(json.dumps({"id": "v1_0", "score": score}) + "\n")
     mm_vet = BENCHMARKS["mm_vet"]()
-    names = [results_name(mm_vet, replace(SETTINGS, judge=Judge(scores_file=file))) for file in files]
+    names = [results_name(mm_vet, replace(NAMED, judge=Judge(scores_file=file))) for file in files]
     ways = [(None, None), (None, "float32"), (None, "bfloat16"), ("nf4", None), ("int8", "bfloat16")]
-    names += [results_name(mm_vet, SETTINGS, held=held) for held in ways]
+    names += [results_name(mm_vet, NAMED, held=held) for held in ways]
     assert len(set(names)) == 7
     told = ("", "-float32", "-bfloat16", "-nf4", "-int8-bfloat16")
     assert names[2:] == [f"mm_vet-test-released{more}" for more in told]
-    assert results_name(mm_vet, replace(SETTINGS, judge=Judge(scores_file=files[0]), predict=True)) == names[2]
+    assert results_name(mm_vet, replace(NAMED, judge=Judge(scores_file=files[0]), predict=True)) == names[2]
+
+
+def test_two_values_of_whatever_changes_answers_or_rows_have_two_folders():
+    both = {"gqa": BENCHMARKS["gqa"](), "slake": BENCHMARKS["slake"]()}
+    released = SETS["released"]
+    books = [
+        PromptBook(name="released", default=released),
+        PromptBook(name="released", default=replace(released, open="{question} Briefly.")),
+        *(
+            PromptBook(name="released", default=released, templates={"gqa": Template(text=text)})
+            for text in ("{question} Now.", "{question} Then.")
+        ),
+        PromptBook(name="default", default=SETS["llava"]),
+    ]
+    benchmarks = [
+        *(BENCHMARKS["gqa"](folder=folder) for folder in (None, "a/gqa", "b/gqa", "gqa", "a_gqa")),
+        *(BENCHMARKS["gqa"](max_new_tokens=number) for number in (1, 2, 16, 17) if number != 16),
+        *(
+            Suite(name="both", members=both | changed)
+            for changed in (
+                {},
+                {"gqa": BENCHMARKS["gqa"](max_new_tokens=3)},
+                {"gqa": BENCHMARKS["gqa"](folder="a")},
+                {"gqa": BENCHMARKS["gqa"](limit=3)},
+                {"slake": BENCHMARKS["slake"](limit=3)},
+                {"slake": BENCHMARKS["slake"](language="all")},
+                {"slake": BENCHMARKS["slake"](split="train")},
+            )
+        ),
+    ]
+    names = [results_name(one, replace(NAMED, prompts=book)) for one in benchmarks for book in books]
+    assert len(set(names)) == len(benchmarks) * len(books)
+    assert all(re.fullmatch(r"[\w.+=-]+", name) and len(name) < 255 for name in names)
+    assert {"gqa-testdev-released", "gqa-testdev-default", "both-released"} < set(names)
 
 
 def test_whatever_changes_questions_or_scores_of_a_set_changes_its_folder(tmp_path):
@@ -171,6 +211,11 @@ def test_whatever_changes_questions_or_scores_of_a_set_changes_its_folder(tmp_pa
         {"columns": {"question": "English"}},
         {"metric": "anls"},
         {"manifest": "other.csv"},
+        {"manifest": "t.jsonl"},
+        {"manifest": "north/t.csv"},
+        {"manifest": "south/t.csv"},
+        {"max_new_tokens": 8},
+        {"images": tmp_path},
         {"manifest": long},
         {"manifest": long.with_stem(long.stem + "_south")},
     ]
@@ -183,7 +228,7 @@ def test_whatever_changes_questions_or_scores_of_a_set_changes_its_folder(tmp_pa
     names = [
         results_name(manifest("mine", **{"manifest": "t.csv", "metric": "exact_match"} | one), settings)
         for one in options
-        for settings in (replace(SETTINGS, metrics=Scoring(**each)) for each in metrics)
+        for settings in (replace(NAMED, metrics=Scoring(**each)) for each in metrics)
     ]
     assert len(set(names)) == len(options) * len(metrics)
     assert all(re.fullmatch(r"[\w.+=-]+", name) and len(name) < 255 for name in names)

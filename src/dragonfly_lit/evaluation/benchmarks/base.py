@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -99,8 +100,7 @@ class Benchmark(Reader, ABC):
     def variant(self) -> tuple[str, ...]:
         """What besides the split tells these questions from the benchmark's usual ones, for the name of a folder."""
         known = {each.name for each in fields(Benchmark)}
-        found = [(each.name, getattr(self, each.name), each.default) for each in fields(self) if each.name not in known]
-        return tuple(named(name, value) for name, value, usual in found if value != usual)
+        return tuple(named(name, value) for name, value in changed(self).items() if name not in known)
 
     def limited(self, num_questions: int) -> bool:
         """Whether a limit left questions out, as far as the known counts tell."""
@@ -222,11 +222,17 @@ class Suite:
     members: Mapping[str, Benchmark]
     limit: int | None = None
     show: int | None = None
-    variant: ClassVar[tuple[str, ...]] = ()
     split: ClassVar[str] = ""  # each member has its own
 
     def __post_init__(self) -> None:
         check_shown(self.show)
+
+    @property
+    def variant(self) -> tuple[str, ...]:
+        """The members' options that are not the usual ones: `gqa.max_new_tokens=8`, `slake.language=zh`."""
+        return tuple(
+            f"{name}.{option}={value}" for name, one in self.members.items() for option, value in changed(one).items()
+        )
 
     @property
     def benchmarks(self) -> tuple[Benchmark, ...]:
@@ -234,6 +240,25 @@ class Suite:
         given = {"limit": self.limit, "show": self.show}
         changed = {key: value for key, value in given.items() if value is not None}
         return tuple(replace(one, **changed) for one in self.members.values())
+
+
+def changed(benchmark: Benchmark) -> dict[str, Any]:
+    """The options with another value than the class gives them, but for how many questions are shown."""
+    found = {}
+    for each in fields(benchmark):
+        value = getattr(benchmark, each.name)
+        value = tuple(value) if isinstance(value, list) else value  # as YAML has it
+        usual = each.default_factory() if callable(each.default_factory) else each.default
+        if value != usual and each.name != "show" and not callable(value):
+            found[each.name] = value
+    return found
+
+
+def path_name(path: str | Path) -> str:
+    """A path in the name of a folder: its last part, and a digest of where it lies, which tells two apart."""
+    path = Path(path)
+    where = path.parent.as_posix()
+    return path.name if where == "." else f"{path.name}_{hashlib.sha256(where.encode()).hexdigest()[:6]}"
 
 
 def named(option: str, value: Any) -> str:

@@ -111,6 +111,7 @@ class IUXRay(CaptionBenchmark):
         return self._table_or_parquet(folder, "iu_xray_images/", "images/")
 
 
+@dataclass(frozen=True, kw_only=True)
 class PeirGross(CaptionBenchmark):
     """Photographs of gross pathology with a sentence each, as bioCaption's crawl stores them."""
 
@@ -121,11 +122,14 @@ class PeirGross(CaptionBenchmark):
     expects = "test_images.tsv (image TAB caption) and peir_gross_images/, or data/test-*.parquet (image, caption)"
     published = _rows((36.0, 15.4, 122.7), (36.0, 15.4, 122.7), (40.3, 38.3, 179.9))
 
+    max_new_tokens: int = 64
+
     def read(self, folder: Path) -> Iterable[Question]:
         """bioCaption's table, else parquet."""
         return self._table_or_parquet(folder, "peir_gross_images/", "images/")
 
 
+@dataclass(frozen=True, kw_only=True)
 class ROCO(CaptionBenchmark):
     """Figures of radiology papers with their captions."""
 
@@ -145,6 +149,8 @@ class ROCO(CaptionBenchmark):
     )
     counts: ClassVar = {"test": (8176, 8179), "val": (8175, 8180), "train": (65423, 65419)}
     published = _rows((18.2, 7.8, 24.2), (18.2, 7.8, 24.2), (19.3, 15.1, 40.1))
+
+    max_new_tokens: int = 64
 
     def read(self, folder: Path) -> Iterable[Question]:
         """The original release's captions, a table of them, else parquet."""

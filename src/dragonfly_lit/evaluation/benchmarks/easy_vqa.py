@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import ClassVar
@@ -14,6 +15,7 @@ COLOURS = frozenset({"black", "gray", "red", "green", "blue", "yellow", "teal", 
 SHAPES = frozenset({"rectangle", "triangle", "circle"})
 
 
+@dataclass(frozen=True, kw_only=True)
 class EasyVQA(Benchmark):
     """The official questions; read from the installed package unless `folder` names a copy of its `data` folder.
 
@@ -30,6 +32,8 @@ class EasyVQA(Benchmark):
     counts: ClassVar = {"test": (9673,), "train": (38575,)}
     metric_type = ExactMatch
     asked_with = "released"  # no published row; the demo is trained on the bare questions
+
+    max_new_tokens: int = 8
 
     def locate(self, data_root: str | Path) -> Path:
         """The given folder, or the package's own."""

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from dragonfly_lit.evaluation.benchmarks.base import Benchmark, Question, named
+from dragonfly_lit.evaluation.benchmarks.base import Benchmark, Question, named, path_name
 from dragonfly_lit.evaluation.benchmarks.row_images import RowImages
 from dragonfly_lit.evaluation.benchmarks.rows import TABLES, ImageCell, question_rows
 from dragonfly_lit.evaluation.metrics.base import QuestionMetric, Score
@@ -102,6 +102,7 @@ class Manifest(Benchmark):
     metric_name: str = "exact_match"
     make_metric: MetricFactory = ExactMatch
     split: str = ""
+    max_new_tokens: int = 32
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -136,14 +137,20 @@ class Manifest(Benchmark):
     def variant(self) -> tuple[str, ...]:
         """The file, and whatever else makes other questions or scores of it."""
         told = {
+            "images": self.images and path_name(self.images),
             "split_by": self.split_by and f"by_{self.split_by}",
             "shares": () if tuple(self.split_shares) == SHARES else tuple(f"{share:g}" for share in self.split_shares),
             "frames": None if self.frames is None else f"frames_{self.frames}",
             "window": self.window and tuple(f"{each:g}" for each in self.window),
             "columns": self.columns,
             "metric": "" if self.metric_name == "exact_match" else self.metric_name,
+            "arguments": self.make_metric.keywords if isinstance(self.make_metric, partial) else {},
         }
-        return (Path(self.manifest).stem, *(named(name, value) for name, value in told.items() if value))
+        # `questions` for `questions.csv`: a table is the usual form, and another one of the same name another set.
+        return (
+            path_name(self.manifest).removesuffix(".csv"),
+            *(named(name, value) for name, value in told.items() if value),
+        )
 
     def locate(self, data_root: str | Path) -> Path:
         """The manifest; a relative path is searched in the working folder, then below `data_root`."""

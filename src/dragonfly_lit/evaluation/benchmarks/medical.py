@@ -37,11 +37,14 @@ def _open(*values: float | None, models: Sequence[str] = MODELS, source: str = B
     return published_rows("open_f1_squad", values, models=models, source=source, note=note)
 
 
+@dataclass(frozen=True, kw_only=True)
 class MedicalBenchmark(Benchmark):
     """What the three share: closed accuracy and open token scores, each of them a split."""
 
     metric_type = MedicalVQA
     parser = "closed: LLaVA-Med for yes and no, else the answer among the words; open: words"
+
+    max_new_tokens: int = 32
 
     def _question(self, key: str, row: Mapping[str, Any], image: Any, category: str = "") -> Question:
         answer = "" if row["answer"] is None else word(row["answer"], f"answer of question {key}").strip()
@@ -123,7 +126,6 @@ class SLAKE(MedicalBenchmark):
     )
 
     language: str = "en"
-    max_new_tokens: int = 32
 
     def __post_init__(self) -> None:
         super().__post_init__()

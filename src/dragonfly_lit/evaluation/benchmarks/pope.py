@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,6 +15,7 @@ from dragonfly_lit.evaluation.published import published_rows
 CATEGORIES = ("random", "popular", "adversarial")
 
 
+@dataclass(frozen=True, kw_only=True)
 class POPE(Benchmark):
     """Is there a THING in the image? Three ways of choosing the things; ids are `random-1` and on.
 
@@ -41,6 +43,8 @@ class POPE(Benchmark):
     published = published_rows(
         "f1", (85.5, 85.9, 86.7, None, 91.2), note="the source does not name its metric; F1 is inferred"
     )
+
+    max_new_tokens: int = 128
 
     def read(self, folder: Path) -> Iterable[Question]:
         """Parquet of lmms-lab/POPE, whole or by category, else the original release."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from dragonfly_lit.spec.samples import Record
 from dragonfly_lit.spec.shard import record_from_json
 
 
+@dataclass(frozen=True, kw_only=True)
 class Probes(Benchmark):
     """The shards that `python -m data_prep probes` writes; every answer is one word or one digit.
 
@@ -30,6 +32,8 @@ class Probes(Benchmark):
     splits = ("test", "train")
     metric_type = ExactMatch
     asked_with = "released"  # as the models of the studies are trained
+
+    max_new_tokens: int = 8
 
     def read(self, folder: Path) -> Iterable[Question]:
         """The questions in the order of the shards, `test-000000-0` and on."""
