@@ -13,6 +13,7 @@ from importlib import import_module
 from importlib.abc import Loader
 from importlib.machinery import ModuleSpec
 from importlib.metadata import version
+from importlib.util import find_spec
 from types import ModuleType
 from typing import Any, Union
 
@@ -52,9 +53,9 @@ def loaded_at_first_use(*packages: str) -> Iterator[None]:
     finds the package itself, and those who hold a stand-in find it through that.
 
     Args:
-        packages: dotted names; what is loaded already stays as it is.
+        packages: dotted names; what is loaded already stays as it is, and what is not installed is not found.
     """
-    finder = _Finder([name for name in packages if name not in sys.modules])
+    finder = _Finder([name for name in packages if name not in sys.modules and _is_installed(name)])
     sys.meta_path.insert(0, finder)
     try:
         yield
@@ -63,6 +64,12 @@ def loaded_at_first_use(*packages: str) -> Iterator[None]:
         sys.meta_path.remove(finder)
         for name in packages:
             _take_away(name)
+
+
+def _is_installed(package: str) -> bool:
+    """Whether there is such a package, as far as that is known without loading any."""
+    top = package.partition(".")[0]
+    return top in sys.modules or find_spec(top) is not None
 
 
 def _settle(package: str) -> None:

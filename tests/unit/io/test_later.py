@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
+from importlib.util import find_spec
 
 import pytest
 
@@ -134,6 +135,13 @@ def test_a_block_within_a_block_keeps_the_promises_of_both(packages, around, wit
 
 def test_a_module_that_needs_more_than_names_is_imported_as_it_is(packages):
     assert import_quickly("needs_at_once", ("heavy_package",)).TEN == [1, 2, 3, 4]
+
+
+def test_what_is_not_installed_is_not_found(packages):
+    with loaded_at_first_use("a_package_that_is_not_there"):
+        assert find_spec("a_package_that_is_not_there") is None
+        with pytest.raises(ModuleNotFoundError):
+            import_module("a_package_that_is_not_there.part")
 
 
 def test_what_is_loaded_already_stays_as_it_is(packages):
