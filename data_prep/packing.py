@@ -50,6 +50,7 @@ from .state import (
 )
 
 WAY_OUT = "Wait until it has ended, or choose another --out."
+AT_A_TIME = 2**16
 COLUMN_STATES = ("read", "unread", "empty")
 
 
@@ -291,15 +292,21 @@ def _metadata(marks: Iterable[dict[str, Any]]) -> Counter[str]:
 def find_duplicates(shards: Sequence[Path]) -> list[dict[str, str]]:
     """Samples whose turns and image bytes equal those of an earlier one, by the checksums of the sidecars.
 
-    A few numbers a sample are held and no key, but of the copies: there may be millions.
+    Two numbers a sample are held and no key, but of the copies: there may be millions.
     """
-    of_shards = [np.array([int(row.checksum or "0", 16) for row in read_rows(shard)], np.uint64) for shard in shards]
-    checksums = np.concatenate(of_shards)
-    _, places, groups = np.unique(checksums, return_index=True, return_inverse=True)
-    first = places[groups]
-    copies = np.flatnonzero((first != np.arange(len(first))) & (checksums != 0))
-    keys = _keys_at({*copies.tolist(), *first[copies].tolist()}, shards)
-    return [{"key": keys[place], "same_as": keys[int(first[place])]} for place in copies.tolist()]
+    checksums = np.fromiter((int(row.checksum or "0", 16) for shard in shards for row in read_rows(shard)), np.uint64)
+    ordered = np.sort(checksums)
+    several = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
+    del ordered
+    several = several[several != 0]  # of those without a checksum nothing is known
+    places: dict[int, list[int]] = {}
+    for start in range(0, len(checksums), AT_A_TIME):
+        some = checksums[start : start + AT_A_TIME]
+        for place in np.flatnonzero(np.isin(some, several)).tolist():
+            places.setdefault(int(some[place]), []).append(start + place)
+    keys = _keys_at({place for alike in places.values() for place in alike}, shards)
+    copies = sorted((place, alike[0]) for alike in places.values() for place in alike[1:])
+    return [{"key": keys[place], "same_as": keys[first]} for place, first in copies]
 
 
 def _keys_at(places: set[int], shards: Sequence[Path]) -> dict[int, str]:

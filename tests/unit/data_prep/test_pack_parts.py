@@ -3,7 +3,9 @@
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 from random import Random
+from types import SimpleNamespace
 
 import pytest
 from test_packing import captions, job
@@ -231,3 +233,27 @@ def test_copies_are_found_as_by_comparing_each_with_all(captions):
     wanted = [{"key": row.key, "same_as": first[row.checksum]} for row in rows if first[row.checksum] != row.key]
     assert find_duplicates(shards) == wanted
     assert len(wanted) == report["duplicates"] == 1
+
+
+def test_many_copies_are_found_whatever_is_compared_at_a_time(monkeypatch):
+    """Against a dictionary of first ones; a sample without a checksum is a copy of none."""
+    draws = Random(0)
+    for at_a_time in (1, 3, 1000):
+        shards = {
+            Path(str(shard)): [
+                SimpleNamespace(key=f"{shard}-{n}", checksum=draws.choice(["", "0", "7", "ffffffffffffffff", f"{n:x}"]))
+                for n in range(draws.randrange(6))
+            ]
+            for shard in range(9)
+        }
+        monkeypatch.setattr(packing, "read_rows", shards.__getitem__)
+        monkeypatch.setattr(packing, "AT_A_TIME", at_a_time)
+        first: dict[int, str] = {}
+        wanted = []
+        for row in (row for rows in shards.values() for row in rows):
+            if checksum := int(row.checksum or "0", 16):
+                if checksum in first:
+                    wanted.append({"key": row.key, "same_as": first[checksum]})
+                first.setdefault(checksum, row.key)
+        assert wanted
+        assert find_duplicates(list(shards)) == wanted
