@@ -7,7 +7,9 @@ import hashlib
 import logging
 import os
 import sys
+import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -39,6 +41,8 @@ class Known:
 
     def __init__(self, folder: Path, kind: str, find_out: FindOut):
         self.folder, self._kind, self._find_out = folder, kind, find_out
+        self._turns: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+        """Of this process, whose own threads would take each other for another process."""
 
     def of(self, files: Sequence[FarFile], where: str, at_once: int = AT_ONCE) -> list[bytes | None]:
         """What is known of each file.
@@ -57,7 +61,7 @@ class Known:
             with _told(where, missing, len(files)) as done:
                 for wait in (False, True):
                     if wait and missing:
-                        log.warning("%s: %d files are left for last: others may be at them.", where, len(missing))
+                        log.warning("%s: %d files are left to other processes that are at them.", where, len(missing))
                     missing = self._look(missing, found, done, wait, at_once)
         return [found[file.key] if file.key in found else self._path(file).read_bytes() for file in files]
 
@@ -93,7 +97,8 @@ class Known:
 
     @contextmanager
     def _alone(self, file: FarFile, wait: bool) -> Iterator[bool]:
-        with (self.folder / f".lock-{self._path(file).name[:2]}").open("w") as lock:
+        name = f".lock-{self._path(file).name[:2]}"
+        with self._turns[name], (self.folder / name).open("w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             except BlockingIOError:

@@ -20,6 +20,8 @@ class Served:
         lies: of all answers: `whole` (no ranges), `more` and `less` (Content-Length of HEAD), `etags`, `html`.
         asked: how often each path was asked for by GET.
         bytes_sent: in all.
+        bytes_left: that are sent before it falls silent, amid an answer; None is without end.
+        silent: set when it does.
     """
 
     def __init__(self) -> None:
@@ -29,6 +31,9 @@ class Served:
         self.lies: set[str] = set()
         self.asked: Counter[str] = Counter()
         self.bytes_sent = 0
+        self.bytes_left: int | None = None
+        self.silent = threading.Event()
+        self.turn = threading.Lock()
         self.over = threading.Event()
 
 
@@ -65,11 +70,23 @@ class Handler(BaseHTTPRequestHandler):
             content = content[start:stop]
         self.head(status, path, len(content), **extra)
         sent = content[: len(content) // 2] if fault in ("stall", "cut") else content
-        self.wfile.write(sent)
-        served.bytes_sent += len(sent)
-        if fault == "stall":
+        whole = self.send(sent)
+        if fault == "stall" or not whole:
             self.wfile.flush()
             served.over.wait(60)
+
+    def send(self, content: bytes) -> bool:
+        """Send what may be sent; whether it is all of it."""
+        served = self.server.served
+        with served.turn:
+            may = len(content) if served.bytes_left is None else min(len(content), served.bytes_left)
+            served.bytes_left = None if served.bytes_left is None else served.bytes_left - may
+            served.bytes_sent += may
+        self.wfile.write(content[:may])
+        if may < len(content):
+            self.wfile.flush()
+            served.silent.set()
+        return may == len(content)
 
     def content(self, path: str) -> bytes:
         return (
