@@ -13,6 +13,7 @@ from importlib import import_module
 from pathlib import Path
 
 from docs_pages import ROOT
+from limits import patient
 
 IMPORTED_ONCE = [
     "dragonfly_lit.app.cli",
@@ -42,7 +43,7 @@ def run_python(words: list[str], folder: Path) -> tuple[int, str]:
     out = folder / f".output-{time.monotonic_ns()}"
     process = _PROCESSES.Process(target=_child, args=(words, str(folder), str(out)))
     process.start()
-    process.join(120)
+    process.join(patient(120))
     if process.is_alive():
         process.kill()
         process.join()

@@ -29,6 +29,7 @@ import yaml
 from clone import SCRIPTS, SHORTER, link_clone, run_python
 from command_checks import TOOLS, check_composes, check_help, check_sentence
 from docs_pages import PAGES, ROOT, Block, blocks, commands, sentences
+from limits import patient
 from PIL import Image
 from pyarrow import parquet
 
@@ -185,7 +186,7 @@ def run(words: list[str], folder: Path) -> tuple[int, str]:
         return run_python(words, folder)
     if words[0] in ("python", "python3"):
         return run_python(words[1:], folder)
-    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=patient(60))
     return done.returncode, done.stdout + done.stderr
 
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from limits import patient
 from training_job import PROJECTOR, largest_difference, run
 
 from dragonfly_lit.io.disk import explain
@@ -86,6 +87,8 @@ sys.modules["kept"] = iterator
 iterator._shutdown_workers = lambda: None
 raise ValueError("an error of the disk")
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=200, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=patient(200), check=False
+    )
     assert done.returncode == 1
     assert "an error of the disk" in done.stderr

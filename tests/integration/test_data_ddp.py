@@ -16,6 +16,7 @@ import torch
 import webdataset
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from limits import patient
 from PIL import Image
 
 from dragonfly_lit.data.datamodule import DragonflyDataModule
@@ -25,6 +26,7 @@ from dragonfly_lit.spec.layout import Layout, Zoom
 from dragonfly_lit.spec.records import Batch, Record, Turn
 from dragonfly_lit.spec.shard import record_to_json
 
+TESTS = str(Path(__file__).parents[1])
 TOTAL = 24
 """Micro-batches of all ranks together."""
 
@@ -118,7 +120,9 @@ def entries(diary: Path) -> list[dict]:
 def launch(folder: Path, diary: Path, ranks: int, workers: int, kill: int = -1, ckpt: Path | None = None) -> int:
     arguments = [folder, diary, ranks, workers, kill, *([ckpt] if ckpt else [])]
     command = [sys.executable, __file__, *map(str, arguments)]
-    return subprocess.run(command, timeout=300, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False).returncode
+    return subprocess.run(
+        command, timeout=patient(300), env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": TESTS}, check=False
+    ).returncode
 
 
 @pytest.fixture(scope="module")

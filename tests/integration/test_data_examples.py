@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from limits import patient
 from users_folder import enter_examples
 
 from data_prep.__main__ import main
@@ -41,7 +42,7 @@ def train(log, *overrides):
 def test_the_command_of_the_page_trains(folder):
     command = [sys.executable, str(ROOT / "train.py"), "--config-dir", "conf", "data=digits", *SHORT]
     command += ["stage.steps=2", "trainer.limit_val_batches=1"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=patient(300))
     assert done.returncode == 0, done.stderr
     assert "2 steps, validation loss" in done.stdout
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from limits import patient
 from PIL import Image
 
 SHARDS = 30
@@ -104,7 +105,7 @@ def test_a_killed_pack_goes_on_and_ends_byte_identical(inputs, tmp_path):
             workers = children(process.pid)
             os.kill(process.pid, signal.SIGKILL)
             kills += process.wait() == -signal.SIGKILL
-            deadline = time.monotonic() + 10
+            deadline = time.monotonic() + patient(10)
             while any(map(alive, workers)) and time.monotonic() < deadline:
                 time.sleep(0.01)
             assert not any(map(alive, workers)), "workers outlived their parent"

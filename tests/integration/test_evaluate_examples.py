@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from limits import patient
 from users_folder import copy_examples
 
 from dragonfly_lit.models.tiny import tiny_model, tiny_tokenizer
@@ -29,7 +30,7 @@ def folder(tmp_path_factory) -> Path:
 
 def evaluate(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
     command = [sys.executable, str(ROOT / "evaluate.py"), *arguments, "device=cpu", "resamples=20", "gallery=2"]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=patient(300))
 
 
 def entry(folder: Path, name: str) -> dict:

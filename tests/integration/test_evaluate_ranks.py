@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from limits import patient
 
 from dragonfly_lit.evaluation import answers as store
 
@@ -53,7 +54,7 @@ def start(folder: Path, out: Path, ranks: int, pause: float = 0.0) -> subprocess
 
 
 def finish(process: subprocess.Popen) -> None:
-    said, _ = process.communicate(timeout=120)
+    said, _ = process.communicate(timeout=patient(120))
     assert process.returncode == 0, said.decode()
 
 
@@ -128,7 +129,7 @@ def test_three_ranks_give_the_files_of_one_whichever_way_is_asked(tmp_path, monk
 def test_three_killed_ranks_go_on_as_one_or_three(tmp_path, one_rank, ranks_after):
     out = tmp_path / "out"
     process = start(tmp_path, out, 3, pause=1.0)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + patient(120)
     while not list(out.glob("answers/*.rank*.jsonl")) and time.monotonic() < deadline:
         time.sleep(0.05)
     for pid in (*children_of(process.pid), process.pid):  # each rank leads a session of its own

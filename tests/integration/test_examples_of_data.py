@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from limits import patient
 from PIL import Image
 from users_folder import enter_examples
 
@@ -32,7 +33,7 @@ def test_a_format_of_ones_own_is_packed_checked_and_trained_on(folder):
     (folder / "rows.tsv").write_text("a b.png\twhat colour?\tteal\na b.png\tis it red?\tno\n")
     command = [sys.executable, "-m", "my_parts.pack_format", "rows.tsv", "data/mine"]
     env = {**os.environ, "PYTHONPATH": str(folder)}
-    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=patient(120))
     assert done.returncode == 0, done.stderr
     assert main(["lint", "data/mine"]) == 0
     fit(compose([*SHORT, "data=mine", "data.path=data/mine"]))

@@ -9,6 +9,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from limits import patient
 
 pytest.importorskip("easy_vqa")
 pytest.importorskip("setuptools")
@@ -26,7 +27,7 @@ SHORT = (
 
 def run(*command, cwd, **environment):
     env = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "HYDRA_FULL_ERROR")}
-    done = subprocess.run(command, cwd=cwd, env=env | environment, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(command, cwd=cwd, env=env | environment, capture_output=True, text=True, timeout=patient(600))
     assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}\n{done.stderr}"
     return done.stdout
 

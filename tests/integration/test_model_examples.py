@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from limits import patient
 from PIL import Image
 from users_folder import copy_examples
 
@@ -46,7 +47,7 @@ def overrides(folder: Path, choice: str) -> list[str]:
 
 
 def run(folder: Path, *command: str) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, *command], cwd=folder, capture_output=True, text=True, timeout=300)
+    return subprocess.run([sys.executable, *command], cwd=folder, capture_output=True, text=True, timeout=patient(300))
 
 
 @pytest.mark.parametrize("choice", PARTS)

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from limits import patient
 
 pytest.importorskip("skimage")
 pytest.importorskip("sklearn")
@@ -34,7 +35,7 @@ def sweep(folder, *more, **environment):
         f"runs_root={folder}/runs",
     ]
     env = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
-    return subprocess.run([*command, *more], cwd=ROOT, env=env, capture_output=True, text=True, timeout=600)
+    return subprocess.run([*command, *more], cwd=ROOT, env=env, capture_output=True, text=True, timeout=patient(600))
 
 
 def test_a_sweep_inside_several_processes_is_refused(tmp_path):
@@ -58,7 +59,7 @@ def test_a_numbered_stage_runs_under_any_launcher_and_what_a_job_prints_can_be_t
     (tmp_path / "chat.jinja").write_text(TEMPLATE)
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, str(ROOT / "train.py"), "-m", *overrides]
-    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=patient(600))
     assert done.returncode == 0, done.stdout + done.stderr
     results = sorted((tmp_path / "runs/a, b=c: d").glob("*/result.json"))
     assert [result.parent.name.split(",")[0] for result in results] == ["stage=1"] * 2

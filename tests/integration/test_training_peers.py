@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from limits import patient
 
 from dragonfly_lit.training.peers import Peers, check_same, lost_a_peer
 
@@ -118,7 +119,7 @@ def launch(folder, launcher, when, devices="2", strategy="ddp"):
                 )
             )
     try:
-        statuses = [process.wait(timeout=240) for process in processes]
+        statuses = [process.wait(timeout=patient(240)) for process in processes]
     finally:
         for process in processes:
             if process.poll() is None:
@@ -216,7 +217,7 @@ def test_three_that_meet(does, said):
         for rank in (0, 1, 2)
     ]
     others = [process for rank, process in enumerate(processes) if does != "stops" or rank != 1]
-    outputs = [process.communicate(timeout=200)[0] for process in others]
+    outputs = [process.communicate(timeout=patient(200))[0] for process in others]
     for process in processes:
         process.kill()
     if does == "agrees":

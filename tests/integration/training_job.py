@@ -10,6 +10,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from limits import patient
 from PIL import Image
 
 from dragonfly_lit.models.tiny import tiny_model, tiny_tokenizer
@@ -187,9 +188,9 @@ def run_ranks(world: int, folder: Path, jobs: dict[str, dict[str, Any]]) -> dict
     processes = [context.Process(target=_rank, args=(rank, *arguments), daemon=True) for rank in range(world)]
     for process in processes:
         process.start()
-    outcome = queue.get(timeout=240)
+    outcome = queue.get(timeout=patient(240))
     for process in processes:
-        process.join(timeout=60)
+        process.join(timeout=patient(60))
     assert all(process.exitcode == 0 for process in processes), outcome
     return torch.load(folder / "results.pt", weights_only=False)
 

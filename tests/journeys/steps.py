@@ -9,6 +9,9 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.append(str(ROOT / "tests"))  # a journey is a script as well
+from limits import patient  # noqa: E402
+
 LINKED = ("train.py", "evaluate.py", "conf", "data_prep", "src", "benchmarks", "examples", "pyproject.toml")
 
 
@@ -33,7 +36,7 @@ class Journey:
         if words[0] == "python":
             words[0] = sys.executable
         env = {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline", "HF_HUB_OFFLINE": "1", **environment}
-        done = subprocess.run(words, cwd=self.folder, env=env, capture_output=True, text=True, timeout=900)
+        done = subprocess.run(words, cwd=self.folder, env=env, capture_output=True, text=True, timeout=patient(900))
         output = done.stdout + done.stderr
         assert done.returncode == status, f"{command}: status {done.returncode}\n{output}"
         assert says in output, f"{command} does not say {says!r}:\n{output}"

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from limits import patient
 
 from dragonfly_lit.models.tiny import tiny_model, tiny_tokenizer
 from dragonfly_lit.processing.image_processor import DragonflyImageProcessor
@@ -48,7 +49,9 @@ for name in (first, *kinds):
 
 
 def python(code: str, *arguments: str, status: int = 0) -> str:
-    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=patient(300)
+    )
     assert done.returncode == status, done.stderr
     return (done.stdout if status == 0 else done.stderr).strip()
 

@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from limits import patient
 
 from data_prep.pack import parser as pack_parser
 from dragonfly_lit.app.build import compose
@@ -36,7 +37,9 @@ def run(tmp_path):
             "PATH": f"{tmp_path}:{os.environ['PATH']}", "CALLS": str(calls), "STATUS": str(status), "DURING": during,
             "SLURM_JOB_ID": "4711", "SLURM_CPUS_PER_TASK": "12", **more,
         }  # fmt: skip
-        done = subprocess.run(["bash", script, *arguments], env=environment, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(
+            ["bash", script, *arguments], env=environment, capture_output=True, text=True, timeout=patient(60)
+        )
         assert done.stderr == ""
         return done.returncode, [call.splitlines() for call in calls.read_text().split("--\n") if call]
 

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from limits import patient
 
 from data_prep.__main__ import COMMANDS as DATA_COMMANDS
 from dragonfly_lit.__main__ import COMMANDS
@@ -60,7 +61,7 @@ print(json.dumps([name for name in {names} if name in sys.modules]))
 
 
 def output_of(program: str) -> str:
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=patient(300))
     assert done.returncode == 0, done.stderr
     return done.stdout
 

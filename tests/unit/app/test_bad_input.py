@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from hydra.errors import InstantiationException, MissingConfigException
+from limits import patient
 
 from dragonfly_lit.app.build import compose
 from dragonfly_lit.app.check import check_multirun, check_objective, check_recipe_overrides
@@ -157,7 +158,7 @@ def test_values_of_the_right_type_pass_whatever_their_spelling():
 def test_a_mistake_ends_in_one_line_and_status_1(override, said):
     command = [sys.executable, "train.py", "stage=1", override]
     environment = {key: value for key, value in os.environ.items() if key != "HYDRA_FULL_ERROR"}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=patient(120))
     assert done.returncode == 1
     (line,) = done.stderr.strip().splitlines()
     assert line.startswith(f"error: {said}")

@@ -13,6 +13,7 @@ import pytest
 import torch
 import yaml
 from fake_hub import fake_hub
+from limits import patient
 
 from dragonfly_lit.app.build import compose
 from dragonfly_lit.app.export import main
@@ -226,7 +227,11 @@ def test_a_pushed_model_is_the_exported_one(run, tmp_path):
         command = [sys.executable, "-m", "dragonfly_lit", "export", str(run[0]), str(tmp_path / "model")]
         ours = {"HF_ENDPOINT": url, "HF_TOKEN": "hf_secret", "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1"}
         done = subprocess.run(
-            [*command, "--push", "me/model"], env=os.environ | ours, capture_output=True, text=True, timeout=300
+            [*command, "--push", "me/model"],
+            env=os.environ | ours,
+            capture_output=True,
+            text=True,
+            timeout=patient(300),
         )
     assert done.returncode == 0, done.stderr
     assert f"{url}/me/model" in done.stdout

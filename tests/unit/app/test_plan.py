@@ -9,6 +9,7 @@ from typing import get_args
 
 import pytest
 import torch
+from limits import patient
 
 from dragonfly_lit.__main__ import main
 from dragonfly_lit.app.build import compose
@@ -191,5 +192,5 @@ def test_help_loads_nothing_heavy():
         "import sys; from dragonfly_lit.__main__ import main\ntry: main(['plan', '--help'])\nexcept SystemExit: pass\n"
         "import json; print(json.dumps([n for n in ('torch', 'transformers', 'hydra') if n in sys.modules]))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=patient(120))
     assert json.loads(done.stdout.splitlines()[-1]) == []

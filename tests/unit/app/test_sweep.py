@@ -8,6 +8,7 @@ import time
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from limits import patient
 
 from dragonfly_lit.app.sweep import finished, job_name, write_result
 from dragonfly_lit.evaluation.study.cells import split_job
@@ -104,7 +105,7 @@ def start(tmp_path):
 
 
 def wait_for(path):
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + patient(60)
     while not path.exists():
         assert time.monotonic() < deadline, f"{path} never came"
         time.sleep(0.05)
@@ -124,6 +125,6 @@ def test_a_job_is_not_started_beside_itself(start):
     first, folder = start(seconds=2)
     wait_for(folder / "starts")
     second, _ = start(seconds=2)
-    assert first.communicate(timeout=60)[0].splitlines()[-1] == "0.5"
-    assert "finished before" in second.communicate(timeout=60)[0]
+    assert first.communicate(timeout=patient(60))[0].splitlines()[-1] == "0.5"
+    assert "finished before" in second.communicate(timeout=patient(60))[0]
     assert len((folder / "starts").read_text().splitlines()) == 1

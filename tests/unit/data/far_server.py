@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from limits import patient
+
 
 class Served:
     """What a server has, does wrong, and was asked for.
@@ -73,7 +75,7 @@ class Handler(BaseHTTPRequestHandler):
         whole = self.send(sent)
         if fault == "stall" or not whole:
             self.wfile.flush()
-            served.over.wait(60)
+            served.over.wait(patient(60))
 
     def send(self, content: bytes) -> bool:
         """Send what may be sent; whether it is all of it."""

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from far_server import serving
+from limits import patient
 from small_shards import picture
 
 from dragonfly_lit.data import fetching
@@ -93,7 +94,7 @@ def test_a_file_is_fetched_once_more_while_a_group_of_it_is_made_though_their_na
     read = []
     reading = threading.Thread(target=lambda: read.append(tables.record(0, 0)), daemon=True)
     reading.start()
-    reading.join(20)
+    reading.join(patient(20))
     assert read == [opened(local / "train-*", tmp_path).record(0, 0)]
 
 

@@ -8,6 +8,7 @@ import threading
 import time
 from contextlib import contextmanager
 
+from limits import patient
 from PIL import Image
 
 from dragonfly_lit.models.tiny import tiny_tokenizer
@@ -67,7 +68,7 @@ class Asker:
     def ask(self, *messages: Message, **fields):
         """All events of a request."""
         _, events, ended = self.submit(*messages, **fields)
-        assert ended.wait(60)
+        assert ended.wait(patient(60))
         return events
 
     def text(self, *messages: Message, **fields) -> str:
@@ -90,13 +91,13 @@ def running(
         server.listener = Listener(application, retire=engine.retire, drain_seconds=5.0, header_seconds=header_seconds)
         thread = threading.Thread(target=server.listener.run, kwargs={"sockets": [listener]})
         thread.start()
-        end = time.monotonic() + 60
+        end = time.monotonic() + patient(60)
         while not (server.listener.started and engine.alive) and time.monotonic() < end:
             time.sleep(0.02)
         try:
             yield server
         finally:
             server.listener.handle_exit(15, None)
-            thread.join(30)
+            thread.join(patient(30))
             assert not thread.is_alive()
             assert not engine.alive

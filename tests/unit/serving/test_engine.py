@@ -9,6 +9,7 @@ import time
 
 import pytest
 import torch
+from limits import patient
 from PIL import Image
 from serving_parts import Asker, png, processor_of, user
 
@@ -76,7 +77,7 @@ def test_random_arrivals_get_token_for_token_what_each_gets_alone(name, rows):
         if leaves:
             ticket.cancel()
             return
-        assert ended.wait(60)
+        assert ended.wait(patient(60))
         answers[number] = events
 
     threads = [threading.Thread(target=ask, args=(n,)) for n in range(len(jobs))]
@@ -138,7 +139,7 @@ def test_an_image_is_looked_at_once_however_often_it_is_asked_about(tiny, asker,
 
     monkeypatch.setattr(type(tiny), "encode_images", encode)
     asked = [asker.submit(user(png(n % 2), f"question {n}?"), max_tokens=4) for n in range(6)]
-    assert all(ended.wait(60) for *_, ended in asked)
+    assert all(ended.wait(patient(60)) for *_, ended in asked)
     assert seen == [1, 1]
     assert asker.engine.prefixes.hits == 4
     events = asker.ask(user(png(0), "another?"), max_tokens=2)
@@ -164,7 +165,7 @@ def test_sampling_depends_on_the_seed_and_on_nobody_else(asker):
     one = asker.text(question, sampling=sampling, max_tokens=12)
     others = [asker.submit(user(f"{n}?" * n), max_tokens=9, sampling=Sampling(temperature=1.0)) for n in range(1, 4)]
     assert asker.text(question, sampling=sampling, max_tokens=12) == one
-    assert all(ended.wait(60) for *_, ended in others)
+    assert all(ended.wait(patient(60)) for *_, ended in others)
     assert asker.text(question, sampling=Sampling(temperature=1.5, seed=8), max_tokens=12) != one
     greedy = asker.text(question, max_tokens=12)
     assert asker.text(question, sampling=Sampling(temperature=1.5, top_p=0.0, seed=1), max_tokens=12) == greedy
@@ -204,7 +205,7 @@ def test_a_late_request_fails_and_the_next_one_is_answered(asker):
     events = asker.ask(user("long?"), max_tokens=2000, seconds=0.2)
     assert isinstance(events[-1].error, LateError)
     waiting = [asker.submit(user("w?"), max_tokens=1900, seconds=0.3) for _ in range(6)]
-    assert all(ended.wait(60) for *_, ended in waiting)
+    assert all(ended.wait(patient(60)) for *_, ended in waiting)
     assert all(isinstance(events[-1].error, LateError) for _, events, _ in waiting)
     assert asker.text(user("short?"), max_tokens=3)
 
@@ -221,7 +222,7 @@ def test_what_breaks_one_request_ends_no_other(asker, monkeypatch):
     odd, even = ("x", "xx") if len(asker.prompts.make([user("x")])) % 2 else ("xx", "x")
     long = asker.submit(user(even), max_tokens=60)
     assert isinstance(asker.ask(user(odd), max_tokens=3)[-1], Failed)
-    assert long[2].wait(60)
+    assert long[2].wait(patient(60))
     assert isinstance(long[1][-1], Done)
 
 
@@ -276,7 +277,7 @@ def test_a_row_that_breaks_in_a_step_ends_no_other(asker, monkeypatch, how):
         asker.submit(user(f"{n}?"), max_tokens=12, num=2 if n == 1 else 1, stream=True, sampling=sampling)
         for sampling, n in seeds.items()
     ]
-    assert all(ended.wait(60) for *_, ended in asked)
+    assert all(ended.wait(patient(60)) for *_, ended in asked)
     kinds = [[type(event) for event in events if not isinstance(event, Piece)] for _, events, _ in asked]
     assert kinds == [[Done], [Failed], [Done]]
     for n in (0, 2):
@@ -289,7 +290,7 @@ def test_a_row_that_breaks_in_a_step_ends_no_other(asker, monkeypatch, how):
 def test_an_answer_that_goes_on_holds_no_pixels(asker):
     asker.engine.answering.ends = set()
     ticket, _, _ = asker.submit(user(png(1), png(2), "what?"), max_tokens=1200)
-    end = time.monotonic() + 60
+    end = time.monotonic() + patient(60)
     while asker.engine.counts.steps == 0 and time.monotonic() < end:
         time.sleep(0.01)
     assert ticket.request.prompt.crops == ()
@@ -325,8 +326,8 @@ def test_an_engine_that_goes_down_ends_what_it_can_and_fails_the_rest(tiny):
     asker.engine.answering.ends = set()
     short, long = asker.submit(user("a"), max_tokens=5), asker.submit(user("b"), max_tokens=2000)
     asker.engine.retire(1.0)
-    assert short[2].wait(30)
-    assert long[2].wait(30)
+    assert short[2].wait(patient(30))
+    assert long[2].wait(patient(30))
     assert isinstance(short[1][-1], Done)
     assert isinstance(long[1][-1].error, StoppedError)
     with pytest.raises(StoppedError):

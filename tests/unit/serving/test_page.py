@@ -11,6 +11,7 @@ import time
 
 import httpx
 import pytest
+from limits import patient
 from serving_parts import Asker, png, processor_of, running, user
 
 from dragonfly_lit.serving import page
@@ -276,7 +277,9 @@ def test_nothing_moves_by_itself(browser):
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_to_mend(browser, tmp_path, scheme):
     """Names, roles, contrasts and orders, by the rules of WCAG 2.2 AA that a program can check."""
-    pack = subprocess.run(["npm", "pack", "axe-core@4"], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    pack = subprocess.run(
+        ["npm", "pack", "axe-core@4"], cwd=tmp_path, capture_output=True, text=True, timeout=patient(300)
+    )
     if pack.returncode:
         pytest.skip("npm finds no registry with axe-core")
     with tarfile.open(next(tmp_path.glob("axe-core-*.tgz"))) as archive:

@@ -11,6 +11,7 @@ import sys
 
 import httpx
 import pytest
+from limits import patient
 from serving_parts import processor_of
 
 from dragonfly_lit.app import load
@@ -115,13 +116,13 @@ def test_it_answers_until_it_is_asked_to_stop(folder, tmp_path):
         assert line.startswith("my-model on cpu in float32")
         headers = {"authorization": f"Bearer {KEY}"}
         client = httpx.Client(
-            base_url=address[0], headers=headers, timeout=60, transport=httpx.HTTPTransport(retries=9)
+            base_url=address[0], headers=headers, timeout=patient(60), transport=httpx.HTTPTransport(retries=9)
         )
         assert client.get("models").json()["data"][0]["id"] == "my-model"
         body = {"model": "my-model", "messages": [{"role": "user", "content": "x"}], "max_tokens": 2}
         assert client.post("chat/completions", json=body).json()["object"] == "chat.completion"
         process.send_signal(signal.SIGTERM)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=patient(60))
     finally:
         process.kill()
     assert process.returncode == 0, err

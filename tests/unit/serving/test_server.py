@@ -11,6 +11,7 @@ from dataclasses import asdict, replace
 
 import httpx
 import pytest
+from limits import patient
 from serving_parts import Asker, png, processor_of, running, url, user
 
 from dragonfly_lit.models.tiny import tiny_model
@@ -247,7 +248,9 @@ HOSTILE = {
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_body_is_a_400_and_the_server_lives(served, name):
     headers = {"content-type": "application/json"}
-    response = httpx.post(f"{served.url}/v1/chat/completions", content=HOSTILE[name], headers=headers, timeout=30)
+    response = httpx.post(
+        f"{served.url}/v1/chat/completions", content=HOSTILE[name], headers=headers, timeout=patient(30)
+    )
     assert response.status_code == 400
     assert len(response.json()["error"]["message"]) < 700
     assert httpx.get(f"{served.url}/health").status_code == 200
@@ -307,7 +310,7 @@ def test_a_client_that_goes_away_is_not_answered_further(served):
 
 
 def wait_until(true, seconds: float = 20.0) -> None:
-    end = time.monotonic() + seconds
+    end = time.monotonic() + patient(seconds)
     while not true():
         assert time.monotonic() < end
         time.sleep(0.01)

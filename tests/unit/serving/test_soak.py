@@ -15,6 +15,7 @@ from collections import Counter
 
 import httpx
 import pytest
+from limits import patient
 from serving_parts import running, url
 
 from dragonfly_lit.serving.gate import Limits
@@ -51,7 +52,10 @@ def one(server, draw: random.Random, seen: Counter) -> None:
     whole = head + b"Content-Length: %d\r\n\r\n" % len(body) + body
     if kind == "ask":
         status = httpx.post(
-            f"{server.url}/v1/chat/completions", content=body, headers={"content-type": "application/json"}, timeout=120
+            f"{server.url}/v1/chat/completions",
+            content=body,
+            headers={"content-type": "application/json"},
+            timeout=patient(120),
         ).status_code
         assert status in (200, 429)
         seen[status] += 1
@@ -67,7 +71,7 @@ def one(server, draw: random.Random, seen: Counter) -> None:
             damaged[draw.randrange(len(damaged))] = draw.randrange(256)
         status = httpx.post(
             f"{server.url}/v1/chat/completions", content=bytes(damaged),
-            headers={"content-type": "application/json"}, timeout=120,
+            headers={"content-type": "application/json"}, timeout=patient(120),
         ).status_code  # fmt: skip
         assert status in (200, 400, 404, 429)
 
@@ -87,9 +91,9 @@ def storm(server, clients: int, each: int, seed: int) -> Counter:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(300)
+        thread.join(patient(300))
     assert failures == []
-    end = time.monotonic() + 60
+    end = time.monotonic() + patient(60)
     engine = server.engine
     while (engine._places or engine.num_active or engine.num_waiting) and time.monotonic() < end:
         time.sleep(0.05)
@@ -114,7 +118,7 @@ def soak(model, clients: int, each: int, rounds: int) -> None:
             threads.append(threading.active_count())
         assert httpx.get(f"{server.url}/health").status_code == 200
         # Half of a request is sent away after 5 s; its socket may be open until then.
-        end = time.monotonic() + 20
+        end = time.monotonic() + patient(20)
         while len(server.listener.server_state.connections) > 0 and time.monotonic() < end:
             time.sleep(0.1)
         assert len(server.listener.server_state.connections) == 0
@@ -153,14 +157,16 @@ console.log(JSON.stringify([whole.choices[0].message.content === text, whole.obj
 @pytest.mark.skipif(shutil.which("npm") is None, reason="npm, for OpenAI's JavaScript client, is not installed")
 def test_the_javascript_client_is_answered_as_well(tiny, tmp_path):
     (tmp_path / "package.json").write_text('{"type": "module"}')
-    install = subprocess.run(["npm", "install", "openai@6"], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    install = subprocess.run(
+        ["npm", "install", "openai@6"], cwd=tmp_path, capture_output=True, text=True, timeout=patient(300)
+    )
     if install.returncode:
         pytest.skip("npm finds no registry with OpenAI's client")
     (tmp_path / "ask.js").write_text(SCRIPT)
     with running(tiny) as server:
         told = subprocess.run(
             ["node", "ask.js", f"{server.url}/v1", url(1)],
-            cwd=tmp_path, capture_output=True, text=True, timeout=120, env=dict(os.environ),
+            cwd=tmp_path, capture_output=True, text=True, timeout=patient(120), env=dict(os.environ),
         )  # fmt: skip
     assert told.returncode == 0, told.stderr
     assert json.loads(told.stdout) == [True, "chat.completion", 404]
