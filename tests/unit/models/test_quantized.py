@@ -1,10 +1,15 @@
 """Few bits compute what floats of the same roundings compute, take the bytes that they should, and no float beside."""
 
+import json
+import subprocess
+import sys
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from transformers import initialization as init
 
 from dragonfly_lit.models.dragonfly import DragonflyForConditionalGeneration
 from dragonfly_lit.models.quantized import (
@@ -122,6 +127,55 @@ def test_a_folder_is_read_into_few_bits(kind, tmp_path):
         read.save_pretrained(tmp_path / "again")
     with pytest.raises(ValueError, match=r"held as .*no folder is written"):
         read.save_released(tmp_path / "again")
+
+
+MEASURE = """
+import json, resource, sys
+from dragonfly_lit.models.dragonfly import DragonflyForConditionalGeneration as Model
+from dragonfly_lit.models.tiny import tiny_tokenizer
+from dragonfly_lit.spec.layout import Zoom
+def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+def read(folder):
+    if way == "exported":
+        return Model.from_exported(folder, quantize=kind)
+    if way == "released":
+        return Model.from_released(folder, version="v1", quantize=kind)
+    parts = {"vision": "builtin", "tokenizer": tiny_tokenizer(), "zoom": Zoom(high_crops=8, top_k=1)}
+    return Model.from_backbones(language=folder, quantize=kind, **parts)
+way, kind, tiny, large = sys.argv[1:]
+read(tiny)
+before = peak()
+held = read(large).state_dict().values()
+print(json.dumps([peak() - before, sum(t.numel() * t.element_size() for t in held)]))
+"""
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """A tiny and a larger model as each way of loading reads it, and the float32 bytes of the larger one's layers."""
+    made, size = {}, 0
+    for name, width in (("tiny", 48), ("large", 768)):
+        text = {"hidden_size": width, "intermediate_size": 8 * width, "num_hidden_layers": 4}
+        with init.no_init_weights():
+            model = tiny_model(zoom={"high_crops": 24, "top_k": 3, "regions": "raster"}, text=text)
+        size = sum(weight.numel() * 4 for weight in model.language.model.layers.parameters())
+        ways = {"exported": model.save_pretrained, "released": model.save_released}
+        for way, save in (ways | {"backbones": model.language.save_pretrained}).items():
+            folder = tmp_path_factory.mktemp(f"{way}-{name}")
+            save(folder)
+            made.setdefault(way, []).append(folder)
+    return made, size
+
+
+@pytest.mark.parametrize("way", ["exported", "released", "backbones"])
+def test_reading_takes_no_float_copy_of_the_layers(folders, kind, way):
+    made, floats = folders
+    assert floats > 200e6
+    run = subprocess.run([sys.executable, "-c", MEASURE, way, kind, *made[way]], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    peak, held = json.loads(run.stdout)
+    assert held < 0.35 * floats
+    assert peak < held + 0.1 * floats
 
 
 def test_an_unknown_format_and_a_missing_package_are_one_line(monkeypatch):
