@@ -150,6 +150,20 @@ def test_a_whole_number_written_as_another_becomes_one():
     assert [(type(n), n) for n in (config["stage"]["steps"], config["seed"])] == [(int, 1000), (int, 2)]
 
 
+@pytest.mark.parametrize("group", ["experiment", "experiment/cell"])
+def test_an_experiment_that_would_change_nothing_is_refused(group, tmp_path):
+    file = tmp_path / group / "mine.yaml"
+    file.parent.mkdir(parents=True)
+    given = [f"--config-dir={tmp_path}", f"{group}=mine"]
+    file.write_text("model: {quantize: int8}\n")
+    with pytest.raises(ValueError, match=r"^experiment: .*change nothing: its keys .*# @package _global_"):
+        check_values(compose(given), "train")
+    file.write_text("# @package _global_\nmodel: {quantize: int8}\n")
+    config = compose(given)
+    check_values(config, "train")
+    assert config["model"]["quantize"] == "int8"
+
+
 def test_the_keys_of_a_part_of_the_users_own_are_left_to_it():
     config = compose(["+projector.hidden=wide", "projector._target_=my_parts.projector.GatedProjector"])
     check_values(config, "train")

@@ -12,6 +12,8 @@ from dragonfly_lit.app.rules import Rule, mapping, refuse
 
 Config = dict[str, Any]
 OWN = "dragonfly_lit."
+SPREAD = ("experiment",)
+"""Groups whose files set keys of others: Hydra puts what has no `@package _global_` below a key that nobody reads."""
 
 
 def rule_of(config: str, key: str) -> Rule | None:
@@ -32,6 +34,12 @@ def check_values(config: Config, name: str) -> None:
     Raises:
         ValueError: names the key, the value and what is wanted.
     """
+    for group in SPREAD:
+        if keys := config.get(group):
+            raise ValueError(
+                f"{group}: the file that was chosen would change nothing: its keys ({', '.join(map(str, keys))}) came "
+                f"to lie below {group}. Write `# @package _global_` as its first line."
+            )
     for node in dict.fromkeys(parent for key in RULES[name] for parent in _parents(key)):
         value = _find(config, node.split("."))
         if value is not _MISSING and not (isinstance(value, Mapping) or (value is None and node in MAY_BE_NULL)):
