@@ -78,8 +78,14 @@ def resolve_validation(config: Config) -> None:
         config: resolved.
     """
     val = config["data"].get("val")
-    missing = missing_parts(val) if val else []
-    if not val or not missing:
+    if not val:
+        log.info(
+            "data.val=null: nothing is validated, so there is no val_loss. To have it, give a folder that is not "
+            "trained on: 'data.val={sources: {held_out: {path: FOLDER}}, batch_size: 16}'."
+        )
+        return
+    missing = missing_parts(val)
+    if not missing:
         return
     none_left = not without_missing_parts(val)["sources"]
     log.log(
