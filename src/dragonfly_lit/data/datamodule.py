@@ -270,8 +270,19 @@ class DragonflyDataModule(LightningDataModule):
     @cached_property
     def micro_batches_per_epoch(self) -> int:
         """Length of a rank's loader."""
+        accumulate = getattr(self.trainer, "accumulate_grad_batches", 1)
+        if (steps := self._epoch.get("steps")) and steps % accumulate and self._rank == 0:
+            log.warning(
+                "data.epoch.steps=%d ends an epoch amid an optimizer step, which then has %d of stage.accumulate=%d "
+                "micro-batches. Use a multiple of %d.",
+                *(steps, steps % accumulate, accumulate, accumulate),
+            )
         return micro_batches_per_rank(
-            self._epoch, len(self.mix), lambda: self.samples_per_micro_batch, ranks=self._ranks
+            self._epoch,
+            len(self.mix),
+            lambda: self.samples_per_micro_batch,
+            ranks=self._ranks,
+            accumulate=accumulate,
         )
 
     def counts(self) -> dict[str, dict[str, int]]:

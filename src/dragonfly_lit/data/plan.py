@@ -129,9 +129,9 @@ def packing_note(shape: BatchShape, builder: SequenceBuilder, batch_size: int, m
 
 
 def micro_batches_per_rank(
-    epoch: Mapping[str, Any], num_samples: int, in_micro_batch: Callable[[], float], *, ranks: int
+    epoch: Mapping[str, Any], num_samples: int, in_micro_batch: Callable[[], float], *, ranks: int, accumulate: int = 1
 ) -> int:
-    """Length of a rank's epoch.
+    """Length of a rank's epoch: of samples and passes whole optimizer steps, since Lightning ends one with the epoch.
 
     Args:
         epoch: one of `steps` (micro-batches a rank), `samples` (of all ranks together), `passes` (over all sources
@@ -139,6 +139,7 @@ def micro_batches_per_rank(
         num_samples: of all sources.
         in_micro_batch: how many samples a micro-batch holds; not asked where the epoch is given in steps.
         ranks: processes that share `samples` and `passes`.
+        accumulate: micro-batches of a rank in an optimizer step.
 
     Raises:
         ValueError: none or several of the three, or one that is not above 0.
@@ -150,4 +151,5 @@ def micro_batches_per_rank(
     if unit == "steps":
         return int(value)
     samples = value if unit == "samples" else value * num_samples
-    return max(1, -(-int(samples) // max(1, round(in_micro_batch() * ranks))))
+    micro_batches = max(1, -(-int(samples) // max(1, round(in_micro_batch() * ranks))))
+    return -(-micro_batches // accumulate) * accumulate

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from collections import Counter
 from types import SimpleNamespace
+from typing import Any
 from unittest import mock
 from unittest.mock import ANY
 
@@ -17,6 +18,7 @@ from small_shards import LAYOUT, PAD, make_record, write_shards
 from dragonfly_lit.data import datamodule
 from dragonfly_lit.data.datamodule import DragonflyDataModule
 from dragonfly_lit.data.packing import BatchShape, Planned, fill, group, useful_share
+from dragonfly_lit.data.plan import micro_batches_per_rank
 from dragonfly_lit.data.source import Reader
 from dragonfly_lit.data.stream import Drawn, Texts
 from dragonfly_lit.models.tiny import tiny_tokenizer
@@ -165,6 +167,35 @@ def test_validation_has_every_sample_exactly_once_for_any_number_of_ranks(make_d
     assert len(lengths) == 1
     assert len(seen) == 200
     assert set(seen.values()) == {1}
+
+
+@given(
+    samples=st.integers(1, 500),
+    size=st.integers(1, 20),
+    ranks=st.integers(1, 5),
+    accumulate=st.integers(1, 8),
+    unit=st.sampled_from(["samples", "passes"]),
+)
+def test_an_epoch_of_samples_is_whole_optimizer_steps(samples, size, ranks, accumulate, unit):
+    """Lightning would end the last step with the epoch, however few of its micro-batches there were."""
+    epoch = {unit: samples if unit == "samples" else 1}
+    least = micro_batches_per_rank(epoch, samples, lambda: float(size), ranks=ranks)
+    assert (least - 1) * size * ranks < samples <= least * size * ranks
+    length = micro_batches_per_rank(epoch, samples, lambda: float(size), ranks=ranks, accumulate=accumulate)
+    assert length % accumulate == 0
+    assert 0 <= length - least < accumulate
+
+
+def test_the_loader_of_a_run_has_whole_optimizer_steps_or_says_that_it_has_not(make_data, caplog):
+    trainer: Any = SimpleNamespace(world_size=1, global_rank=0, accumulate_grad_batches=7)
+    data = make_data(batch={"mode": "padded", "size": 100}, epoch={"passes": 1})
+    data.trainer = trainer
+    assert len(list(data.train_dataloader())) == len(data.train_dataloader()) == 7
+    assert not caplog.text
+    data = make_data(epoch={"steps": 9})
+    data.trainer = trainer
+    assert len(data.train_dataloader()) == 9
+    assert "data.epoch.steps=9 ends an epoch amid an optimizer step, which then has 2 of stage.acc" in caplog.text
 
 
 class Counted(Reader):
