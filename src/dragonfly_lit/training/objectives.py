@@ -42,7 +42,8 @@ class Objective(ABC):
 
         Returns:
             `loss` with a graph, `weight`, and `measures`: sums of whatever else is to be logged, by name, which are
-            divided as the loss is. Its `token_losses` and `rows` are what `loss/SOURCE` is the mean of.
+            divided as the loss is; a batch may be without one. Its `token_losses` and `rows` are what `loss/SOURCE` is
+            the mean of.
         """
 
 

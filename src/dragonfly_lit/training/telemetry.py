@@ -179,22 +179,21 @@ class Measures:
         self._weight: Tensor | None = None
 
     def add(self, step_loss: LossSums) -> None:
-        """Takes a micro-batch in."""
-        if not step_loss.measures:
-            return
-        self._sums = {name: self._sums.get(name, 0) + value.double() for name, value in step_loss.measures.items()}
+        """Takes a micro-batch in; one without a measure that others have counts as 0 of it."""
         weight = step_loss.weight.double()
         self._weight = weight if self._weight is None else self._weight + weight
+        self._sums |= {name: self._sums.get(name, 0) + value.double() for name, value in step_loss.measures.items()}
 
     def means(self, world: int) -> dict[str, float]:
-        """By name, over all ranks, which have the same ones."""
-        if self._weight is None:
-            return {}
-        totals = torch.stack([self._weight, *self._sums.values()])
-        if world > 1:
-            dist.all_reduce(totals)
-        weight, *sums = totals.tolist()
-        return {name: total / weight if weight else float("nan") for name, total in zip(self._sums, sums, strict=True)}
+        """By name, over all ranks; a rank whose batches had none is asked all the same."""
+        mine: list[tuple[str, float]] = []
+        if self._weight is not None:
+            mine = list(zip(["", *self._sums], torch.stack([self._weight, *self._sums.values()]).tolist(), strict=True))
+        totals: dict[str, float] = {}
+        for name, value in (entry for rank in _everyone(mine, world) for entry in rank):
+            totals[name] = totals.get(name, 0.0) + value
+        weight = totals.pop("", 0.0)
+        return {name: total / weight if weight else float("nan") for name, total in totals.items()}
 
 
 class PartLosses:
@@ -227,10 +226,7 @@ class PartLosses:
             for part, *sums in zip(self._parts, *torch.cat(self._sums, dim=1).tolist(), strict=True):
                 if any(part) or any(sums):
                     mine[part] = [a + b for a, b in zip(mine.get(part, (0.0, 0.0)), sums, strict=True)]
-        everyone: list[Any] = [mine]
-        if world > 1:
-            everyone = [None] * world
-            dist.all_gather_object(everyone, mine)
+        everyone = _everyone(mine, world)
         sources, kinds = (_means(everyone, which) for which in (0, 1))
         return sources, {} if "" in kinds else kinds
 
@@ -239,6 +235,15 @@ class PartLosses:
         sources, kinds = self.means(world)
         line = {f"{before}loss/{name}": loss for name, loss in sources.items()}
         return line | {f"{before}loss_{name}": loss for name, loss in kinds.items()}
+
+
+def _everyone(mine: Any, world: int) -> list[Any]:
+    """What each rank has, in their order."""
+    if world == 1:
+        return [mine]
+    everyone: list[Any] = [None] * world
+    dist.all_gather_object(everyone, mine)
+    return everyone
 
 
 def _parts(batch: Batch) -> list[list[tuple[str, tuple[str, ...]]]]:

@@ -19,7 +19,7 @@ from dragonfly_lit.spec.records import Sample, Turn
 from dragonfly_lit.training.module import TrainingModule
 from dragonfly_lit.training.stages import Group, Stage
 from dragonfly_lit.training.strategies import Single
-from dragonfly_lit.training.telemetry import PartLosses, Telemetry, by_kind
+from dragonfly_lit.training.telemetry import Measures, PartLosses, Telemetry, by_kind
 
 STEPS = 4
 
@@ -160,3 +160,29 @@ def test_what_a_run_says_of_kinds_is_nothing_where_there_is_one(run):
     telemetry, _ = run
     assert not by_kind(telemetry.last)
     assert by_kind({"loss_captions": 3.0, "loss_answers": 0.01}) == "answers 0.0100, captions 3.0000"
+
+
+def sums_of(weight: float, **measures: float) -> LossSums:
+    none = torch.zeros(0)
+    told = {name: torch.tensor(value) for name, value in measures.items()}
+    return LossSums(torch.tensor(1.0), torch.tensor(weight), none, none.long(), told)
+
+
+def test_a_measure_that_some_batches_and_ranks_do_not_have_is_divided_by_all_of_them(monkeypatch):
+    here, there = Measures(), Measures()
+    for sums in (sums_of(2.0, margin=3.0), sums_of(1.0, hits=4.0), sums_of(1.0)):
+        here.add(sums)
+    there.add(sums_of(4.0))
+    assert here.means(1) == {"margin": 3 / 4, "hits": 1.0}
+    assert there.means(1) == Measures().means(1) == {}
+
+    def gathered(everyone, mine):
+        everyone[:] = shown = [*held, mine]
+        held[:] = shown
+
+    for ranks in ((here, there), (there, here), (Measures(), here)):
+        held = []
+        monkeypatch.setattr("torch.distributed.all_gather_object", gathered)
+        ranks[0].means(2)
+        weight = 4.0 + 4.0 * (there in ranks)
+        assert ranks[1].means(2) == {"margin": 3 / weight, "hits": 4 / weight}
