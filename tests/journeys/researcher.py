@@ -5,8 +5,8 @@ python tests/journeys/researcher.py NEW_FOLDER
 
 from __future__ import annotations
 
-import importlib.util
 import json
+from importlib.metadata import distributions
 from pathlib import Path
 
 from steps import Journey, main
@@ -15,6 +15,11 @@ V1 = "model=dragonfly_v1 data=general_stage1 trainer=gpu8"
 V2 = "stage=2 model=dragonfly_v2 data=general_stage2 trainer=gpu8 trainer.num_nodes=4 strategy=fsdp"
 FULL = "strategy.activation_checkpointing=full"
 SHORT = "data.num_workers=0 trainer.limit_val_batches=1 callbacks.answers=null"
+
+
+def installed() -> set[str]:
+    """Names of all packages that are installed."""
+    return {found.name.lower().replace("_", "-") for found in distributions() if found.name}
 
 
 def journey(folder: Path) -> None:
@@ -30,7 +35,7 @@ def journey(folder: Path) -> None:
     data = "python train.py stage=1 data=general_stage1"
     go.step("start without data", data, says="data_prep pack --from llava blip_laion_cc_sbu_558k.json", status=1)
     sweep = f"python train.py -m stage=1,2 name=both stage.steps=1 init_from=null {SHORT}"
-    launcher = "submitit_local" if importlib.util.find_spec("hydra_plugins.hydra_submitit_launcher") else "basic"
+    launcher = "submitit_local" if "hydra-submitit-launcher" in installed() else "basic"
     go.step(f"sweep stages through {launcher}", f"{sweep} hydra/launcher={launcher}")
     assert len(list(folder.glob("runs/both/*/result.json"))) == 2
     for task in ("0", "1"):  # what SLURM does for each task of `#SBATCH --array=0-1`

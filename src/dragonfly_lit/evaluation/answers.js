@@ -25,7 +25,7 @@ $("theme").addEventListener("click", () => setTheme(document.documentElement.dat
 // An image with its crops -------------------------------------------------------------------------
 function crops(name, zoom) {
   const image = images[name];
-  const frame = el("div", { class: "crops" }, el("img", { src: image.uri, alt: "", loading: "lazy", width: image.width, height: image.height, style: "height: auto" }));
+  const frame = el("div", { class: "crops" }, el("img", { src: image.uri, alt: `Image of the question, ${image.width} by ${image.height} pixels`, loading: "lazy", width: image.width, height: image.height, style: "height: auto" }));
   if (zoom && zoom.kept) {
     const [cols, rows] = zoom.high, kept = new Set(zoom.kept);
     const grid = el("div", { class: "grid", style: `grid-template: repeat(${rows}, 1fr) / repeat(${cols}, 1fr)` });

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from dragonfly_lit.evaluation.curves import BESIDE, save
 from dragonfly_lit.evaluation.markdown import plain
 from dragonfly_lit.evaluation.report import interval_text, num_questions, shown
 from dragonfly_lit.io import atomic
@@ -72,7 +73,6 @@ def _picture(out: Path, found: Mapping[str, Any]) -> list[Path]:
     except ImportError:
         return []  # the table says the same; the extra `study` brings it
     matplotlib.use("Agg")
-    matplotlib.rcParams["svg.hashsalt"] = "dragonfly_lit"  # one file for one curve: no dates, no random ids
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
@@ -89,10 +89,18 @@ def _picture(out: Path, found: Mapping[str, Any]) -> list[Path]:
     axes.set_xticks(list(places), found["strengths"])
     axes.set_xlabel(UNITS[found["kind"]])
     axes.set_ylabel("score")
-    axes.grid(axis="y", color="#e3e5e3")
+    axes.grid(axis="y", color=BESIDE)
     axes.set_ylim(bottom=0)
     axes.legend(frameon=False, fontsize=9)
-    paths = [out / "curve.svg", out / "curve.png"]
-    figure.savefig(paths[0], metadata={"Date": None})
-    figure.savefig(paths[1], dpi=160)
-    return paths
+    return save(figure, out / "curve", _seen(found))
+
+
+def _seen(found: Mapping[str, Any]) -> str:
+    """The curves in words: each from its first score to its last."""
+    told = []
+    for name, entry in found["benchmarks"].items():
+        pairs = zip(found["strengths"], entry["scores"], strict=True)
+        known = [f"{entry['scale'] * score:.1f} at {strength}" for strength, score in pairs if score is not None]
+        if known:
+            told.append(f"{name}, {entry['headline']}, " + " to ".join(dict.fromkeys((known[0], known[-1]))))
+    return f"Scores under {found['kind']}: {'; '.join(told)}."

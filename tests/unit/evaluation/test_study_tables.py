@@ -1,10 +1,13 @@
 """A study says what its jobs measured, what its intervals allow, and which cells did not run."""
 
 import json
+import re
+from html import unescape
 
 import pytest
 import yaml
 
+from dragonfly_lit.evaluation.curves import BESIDE
 from dragonfly_lit.evaluation.question import Question
 from dragonfly_lit.evaluation.study import command as study
 from dragonfly_lit.evaluation.study.cells import Estimate, estimate, read_study, split_job
@@ -112,6 +115,16 @@ def test_the_command_writes_tables_curves_and_a_page_of_one_file(folder, capsys)
     page = (folder / "study.html").read_text()
     assert page.count("data:image/svg+xml;base64,") == 2
     assert "raster (not run)" in page
+    alts = re.findall(r'<img alt="([^"]*)"', page)
+    drawn = [(folder / f"accuracy_{name}_levels.svg").read_text() for name in ("tokens", "size")]
+    for alt, svg, said in zip(alts, drawn, ("image tokens, levels: low ", "the side, levels: low "), strict=True):
+        assert said in alt
+        assert f"<title>{unescape(alt)}</title>" in svg
+        style = svg.partition("<style")[2].partition("</style>")[0]
+        assert "@media (prefers-color-scheme: dark)" in style
+        for colour in ("fill: #ffffff", "stroke: #000000", BESIDE):  # what the dark colours replace is what is drawn
+            assert colour in style
+            assert colour in svg.partition("</style>")[2]
     assert "http://" not in page.replace("http://www.w3.org", "")
 
 

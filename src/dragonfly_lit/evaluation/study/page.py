@@ -11,6 +11,7 @@ from string import Template
 from dragonfly_lit.evaluation.html import read_asset
 from dragonfly_lit.evaluation.study.cells import Study
 from dragonfly_lit.evaluation.study.gallery import Example
+from dragonfly_lit.evaluation.study.plots import TOKENS, sizes_seen, tokens_seen
 from dragonfly_lit.evaluation.study.tables import breakdown, columns, explanation, findings, row
 
 
@@ -56,7 +57,7 @@ def page(
 def _part(study: Study, part: str, curves: Sequence[Path], small_at_most: float) -> str:
     cells = study.parts[part]
     sentences = "".join(f"<li>{escape(sentence)}</li>" for sentence in findings(study, cells, small_at_most))
-    pictures = "".join(_picture(path) for path in curves if path.suffix == ".svg")
+    pictures = "".join(_picture(path, study, part) for path in curves if path.suffix == ".svg")
     heads = ("cell", *(f"size {size.lstrip('0')}" for size in study.sizes), *study.kinds)
     rows = [row(study, cell, small_at_most) for cell in cells]
     broken_down = [breakdown(study, cell) for cell in cells if cell.results]
@@ -80,9 +81,10 @@ def _missing(cells: Sequence[str]) -> str:
     return ' class="missing"' if len(cells) > 1 and cells[1] in ("not run", "not finished") else ""
 
 
-def _picture(svg: Path) -> str:
+def _picture(svg: Path, study: Study, part: str) -> str:
     encoded = base64.b64encode(svg.read_bytes()).decode()
-    return f'<img alt="{escape(svg.stem.replace("_", " "))}" src="data:image/svg+xml;base64,{encoded}">'
+    seen = (tokens_seen if svg.stem.startswith(TOKENS) else sizes_seen)(study, part)
+    return f'<img alt="{escape(seen)}" src="data:image/svg+xml;base64,{encoded}">'
 
 
 def _card(example: Example) -> str:
@@ -93,9 +95,10 @@ def _card(example: Example) -> str:
     )
     encoded = base64.b64encode(example.picture).decode()
     size = escape(example.size.lstrip("0"))
+    seen = f"The crops that {example.cell} selected for: {example.question}"
     tags = f"{escape(example.id)} · detail of {size} of the side · crops of {escape(example.cell)}"
     return (
-        f'<article class="card" data-size="{escape(example.size)}"><img alt="crops of {escape(example.id)}" '
+        f'<article class="card" data-size="{escape(example.size)}"><img alt="{escape(seen)}" '
         f'loading="lazy" src="data:image/jpeg;base64,{encoded}"><div class="body"><div class="tags">{tags}</div>'
         f"<p>{escape(example.question)} <span>{escape(example.expected)}</span></p><dl>{answers}</dl></div></article>"
     )

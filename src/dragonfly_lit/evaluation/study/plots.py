@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dragonfly_lit.evaluation.curves import BESIDE, save
 from dragonfly_lit.evaluation.study.cells import Cell, Estimate, Study
 from dragonfly_lit.spec import levels
 
@@ -36,16 +37,14 @@ def draw_curves(study: Study, out: Path, *, chance: float | None = None) -> dict
             "study draws with matplotlib, which is not installed: pip install 'dragonfly_lit[study]'."
         ) from error
     matplotlib.use("Agg")
-    # One file for one study: no dates, no random ids.
-    matplotlib.rcParams["svg.hashsalt"] = "dragonfly_lit"
     files: dict[str, list[Path]] = {}
     for part, cells in study.parts.items():
         done = [cell for cell in cells if cell.results]
         if done:
             name = "".join(letter if letter.isalnum() else "_" for letter in part)
             files[part] = [
-                *_save(against_tokens(study, done, part, chance), out / f"{TOKENS}_{name}"),
-                *_save(against_sizes(study, done, part, chance), out / f"{SIZES}_{name}"),
+                *save(against_tokens(study, done, part, chance), out / f"{TOKENS}_{name}", tokens_seen(study, part)),
+                *save(against_sizes(study, done, part, chance), out / f"{SIZES}_{name}", sizes_seen(study, part)),
             ]
     return files
 
@@ -58,7 +57,7 @@ def _figure(title: str, x: str) -> tuple[Any, Axes]:
     axes.set_title(title, loc="left", fontsize=12, fontweight="bold")
     axes.set_xlabel(x)
     axes.set_ylabel("accuracy, %")
-    axes.grid(axis="y", color="#e3e5e3")
+    axes.grid(axis="y", color=BESIDE)
     axes.set_axisbelow(True)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
@@ -116,8 +115,22 @@ def _finish(axes: Axes, chance: float | None) -> None:
     axes.legend(frameon=False, fontsize=9)
 
 
-def _save(figure: Any, stem: Path) -> list[Path]:
-    paths = [stem.with_suffix(".svg"), stem.with_suffix(".png")]
-    figure.savefig(paths[0], metadata={"Date": None})
-    figure.savefig(paths[1], dpi=160)
-    return paths
+def tokens_seen(study: Study, part: str) -> str:
+    """The figure of accuracy against image tokens in words."""
+    told = [
+        f"{cell.title} {100 * accuracy.mean:.1f}% at {tokens.mean:,.0f}"
+        for cell in study.parts[part]
+        if (accuracy := cell.accuracy(study.benchmark)) and (tokens := cell.over_seeds("image_tokens"))
+    ]
+    return f"Accuracy against image tokens, {part}: {'; '.join(told)}."
+
+
+def sizes_seen(study: Study, part: str) -> str:
+    """The figure of accuracy against the size of the detail in words: the ends of each curve."""
+    told = []
+    for cell in study.parts[part]:
+        found = [(size, cell.accuracy(study.benchmark, [size])) for size in study.sizes]
+        known = [f"{100 * one.mean:.1f}% at {size.lstrip('0')}" for size, one in found if one is not None]
+        if known:
+            told.append(f"{cell.title} " + " to ".join(dict.fromkeys((known[0], known[-1]))))
+    return f"Accuracy against the detail's share of the side, {part}: {'; '.join(told)}."
