@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dragonfly_lit.data.fetching import CHUNK, FarFile, NoRangesError, RemoteError, facts_of, is_absent, read_range
+from dragonfly_lit.data.failures import NoRangesError, RemoteError, is_absent
+from dragonfly_lit.data.fetching import CHUNK, FarFile, facts_of, read_range
 from dragonfly_lit.data.first_use import AT_ONCE, Known
 from dragonfly_lit.data.index import READER_VERSION, ShardEntry, damaged
 from dragonfly_lit.data.listing import SHARD, find_files, is_web, names_files

@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from dragonfly_lit.data.failures import RemoteError, refusal
 from dragonfly_lit.data.far import FOLDER, gives_ranges
-from dragonfly_lit.data.fetching import FarFile, RemoteError, facts_of, opened, refusal, retrying
+from dragonfly_lit.data.fetching import FarFile, facts_of, opened, retrying
 from dragonfly_lit.data.first_use import Known
 from dragonfly_lit.data.remote import CHANGED, TRIES
 from dragonfly_lit.data.tables import (

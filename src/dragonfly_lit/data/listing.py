@@ -9,7 +9,8 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
-from dragonfly_lit.data.fetching import FarFile, RemoteError, facts_of, far_file, is_absent, retrying, system_of
+from dragonfly_lit.data.failures import RemoteError, is_absent
+from dragonfly_lit.data.fetching import FarFile, facts_of, far_file, retrying, system_of
 from dragonfly_lit.data.table_files import SUFFIXES
 
 SHARD = ".tar"

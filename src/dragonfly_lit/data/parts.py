@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dragonfly_lit.data.fetching import is_absent
+from dragonfly_lit.data.failures import is_absent
 from dragonfly_lit.data.listing import SHARD, far_tables, names_files
 from dragonfly_lit.data.remote import is_remote, read_bytes
 from dragonfly_lit.data.table_files import SUFFIXES, parts_of, table_files, tables_of_part

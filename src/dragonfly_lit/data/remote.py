@@ -14,7 +14,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from dragonfly_lit.data.fetching import FarFile, RemoteError, chunks, facts_of
+from dragonfly_lit.data.failures import RemoteError
+from dragonfly_lit.data.fetching import FarFile, chunks, facts_of
 
 SCHEMES = ("s3", "gs", "gcs", "az", "abfs", "https", "http", "hf", "memory")
 PART = ".part-"

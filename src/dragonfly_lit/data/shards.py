@@ -16,7 +16,7 @@ from tempfile import gettempdir
 
 import numpy as np
 
-from dragonfly_lit.data.fetching import RemoteError
+from dragonfly_lit.data.failures import RemoteError
 from dragonfly_lit.data.index import (
     READER_VERSION,
     ShardEntry,

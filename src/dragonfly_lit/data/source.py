@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from dragonfly_lit.data.exclusion import Kept, Keyed, read_keys
+from dragonfly_lit.data.failures import RemoteError
 from dragonfly_lit.data.far import FarShards, foreign_files
-from dragonfly_lit.data.fetching import FarFile, RemoteError
+from dragonfly_lit.data.fetching import FarFile
 from dragonfly_lit.data.making import how_to_make
 from dragonfly_lit.data.remote import is_remote
 from dragonfly_lit.data.samples import BadSampleError, ask, check_record, one_question, to_sample

@@ -16,7 +16,8 @@ from pathlib import Path
 from tempfile import gettempdir
 from typing import TYPE_CHECKING, Any
 
-from dragonfly_lit.data.fetching import FarFile, RemoteError
+from dragonfly_lit.data.failures import RemoteError
+from dragonfly_lit.data.fetching import FarFile
 from dragonfly_lit.data.remote import TRIES, Cache
 from dragonfly_lit.data.table_files import PACK, parts_of
 from dragonfly_lit.data.table_rows import COLUMNS, TEXTS, record_of

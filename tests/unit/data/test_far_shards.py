@@ -15,7 +15,7 @@ from small_shards import PAD, make_record, write_shards
 
 from dragonfly_lit.data import far, fetching
 from dragonfly_lit.data.datamodule import DragonflyDataModule
-from dragonfly_lit.data.fetching import RemoteError
+from dragonfly_lit.data.failures import RemoteError
 from dragonfly_lit.data.listing import expand
 from dragonfly_lit.data.parts import part_of_path
 from dragonfly_lit.data.shards import Shards
