@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from far_server import Served, serving
+from limits import patient
 from small_shards import make_record, picture, write_shards
 
 from dragonfly_lit.data import fetching
@@ -76,7 +77,7 @@ def kill_amid(served: Served, cache: Path, num_bytes: int, what: str) -> None:
     served.silent.clear()
     served.bytes_left = num_bytes
     process = subprocess.Popen([sys.executable, "-c", READ, path_of(served), str(cache), what])
-    assert served.silent.wait(120)
+    assert served.silent.wait(patient(120))
     assert process.poll() is None
     process.kill()
     process.wait()
