@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from array import array
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from io import BytesIO
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +26,6 @@ TILE, COLUMNS, LINES = 160, 6, 4
 """Of the contact sheet: side of a picture in pixels, pictures beside and below one another."""
 MAX_COLUMNS = 60
 """Columns of the table that are listed."""
-NUMBERS = np.dtype(
-    [("images", "i4"), ("width", "i4"), ("height", "i4"), ("turns", "i4"), ("characters", "i8"), ("shared", "?"),
-     ("checksum", "u8")]
-)  # fmt: skip
 PAPER, INK = (250, 250, 250), (150, 150, 150)
 SETTINGS = {
     "shard_size": "--shard-size", "max_side": "--max-side", "max_pixels": "--max-pixels", "window": "--window",
@@ -46,34 +46,54 @@ def data_card(folder: Path, report: Mapping[str, Any], *, max_pixels: int | None
         max_pixels: of an image that is drawn.
     """
     shards = open_dataset(folder)
-    numbers = np.concatenate([_numbers(read_rows(folder / entry.name)) for entry in shards.entries])
-    sheet = contact_sheet(shards, np.flatnonzero(numbers["images"]), max_pixels=max_pixels or MAX_PIXELS)
-    return "\n".join(_lines(shards, numbers, report, has_sheet=sheet is not None)) + "\n", sheet
+    tally = Tally(read_rows(folder / entry.name) for entry in shards.entries)
+    sheet = contact_sheet(shards, tally.shown, max_pixels=max_pixels or MAX_PIXELS)
+    return "\n".join(_lines(shards, tally, report, has_sheet=sheet is not None)) + "\n", sheet
 
 
-def _numbers(rows: list[Row]) -> np.ndarray:
-    """What the card needs of each sample of a shard, in few bytes: there may be millions."""
-    lines = [
-        (
-            row.num_images,
-            row.width,
-            row.height,
-            row.turns,
-            row.chars,
-            row.share_image,
-            int(row.image_checksum or "0", 16),
-        )
-        for row in rows
-    ]
-    return np.array(lines, NUMBERS)
+class Tally:
+    """What the card says of all samples, counted by shard; of each sample one number is held: there may be millions.
+
+    Args:
+        of_shards: what the sidecar of each shard says of its samples.
+
+    Attributes:
+        shown: by shard, how many samples have an image.
+        images: of all samples.
+        shared: samples whose questions share an image.
+        turns: how many samples have so many.
+        characters: the same.
+        widths: of the first image, in how many samples.
+        heights: the same.
+        different: images, those of a sample taken together.
+    """
+
+    def __init__(self, of_shards: Iterable[list[Row]]) -> None:
+        self.shown: list[int] = []
+        self.images = self.shared = 0
+        self.turns, self.characters, self.widths, self.heights = (Counter[int]() for _ in range(4))
+        checksums = array("Q")
+        for rows in of_shards:
+            shown = [row for row in rows if row.num_images]
+            self.shown.append(len(shown))
+            self.images += sum(row.num_images for row in rows)
+            self.shared += sum(row.share_image for row in rows)
+            self.turns.update(row.turns for row in rows)
+            self.characters.update(row.chars for row in rows)
+            self.widths.update(row.width for row in shown)
+            self.heights.update(row.height for row in shown)
+            checksums.extend(int(row.image_checksum or "0", 16) for row in shown)
+        ordered = np.frombuffer(checksums, np.uint64) if checksums else np.empty(0, np.uint64)
+        ordered.sort()  # in its place
+        self.different = min(1, len(ordered)) + int(np.count_nonzero(ordered[1:] != ordered[:-1]))
 
 
-def _lines(shards: Shards, numbers: np.ndarray, report: Mapping[str, Any], *, has_sheet: bool) -> Iterator[str]:
+def _lines(shards: Shards, tally: Tally, report: Mapping[str, Any], *, has_sheet: bool) -> Iterator[str]:
     plan = report["plan"]
     yield from (f"# {_cell(plan['source'])}", "")
     yield f"{report['samples']:,} samples to train a vision-language model on, packed by `data_prep pack`."
     yield from ("", "| | |", "|---|---|")
-    facts = {**_origin(plan), **_counts(shards, numbers, report), **_settings(plan)}
+    facts = {**_origin(plan), **_counts(shards, tally, report), **_settings(plan)}
     yield from (f"| {name} | {_cell(value)} |" for name, value in facts.items())
     if has_sheet:
         yield from ("", "## Pictures", "", f"![Images of samples, spread evenly over the shards]({SHEET_FILE})")
@@ -95,25 +115,23 @@ def _origin(plan: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def _counts(shards: Shards, numbers: np.ndarray, report: Mapping[str, Any]) -> dict[str, str]:
+def _counts(shards: Shards, tally: Tally, report: Mapping[str, Any]) -> dict[str, str]:
     num_bytes = sum(entry.num_bytes for entry in shards.entries)
     found = {"shards": f"{len(shards.entries):,}, {num_bytes / 1e6:,.1f} MB"}
-    shown = numbers[numbers["images"] > 0]
-    images = int(shown["images"].sum())
-    found["images"] = f"{images:,} in {len(shown):,} samples; {report['without_image']:,} samples are text only"
-    if len(shown):
-        sides = np.stack([shown["width"], shown["height"]], axis=1)
-        found["different images"] = f"{len(np.unique(shown['checksum'])):,}, a sample's taken together"
+    shown = sum(tally.shown)
+    found["images"] = f"{tally.images:,} in {shown:,} samples; {report['without_image']:,} samples are text only"
+    if shown:
+        found["different images"] = f"{tally.different:,}, a sample's taken together"
         found["width x height of the first image"] = ", ".join(
-            f"{name} {int(width):,} x {int(height):,}"
-            for name, (width, height) in (
-                ("least", sides.min(0)), ("median", np.median(sides, axis=0)), ("most", sides.max(0)),
+            f"{name} {width:,} x {height:,}"
+            for name, width, height in zip(
+                ("least", "median", "most"), spread(tally.widths), spread(tally.heights), strict=True
             )
-        )  # fmt: skip
-    found["turns of a sample"] = _spread(numbers["turns"])
-    found["characters of a sample"] = _spread(numbers["characters"])
-    if shared := int(numbers["shared"].sum()):
-        found["samples whose questions share an image"] = f"{shared:,}"
+        )
+    found["turns of a sample"] = _spread(tally.turns)
+    found["characters of a sample"] = _spread(tally.characters)
+    if tally.shared:
+        found["samples whose questions share an image"] = f"{tally.shared:,}"
     found["exact copies of other samples"] = _listed(report["duplicates"], DUPLICATES_FILE)
     found["rows left out"] = _listed(report["skipped"], SKIPPED_FILE)
     if kept := report.get("metadata"):
@@ -137,9 +155,17 @@ def _value(value: Any) -> str:
     return " ".join(f"{each:g}" for each in value) if isinstance(value, list) else str(value)
 
 
-def _spread(values: np.ndarray) -> str:
-    least, median, most = (f"{int(np.quantile(values, q)):,}" for q in (0, 0.5, 1))
-    return f"least {least}, median {median}, most {most}; {int(values.sum()):,} in all"
+def _spread(counts: Counter[int]) -> str:
+    least, median, most = (f"{value:,}" for value in spread(counts))
+    return f"least {least}, median {median}, most {most}; {sum(n * number for n, number in counts.items()):,} in all"
+
+
+def spread(counts: Counter[int]) -> tuple[int, int, int]:
+    """Least, median and most of the values that were counted; between two middle ones, what lies between them."""
+    values = sorted(counts)
+    ends = list(accumulate(counts[value] for value in values))
+    below, above = (values[bisect_right(ends, place)] for place in ((ends[-1] - 1) // 2, ends[-1] // 2))
+    return values[0], (below + above) // 2, values[-1]
 
 
 def _listed(number: int, file: str) -> str:
@@ -155,18 +181,19 @@ def _cell(value: Any) -> str:
     return text.replace("*", "&#42;").replace("_", "&#95;").replace("!", "&#33;") or "not stated"
 
 
-def contact_sheet(shards: Shards, places: Sequence[int] | np.ndarray, *, max_pixels: int = MAX_PIXELS) -> bytes | None:
+def contact_sheet(shards: Shards, shown: list[int], *, max_pixels: int = MAX_PIXELS) -> bytes | None:
     """The first images of samples that are spread evenly over the shards, as one JPEG; None where none has an image.
 
     Args:
         shards: the samples.
-        places: of those that have an image.
+        shown: by shard, how many samples have an image.
         max_pixels: of an image that is drawn.
     """
-    if not len(places):
+    ends = list(accumulate(shown))
+    if not ends or not ends[-1]:
         return None
-    number = min(COLUMNS * LINES, len(places))
-    chosen = [int(places[n * len(places) // number]) for n in range(number)]
+    number = min(COLUMNS * LINES, ends[-1])
+    chosen = [_place(shards, ends, n * ends[-1] // number) for n in range(number)]
     across = min(COLUMNS, number)
     sheet = Image.new("RGB", (across * TILE, -(-number // across) * TILE), PAPER)
     for n, place in enumerate(chosen):
@@ -176,6 +203,15 @@ def contact_sheet(shards: Shards, places: Sequence[int] | np.ndarray, *, max_pix
     out = BytesIO()
     sheet.save(out, "JPEG", quality=85)
     return out.getvalue()
+
+
+def _place(shards: Shards, ends: list[int], number: int) -> int:
+    """Which sample is the one of this number among those that have an image."""
+    shard = bisect_right(ends, number)
+    number -= ends[shard - 1] if shard else 0
+    rows = read_rows(Path(shards.path) / shards.entries[shard].name)
+    within = [place for place, row in enumerate(rows) if row.num_images][number]
+    return sum(entry.num_samples for entry in shards.entries[:shard]) + within
 
 
 def _tile(shards: Shards, place: int, max_pixels: int) -> Image.Image:

@@ -2,14 +2,20 @@
 
 import json
 import re
+import tracemalloc
+from collections import Counter
 from io import BytesIO
+from pathlib import Path
+from random import Random
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from data_prep import packing
 from data_prep.__main__ import main
-from data_prep.card import COLUMNS, LINES, TILE
+from data_prep.card import COLUMNS, LINES, TILE, Tally, spread
 
 
 def picture(number: int, size=(40, 30)) -> bytes:
@@ -55,6 +61,38 @@ def test_the_numbers_are_those_of_the_samples(tmp_path):
     assert fact(card, "rows left out") == "1, listed in skipped.jsonl"
     assert fact(card, "packed with") == "--shard-size 20, --max-side 500"
     assert re.search(r"^\| question \| 32 \| 0 \| 0 \|$", card, re.MULTILINE)
+
+
+def test_least_median_and_most_are_those_of_the_values_themselves():
+    draws = Random(0)
+    for _ in range(200):
+        values = [draws.randrange(9) for _ in range(draws.randrange(1, 12))]
+        assert spread(Counter(values)) == (min(values), int(np.median(values)), max(values))
+
+
+def test_the_card_and_the_search_for_copies_hold_a_few_bytes_a_sample(monkeypatch):
+    """There may be millions of samples: what is known of each is let go of with its shard."""
+
+    def rows(shard: Path) -> list[SimpleNamespace]:
+        numbers = range(1000 * int(shard.name), 1000 * int(shard.name) + 1000)
+        facts = {"num_images": 1, "share_image": False, "turns": 2, "width": 640, "height": 480}
+        return [
+            SimpleNamespace(key=str(n), chars=n % 90, checksum=f"{n + 1:x}", image_checksum=f"{n // 2:x}", **facts)
+            for n in numbers
+        ]
+
+    def peak(num_shards: int) -> int:
+        shards = [Path(str(number)) for number in range(num_shards)]
+        tracemalloc.start()
+        try:
+            assert Tally(map(rows, shards)).different == num_shards * 500
+            assert packing.find_duplicates(shards) == []
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    monkeypatch.setattr(packing, "read_rows", rows)
+    assert (peak(60) - peak(20)) / 40_000 < 32
 
 
 def test_the_sheet_shows_samples_of_all_shards_in_their_order(tmp_path):
