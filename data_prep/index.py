@@ -24,7 +24,7 @@ def main(argv: list[str]) -> int:
     for folder in given.folders:
         shards = sorted(folder.glob("*.tar"))
         if not shards:
-            raise without_shards(folder, f"{folder}: no shard (*.tar) is in this folder.")
+            raise without_shards(folder)
         _check_own(folder / DATASET_FILE)
         entries = [build_index(shard) for shard in follow(shards, f"indexing {folder}")]
         write_dataset_file(folder, entries, licence=_licence(folder) if given.licence is None else given.licence)

@@ -61,7 +61,7 @@ def lint_folder(folder: Path, workers: int = 1) -> tuple[int, list[Finding]]:
     """
     shards = sorted(folder.glob("*.tar"))
     if not shards:
-        raise without_shards(folder, f"{folder}: no shard (*.tar) is in this folder.")
+        raise without_shards(folder)
     findings, listed = _listing(folder, shards)
     seen: dict[str, str] = {}
     first: dict[str, str] = {}

@@ -317,7 +317,7 @@ class Shards:
 
     def _local_entries(self, folder: Path) -> list[ShardEntry]:
         if not folder.is_dir():
-            raise ValueError(f"folder {folder} does not exist.")
+            raise without_shards(folder)
         with os.scandir(folder) as found:
             sizes = {item.name: item.stat().st_size for item in found if item.name.endswith(".tar")}
         listing = folder / DATASET_FILE
@@ -370,9 +370,7 @@ class Shards:
     def _index_all(self, folder: Path, names: list[str]) -> list[ShardEntry]:
         """Index a foreign folder on its first use; of a damaged shard nothing is kept."""
         if not names:
-            raise without_shards(
-                folder, f"folder {folder} has no shard (*.tar). Write some first: {how_to_make(str(folder))}"
-            )
+            raise without_shards(folder)
         entries = [self._indexed(number, folder / name) for number, name in enumerate(names)]
         if not self._salvaged:
             if self._spare is None:

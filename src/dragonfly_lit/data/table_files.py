@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+from dragonfly_lit.data.making import how_to_make
 from dragonfly_lit.spec.shard import DATASET_FILE, SPLITS, SPLITS_FILE
 from dragonfly_lit.spec.table import SPLIT_WORDS
 
@@ -51,11 +52,14 @@ def table_files(path: str) -> list[Path]:
     return [file for file in found if file.suffix in SUFFIXES and not file.name.startswith((".", "_"))]
 
 
-def without_shards(folder: Path, said: str) -> ValueError:
-    """The error for a folder without shards: `said`, or that it holds tables where it does."""
+def without_shards(folder: Path) -> ValueError:
+    """The error for a folder without shards, with the way to some."""
+    if not folder.is_dir():
+        what = "is not a folder" if folder.exists() else "does not exist"
+        return ValueError(f"folder {folder} {what}. Make it with: {how_to_make(str(folder))}")
     tables = table_files(str(folder))
     if not tables:
-        return ValueError(said)
+        return ValueError(f"folder {folder} has no shard (*.tar). Write some first: {how_to_make(str(folder))}")
     return ValueError(
         f"{folder} holds tables ({tables[0].name}), which training, `mix-plan` and `inspect` read as they lie; this "
         f"reads shards. Write some first: {PACK} FILE --out FOLDER --source NAME --licence LICENCE"

@@ -1,6 +1,7 @@
 """Lint finds what would stop or mislead training, and nothing in good shards; stats counts what is there."""
 
 import json
+import re
 import tarfile
 from io import BytesIO
 
@@ -136,9 +137,14 @@ def test_two_workers_find_what_one_finds(folder):
     assert lint_folder(folder, workers=2) == lint_folder(folder, workers=1)
 
 
-def test_a_folder_without_shards_is_refused_in_one_line(tmp_path, capsys):
-    assert main(["lint", str(tmp_path)]) == 1
-    assert "no shard" in capsys.readouterr().err
+@pytest.mark.parametrize("command", ["lint", "index", "stats", "inspect"])
+def test_a_folder_without_shards_is_refused_in_one_line(command, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    for folder, why in ((".", "has no shard"), ("mine", "does not exist"), ("file", "is not a folder")):
+        assert main([command, str(tmp_path / folder)]) == 1
+        (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("python -m data_prep")]
+        assert why in line
+        assert re.search(rf"python -m data_prep pack --from .* --out {re.escape(str(tmp_path / folder))} ", line)
 
 
 def test_index_keeps_the_licence_and_mends_what_lint_found(folder):
