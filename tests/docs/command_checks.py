@@ -79,7 +79,12 @@ def jobs(overrides: list[str]) -> list[list[str]]:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         composed = hydra_compose("train", overrides=fixed, return_hydra_config=True)
     for key, values in (composed.hydra.sweeper.get("params") or {}).items():
-        swept.append([f"{key}={value}" for value in str(values).split(",")])
+        sweep = OverridesParser.create().parse_overrides([f"{key}={values}"])[0]
+        if sweep.is_interval_sweep():  # a sweeper that searches asks for any value between its ends
+            ends = sweep.value()
+            swept.append([f"{key}={ends.start}", f"{key}={ends.end}"])
+        else:
+            swept.append([f"{key}={value}" for value in str(values).split(",")])
     most = max(map(len, swept))
     return [[*fixed, *(choices[number % len(choices)] for choices in swept)] for number in range(most)]
 

@@ -50,7 +50,7 @@ def test_a_file_that_is_too_long_for_the_limit_is_named(tmp_path):
     """The kernel's own error, through torch's writer, which makes another one of it."""
     code = f"""
 import resource, sys
-sys.path.insert(0, {os.path.dirname(__file__)!r})
+sys.path[:0] = {[os.path.dirname(__file__), os.path.dirname(os.path.dirname(__file__))]!r}
 from training_job import PROJECTOR, run
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 try:

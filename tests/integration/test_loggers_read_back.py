@@ -2,9 +2,11 @@
 
 import json
 import struct
+import time
 
 import pytest
 import yaml
+from limits import patient
 
 from dragonfly_lit.app.build import compose
 from dragonfly_lit.app.train import fit
@@ -33,6 +35,11 @@ def run(tmp_path_factory):
         import wandb
 
         wandb.finish()
+    # W&B's own process may still write when `finish` returns.
+    wait_until = time.monotonic() + patient(60)
+    while not any(record.HasField("exit") for record in records(folder / "runs/run")):
+        assert time.monotonic() < wait_until
+        time.sleep(0.1)
     return folder / "runs/run"
 
 
@@ -44,6 +51,8 @@ def chunks(data):
             place += BLOCK - place % BLOCK
             continue
         _, length, kind = struct.unpack("<IHB", data[place : place + HEADER])
+        if place + HEADER + length > len(data):  # not yet written
+            return
         parts.append(data[place + HEADER : place + HEADER + length])
         place += HEADER + length
         if kind in (1, 4):  # the whole record, or its last part

@@ -100,9 +100,11 @@ def test_the_next_process_goes_on_from_what_was_done(served, local, tmp_path):
         assert before.items() <= known.items(), "what was done is done"
         assert len(known) < NUM_FILES
     assert known, "so much was sent that some were done"
+    # Of a shard that was copied and not yet looked at, the copy is there.
+    fetched = max(len(known), len(kept(cache)))
     served.asked.clear()
     reader = opened(path_of(served), cache)
-    assert len(served.asked) - (NUM_FILES - len(known)) in (0, 1), "of tables one is asked whether parts of it come"
+    assert len(served.asked) - (NUM_FILES - fetched) in (0, 1), "of tables one is asked whether parts of it come"
     assert kept(cache / FOLDER) == kept(tmp_path / "whole" / FOLDER)
     here = opened(local, tmp_path)
     assert reader.digest == here.digest
