@@ -13,7 +13,8 @@ from dragonfly_lit.app.build import compose, make
 from dragonfly_lit.app.data import opening
 from dragonfly_lit.app.errors import describe
 from dragonfly_lit.app.values import check_values
-from dragonfly_lit.data.source import Reader, open_source
+from dragonfly_lit.data.opening import open_source
+from dragonfly_lit.data.source import Reader
 from dragonfly_lit.data.source_spec import SourceSpec
 from dragonfly_lit.data.table_files import table_files
 from dragonfly_lit.evaluation.benchmarks.registry import BENCHMARKS

@@ -9,8 +9,9 @@ from typing import Any
 from PIL import Image
 
 from dragonfly_lit.app.data import configure, opening, train_mix
+from dragonfly_lit.data.opening import open_source
 from dragonfly_lit.data.shards import Shards
-from dragonfly_lit.data.source import Reader, Source, open_source
+from dragonfly_lit.data.source import Reader, Source
 from dragonfly_lit.data.source_spec import SourceSpec
 from dragonfly_lit.data.table_files import table_files
 from dragonfly_lit.io.console import standard_output

@@ -26,7 +26,7 @@ from dragonfly_lit.app.errors import describe
 from dragonfly_lit.app.values import check_values
 from dragonfly_lit.data.exclusion import read_keys, write_keys
 from dragonfly_lit.data.mix import specs_of
-from dragonfly_lit.data.source import open_source
+from dragonfly_lit.data.opening import open_source
 from dragonfly_lit.data.source_spec import SourceSpec
 from dragonfly_lit.io.console import standard_output
 

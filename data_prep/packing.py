@@ -11,14 +11,12 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from dragonfly_lit.data.index import ShardEntry, read_rows, write_dataset_file
 from dragonfly_lit.io import atomic, disk
@@ -28,6 +26,7 @@ from dragonfly_lit.spec.rows import Place, Row, RowError
 from dragonfly_lit.spec.shard import DATASET_FILE, INDEX_SUFFIX, SIDECAR_SUFFIX, check_key
 
 from .card import data_card
+from .duplicates import find_duplicates
 from .job import Job
 from .parallel import in_order
 from .records import records_of
@@ -50,7 +49,6 @@ from .state import (
 )
 
 WAY_OUT = "Wait until it has ended, or choose another --out."
-AT_A_TIME = 2**16
 COLUMN_STATES = ("read", "unread", "empty")
 
 
@@ -287,31 +285,3 @@ def _columns(marks: Iterable[dict[str, Any]]) -> dict[str, dict[str, int]]:
 def _metadata(marks: Iterable[dict[str, Any]]) -> Counter[str]:
     """How many images keep metadata of each kind."""
     return sum((Counter(mark.get("metadata", {})) for mark in marks), Counter())
-
-
-def find_duplicates(shards: Sequence[Path]) -> list[dict[str, str]]:
-    """Samples whose turns and image bytes equal those of an earlier one, by the checksums of the sidecars.
-
-    Two numbers a sample are held and no key, but of the copies: there may be millions.
-    """
-    checksums = np.fromiter((int(row.checksum or "0", 16) for shard in shards for row in read_rows(shard)), np.uint64)
-    ordered = np.sort(checksums)
-    several = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
-    del ordered
-    several = several[several != 0]  # of those without a checksum nothing is known
-    places: dict[int, list[int]] = {}
-    for start in range(0, len(checksums), AT_A_TIME):
-        some = checksums[start : start + AT_A_TIME]
-        for place in np.flatnonzero(np.isin(some, several)).tolist():
-            places.setdefault(int(some[place]), []).append(start + place)
-    keys = _keys_at({place for alike in places.values() for place in alike}, shards)
-    copies = sorted((place, alike[0]) for alike in places.values() for place in alike[1:])
-    return [{"key": keys[place], "same_as": keys[first]} for place, first in copies]
-
-
-def _keys_at(places: set[int], shards: Sequence[Path]) -> dict[int, str]:
-    """The keys of some samples, which are counted over all shards."""
-    if not places:
-        return {}
-    rows = (row for shard in shards for row in read_rows(shard))
-    return {place: row.key for place, row in enumerate(rows) if place in places}

@@ -12,7 +12,7 @@ from dragonfly_lit.app.build import compose, make
 from dragonfly_lit.app.keys import MAY_BE_NULL, RULES
 from dragonfly_lit.app.overrides import CONF
 from dragonfly_lit.app.values import check_values, leaves, rule_of
-from dragonfly_lit.evaluation.benchmarks.base import changed
+from dragonfly_lit.evaluation.benchmarks.options import changed
 
 ROOT = Path(__file__).resolve().parents[2]
 OPTIONAL = ("experiment", "experiment/cell", "benchmark")

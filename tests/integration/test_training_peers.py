@@ -221,9 +221,9 @@ def test_three_that_meet(does, said):
     for process in processes:
         process.kill()
     if does == "agrees":
-        # Before it, libraries may say what they have against each other.
-        assert [output.splitlines()[-1] for output in outputs] == ["done"] * 3
-        assert not any("has ended" in output for output in outputs)
+        # Beside what torch says of torchao, where that is installed.
+        ours = [[line for line in output.splitlines() if "torch/utils/_pytree.py" not in line] for output in outputs]
+        assert ours == [["done"]] * 3
         return
     assert all(process.returncode for process in others)
     lines = [line for output in outputs for line in output.splitlines() if line.startswith("error: rank")]

@@ -13,7 +13,7 @@ from typing import Any
 from lightning import LightningDataModule
 
 from dragonfly_lit.data.dealing import FEW, MANY, check_saved, check_streams, choose_streams, fit_workers
-from dragonfly_lit.data.loader import Streams, TrainLoader, ValidationBatches, ValidationLoader
+from dragonfly_lit.data.loader import Streams, TrainLoader
 from dragonfly_lit.data.mix import Mix
 from dragonfly_lit.data.packing import BatchShape, Cost
 from dragonfly_lit.data.parts import without_missing_parts
@@ -21,11 +21,10 @@ from dragonfly_lit.data.plan import Means, means, micro_batches_per_rank, packin
 from dragonfly_lit.data.position import MarkConsumed, OnMismatch, Position
 from dragonfly_lit.data.quarantine import Quarantine
 from dragonfly_lit.data.stream import ORDER_VERSION
+from dragonfly_lit.data.validation import ValidationBatches, ValidationLoader
 from dragonfly_lit.processing.batches import Weighting
 from dragonfly_lit.processing.sequences import SequenceBuilder
 
-MANY_TO_VALIDATE = 10_000
-"""Samples whose reading takes so long that it is said."""
 log = logging.getLogger(__name__)
 
 
@@ -247,13 +246,6 @@ class DragonflyDataModule(LightningDataModule):
         self._quarantine.release()
         limit = self.trainer.limit_val_batches if self.trainer is not None else None
         at_most = self._ranks * limit if isinstance(limit, int) and limit else None  # a share is a float
-        num_samples = sum(map(len, self.val_mix.sources))
-        if self.shape.max_crops is not None and at_most is None and num_samples >= MANY_TO_VALIDATE:
-            log.warning(
-                "data.val: data.batch.max_crops bounds its micro-batches, so all of its %d samples are read once "
-                "before they are shared out. A number as trainer.limit_val_batches reads no more than that needs.",
-                num_samples,
-            )
         batches = ValidationBatches(
             mix=self.val_mix,
             size=self.val_batch_size,

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dragonfly_lit.evaluation.benchmarks.base import Benchmark, changed, path_name
+from dragonfly_lit.evaluation.benchmarks.base import Benchmark
+from dragonfly_lit.evaluation.benchmarks.options import changed, path_name
 from dragonfly_lit.evaluation.settings import Settings
 
 LONGEST = 32

@@ -190,7 +190,7 @@ def _check_decoder(said: Dataset, data: bytes | Path) -> None:
         return
     try:
         decoder = import_module("pydicom.pixels").get_decoder(syntax)
-    except NotImplementedError as error:
+    except NotImplementedError as error:  # pydicom's word for a syntax that it knows no decoder of
         raise ValueError(
             f"image {_name(data)} is {syntax.name}, which is not decoded here. Write its frames as PNG."
         ) from error

@@ -15,7 +15,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from small_shards import LAYOUT, PAD, make_record, write_shards
 
-from dragonfly_lit.data import datamodule
+from dragonfly_lit.data import validation
 from dragonfly_lit.data.datamodule import DragonflyDataModule
 from dragonfly_lit.data.packing import BatchShape, Planned, fill, group, useful_share
 from dragonfly_lit.data.plan import micro_batches_per_rank
@@ -275,7 +275,7 @@ def test_a_bound_that_is_not_reached_changes_no_micro_batch_of_validation(make_d
 
 
 def test_it_is_said_that_many_samples_are_read_before_the_first_validation(make_data, monkeypatch, caplog):
-    monkeypatch.setattr(datamodule, "MANY_TO_VALIDATE", 5)
+    monkeypatch.setattr(validation, "MANY", 5)
     data = make_data(val={"sources": {"s": {"reader": Counted([1] * 5)}}}, batch={"size": 4, "max_crops": 100})
     data.val_dataloader()
     assert "all of its 5 samples are read once before they are shared out" in caplog.text

@@ -17,9 +17,9 @@ from dragonfly_lit.data import far, fetching
 from dragonfly_lit.data.datamodule import DragonflyDataModule
 from dragonfly_lit.data.failures import RemoteError
 from dragonfly_lit.data.listing import expand
+from dragonfly_lit.data.opening import open_source
 from dragonfly_lit.data.parts import part_of_path
 from dragonfly_lit.data.shards import Shards
-from dragonfly_lit.data.source import open_source
 from dragonfly_lit.data.source_spec import SourceSpec
 
 NUM_SHARDS, NUM_SAMPLES = 4, 20

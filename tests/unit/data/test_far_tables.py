@@ -16,9 +16,9 @@ from small_shards import picture
 
 from dragonfly_lit.data import fetching
 from dragonfly_lit.data.failures import RemoteError
+from dragonfly_lit.data.opening import open_source
 from dragonfly_lit.data.parts import part_of_path
 from dragonfly_lit.data.remote import Cache
-from dragonfly_lit.data.source import open_source
 from dragonfly_lit.data.source_spec import SourceSpec
 
 ROWS = [

@@ -15,8 +15,9 @@ from small_shards import make_record, picture, write_shards
 
 from dragonfly_lit.data import fetching
 from dragonfly_lit.data.far import FOLDER
+from dragonfly_lit.data.opening import open_source
 from dragonfly_lit.data.remote import PART
-from dragonfly_lit.data.source import Reader, open_source
+from dragonfly_lit.data.source import Reader
 from dragonfly_lit.data.source_spec import SourceSpec
 
 NUM_FILES, A_FILE = 16, 2
@@ -24,7 +25,7 @@ NUM_FILES, A_FILE = 16, 2
 SUFFIXES = (".tar", ".parquet")
 READ = """
 import sys
-from dragonfly_lit.data.source import open_source
+from dragonfly_lit.data.opening import open_source
 from dragonfly_lit.data.source_spec import SourceSpec
 _, path, cache, what = sys.argv
 reader = open_source(SourceSpec(name="far", path=path), "far", cache_dir=cache)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from small_shards import picture
 
 from dragonfly_lit.data.exclusion import write_keys
-from dragonfly_lit.data.source import open_source
+from dragonfly_lit.data.opening import open_source
 from dragonfly_lit.data.source_spec import SourceSpec, spec_of
 from dragonfly_lit.data.table_files import PACK, table_files
 from dragonfly_lit.data.tables import Tables

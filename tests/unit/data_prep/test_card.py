@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_prep import packing
+from data_prep import duplicates
 from data_prep.__main__ import main
 from data_prep.card import COLUMNS, LINES, TILE, Tally, spread
 
@@ -86,12 +86,12 @@ def test_the_card_and_the_search_for_copies_hold_a_few_bytes_a_sample(monkeypatc
         tracemalloc.start()
         try:
             assert Tally(map(rows, shards)).different == num_shards * 500
-            assert packing.find_duplicates(shards) == []
+            assert duplicates.find_duplicates(shards) == []
             return tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
 
-    monkeypatch.setattr(packing, "read_rows", rows)
+    monkeypatch.setattr(duplicates, "read_rows", rows)
     assert (peak(60) - peak(20)) / 40_000 < 32
 
 

@@ -20,7 +20,7 @@ from data_prep.probe_images import PHOTOGRAPHS
 from data_prep.shards import write_shard
 from dragonfly_lit.data.exclusion import read_keys, write_keys
 from dragonfly_lit.data.index import index_folder
-from dragonfly_lit.data.source import open_source
+from dragonfly_lit.data.opening import open_source
 from dragonfly_lit.data.source_spec import spec_of
 from dragonfly_lit.spec.samples import Record, Turn
 

@@ -10,10 +10,11 @@ from types import SimpleNamespace
 import pytest
 from test_packing import captions, job
 
-from data_prep import packing
+from data_prep import duplicates, packing
 from data_prep.__main__ import main
 from data_prep.dividing import pack_parts
-from data_prep.packing import find_duplicates, pack
+from data_prep.duplicates import find_duplicates
+from data_prep.packing import pack
 from dragonfly_lit.data.index import read_rows
 from dragonfly_lit.data.shards import open_dataset
 from dragonfly_lit.io.lock import locked
@@ -246,8 +247,8 @@ def test_many_copies_are_found_whatever_is_compared_at_a_time(monkeypatch):
             ]
             for shard in range(9)
         }
-        monkeypatch.setattr(packing, "read_rows", shards.__getitem__)
-        monkeypatch.setattr(packing, "AT_A_TIME", at_a_time)
+        monkeypatch.setattr(duplicates, "read_rows", shards.__getitem__)
+        monkeypatch.setattr(duplicates, "AT_A_TIME", at_a_time)
         first: dict[int, str] = {}
         wanted = []
         for row in (row for rows in shards.values() for row in rows):

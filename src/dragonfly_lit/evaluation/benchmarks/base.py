@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -12,6 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
 
+from dragonfly_lit.evaluation.benchmarks.options import changed, named
 from dragonfly_lit.evaluation.benchmarks.tables import Reader, has_images, word
 from dragonfly_lit.evaluation.images import StoredImage
 from dragonfly_lit.evaluation.metrics.base import QuestionMetric
@@ -238,38 +238,8 @@ class Suite:
     def benchmarks(self) -> tuple[Benchmark, ...]:
         """The members; what the suite gives of `limit` and `show` replaces their own."""
         given = {"limit": self.limit, "show": self.show}
-        changed = {key: value for key, value in given.items() if value is not None}
-        return tuple(replace(one, **changed) for one in self.members.values())
-
-
-def changed(benchmark: Benchmark) -> dict[str, Any]:
-    """The options with another value than the class gives them, but for how many questions are shown."""
-    found = {}
-    for each in fields(benchmark):
-        value = getattr(benchmark, each.name)
-        value = tuple(value) if isinstance(value, list) else value  # as YAML has it
-        usual = each.default_factory() if callable(each.default_factory) else each.default
-        if value != usual and each.name != "show" and not callable(value):
-            found[each.name] = value
-    return found
-
-
-def path_name(path: str | Path) -> str:
-    """A path in the name of a folder: its last part, and a digest of where it lies, which tells two apart."""
-    path = Path(path)
-    where = path.parent.as_posix()
-    return path.name if where == "." else f"{path.name}_{hashlib.sha256(where.encode()).hexdigest()[:6]}"
-
-
-def named(option: str, value: Any) -> str:
-    """An option of a benchmark in the name of a folder: `zh`, `ocr`, `frames_3`, `window_100_400`, `image=scan`."""
-    if isinstance(value, str | Path):
-        return str(value)
-    if isinstance(value, Mapping):
-        return "_".join(f"{key}={each}" for key, each in value.items())
-    if isinstance(value, Sequence):
-        return "_".join([option, *map(str, value)])
-    return option if value is True else f"{option}_{value}"
+        said = {key: value for key, value in given.items() if value is not None}
+        return tuple(replace(one, **said) for one in self.members.values())
 
 
 def check_shown(number: object) -> None:

@@ -9,7 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from dragonfly_lit.evaluation.benchmarks.base import Benchmark, Question, named, path_name
+from dragonfly_lit.evaluation.benchmarks.base import Benchmark, Question
+from dragonfly_lit.evaluation.benchmarks.options import named, path_name
 from dragonfly_lit.evaluation.benchmarks.row_images import RowImages
 from dragonfly_lit.evaluation.benchmarks.rows import TABLES, ImageCell, question_rows
 from dragonfly_lit.evaluation.metrics.base import QuestionMetric, Score
