@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from dragonfly_lit.io import disk
-from dragonfly_lit.io.commands import INTERRUPT_STATUS, as_typed, put_current_folder_on_path
+from dragonfly_lit.io.commands import INTERRUPT_STATUS, as_typed, put_current_folder_on_path, was_interrupted
 from dragonfly_lit.io.later import import_quickly
 
 from .arguments import PARSERS
@@ -53,11 +53,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read the output has seen enough
         sys.stdout = None
         return 0
-    except (ValueError, OSError) as error:
+    except (KeyboardInterrupt, Exception) as error:
+        if was_interrupted(error):
+            return _fail(f" {name}: stopped.{RESUMES.get(name, '')}", status=INTERRUPT_STATUS)
+        if not isinstance(error, (ValueError, OSError)):
+            raise
         told = disk.explain(error) if isinstance(error, OSError) else None
         return _fail(f" {name}: {told or ' '.join(str(error).split())}")
-    except KeyboardInterrupt:
-        return _fail(f" {name}: stopped.{RESUMES.get(name, '')}", status=INTERRUPT_STATUS)
 
 
 def _fail(message: str, status: int = 1) -> int:

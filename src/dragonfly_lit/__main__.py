@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from dragonfly_lit.io import disk
-from dragonfly_lit.io.commands import INTERRUPT_STATUS, as_typed, put_current_folder_on_path
+from dragonfly_lit.io.commands import INTERRUPT_STATUS, as_typed, put_current_folder_on_path, was_interrupted
 from dragonfly_lit.io.later import import_quickly
 from dragonfly_lit.io.parsers import PARSERS
 
@@ -39,10 +39,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read the output has seen enough
         sys.stdout = None
         return 0
-    except KeyboardInterrupt:
-        print(f"{me} {name}: stopped.", file=sys.stderr)
-        return INTERRUPT_STATUS
-    except (ValueError, OSError) as error:
+    except (KeyboardInterrupt, Exception) as error:
+        if was_interrupted(error):
+            print(f"{me} {name}: stopped.", file=sys.stderr)
+            return INTERRUPT_STATUS
+        if not isinstance(error, (ValueError, OSError)):
+            raise
         line = (disk.explain(error) if isinstance(error, OSError) else None) or str(error)
         print(f"{me} {name}: {as_typed(' '.join(line.split()))}", file=sys.stderr)
         return 1

@@ -52,6 +52,18 @@ for name in {names}:
     loaded[name] = [module for module in {heavy} if module in sys.modules]
 print(json.dumps([said, loaded]))
 """
+MISTYPE = """
+import contextlib, io, json, sys
+from dragonfly_lit.app import cli
+
+said = {{}}
+for key in {keys}:
+    sys.argv = ["train.py", "stage=1", f"{{key}}=1"]
+    with contextlib.redirect_stderr(io.StringIO()) as err, contextlib.suppress(SystemExit):
+        cli.train()
+    said[key] = err.getvalue()
+print(json.dumps([said, [module for module in {heavy} if module in sys.modules]]))
+"""
 IMPORT = """
 import json, sys
 from dragonfly_lit.io.later import import_quickly
@@ -72,6 +84,25 @@ def test_no_command_loads_torch_to_print_its_help():
     assert len(said) == len(DATA_COMMANDS) + len(COMMANDS) + 2
     assert all(text.startswith("usage:") for text in said.values()), said
     assert not {name: modules for name, modules in loaded.items() if modules}
+
+
+def test_a_mistyped_key_is_told_in_one_line_without_torch():
+    keys = [
+        "trainer.max_steps",
+        "trainer.gpus",
+        "stage.lr",
+        "stage.betas",
+        "stage.stepz",
+        "logger.kinds",
+        "lr",
+        "epochs",
+    ]
+    said, loaded = json.loads(output_of(MISTYPE.format(keys=keys, heavy=HEAVY)))
+    assert list(said) == keys
+    for key, line in said.items():
+        assert line.startswith(f"error: {key} is not a key of this configuration")
+        assert line.count("\n") == 1, line
+    assert loaded == []
 
 
 def test_no_benchmark_loads_torch_to_print_its_help():

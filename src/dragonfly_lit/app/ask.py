@@ -13,6 +13,7 @@ from transformers import BatchFeature, TextStreamer
 
 from dragonfly_lit.app.ask_batch import ask_batch
 from dragonfly_lit.app.ask_chat import chat
+from dragonfly_lit.app.known_warnings import hide_bars
 from dragonfly_lit.app.load import load_named
 from dragonfly_lit.evaluation.images import image_at
 from dragonfly_lit.evaluation.zoom_picture import draw_zoom
@@ -28,6 +29,7 @@ from dragonfly_lit.spec.shard import PLACEHOLDER
 def main(argv: list[str]) -> int:
     """Exit status of `python -m dragonfly_lit ask`."""
     args = ask_parser().parse_args(argv)
+    hide_bars()
     _check(args)
     images = [decode(image_at(path)) for path in args.image]
     if args.show_zoom and not images:

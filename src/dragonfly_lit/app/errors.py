@@ -18,9 +18,10 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from dragonfly_lit.app.moved import OF_EARLIER
 from dragonfly_lit.app.overrides import CONF, choices, groups
 from dragonfly_lit.io import disk
-from dragonfly_lit.io.commands import INTERRUPT_STATUS, as_typed
+from dragonfly_lit.io.commands import INTERRUPT_STATUS, as_typed, was_interrupted
 
 EXIT_USER_ERROR = 1
 INTERRUPTED = {
@@ -99,14 +100,15 @@ def report_user_errors(config: str, *, job: bool = False) -> Iterator[None]:
     try:
         with _one_line_of_a_job():
             yield
-    except KeyboardInterrupt:
-        if job:
-            raise  # Hydra's own, and a sweep's, are ended as well
-        left = "sweep" if {"-m", "--multirun"} & set(sys.argv) else config
-        print(as_typed(f"\ninterrupted: {INTERRUPTED[left]}"), file=sys.stderr)
-        sys.exit(INTERRUPT_STATUS)
-    except USER_ERRORS as error:
-        if WANTS_TRACEBACK or (job and HydraConfig.get().mode == RunMode.MULTIRUN):
+    except (KeyboardInterrupt, Exception) as error:
+        if was_interrupted(error):
+            if job:
+                raise  # Hydra's own, and a sweep's, are ended as well
+            left = "sweep" if {"-m", "--multirun"} & set(sys.argv) else config
+            print(as_typed(f"\ninterrupted: {INTERRUPTED[left]}"), file=sys.stderr)
+            sys.exit(INTERRUPT_STATUS)
+        is_sweeps = job and HydraConfig.get().mode == RunMode.MULTIRUN
+        if not isinstance(error, USER_ERRORS) or WANTS_TRACEBACK or is_sweeps:
             raise
         print(as_typed(f"error: {describe(error, config, sys.argv[1:])}"), file=sys.stderr)
         sys.exit(EXIT_USER_ERROR)
@@ -152,8 +154,8 @@ def describe(error: BaseException, config: str, arguments: Sequence[str] = ()) -
         return f"{group}={choice} does not exist. Use one of {options}."
     if match := re.search(r"Could not override '([^']+)'", text) or re.search(r"full_key: (\S+)", text):
         key = match[1].split("@")[0]
-        if key.startswith(("stage.", "trainer.", "logger.")) and key in (moved := _moved()):
-            return f"{key} is not a key of this configuration: {moved[key]}."
+        if key in OF_EARLIER:
+            return f"{key} is not a key of this configuration: {OF_EARLIER[key]}."
         known = [name for name in _keys(config, arguments) if name != key]
         word = None if key.startswith(("callbacks.", "logger.")) else USUAL.get(key.split(".")[-1])
         if config == "train" and word is not None:
@@ -169,16 +171,6 @@ def describe(error: BaseException, config: str, arguments: Sequence[str] = ()) -
         way_out += next((f" {hint}" for prefix, hint in OPEN.items() if key.startswith(f"{prefix}.")), "")
         return f"{key} is not a key of this configuration. {way_out}"
     return " ".join(text.split()) or type(error).__name__
-
-
-def _moved() -> dict[str, str]:
-    """Keys that people know from Lightning or from an earlier version, and what to use."""
-    from dragonfly_lit.app.stage import MOVED  # late: they import Lightning
-    from dragonfly_lit.app.trainer import REFUSED
-
-    stage = {f"stage.{key}": f"it has moved to {place}" for key, place in MOVED.items()}
-    trainer = {f"trainer.{key}": reason for key, reason in REFUSED.items()}
-    return stage | trainer | {"logger.kinds": "loggers have names now. Use logger=csv, wandb or tensorboard"}
 
 
 def _keys(config: str, arguments: Sequence[str]) -> list[str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from dragonfly_lit.app.card import card
+from dragonfly_lit.app.known_warnings import hide_bars
 from dragonfly_lit.app.load import load_for_inference, load_unmerged, lora_of, run_of
 from dragonfly_lit.app.provenance import Trained, scores_of, trainings_of, write_lock
 from dragonfly_lit.app.push import check_push, push
@@ -31,6 +32,7 @@ def main(argv: list[str]) -> None:
             does not take it.
     """
     arguments = export_parser().parse_args(argv)
+    hide_bars()
     folder: Path = arguments.folder
     if folder.exists() and any(folder.iterdir()):
         raise ValueError(

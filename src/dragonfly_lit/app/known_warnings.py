@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 
+from huggingface_hub.utils import are_progress_bars_disabled, enable_progress_bars
 from transformers.utils import logging as transformers_logging
 
 EXPECTED = (
@@ -21,6 +22,17 @@ EXPECTED = (
 def silence_known_warnings() -> None:
     """Silence Lightning's greetings and transformers' bars, here and in the warnings that we cause on purpose."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    transformers_logging.disable_progress_bar()
+    hide_bars()
     for message in EXPECTED:
         warnings.filterwarnings("ignore", message)
+
+
+def hide_bars() -> None:
+    """Hide transformers' bars of reading and writing weights, which every command would draw for less than a second.
+
+    Nothing is downloaded by this project; the bars of an upload (`export --push`) stay.
+    """
+    hub_is_quiet = are_progress_bars_disabled()
+    transformers_logging.disable_progress_bar()
+    if not hub_is_quiet:
+        enable_progress_bars()  # the line above ends the hub's bars too

@@ -8,12 +8,11 @@ from typing import Any
 from hydra.utils import get_object
 
 from dragonfly_lit.app.build import make
+from dragonfly_lit.app.moved import MOVED
 from dragonfly_lit.training.stages import Stage
 
 AUTO = "auto"
 """Of `stage.steps`: as many as `stage.samples` takes, known once the data are there (`app.reading`)."""
-MOVED = {"betas": "stage.optimizer.betas", "eps": "stage.optimizer.eps"}
-"""Keys that a stage file of an earlier version may have, and where they are now."""
 
 
 def build_stage(node: Mapping[str, Any]) -> Stage:

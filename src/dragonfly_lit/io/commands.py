@@ -22,6 +22,22 @@ INTERRUPT_STATUS = 128 + signal.SIGINT
 """Exit status of a command that Ctrl-C ended, as shells have it."""
 
 
+def was_interrupted(error: BaseException | None) -> bool:
+    """Whether Ctrl-C is behind an error: a library that is stopped in its work may raise another while it cleans up.
+
+    Args:
+        error: that has reached a command.
+    """
+    behind: list[BaseException] = []
+    ahead = [error]
+    while ahead:
+        one = ahead.pop()
+        if one is not None and all(one is not seen for seen in behind):
+            behind.append(one)
+            ahead += [one.__cause__, one.__context__]
+    return any(isinstance(one, KeyboardInterrupt) for one in behind)
+
+
 def as_typed(text: str) -> str:
     """A text that names commands as a clone has them; the entry points where one was started or there is no clone."""
     if Path(sys.argv[0]).stem not in ENTRY_POINTS.values() and is_clone():

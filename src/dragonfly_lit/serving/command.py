@@ -29,6 +29,7 @@ def main(argv: list[str]) -> int:
             f"the environment variable {KEY_VARIABLE}, or leave the server at 127.0.0.1."
         )
 
+    from dragonfly_lit.app.known_warnings import hide_bars
     from dragonfly_lit.app.load import load_named
     from dragonfly_lit.serving.application import Server
     from dragonfly_lit.serving.engine import Engine
@@ -38,6 +39,7 @@ def main(argv: list[str]) -> int:
 
     fetch = Fetcher(args.allow_urls, max_bytes=args.max_body) if args.allow_urls else None
     with listen(args.host, args.port) as listener:  # before minutes of loading
+        hide_bars()
         model, processor = load_named(args)
         engine = Engine(
             model,

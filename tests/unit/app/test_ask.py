@@ -31,7 +31,9 @@ def test_ask_answers_and_draws_where_it_looked(folder, capsys):
     options = ["--device", "cpu", "--max-new-tokens", "4", "--show-zoom", str(picture)]
     assert main(["--model", str(folder / "model"), "--image", str(folder / "green.png"), *options, "What is it?"]) == 0
     assert Image.open(picture).width == 960
-    assert "where the model looked" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert "where the model looked" in said.out
+    assert not said.err
 
 
 def test_a_picture_of_nothing_is_refused(folder):

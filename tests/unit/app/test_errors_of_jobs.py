@@ -42,3 +42,18 @@ def test_the_whole_error_is_shown_where_it_is_wanted(monkeypatch, capsys):
 def test_a_job_that_has_ended_returns_its_value():
     with errors.report_user_errors("train"):
         assert JobReturn(status=JobStatus.COMPLETED, _return_value=0.5).return_value == 0.5
+
+
+def trip():
+    """Ends as OmegaConf does when it is stopped while it composes: by an error of its own, as it puts its flags back."""
+    try:
+        raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        raise HydraException("defaults") from AttributeError("no flags")
+
+
+def test_ctrl_c_is_one_even_where_a_library_trips_over_it(capsys):
+    with pytest.raises(SystemExit) as stop, errors.report_user_errors("train"):
+        trip()
+    assert stop.value.code == 130
+    assert "interrupted: no step was being trained" in capsys.readouterr().err
