@@ -45,7 +45,7 @@ def test_a_job_that_has_ended_returns_its_value():
 
 
 def trip():
-    """Ends as OmegaConf does when it is stopped while it composes: by an error of its own, as it puts its flags back."""
+    """Ends as OmegaConf does when it is stopped while it composes: by an error of its own, raised as it cleans up."""
     try:
         raise KeyboardInterrupt
     except KeyboardInterrupt:
