@@ -9,6 +9,7 @@ import os
 from importlib.util import find_spec
 from pathlib import Path
 
+from dragonfly_lit.io.later import import_quickly
 from dragonfly_lit.io.parsers import serve_parser
 
 NEEDED = ("fastapi", "uvicorn", "prometheus_client", "python_multipart")
@@ -29,8 +30,8 @@ def main(argv: list[str]) -> int:
             f"the environment variable {KEY_VARIABLE}, or leave the server at 127.0.0.1."
         )
 
+    load = import_quickly("dragonfly_lit.app.load")  # first: the others load torch's compiler and torchao with it
     from dragonfly_lit.app.known_warnings import hide_bars
-    from dragonfly_lit.app.load import load_named
     from dragonfly_lit.serving.application import Server
     from dragonfly_lit.serving.engine import Engine
     from dragonfly_lit.serving.fetching import Fetcher
@@ -40,7 +41,7 @@ def main(argv: list[str]) -> int:
     fetch = Fetcher(args.allow_urls, max_bytes=args.max_body) if args.allow_urls else None
     with listen(args.host, args.port) as listener:  # before minutes of loading
         hide_bars()
-        model, processor = load_named(args)
+        model, processor = load.load_named(args)
         engine = Engine(
             model,
             processor,
