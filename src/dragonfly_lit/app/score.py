@@ -74,9 +74,10 @@ def num_scored(config: Config) -> int:
 
 
 def image_cost(model: DragonflyForConditionalGeneration) -> dict[str, int | float]:
-    """Tokens that an image takes, and GFLOPs of encoding and reading it."""
+    """Tokens that an image takes, pixels along a crop's side, and GFLOPs of encoding and reading the image."""
     tokens = model.layout.num_tokens
     work = Work(images=1, tokens=tokens, pairs=tokens * (tokens + 1) // 2, supervised=0)
     trained = Trained(vision=False, projector=False, language=False)
     flops = step_flops(model.config, work, trained, model.projector)
-    return {"image_tokens": tokens, "image_gflops": sum(flops.values()) / 1e9}
+    gflops = sum(flops.values()) / 1e9
+    return {"image_tokens": tokens, "crop_pixels": model.layout.image_size, "image_gflops": gflops}

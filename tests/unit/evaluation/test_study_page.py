@@ -6,8 +6,10 @@ import pytest
 from PIL import Image
 
 from dragonfly_lit.evaluation.study.cells import Cell, Study
-from dragonfly_lit.evaluation.study.gallery import Example
+from dragonfly_lit.evaluation.study.gallery import Example, Look
+from dragonfly_lit.evaluation.study.gathered import Gathered, Section
 from dragonfly_lit.evaluation.study.page import page
+from dragonfly_lit.evaluation.study.plots import Drawn
 
 NASTY = "red</dd><script>document.title = 'broken'</script>"
 
@@ -30,11 +32,13 @@ def written(tmp_path_factory):
         Example(
             id=f"q{i}",
             size=("02%", "25%")[i % 2],
-            cell="b",
             question=f"what {i}?",
             expected="red",
-            answers=(("a", NASTY, False), ("b", "red", True)),
-            picture=picture.getvalue(),
+            looks=tuple(
+                Look(cell=name, output=output, right=right, found=right, picture=picture.getvalue())
+                for name, output, right in (("a", NASTY, False), ("b", "red", True))
+            ),
+            answers=(("c", "green", False),),
         )
         for i in range(5)
     ]
@@ -42,7 +46,15 @@ def written(tmp_path_factory):
     box = "<rect width='90' height='60'/>"
     curve.write_text(f"<svg xmlns='http://www.w3.org/2000/svg' width='90' height='60'>{box}</svg>")
     path = folder / "study.html"
-    path.write_text(page(study, {"levels": [curve]}, examples, small_at_most=0.09, note="Some."))
+    section = Section(
+        name="levels",
+        tables=[(("cell", "jobs"), [("a", "1 of 1 seeds"), ("c", "not run")])],
+        sentences=["a is a."],
+        figures=[Drawn(svg=curve, seen="A box.", cells=cells)],
+    )
+    behind = {curve.name: ["python train.py experiment/cell=a at commit 0123abc"]}
+    gathered = Gathered(title="t", lead="l", sections=[section], command="python -m study", commits=behind)
+    path.write_text(page(study, gathered, examples, note="Some."))
     return path
 
 
@@ -61,7 +73,7 @@ def test_the_page_opens_with_curves_and_gallery_and_without_an_error(browser):
     assert browser.get_log("browser") == []
     assert browser.title == "Study: zoom_ablation0"
     widths = browser.execute_script("return [...document.images].map((image) => image.naturalWidth)")
-    assert len(widths) == 6
+    assert len(widths) == 1 + 5 * 2
     assert all(widths)
     assert len(visible(browser)) == 5
 
@@ -70,6 +82,20 @@ def test_a_cell_that_did_not_run_says_so(browser):
     rows = [row.text for row in browser.find_elements("css selector", "tr.missing")]
     assert len(rows) == 1
     assert rows[0].startswith("c not run")
+
+
+def test_a_figure_says_the_command_and_the_commit_behind_it(browser):
+    figure = browser.find_element("css selector", ".curves figure")
+    figure.find_element("tag name", "summary").click()
+    assert "Drawn by\npython -m study" in figure.text
+    assert "python train.py experiment/cell=a at commit 0123abc" in figure.text
+
+
+def test_the_cells_lie_side_by_side_on_each_image_with_what_they_found_and_said(browser):
+    looks = visible(browser)[0].find_elements("css selector", ".looks figure")
+    assert [look.text.split("\n")[:2] for look in looks] == [["a", "not kept"], ["b", "kept"]]
+    assert looks[1].location["y"] == looks[0].location["y"]
+    assert [look.find_element("tag name", "span").get_attribute("class") for look in looks] == ["wrong", "right"]
 
 
 def test_the_gallery_filters_by_size_and_words_of_a_model_are_only_words(browser):

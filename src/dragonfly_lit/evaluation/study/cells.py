@@ -23,12 +23,21 @@ NOT_IN_A_NAME = ("experiment", "hydra", "name", "runs_root", "size")
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """A mean over seeds and its 95% interval by Student's t; without bounds where there is one seed."""
+    """A mean over seeds and its 95% interval by Student's t; without bounds where there is one seed.
+
+    Attributes:
+        mean: over the seeds.
+        low: lower bound.
+        high: upper bound.
+        num: of seeds.
+        values: one a seed, where they are known.
+    """
 
     mean: float
     low: float | None
     high: float | None
     num: int
+    values: tuple[float, ...] = ()
 
     def clear_of(self, other: Estimate) -> bool:
         """Whether the two intervals do not overlap."""
@@ -44,9 +53,9 @@ def estimate(values: Iterable[float | None]) -> Estimate | None:
         return None
     mean, num = statistics.fmean(known), len(known)
     if num == 1:
-        return Estimate(mean=mean, low=None, high=None, num=1)
+        return Estimate(mean=mean, low=None, high=None, num=1, values=tuple(known))
     half = STUDENT_T[min(num - 1, len(STUDENT_T)) - 1] * statistics.stdev(known) / math.sqrt(num)
-    return Estimate(mean=mean, low=mean - half, high=mean + half, num=num)
+    return Estimate(mean=mean, low=mean - half, high=mean + half, num=num, values=tuple(known))
 
 
 @dataclass(kw_only=True)
@@ -100,6 +109,11 @@ class Cell:
         found = (r.get("benchmarks", {}).get(benchmark, {}).get("selection") for r in self.results.values())
         return estimate(one[key] for one in found if one)
 
+    def recall(self, benchmark: str, sizes: Sequence[str]) -> Estimate | None:
+        """Selection recall of details of these sizes; None where nothing was selected, or a size's is not known."""
+        entries = (r.get("benchmarks", {}).get(benchmark) or {} for r in self.results.values())
+        return estimate(_recall(entry, sizes) for entry in entries)
+
 
 def _group(entry: Mapping[str, Any] | None, kind: str, name: str) -> float | None:
     group = (entry or {}).get("groups", {}).get(kind, {}).get(name)
@@ -114,6 +128,14 @@ def _accuracy(entry: Mapping[str, Any] | None, sizes: Sequence[str] | None) -> f
     groups = [group for name, group in entry["groups"].get("split", {}).items() if name in sizes]
     total = sum(group["num_questions"] for group in groups)
     return sum(group["score"] * group["num_questions"] for group in groups) / total if total else None
+
+
+def _recall(entry: Mapping[str, Any], sizes: Sequence[str]) -> float | None:
+    by_size, groups = (entry.get("selection") or {}).get("by_split", {}), entry.get("groups", {}).get("split", {})
+    if not sizes or any(size not in by_size or size not in groups for size in sizes):
+        return None
+    total = sum(groups[size]["num_questions"] for size in sizes)
+    return sum(by_size[size] * groups[size]["num_questions"] for size in sizes) / total
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,14 +11,15 @@ from rich.markdown import Markdown
 
 from dragonfly_lit.evaluation.study.cells import read_study
 from dragonfly_lit.evaluation.study.gallery import gallery
+from dragonfly_lit.evaluation.study.gathered import gather, markdown
 from dragonfly_lit.evaluation.study.page import page
-from dragonfly_lit.evaluation.study.plots import draw_curves
-from dragonfly_lit.evaluation.study.questions import chance, questions_of
-from dragonfly_lit.evaluation.study.tables import markdown
+from dragonfly_lit.evaluation.study.questions import questions_of
 from dragonfly_lit.io import atomic, disk
+from dragonfly_lit.io.commands import as_typed
+from dragonfly_lit.io.commits import commit_of_clone
 from dragonfly_lit.io.console import standard_output
 from dragonfly_lit.io.lock import locked
-from dragonfly_lit.io.parsers import study_parser
+from dragonfly_lit.io.parsers import SMALL, study_parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,13 +36,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _write(args: argparse.Namespace, out: Path) -> None:
     study = read_study(args.folder)
     questions = questions_of(study)
-    by_chance = chance(questions)
-    curves = draw_curves(study, out, chance=by_chance)
+    command = shlex.join(["python", "-m", "dragonfly_lit", "study", str(args.folder), *_changed(args)])
+    if (commit := commit_of_clone()) is not None:
+        command += f" at commit {commit}"
+    gathered = gather(study, out, questions, small_at_most=args.small, command=as_typed(command))
     examples, note = gallery(study, questions, per_size=args.images)
-    text = markdown(study, args.small, chance=by_chance)
+    text = markdown(gathered)
     atomic.write(out / "study.md", text)
-    atomic.write(
-        out / "study.html", page(study, curves, examples, small_at_most=args.small, note=note, chance=by_chance)
-    )
+    atomic.write(out / "study.html", page(study, gathered, examples, note=note))
     standard_output().print(Markdown(text))
-    print(f"study.md, study.html and {sum(map(len, curves.values()))} curves are in {out}")
+    print(f"study.md, study.html and {len(gathered.figures)} figures, each as SVG and PNG, are in {out}")
+
+
+def _changed(args: argparse.Namespace) -> list[str]:
+    """The option that changes what figures show, where it was given."""
+    return [f"--small={args.small}"] if args.small != SMALL else []

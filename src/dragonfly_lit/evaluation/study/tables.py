@@ -8,7 +8,8 @@ from itertools import pairwise
 from dragonfly_lit.evaluation.markdown import plain
 from dragonfly_lit.evaluation.study.cells import Cell, Estimate, Study
 
-NONE = "-"
+NONE, MARK = "-", " ◆"
+"""No number, and a cell on a Pareto front."""
 
 
 def columns(small_at_most: float) -> tuple[str, ...]:
@@ -27,13 +28,20 @@ def columns(small_at_most: float) -> tuple[str, ...]:
     )
 
 
-def row(study: Study, cell: Cell, small_at_most: float) -> tuple[str, ...]:
-    """A cell's numbers: means over seeds with 95% intervals; `not run` where nothing finished."""
+def row(study: Study, cell: Cell, small_at_most: float, *, front: bool = False) -> tuple[str, ...]:
+    """A cell's numbers: means over seeds with 95% intervals; `not run` where nothing finished.
+
+    Args:
+        study: that the cell is of.
+        cell: whose numbers are wanted.
+        small_at_most: up to which share of the side a detail counts as small.
+        front: whether the cell is marked as one on a Pareto front.
+    """
     if not cell.results:
         return (cell.title, cell.state, *[NONE] * (len(columns(small_at_most)) - 2))
     name = study.benchmark
     return (
-        cell.title,
+        cell.title + MARK * front,
         cell.state,
         percent(cell.accuracy(name)),
         percent(cell.accuracy(name, study.small(small_at_most))),
@@ -61,24 +69,14 @@ def number(value: Estimate | None, digits: int) -> str:
     return NONE if value is None else f"{value.mean:,.{digits}f}"
 
 
-def markdown(study: Study, small_at_most: float, *, chance: float | None = None) -> str:
-    """The study as one Markdown document: a table and a table by size for each comparison."""
-    lines = [f"# Study of {study.folder.name}", "", explanation(study, chance), ""]
-    for part, cells in study.parts.items():
-        lines += [f"## {part}", "", *_table(columns(small_at_most), [row(study, c, small_at_most) for c in cells]), ""]
-        lines += [f"- {sentence}" for sentence in findings(study, cells, small_at_most)]
-        heads = ("cell", *(f"size {size.lstrip('0')}" for size in study.sizes), *study.kinds)
-        lines += ["", *_table(heads, [breakdown(study, cell) for cell in cells if cell.results]), ""]
-    return "\n".join(lines)
-
-
 def explanation(study: Study, chance: float | None = None) -> str:
     """How to read the numbers; `chance` is the accuracy of the best constant answers."""
     constant = "" if chance is None else f" The best constant answers would get {100 * chance:.1f}%."
     return (
         f"Accuracy on {study.benchmark}: mean over seeds, in brackets its 95% interval by Student's t.{constant} "
         "Random choice is what selection recall would be if as many high crops were kept at random. Samples/s "
-        "(training) and answers/s are of the machine that ran the sweep, whatever else it did."
+        "(training) and answers/s are of the machine that ran the sweep, whatever else it did. ◆ marks the cells on a "
+        "Pareto front: no other is as accurate, on all or on small details, for as few image tokens or GFLOPs."
     )
 
 
@@ -119,7 +117,8 @@ def findings(study: Study, cells: Sequence[Cell], small_at_most: float) -> list[
     return found
 
 
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """A Markdown table, its numbers to the right."""
     align = ["---", *["---:"] * (len(heads) - 1)]
     words = [[*map(plain, heads)], align, *([*map(plain, cells)] for cells in rows)]
     return ["| " + " | ".join(cells) + " |" for cells in words]
