@@ -48,11 +48,13 @@ def test_training_flops_are_those_of_all_samples_of_all_processes(tmp_path):
 
 def test_steps_that_a_resumed_run_did_again_count_once(tmp_path):
     write_log(tmp_path / "job", [3.0, 2.0])
-    with (tmp_path / "job/metrics.csv").open("a") as file:
-        file.write("1.5,4.0,20,0.5,\n")
+    (tmp_path / "job/metrics.csv").rename(tmp_path / "job/metrics.1.csv")
+    head = "loss,samples_per_s,step,tflops_per_device,val_loss\n"
+    (tmp_path / "job/metrics.2.csv").write_text(f"{head}1.7,4.0,20,0.5,\n")
+    (tmp_path / "job/metrics.csv").write_text(f"{head}1.5,4.0,20,0.5,\n1.0,4.0,30,0.5,\n")
     curve = read_curve(tmp_path / "job/metrics.csv", CONFIG)
-    assert (curve.steps[TRAINING], curve.losses[TRAINING]) == ([10, 20], [3.0, 1.5])
-    assert curve.tflops[TRAINING] == pytest.approx([80.0, 160.0])
+    assert (curve.steps[TRAINING], curve.losses[TRAINING]) == ([10, 20, 30], [3.0, 1.5, 1.0])
+    assert curve.tflops[TRAINING] == pytest.approx([80.0, 160.0, 240.0])
 
 
 @pytest.mark.parametrize(("fall", "learning"), [(0.002, True), (0.0, False), (-0.002, False)])

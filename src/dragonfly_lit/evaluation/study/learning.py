@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,21 +50,20 @@ def read_curve(path: Path, config: Mapping[str, Any]) -> Curve | None:
     """The losses in a log; None where there are none. Steps that a resumed run did again count as it did them last.
 
     Args:
-        path: metrics.csv of a run.
+        path: metrics.csv of a run; what it logged before it was resumed lies beside it as metrics.1.csv, metrics.2.csv.
         config: of the run; its samples a step turn speeds into FLOPs.
     """
     if not path.is_file():
         return None
     steps: dict[str, dict[int, float]] = {TRAINING: {}, VALIDATION: {}}
     each: dict[int, float] = {}
-    with path.open(encoding="utf-8", newline="") as file:
-        for line in csv.DictReader(file):
-            step = int(float(line["step"]))
-            for name, known in steps.items():
-                if line.get(name) and math.isfinite(value := float(line[name])):
-                    known[step] = value
-            if line.get("tflops_per_device") and line.get("samples_per_s"):
-                each[step] = float(line["tflops_per_device"]) / float(line["samples_per_s"])
+    for line in _lines(path):
+        step = int(float(line["step"]))
+        for name, known in steps.items():
+            if line.get(name) and math.isfinite(value := float(line[name])):
+                known[step] = value
+        if line.get("tflops_per_device") and line.get("samples_per_s"):
+            each[step] = float(line["tflops_per_device"]) / float(line["samples_per_s"])
     if not steps[TRAINING]:
         return None
     num, ordered = _samples_a_step(config), {name: sorted(known) for name, known in steps.items()}
@@ -74,6 +73,14 @@ def read_curve(path: Path, config: Mapping[str, Any]) -> Curve | None:
         tflops={name: _tflops(ordered[name], each, num) for name in steps},
         end=max(steps[TRAINING]),
     )
+
+
+def _lines(path: Path) -> Iterator[dict[str, str]]:
+    """The lines of a log and of what was logged before, the oldest first."""
+    earlier = sorted(path.parent.glob(f"{path.stem}.*{path.suffix}"), key=lambda one: int(one.stem.rpartition(".")[2]))
+    for file in (*earlier, path):
+        with file.open(encoding="utf-8", newline="") as opened:
+            yield from csv.DictReader(opened)
 
 
 def _samples_a_step(config: Mapping[str, Any]) -> int | None:

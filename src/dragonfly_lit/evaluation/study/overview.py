@@ -45,7 +45,7 @@ def compared_rows(found: Sequence[Comparison]) -> list[tuple[str, ...]]:
     """A row for each comparison; heads are `COMPARED`."""
     return [
         (
-            f"{one.name} against {one.against or 'a random choice'}",
+            f"{one.name} against {one.against}" if one.against else f"recall of {one.name} against a random choice",
             percent(one.first),
             percent(one.second, interval=bool(one.against)),
             f"{one.p:.2g}",

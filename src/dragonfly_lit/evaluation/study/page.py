@@ -62,7 +62,10 @@ def _part(section: Section, gathered: Gathered) -> str:
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     head = "".join(f"<th>{escape(text)}</th>" for text in heads)
     body = "".join(
-        f"<tr{_missing(cells)}>" + "".join(f"<td{_long(text)}>{escape(text)}</td>" for text in cells) + "</tr>"
+        f"<tr{_missing(cells)}>"
+        + f"<td>{escape(cells[0])}</td>"
+        + "".join(f"<td{_long(text)}>{escape(text)}</td>" for text in cells[1:])
+        + "</tr>"
         for cells in rows
     )
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
