@@ -60,7 +60,8 @@ def finished(folder: Path, config: dict[str, Any]) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     result = json.loads(path.read_text())
-    written, wanted = result["config"], _comparable(config)
+    # What the job wrote knows no folder of its own; another job's folder, where it began, is the sweep's to leave out.
+    written, wanted = _without_home(result["config"], config), _comparable(config)
     for group, key in (("stage", "steps"), ("trainer", "devices"), ("trainer", "num_nodes")):
         if wanted.get(group, {}).get(key) == AUTO:  # the job knew how many that are, from its data and its machine
             wanted[group][key] = written.get(group, {}).get(key)
@@ -74,9 +75,14 @@ def write_result(folder: Path, config: dict[str, Any], values: dict[str, Any]) -
 
 def _comparable(config: dict[str, Any]) -> dict[str, Any]:
     """What makes a job another job: all but where it lies; through JSON, as what is read back has been."""
+    values = {key: value for key, value in config.items() if key not in ("name", "runs_root", "resume")}
+    return _without_home(values, config)
+
+
+def _without_home(values: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
+    """The values, their paths within the run or sweep that `config` names written from there."""
     home = f"{config.get('runs_root')}/{config.get('name')}/"
-    text = json.dumps({key: value for key, value in config.items() if key not in ("name", "runs_root", "resume")})
-    return json.loads(text.replace(home, "").replace(f'"{home[:-1]}"', '""'))
+    return json.loads(json.dumps(values).replace(home, "").replace(f'"{home[:-1]}"', '""'))
 
 
 def run_job(config: dict[str, Any], overrides: list[str], search_path: Sequence[str] = ()) -> float | None:

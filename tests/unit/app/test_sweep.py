@@ -62,6 +62,14 @@ def test_paths_inside_the_run_make_no_other_job(tmp_path):
     assert finished(tmp_path, parent)["val_loss"] == 0.5
 
 
+def test_a_job_that_began_with_another_job_of_its_sweep_is_known_again(tmp_path):
+    child = {"name": "sweep/cell=b,seed=0", "runs_root": "runs", "init_from": "runs/sweep/cell=a,seed=0"}
+    parent = {**child, "name": "sweep"}
+    write_result(tmp_path, child, {"val_loss": 0.5})
+    assert finished(tmp_path, parent)["val_loss"] == 0.5
+    assert finished(tmp_path, {**parent, "init_from": "runs/sweep/cell=a,seed=1"}) is None
+
+
 JOB = """
 import json, os, signal, sys, time
 from pathlib import Path
