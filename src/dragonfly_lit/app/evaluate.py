@@ -93,6 +93,7 @@ def _generate(config: Config, benchmark: Any, settings: Settings) -> dict[str, A
         quantize=config["quantize"],
         base=None if config["base"] is None else Path(config["base"]),
     )
+    model, processor = import_quickly("dragonfly_lit.app.kept").with_kept(model, processor, config["kept"])
     root, settings = load.results_root(checkpoint), replace(settings, made=how_made(checkpoint))
     out = _out(config, benchmark, settings, root)
     beside = () if config["out"] else other_answers(root)
@@ -134,6 +135,9 @@ def _score(config: Config, benchmark: Any, settings: Settings) -> dict[str, Any]
             f"predictions={predictions} holds answers to one benchmark, but benchmark={benchmark.name} is a suite of "
             f"{', '.join(one.name for one in benchmark.benchmarks)}. Score them one by one."
         )
+    for name, value in config["kept"].items():
+        if value is not None:
+            raise ValueError(f"kept.{name}={value}: predictions={predictions} are answers already. Leave it out.")
     if config["perturb"]["kind"] is not None:
         raise ValueError(f"perturb.kind={config['perturb']['kind']}: predictions={predictions} are answers already.")
     if not predictions.is_file():
@@ -148,7 +152,9 @@ def _score(config: Config, benchmark: Any, settings: Settings) -> dict[str, Any]
 
 
 def _out(config: Config, benchmark: Any, settings: Settings, root: Path) -> Path:
-    held = () if config["predictions"] else (config["quantize"], config["dtype"])
+    kept = config["kept"]
+    fewer = None if kept["top_k"] is None else f"top{kept['top_k']}"
+    held = () if config["predictions"] else (config["quantize"], config["dtype"], fewer, kept["regions"])
     return Path(config["out"]) if config["out"] else root / results_name(benchmark, settings, held=held)
 
 

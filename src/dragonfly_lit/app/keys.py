@@ -248,6 +248,8 @@ EVALUATE: dict[str, Rule] = {
     "dtype": one_of("float32", "bfloat16") | null,
     "quantize": QUANTIZE | null,
     "base": text | null,
+    "kept.top_k": count | null,
+    "kept.regions": one_of("spatial", "raster", "image") | null,
     "batch_tokens": count,
     "decoding": one_of("auto", "dynamic", "static", "compiled"),
     "max_new_tokens": count | null,

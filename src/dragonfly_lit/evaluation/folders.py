@@ -22,7 +22,7 @@ def results_name(benchmark: Any, settings: Settings, *, held: Sequence[str | Non
     Args:
         benchmark: or a suite.
         settings: what differs from one greedy answer a question is named too, and who judges answers, if anybody does.
-        held: what the weights are held in, where it is not what they were saved in: a type, a format of few bits.
+        held: how the model is held, where that is not how it was saved: a type, a format of few bits, other crops kept.
     """
     members = benchmark.benchmarks
     own = changed(benchmark) if isinstance(benchmark, Benchmark) else {}  # a suite's variant has its members'

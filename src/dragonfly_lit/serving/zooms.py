@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
-from dragonfly_lit.models.build import build_zoom_rule
+from dragonfly_lit.models.view import under_zoom
 from dragonfly_lit.spec.layout import Zoom
 
 MAX_ZOOMS = 16
@@ -53,18 +52,8 @@ class Views:
         if zoom == self.model.layout.zoom:
             return self.model
         if zoom not in self._views:
-            self._views[zoom] = _view(self.model, zoom)
+            self._views[zoom] = under_zoom(self.model, zoom)
             while len(self._views) > MAX_ZOOMS:
                 self._views.popitem(last=False)
         self._views.move_to_end(zoom)
         return self._views[zoom]
-
-
-def _view(model: Any, zoom: Zoom) -> Any:
-    view = copy.copy(model)
-    view.__dict__["_modules"] = dict(model._modules)
-    view.config = copy.deepcopy(model.config)
-    view.config.zoom = asdict(zoom)
-    view.layout = view.config.layout
-    view.zoom = build_zoom_rule(view.config).to(model.device).eval()
-    return view
