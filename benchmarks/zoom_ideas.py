@@ -14,8 +14,10 @@ answer's first word looks at most, relative to a question that asks for nothing 
 `gradient` those whose tokens the likeliest answer depends on most; `confidence` answers from the pass that is surest
 (as ZoomEye, arXiv 2411.16044, one level deep). `teacher` knows the right answer: the largest gradient of its loss, and
 is there to say what a rule could be taught. For a run that keeps all: `all`; `pruned` hides from the second block on
-what the last word looks at least in the first (as FastV, arXiv 2403.06764); `left_out` reads the crops again without
-one at a time, and keeps those without which the right answer is least likely: a teacher too.
+what the last word looks at least in the first (as FastV, arXiv 2403.06764), and `emptied` hides every high crop there,
+to say what is left to lose; `attention` hides from all blocks what that word looks at least, which costs a second pass;
+`left_out` reads the crops again without one at a time, and keeps those without which the right answer is least likely:
+a teacher, as is `teacher`. All but `pruned` and `emptied` are then read with the other crops hidden from all blocks.
 """
 
 from __future__ import annotations
@@ -192,28 +194,35 @@ def selecting(asked: Asked, neutral: Asked, draw: torch.Generator) -> dict[str, 
 
 def keeping(asked: Asked, budget: int) -> dict[str, tuple[Tensor, Tensor, int]]:
     """Of a model that keeps all high crops, the same; `budget` of them are left where some are hidden."""
-    everything = torch.arange(asked.crops.shape[1]).expand(len(asked.ids), -1)
+    num_crops = asked.crops.shape[1]
+    everything = torch.arange(num_crops).expand(len(asked.ids), -1)
     with torch.no_grad():
         output, logits = asked.read(output_attentions=True)
-        results = {"all": (asked.right(logits), everything, 1)}
-        kept = asked.looked_at(output, slice(0, 1)).topk(budget).indices
-        results["pruned"] = (asked.right(hidden_from(asked, kept)), kept, 1)
+        looked_at = asked.looked_at(output, slice(0, 1)).topk(budget).indices
         mean = asked.crops.mean(dim=1)
         without = []
-        for crop in range(asked.crops.shape[1]):
+        for crop in range(num_crops):
             crops = asked.crops.clone()
             crops[:, crop] = mean  # its place stays, so that nothing else moves
             without.append(asked.likely(asked.read(crops=crops)[1]))
-        kept = torch.stack(without, dim=1).topk(budget, largest=False).indices
-        results["left_out"] = (asked.right(hidden_from(asked, kept)), kept, asked.crops.shape[1] + 1)
+    left_out = torch.stack(without, dim=1).topk(budget, largest=False).indices
     teacher = asked.depends(None, asked.likely).topk(budget).indices
+    ways = {
+        "pruned": (looked_at, 1, 1),
+        "emptied": (everything[:, :0], 1, 1),
+        "attention": (looked_at, 0, 2),
+        "left_out": (left_out, 0, num_crops + 2),
+        "teacher": (teacher, 0, 4),
+    }
+    results = {"all": (asked.right(logits), everything, 1)}
     with torch.no_grad():
-        results["teacher"] = (asked.right(hidden_from(asked, teacher)), teacher, 4)
+        for name, (kept, block, passes) in ways.items():
+            results[name] = (asked.right(hidden_from(asked, kept, block)), kept, passes)
     return results
 
 
-def hidden_from(asked: Asked, kept: Tensor) -> Tensor:
-    """Logits where every block but the first sees the kept high crops only."""
+def hidden_from(asked: Asked, kept: Tensor, block: int) -> Tensor:
+    """Logits where this block and those behind it see the kept high crops only."""
     seen = torch.zeros(asked.crops.shape[:2], dtype=torch.bool).scatter(1, kept, True)
     gone = ~seen.repeat_interleave(asked.layout.pooled_per_crop, dim=1)
     places = (asked.slots - asked.rows[:, None] * asked.ids.shape[1])[:, asked.others.shape[1] :]
@@ -224,7 +233,9 @@ def hidden_from(asked: Asked, kept: Tensor) -> Tensor:
         options["attention_mask"] = mask.masked_fill(hidden[:, None, None, :], torch.finfo(mask.dtype).min)
         return args, options
 
-    hooks = [block.register_forward_pre_hook(hide, with_kwargs=True) for block in asked.model.get_decoder().layers[1:]]
+    hooks = [
+        block.register_forward_pre_hook(hide, with_kwargs=True) for block in asked.model.get_decoder().layers[block:]
+    ]
     try:
         return asked.read()[1]
     finally:

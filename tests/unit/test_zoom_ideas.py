@@ -56,24 +56,29 @@ def test_every_way_keeps_as_many_crops():
     assert {"own", "random", "attention", "gradient", "teacher", "confidence"} == set(results)
 
 
-def test_what_is_hidden_is_read_by_the_first_block_alone():
+@pytest.mark.parametrize("block", [0, 1])
+def test_what_is_hidden_is_read_by_the_blocks_before_alone(block):
     ours, _ = asked({"top_k": None, "pool": 4})
-    everything = torch.arange(16).expand(3, -1)
-    first, text = ours.model.get_decoder().layers[0], ours.layout.num_tokens
-    num_hidden = 8 * ours.layout.pooled_per_crop
+    everything, text = torch.arange(16).expand(3, -1), ours.layout.num_tokens
+    places = (ours.slots - ours.rows[:, None] * ours.ids.shape[1])[:, -8 * ours.layout.pooled_per_crop :]
 
-    def disturbed(_, __, output):
-        hidden = output.clone()
-        hidden[ours.rows[:, None], ours.slots[:, -num_hidden:] - ours.rows[:, None] * ours.ids.shape[1]] += 10.0
-        return hidden
+    def disturbed(_, args, options):
+        (hidden,) = args
+        hidden = hidden.clone()
+        hidden[ours.rows[:, None], places] += 10.0
+        return (hidden,), options
 
     with torch.no_grad():
         _, plain = ours.read()
-        torch.testing.assert_close(hidden_from(ours, everything), plain)
-        half = hidden_from(ours, everything[:, :8])
+        torch.testing.assert_close(hidden_from(ours, everything, block), plain)
+        half = hidden_from(ours, everything[:, :8], block)
         assert not torch.allclose(half[:, text:], plain[:, text:])
-        hook = first.register_forward_hook(disturbed)
-        torch.testing.assert_close(hidden_from(ours, everything[:, :8])[:, text:], half[:, text:])
+        hook = ours.model.get_decoder().layers[block].register_forward_pre_hook(disturbed, with_kwargs=True)
+        torch.testing.assert_close(hidden_from(ours, everything[:, :8], block)[:, text:], half[:, text:])
         hook.remove()
-    results = keeping(ours, 4)
-    assert {kept.shape[1] for way, (_, kept, _) in results.items() if way != "all"} == {4}
+
+
+def test_a_run_that_keeps_all_is_read_with_as_many_crops_by_every_way():
+    ours, _ = asked({"top_k": None, "pool": 4})
+    numbers = {way: kept.shape[1] for way, (_, kept, _) in keeping(ours, 4).items()}
+    assert numbers == {"all": 16, "pruned": 4, "emptied": 0, "attention": 4, "left_out": 4, "teacher": 4}

@@ -117,6 +117,7 @@ class DragonflyDataModule(LightningDataModule):
         self.on_mismatch: OnMismatch = on_mismatch
         self._prepare, self._batch_size = prepare, batch_size
         self._train, self._val = dict(train), dict(val) if val else None
+        self._val_batches: ValidationBatches | None = None
         self._epoch = {key: value for key, value in (epoch or {"passes": 1}).items() if value is not None}
         self._num_streams, self._saved_streams = num_streams, None
         self._shuffling = {"block": block, "window": window}
@@ -246,7 +247,7 @@ class DragonflyDataModule(LightningDataModule):
         self._quarantine.release()
         limit = self.trainer.limit_val_batches if self.trainer is not None else None
         at_most = self._ranks * limit if isinstance(limit, int) and limit else None  # a share is a float
-        batches = ValidationBatches(
+        self._val_batches = ValidationBatches(
             mix=self.val_mix,
             size=self.val_batch_size,
             max_crops=self.shape.max_crops,
@@ -256,8 +257,16 @@ class DragonflyDataModule(LightningDataModule):
             at_most=at_most,
         )
         return ValidationLoader(
-            batches, rank=self._rank, ranks=self._ranks, num_workers=self.num_workers, pin_memory=self.pin_memory
+            self._val_batches,
+            rank=self._rank,
+            ranks=self._ranks,
+            num_workers=self.num_workers,
+            pin_memory=self.pin_memory,
         )
+
+    def val_samples(self, num_batches: int) -> int:
+        """Samples of a validation of so many micro-batches over all ranks; 0 before the loader is made."""
+        return self._val_batches.num_samples(num_batches) if self._val_batches is not None else 0
 
     @cached_property
     def micro_batches_per_epoch(self) -> int:

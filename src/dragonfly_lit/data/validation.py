@@ -89,6 +89,10 @@ class ValidationBatches(Dataset):
     def __len__(self) -> int:
         return len(self._batches)
 
+    def num_samples(self, num_batches: int) -> int:
+        """How many samples so many batches hold, those that will be left out included."""
+        return sum(len(places) for _, places in self._batches[:num_batches])
+
     def __getitem__(self, number: int) -> Batch | Failure:
         try:
             return self._batch(number)

@@ -190,7 +190,9 @@ def clock(seconds: float | None) -> str:
 def samples_of_validation(trainer: Any) -> int:
     """Samples that a validation of all ranks looks at, as far as it is known; 0 where there is no validation data."""
     batches = sum(number for number in trainer.num_val_batches if number != float("inf"))
-    return int(batches) * getattr(trainer.datamodule, "val_batch_size", 0) * trainer.world_size
+    # Counted, as batches are smaller where their crops are bounded, and at the end of a source.
+    count = getattr(trainer.datamodule, "val_samples", None)  # a data module of the user's own may not know
+    return count(int(batches) * trainer.world_size) if count else 0
 
 
 class StartTable(pl.Callback):

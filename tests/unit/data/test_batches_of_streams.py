@@ -252,7 +252,10 @@ def test_validation_is_bounded_in_crops_and_has_every_sample_that_fits_exactly_o
     every = [(f"s{n}", f"x-{place:05d}") for n, fits in enumerate(fitting) for place, fit in enumerate(fits) if fit]
     assert len(lengths) == 1
     assert len(seen) == len({*seen})
+    of_all_ranks = ranks * max(length for length, _ in lengths)
+    assert len(seen) <= data.val_samples(of_all_ranks) <= of_all_ranks * size
     if at_most is None:
+        assert data.val_samples(of_all_ranks) == sum(map(len, images))
         assert sorted(seen) == every
     else:
         assert max(length for length, _ in lengths) <= at_most
