@@ -279,13 +279,14 @@ def measure(run: Path, given: argparse.Namespace) -> dict[str, Any]:
 
 
 def spread(values: list[float]) -> str:
-    """Mean and Student's 95% interval over runs; of one run the value alone."""
-    if len(values) == 1:
-        return f"{values[0]:.1f}"
+    """Mean and Student's 95% interval over runs, within 0 to 100; of one or two runs the values alone."""
+    if len(values) < 3:
+        return ", ".join(f"{value:.1f}" for value in values)
     from scipy.stats import t
 
     half = t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / len(values) ** 0.5
-    return f"{np.mean(values):.1f} ({np.mean(values) - half:.1f} to {np.mean(values) + half:.1f})"
+    low, high = np.clip((np.mean(values) - half, np.mean(values) + half), 0, 100)
+    return f"{np.mean(values):.1f} ({low:.1f} to {high:.1f})"
 
 
 def main() -> None:
