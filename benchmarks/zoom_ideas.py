@@ -7,7 +7,8 @@
 A run that selects crops is asked several times about each image, with other crops kept each time, until it has read all
 of them; a run that keeps all crops is asked once, and most of its high crops are then hidden from it. A question is
 answered right when every word of the answer is the likeliest one, which is what greedy search gives. Runs of one cell
-with several seeds make the intervals (Student's, 95%).
+with several seeds make the intervals (Student's, 95%). A pass is a reading by the language model; a backward one
+counts as two.
 
 The ways, for a run that selects: `own` is its own rule, `random` keeps any crops; `attention` keeps the crops that the
 answer's first word looks at most, relative to a question that asks for nothing (as ViCrop, arXiv 2502.17422);
@@ -43,11 +44,13 @@ with loaded_at_first_use(*COMPUTING):  # --help loads none of it
     from dragonfly_lit.app.load import load_for_inference
     from dragonfly_lit.evaluation.benchmarks.probes import Probes
     from dragonfly_lit.evaluation.selection import crop_of
+    from dragonfly_lit.evaluation.study.cells import estimate
+    from dragonfly_lit.evaluation.study.tables import percent
+    from dragonfly_lit.io.parsers import SMALL
     from dragonfly_lit.models.fusion import fill_slots, slots_of_images
     from dragonfly_lit.models.zoom import crop_regions, select_crops
 
 NEUTRAL = "write a general description of the image."
-SMALL = 0.09
 
 
 class Asked:
@@ -244,7 +247,7 @@ def hidden_from(asked: Asked, kept: Tensor, block: int) -> Tensor:
 
 
 def measure(run: Path, given: argparse.Namespace) -> dict[str, Any]:
-    """Of one run by way: accuracy and recall on small details and on all, image tokens, and passes a question."""
+    """Of one run by way: accuracy on small details and on all, recall on small ones, high crops kept, and passes."""
     model, processor = load_for_inference(run)
     model.get_decoder().config._attn_implementation = "eager"
     questions = list(Probes().read(given.data))[: given.limit]
@@ -264,29 +267,17 @@ def measure(run: Path, given: argparse.Namespace) -> dict[str, Any]:
             for question, is_right, crops in zip(part, right.tolist(), kept.tolist(), strict=True):
                 place = crop_of(question.meta["box"], question.meta["side"], cols, rows)
                 found.setdefault(way, []).append((question.meta["size"] <= SMALL, is_right, place in crops))
-    dropped = layout.pooled_per_crop
     return {
         way: {
-            "small": 100 * float(np.mean([right for small, right, _ in rows if small])),
-            "all": 100 * float(np.mean([right for _, right, _ in rows])),
-            "recall": 100 * float(np.mean([hit for small, _, hit in rows if small])),
+            "small": float(np.mean([right for small, right, _ in rows if small])),
+            "all": float(np.mean([right for _, right, _ in rows])),
+            "recall": float(np.mean([hit for small, _, hit in rows if small])),
             "crops": kept_by[way],
-            "high tokens": kept_by[way] * dropped,
+            "high tokens": kept_by[way] * layout.pooled_per_crop,
             "passes": passes[way],
         }
         for way, rows in found.items()
     }
-
-
-def spread(values: list[float]) -> str:
-    """Mean and Student's 95% interval over runs, within 0 to 100; of one or two runs the values alone."""
-    if len(values) < 3:
-        return ", ".join(f"{value:.1f}" for value in values)
-    from scipy.stats import t
-
-    half = t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / len(values) ** 0.5
-    low, high = np.clip((np.mean(values) - half, np.mean(values) + half), 0, 100)
-    return f"{np.mean(values):.1f} ({low:.1f} to {high:.1f})"
 
 
 def main() -> None:
@@ -304,7 +295,7 @@ def main() -> None:
         table.add_column(column, justify="left" if column == "way" else "right")
     for way in next(iter(measured.values())):
         of_way = [run[way] for run in measured.values()]
-        cells = [spread([run[name] for run in of_way]) for name in ("small", "all", "recall")]
+        cells = [percent(estimate(run[name] for run in of_way)) for name in ("small", "all", "recall")]
         table.add_row(way, *cells, str(of_way[0]["crops"]), str(of_way[0]["passes"]))
     Console().print(table)
     if given.json:

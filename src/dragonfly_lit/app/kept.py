@@ -31,6 +31,8 @@ def with_kept(model: Any, processor: Any, kept: Mapping[str, Any]) -> tuple[Any,
         raise ValueError(f"{said}: this model looks at no high crops. Leave it out.")
     try:
         other = replace(zoom, **changes)
+        if not (other.selects or zoom.selects):
+            raise ValueError(f"all {zoom.num_high} high crops are kept. Give a smaller kept.top_k, or leave it out.")
         view = under_zoom(model, other)
     except ValueError as error:
         raise ValueError(f"{said}: {error}") from error

@@ -30,7 +30,10 @@ def under_zoom(model: Any, zoom: Zoom) -> Any:
     if {name: value.shape for name, value in view.zoom.state_dict().items()} != {
         name: value.shape for name, value in weights.items()
     }:
-        raise ValueError(f"the weights of {type(model.zoom).__name__} are those of another zoom than {zoom}.")
+        raise ValueError(
+            f"the weights of {type(model.zoom).__name__} have other shapes under {zoom}: it knows the zoom alone that "
+            "it was trained with. Leave the zoom as it is."
+        )
     view.zoom.load_state_dict(weights, assign=True)
     view.zoom.requires_grad_(False)
     view.zoom.eval()

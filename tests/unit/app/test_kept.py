@@ -61,6 +61,7 @@ def test_answers_take_as_many_tokens_as_crops_are_kept():
             {"top_k": 1, "regions": None},
             "kept.top_k=1: this model looks at no high crops",
         ),
+        ({"top_k": None}, {"top_k": 4, "regions": None}, "kept.top_k=4: all 16 high crops are kept. Give a smaller"),
         ({"top_k": 2, "regions": "image"}, {"top_k": 17, "regions": None}, "kept.top_k=17: "),
     ],
 )

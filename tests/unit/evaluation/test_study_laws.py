@@ -103,6 +103,13 @@ def test_the_fit_recovers_a_planted_law():
         fit([32, 64], [0.3, 0.4])
 
 
+@pytest.mark.parametrize("accuracy", [0.0, 0.25, 1.0])
+def test_accuracies_that_do_not_depend_on_pixels_have_no_law(accuracy):
+    pixels = (32, 64, 128, 256)
+    with pytest.raises(ValueError, match="no law of pixels is near"):
+        fit(pixels, [accuracy] * 4, chance=0.25)
+
+
 def test_the_intervals_of_a_noisy_law_hold_what_was_planted():
     noisy = points(0.015)
     bounds = bootstrap(noisy, chance=0.25)

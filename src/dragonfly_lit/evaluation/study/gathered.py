@@ -122,8 +122,11 @@ def _scaling(study: Study, out: Path, small_at_most: float, floor: float) -> lis
     if len({point.pixels for point in points}) < FEWEST:
         return []
     titles = {point.title for point in points}
-    figure = draw_scaling(points, [cell for cell in study.cells if cell.title in titles], out, chance=floor)
-    said = scaling_seen(points, chance=floor)
+    try:
+        said = scaling_seen(points, chance=floor)
+        figure = draw_scaling(points, [cell for cell in study.cells if cell.title in titles], out, chance=floor)
+    except ValueError as error:  # accuracies that no law is near are a finding, and the rest of the study stands
+        return [Section(name="scaling", sentences=[str(error)])]
     return [Section(name="scaling", sentences=said, figures=[figure] if figure else [])]
 
 

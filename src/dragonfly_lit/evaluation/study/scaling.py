@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -166,7 +167,9 @@ def fit(pixels: Sequence[float], accuracies: Sequence[float], *, chance: float =
     logs, ys = np.log2(np.asarray(pixels, dtype=float)), np.asarray(accuracies, dtype=float)
     law = _law(chance)
     try:
-        found, covariance = curve_fit(law, logs, ys, p0=(float(logs.mean()), 1.0), maxfev=10_000)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", OptimizeWarning)  # no covariance: accuracies that do not depend on pixels
+            found, covariance = curve_fit(law, logs, ys, p0=(float(logs.mean()), 1.0), maxfev=10_000)
     except (RuntimeError, OptimizeWarning) as error:
         raise ValueError(f"no law of pixels is near these accuracies ({error}).") from error
     freedom = len(ys) - 2
