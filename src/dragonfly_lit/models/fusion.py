@@ -12,7 +12,7 @@ def slots_of_images(
     image_token_id: int,
     num_images: int,
     slots_per_image: int,
-    slots: Int[Tensor, " slots"] | None = None,
+    slots: Int[Tensor, " filled"] | None = None,
 ) -> Int[Tensor, "images slots"]:
     """Flat positions (row-major) of every image's slots, in the order in which the images come.
 
