@@ -193,7 +193,7 @@ def contact_sheet(shards: Shards, shown: list[int], *, max_pixels: int = MAX_PIX
     if not ends or not ends[-1]:
         return None
     number = min(COLUMNS * LINES, ends[-1])
-    chosen = [_place(shards, ends, n * ends[-1] // number) for n in range(number)]
+    chosen = _places(shards, ends, [n * ends[-1] // number for n in range(number)])
     across = min(COLUMNS, number)
     sheet = Image.new("RGB", (across * TILE, -(-number // across) * TILE), PAPER)
     for n, place in enumerate(chosen):
@@ -205,13 +205,17 @@ def contact_sheet(shards: Shards, shown: list[int], *, max_pixels: int = MAX_PIX
     return out.getvalue()
 
 
-def _place(shards: Shards, ends: list[int], number: int) -> int:
-    """Which sample is the one of this number among those that have an image."""
-    shard = bisect_right(ends, number)
-    number -= ends[shard - 1] if shard else 0
-    rows = read_rows(Path(shards.path) / shards.entries[shard].name)
-    within = [place for place, row in enumerate(rows) if row.num_images][number]
-    return sum(entry.num_samples for entry in shards.entries[:shard]) + within
+def _places(shards: Shards, ends: list[int], numbers: list[int]) -> list[int]:
+    """Which samples are those of these rising numbers among the ones that have an image."""
+    found: list[int] = []
+    for shard, end in enumerate(ends):
+        start = ends[shard - 1] if shard else 0
+        if wanted := [number - start for number in numbers if start <= number < end]:
+            before = sum(entry.num_samples for entry in shards.entries[:shard])
+            rows = read_rows(Path(shards.path) / shards.entries[shard].name)
+            with_image = [place for place, row in enumerate(rows) if row.num_images]
+            found += [before + with_image[number] for number in wanted]
+    return found
 
 
 def _tile(shards: Shards, place: int, max_pixels: int) -> Image.Image:

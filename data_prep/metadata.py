@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 from zlib import crc32
 
 from dragonfly_lit.processing.images import orientation
@@ -26,10 +26,9 @@ PNG_SIZES = {
 """How many bytes these chunks may have: what is longer may say anything. Those that no decoder here needs hold numbers
 about colours and sizes, which name nobody."""
 PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
-JPEG_NEEDED = (
-    *range(0xC0, 0xC8), *range(0xC9, 0xD0),  # frames, tables of Huffman and arithmetic coding
-    0xDA, 0xDB, 0xDD,
-)  # fmt: skip
+JPEG_NEEDED = frozenset(
+    (*range(0xC0, 0xC8), *range(0xC9, 0xD0), 0xDA, 0xDB, 0xDD)  # frames, tables of Huffman and arithmetic coding
+)
 """Frames, tables, scans and restarts: decoders refuse one that is longer than it says."""
 WEBP_NEEDED = (b"VP8 ", b"VP8L", b"ALPH")
 WEBP_KINDS = {b"EXIF": "EXIF", b"XMP ": "XMP", b"ICCP": "ICC profile"}
@@ -41,8 +40,7 @@ _NEXT_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 for at the speed of memory, and compressed data is nearly all of an image."""
 
 
-@dataclass(frozen=True)
-class Part:
+class Part(NamedTuple):
     """A stretch of an image file: the bytes of it that are needed, and what kind of metadata it holds besides."""
 
     needed: bytes
@@ -118,25 +116,37 @@ def _take(data: bytes, start: int, size: int) -> bytes:
 
 def _jpeg(data: bytes) -> Iterator[Part]:
     yield Part(_take(data, 0, 2))
-    place = 2
+    place = kept = 2  # what is needed, from `kept` on, is taken over as it is, however many segments it has
     while place < len(data):
+        start = place
         _check(data[place] == 0xFF)
         while data[place + 1] == 0xFF:  # fill bytes
             place += 1
         marker, place = data[place + 1], place + 2
+        size = int.from_bytes(data[place : place + 2])
+        if marker in JPEG_NEEDED and size >= 2 and place == start + 2:
+            place += size
+            _check(place <= len(data))
+            if marker == 0xDA:
+                place = end_of_scan(data, place)
+            continue
+        if kept < start:
+            yield Part(data[kept:start])
         if marker == 0xD9:
             yield Part(b"\xff\xd9", "data behind its end" if data[place:].strip(b"\0\r\n") else "")
             return
-        if marker == 0x01 or 0xD0 <= marker <= 0xD7:
-            continue
-        size = int.from_bytes(_take(data, place, 2))
-        content = _take(data, place + 2, max(0, size - 2))
-        place += max(2, size)
-        yield _jpeg_segment(marker, content)
-        if marker == 0xDA:
-            end = end_of_scan(data, place)
-            yield Part(data[place:end])
-            place = end
+        if not (marker == 0x01 or 0xD0 <= marker <= 0xD7):
+            _take(data, place, 2)
+            content = _take(data, place + 2, max(0, size - 2))
+            place += max(2, size)
+            yield _jpeg_segment(marker, content)
+            if marker == 0xDA:
+                end = end_of_scan(data, place)
+                yield Part(data[place:end])
+                place = end
+        kept = place
+    if kept < place:
+        yield Part(data[kept:place])
 
 
 def end_of_scan(data: bytes, place: int) -> int:

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import connection, get_context, parent_process
+from multiprocessing import connection, forkserver, get_context, parent_process
 from typing import TypeVar
 
 from dragonfly_lit.io.machine import usable_cpus
@@ -39,6 +39,7 @@ def in_order(function: Callable[..., Result], arguments: Iterable[tuple], worker
         return
     context = get_context("forkserver")
     context.set_forkserver_preload([function.__module__])
+    forkserver.ensure_running()  # it imports while the first of the arguments are read
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_die_with_parent) as pool:
         waiting = deque()
         try:

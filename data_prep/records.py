@@ -55,7 +55,9 @@ def records_of(
             continue
         _count(row, columns)
         if not job.strip_metadata:
-            metadata.update(kind for image in record.images for kind in _kinds(image))
+            for image in record.images:
+                for kind in _kinds(image):
+                    metadata[kind] += 1
         yield record
 
 

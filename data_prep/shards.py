@@ -18,14 +18,18 @@ from dragonfly_lit.io.tar_writer import SampleWriter
 from dragonfly_lit.spec.samples import Record
 from dragonfly_lit.spec.shard import DATASET_FILE, IMAGE_EXTENSIONS, check_key, record_to_json
 
+WRITTEN_AT_A_TIME = 2**20
+"""Bytes; a call of the system for each sample would cost more than the copy."""
+_JSON = json.JSONEncoder(ensure_ascii=False, sort_keys=True)
 MAGIC = ((b"\xff\xd8\xff", "jpg"), (b"\x89PNG\r\n\x1a\n", "png"))
 
 
 def image_extension(data: bytes) -> str | None:
     """jpg, png or webp by the first bytes of an encoded image; None for any other format."""
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return "webp"
-    return next((extension for magic, extension in MAGIC if data.startswith(magic)), None)
+    for magic, extension in MAGIC:
+        if data.startswith(magic):
+            return extension
+    return "webp" if data[:4] == b"RIFF" and data[8:12] == b"WEBP" else None
 
 
 def sample_members(record: Record) -> dict[str, bytes]:
@@ -34,7 +38,7 @@ def sample_members(record: Record) -> dict[str, bytes]:
     Raises:
         ValueError: an image is not a jpg, png or webp.
     """
-    members = {"json": json.dumps(record_to_json(record), ensure_ascii=False, sort_keys=True).encode()}
+    members = {"json": _JSON.encode(record_to_json(record)).encode()}
     for number, data in enumerate(record.images):
         extension = image_extension(data)
         if extension is None:
@@ -94,7 +98,7 @@ def write_indexed_shard(path: Path, records: Iterable[Record]) -> ShardEntry | N
         ValueError: the file on the disk is not what was written.
     """
     scan, digest = Scan(starts=[], ends=[], rows=[]), hashlib.sha256()
-    with replacing(path) as partial, partial.open("wb") as file:
+    with replacing(path) as partial, partial.open("wb", WRITTEN_AT_A_TIME) as file:
         writer = SampleWriter(file)
         for record in records:
             scan.starts.append(writer.offset)

@@ -5,6 +5,7 @@ Rows are plain picklable values, so that workers convert them; an error of `conv
 
 from __future__ import annotations
 
+from functools import cache
 from importlib import import_module
 from types import ModuleType
 
@@ -17,6 +18,7 @@ BOXED = ("llava", "messages", "parquet")
 """Formats whose rows may have boxes, so that `--boxes text` can write them into their turns."""
 
 
+@cache
 def source(name: str) -> ModuleType:
     """The module of one of `SOURCES`."""
     if name not in SOURCES:

@@ -231,12 +231,13 @@ def _turn(message: Row, options: Options) -> Turn:
     role = ROLES.get(said)
     if role is None:
         raise message.error(message.pick("from", "role"), f"turn of {said!r:.60}: the roles are {', '.join(ROLES)}.")
-    name = next((name for name in ("value", "content") if message.has(name)), None)
-    if name is None:  # an empty text is a text, which `finish` may allow; null or nothing is not
+    given = message.given("value", "content")
+    if not given:  # an empty text is a text, which `finish` may allow; null or nothing is not
         name = next((name for name in ("value", "content") if isinstance(message.values.get(name), str)), None)
         if name is None:
             message.pick("value", "content")
         return Turn(role=role, text="")
+    name = given[0]
     if isinstance(message.values[name], str):
         text = message.text(name)
     else:
@@ -273,9 +274,11 @@ def make_turn(row: Row, name: str, role: Role, text: str, options: Options) -> T
         RowError: tags inside the text, or any in an answer.
     """
     pieces = text.split(PLACEHOLDER)
-    if role == "assistant" and len(pieces) > 1:
+    if len(pieces) == 1:
+        return Turn(role=role, text=text.strip())
+    if role == "assistant":
         raise row.error(name, f"an answer has {PLACEHOLDER}, and only a question has images.")
-    if options.images_in_place and len(pieces) > 1:
+    if options.images_in_place:
         # White space at the edges of a turn is nobody's; between an image and a word it stays.
         told = [pieces[0].lstrip(), *pieces[1:-1], pieces[-1].rstrip()]
         if not any(piece.strip() for piece in told[1:-1] + told[:1]):

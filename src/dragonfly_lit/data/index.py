@@ -47,8 +47,9 @@ def write_index(shard: Path, scan: Scan, folder: Path | None = None) -> ShardEnt
         scan: of the shard.
         folder: where to; None is beside the shard.
     """
+    encode = json.JSONEncoder(ensure_ascii=False).encode
     header = {"schema_version": SCHEMA_VERSION, "shard": shard.name, "num_bytes": shard.stat().st_size}
-    lines = [json.dumps(header), *(json.dumps(_compact(row), ensure_ascii=False) for row in scan.rows)]
+    lines = [json.dumps(header), *(encode(_compact(row)) for row in scan.rows)]
     text = "\n".join(lines) + "\n"
     atomic.write(sidecar_path(shard, folder), text.encode("utf-8", "backslashreplace"))
     atomic.write(index_path(shard, folder), scan.offsets.tobytes())

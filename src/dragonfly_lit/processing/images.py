@@ -16,6 +16,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
 from dragonfly_lit.processing.dicom import decode_dicom, dicom_header, is_dicom, scaled
+from dragonfly_lit.processing.jpeg import plain_size
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 """Formats that are opened at all; the rest of Pillow's (EPS runs Ghostscript) stays shut."""
@@ -108,13 +109,19 @@ class Header(NamedTuple):
     deep: bool
 
 
-@lru_cache(4)
 def read_header(data: bytes) -> Header:
     """Size and depth of an encoded image; no pixel is decoded.
 
     Raises:
         ValueError: the bytes are not an image of a known format.
     """
+    if not is_dicom(data) and (size := plain_size(data, MAX_PIXELS)):
+        return Header(*size, deep=False)
+    return _read_header(data)
+
+
+@lru_cache(4)
+def _read_header(data: bytes) -> Header:
     if is_dicom(data):
         return Header(*dicom_header(data)[:3])
     with _opened(data, f"of {len(data)} bytes") as image:

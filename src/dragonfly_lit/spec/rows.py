@@ -10,7 +10,7 @@ import json
 import re
 import reprlib
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from math import isfinite
@@ -69,10 +69,10 @@ def is_given(value: Any, depth: int = 4) -> bool:
         value: the cell.
         depth: levels of lists and structs that are looked into; what lies deeper counts as something.
     """
-    if value is None:
-        return False
     if isinstance(value, str):
         return bool(value) and not value.isspace()
+    if value is None:
+        return False
     if isinstance(value, int | float):
         return value == value  # NaN differs from itself
     if isinstance(value, dict | list | tuple | Mapping):
@@ -97,7 +97,7 @@ def shown(value: Any) -> str:
     return text if isinstance(value, str) else f"{text} (type {kind})"
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, slots=True)
 class Row:
     """The cells of a row and which of them were read.
 
@@ -139,7 +139,7 @@ class Row:
 
     def has(self, *names: str) -> bool:
         """Whether one of these cells holds something."""
-        return bool(self.given(*names))
+        return any(map(is_given, map(self.values.get, names)))
 
     def raw(self, name: str) -> Any:
         """The cell as it is; it counts as read."""
@@ -156,8 +156,9 @@ class Row:
         Raises:
             RowError: none does.
         """
-        if found := self.given(*names):
-            return found[0]
+        for name in names:
+            if is_given(self.values.get(name)):
+                return name
         if there := [name for name in names if name in self.values]:
             raise self.wrong(there[0], self.values[there[0]], wanted)
         columns = ", ".join(shown_name(self.called.get(name, name)) for name in list(self.values)[:20]) or "none"
@@ -337,16 +338,15 @@ class Row:
             f"{shown(list(choices))}"
         )  # fmt: skip
 
-    def columns(self) -> Iterator[tuple[str, Literal["read", "unread", "empty"]]]:
+    def columns(self) -> list[tuple[str, Literal["read", "unread", "empty"]]]:
         """What became of each cell, those of inner rows under names such as `conversations[].from`."""
+        found = []
         for name, value in self.values.items():
-            yield (
-                self.called.get(name, name),
-                "empty" if not is_given(value) else "read" if name in self.read else "unread",
-            )
+            state = "empty" if not is_given(value) else "read" if name in self.read else "unread"
+            found.append((self.called.get(name, name), state))
             for row in self.inner.get(name, ()):
-                for inside, state in row.columns():
-                    yield f"{name}[].{inside}", state
+                found += [(f"{name}[].{inside}", state) for inside, state in row.columns()]
+        return found
 
 
 def with_numbers(row: Row, names: tuple[str, ...], *, whole: bool) -> Row:
