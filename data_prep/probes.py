@@ -8,35 +8,20 @@ sample, so none is in both splits. Details are drawn first and uniformly, so cha
 from __future__ import annotations
 
 import io
-import json
-import math
-from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator
-from contextlib import suppress
-from functools import cache
-from itertools import chain, islice
+from collections.abc import Collection, Iterator
+from functools import cache, partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from rich.progress import track
 
-from dragonfly_lit.data.index import index_folder
-from dragonfly_lit.io import atomic
-from dragonfly_lit.io.lock import locked
 from dragonfly_lit.spec.samples import Record, Turn
 
 from .arguments import command_parser
+from .drawn import JITTER, SIZES, SPLITS, TRAIN_SIZES, chances_told, make_drawn
 from .probe_images import COLOURS, SHAPES, Detail, background, digits, draw
-from .shards import new_folder, shard_name, write_shard
 
 NAME = "probes"
 LICENCE = "details: BSD-3-Clause (scikit-learn digits); backgrounds: public domain and CC0 (scikit-image)"
-SPLITS = ("train", "test")
-SIZES = (0.02, 0.04, 0.06, 0.09, 0.13, 0.18, 0.25)
-"""Side of a detail as a share of the canvas's side."""
-TRAIN_SIZES = (*SIZES, *(0.45,) * 6)
-"""What is asked about in training is large in part, or a model that starts afresh finds nothing to learn from."""
 PLACES = {"upper left": (0, 0), "upper right": (1, 0), "lower left": (0, 1), "lower right": (1, 1)}
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 FIND = ("colour", "shape")
@@ -44,11 +29,8 @@ FIND = ("colour", "shape")
 KINDS = (*FIND, "place", "digit", "count", "smallest")
 NUM_TRAIN, NUM_TEST, SIDE = 2000, 700, 192
 """What the study of zoom variants is made with."""
-SHARD_SIZE = 500
 TEST_EVERY = 5
 """Every fifth writer sample of each digit belongs to the test split."""
-JITTER = 0.15
-"""Details of one image differ in size by at most this share, so that one of them is the smallest."""
 
 
 @cache
@@ -178,15 +160,6 @@ def probe(split: str, number: int, *, seed: int, side: int, kinds: Collection[st
     )
 
 
-def chance(records: Iterable[Record]) -> dict[str, float]:
-    """Accuracy, by kind of question, of always giving the most frequent answer to that kind."""
-    answers: dict[str, Counter[str]] = defaultdict(Counter)
-    for record in records:
-        for kind, turn in zip(record.meta["kinds"], record.turns[1::2], strict=True):
-            answers[kind][turn.text] += 1
-    return {kind: count.most_common(1)[0][1] / count.total() for kind, count in sorted(answers.items())}
-
-
 def prepare(root: str | Path) -> None:
     """Draw both splits as the study has them, unless some lie there: a training's first use of them."""
     if not (Path(root) / NAME / "probes.json").is_file():
@@ -207,8 +180,6 @@ def make_probes(
     Raises:
         ValueError: other settings made what lies there.
     """
-    home = root / NAME
-    home.mkdir(parents=True, exist_ok=True)
     settings = {
         "num_train": num_train,
         "num_test": num_test,
@@ -216,44 +187,8 @@ def make_probes(
         "side": side,
         "kinds": [kind for kind in KINDS if kind in kinds],
     }
-    with locked(home, way_out="Wait until it has ended.", patience=math.inf):
-        card = home / "probes.json"
-        if card.is_file():
-            made = _settings(card)
-            if made != settings:
-                raise ValueError(
-                    f"{home} was made with {made}, not with {settings}. Remove it, or give another --root."
-                )
-            return home
-        chances = {}
-        for split in SPLITS:
-            with new_folder(home / split, f"{NAME}-{split}") as partial:
-                chances[split] = _write_split(partial, split, settings)
-        told = {"settings": settings, "sizes": SIZES, "train_sizes": TRAIN_SIZES, "chance": chances["test"]}
-        atomic.write(card, json.dumps(told, indent=1) + "\n")
-    return home
-
-
-def _settings(card: Path) -> dict[str, Any]:
-    with suppress(ValueError, KeyError, TypeError):
-        return json.loads(card.read_text())["settings"]
-    raise ValueError(f"{card} is not from this command. Move it away, or give another --root.")
-
-
-def _write_split(folder: Path, split: str, settings: dict[str, Any]) -> dict[str, float]:
-    total, seen = settings[f"num_{split}"], []
-
-    def records() -> Iterator[Record]:
-        for number in track(range(total), description=f"drawing {split}"):
-            record = probe(split, number, seed=settings["seed"], side=settings["side"], kinds=settings["kinds"])
-            seen.append(record)
-            yield record
-
-    stream = records()
-    for number, first in enumerate(stream):
-        write_shard(folder / shard_name(f"{NAME}-{split}", number), chain([first], islice(stream, SHARD_SIZE - 1)))
-    index_folder(folder, licence=LICENCE)
-    return chance(seen)
+    drawn = partial(probe, seed=seed, side=side, kinds=settings["kinds"])
+    return make_drawn(root / NAME, drawn, settings=settings, licence=LICENCE)
 
 
 def main(argv: list[str]) -> int:
@@ -269,6 +204,5 @@ def main(argv: list[str]) -> int:
     home = make_probes(
         args.root, num_train=args.num_train, num_test=args.num_test, seed=args.seed, side=args.side, kinds=args.kinds
     )
-    told = json.loads((home / "probes.json").read_text())["chance"]
-    print(f"{home}: chance is " + ", ".join(f"{kind} {share:.1%}" for kind, share in told.items()))
+    print(chances_told(home))
     return 0

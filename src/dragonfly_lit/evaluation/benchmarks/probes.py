@@ -37,7 +37,7 @@ class Probes(Benchmark):
 
     def read(self, folder: Path) -> Iterable[Question]:
         """The questions in the order of the shards, `test-000000-0` and on."""
-        for record in _records(folder / self.split):
+        for record in _records(self.name, folder / self.split):
             meta = record.meta
             details = zip(meta["question_ids"], meta["kinds"], meta["boxes"], strict=True)
             turns = zip(record.turns[0::2], record.turns[1::2], strict=True)
@@ -58,10 +58,10 @@ def size_name(size: float) -> str:
     return f"{round(100 * size):02d}%"
 
 
-def _records(folder: Path) -> Iterator[Record]:
+def _records(name: str, folder: Path) -> Iterator[Record]:
     shards = sorted(folder.glob("*.tar"))
     if not shards:
-        raise ValueError(f"probes: {folder} has no shards. Make them with: python -m data_prep probes")
+        raise ValueError(f"{name}: {folder} has no shards. Make them with: python -m data_prep {name}")
     for shard in shards:
         members: dict[str, dict[str, Any]] = {}
         for name, content in files_in(shard):
