@@ -18,7 +18,8 @@ EXCEPTIONS = {
     ("vqa_rad", "closed_accuracy_llava_med"): "likewise",
 }
 """By benchmark and score. People who disagree (VQA accuracy) are no exception here: the miniatures' people agree."""
-WITHOUT_MINIATURE = {"easy_vqa": "read whole below", "probes": "written by data_prep, whose own test scores them"}
+DRAWN = "written by data_prep, whose own test scores them"
+WITHOUT_MINIATURE = {"easy_vqa": "read whole below", "probes": DRAWN, "forms": DRAWN}
 
 
 def gold_scores(name, root, options):
