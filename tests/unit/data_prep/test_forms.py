@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 pytest.importorskip("mlxtend")
-from data_prep.drawn import JITTER, SIZES, TRAIN_SIZES
-from data_prep.form_pages import DOCUMENTS, TYPEFACES, handwriting, words
-from data_prep.forms import EDGE, form, make_forms, written
+from data_prep.drawn import JITTER, SIZES
+from data_prep.form_pages import DOCUMENTS, PENS, TYPEFACES, handwriting, words
+from data_prep.forms import EDGE, QUESTIONS, TRAIN_SIZES, form, make_forms, written
 from dragonfly_lit.evaluation.benchmarks.forms import Forms
 from dragonfly_lit.evaluation.question import Question
 
@@ -43,13 +43,16 @@ def test_no_written_digit_text_or_typeface_is_in_both_splits():
 
 def test_a_split_uses_its_own_handwriting_and_the_answer_is_what_was_written(records):
     for record in records:
-        digit = int(record.turns[1].text)
+        assert [turn.text for turn in record.turns[0::2]] == list(QUESTIONS.values())
+        assert record.turns[1].text in PENS
+        digit = int(record.turns[3].text)
         assert record.meta["written"] in written("test")[digit]
         assert handwriting()[1][record.meta["written"]] == digit
 
 
 def test_boxes_have_the_size_that_the_record_says_and_lie_on_the_page(records):
     for record in records:
+        assert record.meta["boxes"][0] == record.meta["boxes"][1]
         left, top, right, bottom = record.meta["boxes"][0]
         assert right - left == bottom - top
         assert abs((right - left) / SIDE - record.meta["size"]) <= JITTER * record.meta["size"] + 1 / SIDE
@@ -73,14 +76,16 @@ def test_what_is_written_is_in_the_box_and_text_is_around_it_only(records):
     large = [record for record in records if record.meta["size"] == max(SIZES)]
     for record in large:
         page = np.asarray(Image.open(io.BytesIO(record.images[0])), dtype=float)
-        assert page.shape == (SIDE, SIDE)
+        assert page.shape == (SIDE, SIDE, 3)
         left, top, right, bottom = record.meta["boxes"][0]
         rule = (right - left) // 8
         inside = page[top + rule : bottom - rule, left + rule : right - rule]
         ink = handwriting()[0][record.meta["written"]][2:26, 2:26]
         hand = Image.fromarray((255 * (1 - ink)).astype(np.uint8)).resize((right - left, bottom - top))
         wanted = np.asarray(hand, dtype=float)[rule : bottom - top - rule, rule : right - left - rule]
-        assert np.corrcoef(inside.ravel(), wanted.ravel())[0, 1] > 0.9
+        assert np.corrcoef(inside.mean(-1).ravel(), wanted.ravel())[0, 1] > 0.9
+        nearest = {name: np.abs(inside - pen).sum(-1).min() for name, pen in PENS.items()}
+        assert min(nearest, key=nearest.__getitem__) == record.turns[1].text
         assert page.std() > 20  # there is text
 
 
@@ -97,9 +102,9 @@ def test_forms_are_drawn_once_read_as_a_benchmark_and_other_settings_are_refused
         assert all(name in licence for name in ("MNIST", "scikit-learn", "matplotlib"))
 
     questions = Forms().questions(tmp_path)
-    assert [question.split for question in questions] == [f"{round(100 * size):02d}%" for size in SIZES]
+    assert [question.split for question in questions] == [f"{round(100 * size):02d}%" for size in SIZES for _ in QUESTIONS]
     assert _score(questions, [question.references[0] for question in questions]) == 1.0
-    assert _score(questions, ["ten"] * 7) == 0.0
+    assert _score(questions, ["ten"] * 14) == 0.0
 
 
 def _score(questions: list[Question], answers: list[str]) -> float:
