@@ -34,7 +34,7 @@ from dragonfly_lit.models.language import build_language, last_block_at
 from dragonfly_lit.models.loss import LossSums, loss_sums
 from dragonfly_lit.models.output import DragonflyOutput
 from dragonfly_lit.models.quantized import Quantize, refuse_quantized
-from dragonfly_lit.models.zoom import Ranking, pool_patches, swap_gradient
+from dragonfly_lit.models.zoom import Ranking, pool_patches
 from dragonfly_lit.spec.layout import Zoom
 from dragonfly_lit.spec.outline import Outline, supervised_labels
 from dragonfly_lit.spec.tokens import SpecialIds
@@ -241,7 +241,7 @@ class DragonflyForConditionalGeneration(DragonflyGenerationMixin):
         if ranking.shares is not None:
             with torch.no_grad():
                 rivals = self._projected_high(high)
-            kept = swap_gradient(kept, rivals, ranking.shares)
+            kept = self.zoom.held(kept, rivals, ranking.shares)
         return torch.cat([others, kept.flatten(1, 2)], dim=1)
 
     def _projected_high(

@@ -240,6 +240,21 @@ class ZoomRule(nn.Module):
             return Ranking(scores.detach(), regions, selected, shares=swap_shares(scores, regions, selected))
         return Ranking(scores.detach(), regions, selected, self._gates(scores, regions, selected))
 
+    def held(
+        self,
+        kept: Float[Tensor, "images kept tokens width"],
+        high: Float[Tensor, "images high tokens width"],
+        shares: Float[Tensor, "images kept high"],
+    ) -> Float[Tensor, "images kept tokens width"]:
+        """What the kept places hold while a rule with `swaps` learns: here the kept crops, see `swap_gradient`.
+
+        Args:
+            kept: image tokens of the kept crops.
+            high: those of all high crops, without a graph.
+            shares: as in `Ranking`.
+        """
+        return swap_gradient(kept, high, shares)
+
     def rows_projected(self) -> int:
         """Features of an image that `scores` puts through an affine `project`; for counting FLOPs."""
         zoom = self.layout.zoom
