@@ -22,7 +22,7 @@ COMMANDS = {
     "overlap": "find images of benchmarks in a training mix, and list the samples to exclude",
     "resume-check": "kill a real training run, resume it, and compare it with one that never stopped",
     "probes": "draw the questions about small details that tell the zoom variants apart",
-    "forms": "draw pages of text with a number written in a box: the zoom study's second task",
+    "pages": "draw documents with a small symbol amid their text: the zoom study's second task",
     "benchmark": "origin, licence and layout of a benchmark that evaluate.py can score",
 }
 RESUMES = {

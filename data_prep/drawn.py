@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from itertools import chain, islice
 from pathlib import Path
@@ -24,6 +24,8 @@ SPLITS = ("train", "test")
 SHARD_SIZE = 500
 SIZES = (0.02, 0.04, 0.06, 0.09, 0.13, 0.18, 0.25)
 """Side of a detail as a share of the canvas's side."""
+TRAIN_SIZES = (*SIZES, *(0.45,) * 6)
+"""What is asked about in training is large in part, or a model that starts afresh finds nothing to learn from."""
 JITTER = 0.15
 """Details of one size differ by at most this share of it."""
 
@@ -44,16 +46,13 @@ def chance(answered: Iterable[tuple[str, str]]) -> dict[str, float]:
     return {kind: count.most_common(1)[0][1] / count.total() for kind, count in sorted(answers.items())}
 
 
-def make_drawn(
-    home: Path, draw: Draw, *, settings: Mapping[str, Any], train_sizes: Sequence[float], licence: str
-) -> Path:
+def make_drawn(home: Path, draw: Draw, *, settings: Mapping[str, Any], licence: str) -> Path:
     """Draw both splits into `home` unless they lie there already with the same settings.
 
     Args:
         home: folder of the set; its name is the source's.
         draw: the record of a split and a number, a pure function of both and the settings.
         settings: `num_train`, `num_test` and all else that `draw` depends on.
-        train_sizes: of details in training; those of the test are `SIZES`.
         licence: of what is drawn.
 
     Raises:
@@ -74,7 +73,7 @@ def make_drawn(
         for split in SPLITS:
             with new_folder(home / split, f"{name}-{split}") as partial:
                 chances[split] = _write_split(partial, name, split, draw, settings[f"num_{split}"], licence)
-        told = {"settings": settings, "sizes": SIZES, "train_sizes": train_sizes, "chance": chances["test"]}
+        told = {"settings": settings, "sizes": SIZES, "train_sizes": TRAIN_SIZES, "chance": chances["test"]}
         atomic.write(card, json.dumps(told, indent=1) + "\n")
     return home
 

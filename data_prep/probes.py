@@ -17,13 +17,11 @@ import numpy as np
 from dragonfly_lit.spec.samples import Record, Turn
 
 from .arguments import command_parser
-from .drawn import JITTER, SIZES, SPLITS, chances_told, make_drawn
+from .drawn import JITTER, SIZES, SPLITS, TRAIN_SIZES, chances_told, make_drawn
 from .probe_images import COLOURS, SHAPES, Detail, background, digits, draw
 
 NAME = "probes"
 LICENCE = "details: BSD-3-Clause (scikit-learn digits); backgrounds: public domain and CC0 (scikit-image)"
-TRAIN_SIZES = (*SIZES, *(0.45,) * 6)
-"""What is asked about in training is large in part, or a model that starts afresh finds nothing to learn from."""
 PLACES = {"upper left": (0, 0), "upper right": (1, 0), "lower left": (0, 1), "lower right": (1, 1)}
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 FIND = ("colour", "shape")
@@ -190,7 +188,7 @@ def make_probes(
         "kinds": [kind for kind in KINDS if kind in kinds],
     }
     drawn = partial(probe, seed=seed, side=side, kinds=settings["kinds"])
-    return make_drawn(root / NAME, drawn, settings=settings, train_sizes=TRAIN_SIZES, licence=LICENCE)
+    return make_drawn(root / NAME, drawn, settings=settings, licence=LICENCE)
 
 
 def main(argv: list[str]) -> int:

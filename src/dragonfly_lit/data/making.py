@@ -37,7 +37,7 @@ OWN_COMMANDS = {
     "easy_vqa": "python -m data_prep demo",
     "easy_vqa_preferences": "python -m data_prep demo --preferences",
     "probes": "python -m data_prep probes",
-    "forms": "python -m data_prep forms",
+    "pages": "python -m data_prep pages",
 }
 
 

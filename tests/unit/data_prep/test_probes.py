@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 
 pytest.importorskip("skimage")
-from data_prep.drawn import SIZES, answers_of, chance
+from data_prep.drawn import SIZES, TRAIN_SIZES, answers_of, chance
 from data_prep.probe_images import COLOURS, digits
-from data_prep.probes import FIND, KINDS, PLACES, TRAIN_SIZES, make_probes, probe, writer_samples
+from data_prep.probes import FIND, KINDS, PLACES, make_probes, probe, writer_samples
 
 SIDE = 128
 

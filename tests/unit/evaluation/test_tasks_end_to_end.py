@@ -56,7 +56,7 @@ def test_a_miniature_runs_from_its_files_to_the_report(tmp_path, model, name, ma
 def test_every_benchmark_has_its_original_and_its_other_layout():
     layouts = {name: {make.__name__ for other, make in LAYOUTS if other == name} for name, _ in LAYOUTS}
     assert {name for name, found in layouts.items() if len(found) < 2} == set()
-    assert set(BENCHMARKS) - set(layouts) == {"easy_vqa", "probes", "forms"}, "these have no files to lay down"
+    assert set(BENCHMARKS) - set(layouts) == {"easy_vqa", "probes", "pages"}, "these have no files to lay down"
 
 
 @pytest.mark.parametrize(("name", "make"), LAYOUTS, ids=ids)

@@ -145,10 +145,10 @@ def test_every_benchmark_says_what_was_verified():
         assert benchmark.verified, name
         assert benchmark.licence, name
         # A set whose size is unknown says so itself.
-        assert benchmark.counts or "not verified" in benchmark.verified or name in ("probes", "forms"), name
+        assert benchmark.counts or "not verified" in benchmark.verified or name in ("probes", "pages"), name
         lines = {line[:11].strip(): line[11:] for line in describe(name).split("\n")}
         assert {"benchmark", "licence", "folder", "questions", "verified", "run"} <= set(lines), name
         assert lines["questions"], name
-        assert "original" in lines or "hub" in lines or name in ("easy_vqa", "probes", "forms"), name
+        assert "original" in lines or "hub" in lines or name in ("easy_vqa", "probes", "pages"), name
     assert "verified   " in describe("docvqa")
     assert json.dumps(describe("docvqa")).count("5,349") == 1

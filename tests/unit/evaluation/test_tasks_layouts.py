@@ -457,7 +457,7 @@ def test_a_limit_takes_the_first_questions(tmp_path, name, make):
     assert limited == BENCHMARKS[name](**options).questions(tmp_path)[: len(limited)]
 
 
-@pytest.mark.parametrize("name", [name for name in BENCHMARKS if name not in ("easy_vqa", "probes", "forms")])
+@pytest.mark.parametrize("name", [name for name in BENCHMARKS if name not in ("easy_vqa", "probes", "pages")])
 def test_an_empty_folder_is_told_what_was_expected(tmp_path, name):
     with pytest.raises(ValueError, match=f"{name}: there is no folder.*Expected.*data_prep benchmark {name}"):
         BENCHMARKS[name]().questions(tmp_path)

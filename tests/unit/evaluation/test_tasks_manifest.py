@@ -261,7 +261,7 @@ def test_a_column_that_no_field_stands_for_is_named(tmp_path):
 def test_the_default_set_asks_as_the_published_rows_were_made(task):
     book, benchmark = book_of("default"), BENCHMARKS[task]()
     name = benchmark.prompt_set(book)
-    assert name == ("released" if task in ("easy_vqa", "probes", "forms") else benchmark.asked_with)
+    assert name == ("released" if task in ("easy_vqa", "probes", "pages") else benchmark.asked_with)
     assert benchmark.template(book) == benchmark.template(book_of(name))
 
 

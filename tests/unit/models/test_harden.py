@@ -68,7 +68,8 @@ def test_training_moves_what_is_read_and_validation_does_not():
     with torch.no_grad():
         assert torch.equal(tokens(soft), tokens(hard))
         assert soft.zoom.passes_seen == 0
-    soft.train(), hard.train()
+    soft.train()
+    hard.train()
     assert not torch.allclose(tokens(soft), tokens(hard))
     for _ in range(3):
         tokens(soft)
