@@ -30,7 +30,7 @@ DOCUMENTS = {
         "california_housing", "diabetes", "lfw", "linnerud", "olivetti_faces", "species_distributions", "wine_data",
     ),
 }  # fmt: skip
-"""Descriptions of data sets that scikit-learn ships in its wheel; no text is in both splits."""
+"""Descriptions of data sets that scikit-learn ships in its wheel; no document is in both splits."""
 WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9,.;:()-]*")
 """What all typefaces have at the same places; the rest of the markup is left out."""
 IN_COLOUR = 0.15
@@ -109,8 +109,9 @@ def _print_symbol(page: Image.Image, box: Box, typeface: str, symbol: str, ink: 
     width, height = box[2] - box[0], box[3] - box[1]
     font = _typeface(typeface, 4 * max(width, height))
     edges = font.getbbox(symbol)
-    large = Image.new("L", (round(edges[2] - edges[0]), round(edges[3] - edges[1])), 0)
-    ImageDraw.Draw(large).text((-edges[0], -edges[1]), symbol, fill=255, font=font)
+    large = Image.new("L", (round(edges[2]), round(edges[3])), 0)
+    ImageDraw.Draw(large).text((0, 0), symbol, fill=255, font=font)
+    large = large.crop(large.getbbox())
     share = min(width / large.width, height / large.height)
     size = max(1, round(large.width * share)), max(1, round(large.height * share))
     mask = large.resize(size, Image.Resampling.BOX)

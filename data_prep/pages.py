@@ -2,8 +2,8 @@
 
 The text describes data sets (scikit-learn's) and is set in the typefaces of matplotlib, as is the symbol: a circle, a
 rectangle, a star or a triangle of 2% to 25% of the page's side. Words are printed in the symbols' colours too. The
-splits share no text and no family of typefaces. Symbols, colours and places are drawn first and uniformly, so chance is
-known; `pages.json` tells it.
+splits share no document and no family of typefaces. Symbols, colours and places are drawn first and uniformly, so
+chance is known; `pages.json` tells it.
 """
 
 from __future__ import annotations
