@@ -32,7 +32,7 @@ def test_every_source_of_a_configuration_has_a_command(name):
     words = shlex.split(how_to_make(f"data/{name}"))
     assert "FORMAT" not in words
     assert words[:3] == ["python", "-m", "data_prep"]
-    assert words[3] in ("demo", "probes") or f"data/{name}" in words
+    assert words[3] in ("demo", "probes", "pages") or f"data/{name}" in words
 
 
 @pytest.mark.parametrize("part", ["val", "validation", "test"])
