@@ -237,6 +237,8 @@ def main(argv: list[str]) -> int:
     )
     if given.columns and given.form != "table":
         raise ValueError(f"--columns is for --from table; of {given.form} --image-column names the images.")
+    if given.images is not None and not given.join and not given.images.is_dir():
+        raise ValueError(f"--images {given.images}: there is no such folder.")
     with progress_bar() as progress:
         task = progress.add_task(f"packing {given.source}", total=num_rows(given.path))
         reports = pack_parts(

@@ -16,6 +16,7 @@ from dragonfly_lit.app.push import check_push, push
 from dragonfly_lit.app.runs import read_config
 from dragonfly_lit.evaluation.runner import weights_fingerprint
 from dragonfly_lit.io import disk
+from dragonfly_lit.io.console import told_if_slow
 from dragonfly_lit.io.parsers import export_parser
 from dragonfly_lit.models.dragonfly import DragonflyForConditionalGeneration
 from dragonfly_lit.models.weights import check_fits, stored_tensors
@@ -56,7 +57,7 @@ def main(argv: list[str]) -> None:
     # Of how it was read here, which is nothing to those who read it elsewhere.
     for name in ("is_local", "local_files_only"):
         processor.tokenizer.init_kwargs.pop(name, None)  # type: ignore[attr-defined]
-    with disk.naming(folder):
+    with disk.naming(folder), told_if_slow(f"Writing {folder} ..."):
         folder.mkdir(parents=True, exist_ok=True)
         if lora is not None:
             _write_apart(model, processor, lora, folder, arguments.base)

@@ -13,6 +13,7 @@ from dragonfly_lit.app.factories import Config, build_components, look_up_parts,
 from dragonfly_lit.app.newest import find_finished
 from dragonfly_lit.app.runs import CONFIG_FILE, read_config
 from dragonfly_lit.io.commands import override
+from dragonfly_lit.io.console import told_if_slow
 from dragonfly_lit.io.foreign import foreign, read_json
 from dragonfly_lit.io.imports import import_trusted
 from dragonfly_lit.models.config import DragonflyConfig
@@ -29,6 +30,8 @@ from dragonfly_lit.training.checkpoint.locate import (
 from dragonfly_lit.training.stages import Lora
 
 Loaded = tuple[DragonflyForConditionalGeneration, DragonflyProcessor]
+WEIGHTS = (".safetensors", ".bin")
+"""Suffixes of the files that take long to read."""
 
 
 def find_checkpoint(checkpoint: str, runs_root: str) -> Path:
@@ -103,6 +106,29 @@ def load_for_inference(
     """
     import_trusted(trust)
     check_quantize(quantize, "quantize")
+    with told_if_slow(reading(path)):
+        model, processor = _load(path, device, dtype, version, vision, quantize, base)
+        # transformers wraps `to` in a way that pyright cannot see through
+        return model.to(device=device, dtype=dtype).eval(), processor  # pyright: ignore[reportCallIssue]
+
+
+def reading(path: Path) -> str:
+    """What is told while the weights of a folder are read: the folder, and how much lies in it itself."""
+    files = path.iterdir() if path.is_dir() else ()
+    size = sum(file.stat().st_size for file in files if file.suffix in WEIGHTS and file.is_file())
+    return f"Reading {f'{size / 1e9:.1f} GB of weights' if size else 'the weights'} from {path} ..."
+
+
+def _load(
+    path: Path,
+    device: torch.device | str,
+    dtype: torch.dtype | None,
+    version: str | None,
+    vision: str | None,
+    quantize: Quantize | None,
+    base: Path | None,
+) -> Loaded:
+    """The model as its files have it; the other arguments are those of `load_for_inference`."""
     adapters = holds_adapters(path)
     if base is not None and not adapters:
         raise ValueError(f"base={base} is of a folder of adapters, and {path} is not one. Leave it out.")
@@ -131,8 +157,7 @@ def load_for_inference(
         processor = DragonflyProcessor.from_released(path, vision=vision, version=version)
     else:
         model, processor = _from_folder(path, device, dtype, quantize)
-    # transformers wraps `to` in a way that pyright cannot see through
-    return model.to(device=device, dtype=dtype).eval(), processor  # pyright: ignore[reportCallIssue]
+    return model, processor
 
 
 def load_named(args: Namespace) -> Loaded:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dragonfly_lit.app.planning import RESERVED, Machine, Plan, plan
 from dragonfly_lit.app.room import ways_out
+from dragonfly_lit.io.later import import_quickly
 from dragonfly_lit.io.parsers import plan_parser
 
 GPUS = {
@@ -67,7 +68,7 @@ def main(argv: list[str]) -> int:
         if getattr(given, name) is not None and getattr(given, name) <= 0:
             raise ValueError(f"--{name}={getattr(given, name)} must be above 0.")
 
-    from dragonfly_lit.app.build import compose
+    build = import_quickly("dragonfly_lit.app.build")  # first: the others load torchao with it
     from dragonfly_lit.app.errors import describe
     from dragonfly_lit.app.factories import look_up_parts
     from dragonfly_lit.app.launch import resolve_processes
@@ -76,7 +77,7 @@ def main(argv: list[str]) -> int:
 
     overrides = [*([f"--config-dir={given.config_dir}"] if given.config_dir else []), *given.overrides]
     try:
-        config = compose(overrides)
+        config = build.compose(overrides)
     except Exception as error:  # Hydra's own kinds, which only `app` knows
         raise ValueError(describe(error, "train", overrides)) from error
     check_values(config, "train")

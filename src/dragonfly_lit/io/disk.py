@@ -72,14 +72,18 @@ def behind(error: BaseException) -> OSError | None:
 
 
 def explain(error: OSError, *, go_on: str = "") -> str | None:
-    """One line for an error of the disk: the path, why it cannot be written, what to do; None for any other error.
+    """One line for an error of the disk: the path, why it cannot be written, what to do; or the path and the reason.
+
+    None for an error that neither is of the disk nor names a file.
 
     Args:
         error: as the kernel or `naming` has raised it.
         go_on: what to do when that is mended.
     """
     if error.errno not in REASONS:
-        return None
+        if error.filename is None or isinstance(error.filename, int) or not error.strerror:
+            return None
+        return f"{os.fsdecode(error.filename)}: {error.strerror[0].lower()}{error.strerror[1:]}."
     reason, way_out = REASONS[error.errno]
     path = None if error.filename is None or isinstance(error.filename, int) else Path(os.fsdecode(error.filename))
     if path is None:

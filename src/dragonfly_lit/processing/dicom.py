@@ -116,7 +116,8 @@ def decode_dicom(
         header = _header(said)
         if frame is None and header.frames > 1:
             raise ValueError(
-                f"image {_name(data)} has {header.frames} frames, and one image is wanted. Choose one with {CHOICE}."
+                f"image {_name(data)} has {header.frames} frames, and one image is wanted. Choose one with {CHOICE}; "
+                "elsewhere give that frame as a PNG."
             )
         number = frame or 0
         if not 0 <= number < header.frames:
@@ -124,7 +125,10 @@ def decode_dicom(
         _check_decoder(said, data)
         pixels = import_module("pydicom.pixels")
         source = BytesIO(data) if isinstance(data, bytes) else data
-        values = pixels.pixel_array(source, index=number if header.frames > 1 else None)
+        try:
+            values = pixels.pixel_array(source, index=number if header.frames > 1 else None)
+        except AttributeError as error:  # so pydicom says that an element is not there
+            raise ValueError("it holds no pixels, or ends before them.") from error
         return Image.fromarray(_shown(values, said, number, window)).convert("RGB")
 
 

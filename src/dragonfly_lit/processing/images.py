@@ -13,7 +13,7 @@ from zlib import decompressobj
 from zlib import error as ZlibError
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from dragonfly_lit.processing.dicom import decode_dicom, dicom_header, is_dicom, scaled
 from dragonfly_lit.processing.jpeg import plain_size
@@ -194,7 +194,8 @@ def _opened(data: bytes | Path, name: str) -> Image.Image:
                 f"image {name} is NIfTI, a volume that does not say which slice is shown, nor what is black. Write the "
                 "slices that are asked about as PNG (docs/hospital.md has the lines), or give the DICOM files."
             ) from error
-        raise ValueError(f"image {name} cannot be opened as {', '.join(FORMATS)} or DICOM: {error}") from error
+        why = "it is none of them, or damaged" if isinstance(error, UnidentifiedImageError) else error
+        raise ValueError(f"image {name} cannot be opened as {', '.join(FORMATS)} or DICOM: {why}.") from error
 
 
 def is_nifti(data: bytes | Path) -> bool:

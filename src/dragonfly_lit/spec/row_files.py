@@ -152,10 +152,16 @@ class _Lines:
 
 
 def _csv(path: Path) -> Iterator[Cells]:
-    """Rows by the header's names. A TSV knows no quotes: they are letters like others."""
+    """Rows by the header's names. A TSV knows no quotes: they are letters like others.
+
+    A CSV whose header has semicolons and no comma is divided by them: so Excel writes it where numbers have commas.
+    """
     tabs = _suffix(path) == ".tsv"
-    rules = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if tabs else {}
-    lines = _Lines(text_lines(path, newline=""))
+    found = text_lines(path, newline="")
+    first_line = next(found, "")
+    separator = "\t" if tabs else ";" if ";" in first_line and "," not in first_line else ","
+    rules: dict[str, Any] = {"delimiter": separator, **({"quoting": csv.QUOTE_NONE} if tabs else {})}
+    lines = _Lines(chain([first_line], found))
     header = [name.strip() for name in next(csv.reader(lines, strict=True, **rules), [])]
     if twice := next((name for name in header if header.count(name) > 1), None):
         raise ValueError(f"{path}: two columns are called {shown_name(twice)}. Rename one.")
@@ -171,7 +177,7 @@ def _csv(path: Path) -> Iterator[Cells]:
             return
         if not fields:
             continue
-        problem = _problem(fields, header, lines.taken, tabs)
+        problem = _problem(fields, header, lines.taken, separator)
         if problem:
             first = lines.first
             lines.give_back()
@@ -185,16 +191,17 @@ def _cell(text: str) -> str | None:
     return None if text.strip() in MISSING else text
 
 
-def _problem(fields: list[str], header: list[str], lines: list[str], tabs: bool) -> str:
+def _problem(fields: list[str], header: list[str], lines: list[str], separator: str) -> str:
     """What shows that a row of a CSV or TSV is not what its writer meant."""
+    tabs = separator == "\t"
     if len(fields) != len(header):
-        separator = "tab" if tabs else "comma"
-        hint = "" if tabs else f" A text with a {separator} in it needs quotes around it."
+        called = {",": "comma", ";": "semicolon"}
+        hint = "" if tabs else f" A text with a {called[separator]} in it needs quotes around it."
         return f"has {len(fields)} fields where the header has {len(header)}.{hint}"
     if tabs and any(len(text) > 2 and text[0] == text[-1] == '"' and '""' in text[1:-1] for text in fields):
         return "has a text in quotes with doubled quotes inside. A TSV has no quoting; save the table as .csv."
     for line in lines[1:]:  # of a text over several lines
-        inside = next(csv.reader([line]), [])
+        inside = next(csv.reader([line], delimiter=separator), [])
         if len(inside) == len(header) and any(map(_IMAGE_NAME.search, inside)):
             return f"opens a quote that closes only after what looks like another row: {line.strip()!r:.60}."
     return ""

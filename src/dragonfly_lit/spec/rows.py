@@ -111,6 +111,7 @@ class Row:
         read: names of the cells that were read.
         inner: the rows inside cells, by the cell's name.
         called: what the user's file calls a cell that has another name here.
+        way_out: what the message of a cell that is not there says behind the columns.
     """
 
     values: Mapping[str, Any]
@@ -119,6 +120,7 @@ class Row:
     read: set[str] = field(default_factory=set)
     inner: dict[str, list[Row]] = field(default_factory=dict)
     called: Mapping[str, str] = field(default_factory=dict)
+    way_out: str = ""
 
     def error(self, name: str, reason: str) -> RowError:
         """The error of one cell."""
@@ -146,12 +148,12 @@ class Row:
         self.read.add(name)
         return self.values.get(name)
 
-    def pick(self, *names: str, wanted: str = "something there") -> str:
+    def pick(self, *names: str, wanted: str = "") -> str:
         """The first of `names` whose cell holds something.
 
         Args:
             names: of the cell.
-            wanted: what it should hold, for the message.
+            wanted: what it should hold, for the message; empty is anything.
 
         Raises:
             RowError: none does.
@@ -160,9 +162,12 @@ class Row:
             if is_given(self.values.get(name)):
                 return name
         if there := [name for name in names if name in self.values]:
+            if not wanted:
+                raise self.error(there[0], "is empty.")
             raise self.wrong(there[0], self.values[there[0]], wanted)
         columns = ", ".join(shown_name(self.called.get(name, name)) for name in list(self.values)[:20]) or "none"
-        raise self.error(names[0], f"is missing: looked for {', '.join(names)}; the columns are {columns}.")
+        missing = f"is missing: looked for {', '.join(names)}; the columns are {columns}.{self.way_out}"
+        raise self.error(names[0], missing)
 
     def text(self, *names: str, numbers: bool = False) -> str:
         """A text that is not empty.
@@ -216,8 +221,13 @@ class Row:
         if not isinstance(value, str) or not value.strip():
             raise self.wrong(name, value, "a text or a whole number" if numbers else "a text")
         if not value.isascii() and (half := _SURROGATE.search(value)):
-            what = f"{half[0]!r} at place {half.start()}"
-            raise self.error(name, f"holds half a character, or a byte that is not UTF-8: {what}. Save it as UTF-8.")
+            byte = ord(half[0]) - 0xDC00  # as `io.text` keeps a byte that is not UTF-8
+            what = (
+                f"the byte 0x{byte:02X}, which is not UTF-8,"
+                if 0x80 <= byte <= 0xFF
+                else f"half a character, {half[0]!r},"
+            )
+            raise self.error(name, f"holds {what} at place {half.start()}. Save the file as UTF-8.")
         return value
 
     def images(self, *names: str) -> list[str | bytes]:
@@ -373,7 +383,7 @@ def with_numbers(row: Row, names: tuple[str, ...], *, whole: bool) -> Row:
         return value
 
     changed = {name: text(row.values[name]) for name in names if name in row.values}
-    return Row(values={**row.values, **changed}, place=row.place, called=row.called)
+    return Row(values={**row.values, **changed}, place=row.place, called=row.called, way_out=row.way_out)
 
 
 def shown_name(name: Any) -> str:

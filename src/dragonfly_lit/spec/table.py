@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,7 @@ SPLIT_WORDS = {
 DIVIDING = ("split", "patient", "study")
 """The columns that divide a table unless somebody says otherwise: the first of them that is filled."""
 SHARES = (80.0, 10.0, 10.0)
+WAY_OUT = " Name the column that it is, such as question=Frage, with --columns of pack or benchmark.columns."
 """Of the patients, or of whatever divides: to train on, to validate, to test."""
 
 
@@ -104,11 +105,11 @@ def with_meanings(row: Row, given: Mapping[str, str]) -> Row:
         raise RowError(row.place, str(error)) from None
     meanings = {column: meaning for meaning, column in found.items()}
     if all(column == meaning for column, meaning in meanings.items()):
-        return row
+        return replace(row, way_out=WAY_OUT)
     values = {
         meanings.get(name, name): value for name, value in row.values.items() if name not in found or name in meanings
     }
-    return Row(values=values, place=row.place, called=found)
+    return Row(values=values, place=row.place, called=found, way_out=WAY_OUT)
 
 
 def table_rows(path: Path, columns: Mapping[str, str] = {}, *, encoded: bool = True) -> Iterator[Row | RowError]:
@@ -278,7 +279,8 @@ def parts_of(groups: Iterable[str], shares: Sequence[float], by: str) -> dict[st
     if numbers[0] < bool(shares[0]):
         raise ValueError(
             f"{by} has {len(ordered)} value{'s' * (len(ordered) != 1)}, too few for {sum(map(bool, shares))} parts. "
-            "Take fewer parts (a share of 0), or name the parts in a column split."
+            "Take fewer parts (--split-shares 80 0 20 of pack, benchmark.split_shares=[80,0,20]), divide nothing "
+            "(--split-by none, benchmark.split=all), or name the parts in a column split."
         )
     names = ["test"] * numbers[2] + ["validation"] * numbers[1] + ["train"] * numbers[0]
     return dict(zip(ordered, names, strict=True))

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.optim import Optimizer
 
+from dragonfly_lit.io.console import told_if_slow
 from dragonfly_lit.models.loss import LossSums
 from dragonfly_lit.models.quantized import quantization_of
 from dragonfly_lit.spec.records import Batch
@@ -123,13 +124,17 @@ class TrainingModule(pl.LightningModule):
         skeleton = None
         if self.skeleton_factory is not None and not getattr(strategy, "reads_weights", True):
             skeleton = skeleton_of(self.skeleton_factory)
-        model: Any = self.model_factory() if skeleton is None else skeleton
+        with told_if_slow("Building the model and reading its weights ..."):
+            model: Any = self.model_factory() if skeleton is None else skeleton
         check_trains_floats(model, self.stage)
         fresh: set[str] = set()
         if self.init_from is not None:
             check_init_from(Path(self.init_from), self.stage, self.model_name)
             widen(model, self.stage)
-            if skeleton is None and (fresh := load_weights(model, Path(self.init_from), fresh=ZOOM)):
+            if skeleton is None:
+                with told_if_slow(f"Reading the weights from {self.init_from} ..."):
+                    fresh = load_weights(model, Path(self.init_from), fresh=ZOOM)
+            if fresh:
                 log.info(f"{self.init_from} has no zoom rule with weights: {len(fresh)} of this one begin afresh.")
         if self.stage.lora is not None:
             add_adapters(model.language, self.stage.lora)

@@ -178,7 +178,7 @@ def test_encodings_of_unicode_are_read(folder, encoding, form):
 def test_another_encoding_is_named_with_the_row_that_holds_it(folder, name):
     text = "image,caption\na.jpg,Café\n" if name == "c.csv" else '{"image": "a.jpg", "caption": "Café"}\n'
     path = write(folder / name, text.encode("latin-1"))
-    assert "a byte that is not UTF-8" in refused(folder, "captions", path)
+    assert "the byte 0xE9, which is not UTF-8, at place 3" in refused(folder, "captions", path)
 
 
 def chat(question, answer="Red.", **cells):

@@ -212,6 +212,38 @@ def test_two_columns_that_may_be_one_thing_are_named():
     assert match_columns(("patient", "subject"))["patient"] == "patient"
 
 
+def test_a_table_of_a_german_excel_is_read_with_its_semicolons(tmp_path):
+    write_images(tmp_path)
+    rows = [{**row, "question": f"Größe, {row['question']}"} for row in rows_of(12)]
+    with (tmp_path / "t.csv").open("w", newline="", encoding="utf-8-sig") as file:
+        table = csv.DictWriter(file, list(rows[0]), delimiter=";")
+        table.writeheader()
+        table.writerows(rows)
+    assert run(tmp_path / "t.csv", tmp_path / "out", "--split-by", "none") == 0
+    assert [record.turns[0].text for record in open_dataset(tmp_path / "out")] == [row["question"] for row in rows]
+    (tmp_path / "t.csv").write_text("image;question;answer\n0.png;is it; or not;yes\n")
+    with pytest.raises(ValueError, match=r"has 4 fields where the header has 3\. A text with a semicolon in it needs"):
+        asked(tmp_path / "t.csv", split="all")
+
+
+def test_a_column_that_is_not_there_is_told_with_the_way_to_name_it(tmp_path, capsys):
+    write_images(tmp_path, 3)
+    write_table(tmp_path / "t.csv", [{"image": "scans/0.png", "Frage": "Is it?", "answer": "yes"}])
+    assert run(tmp_path / "t.csv", tmp_path / "out") == 1
+    told = (
+        "question: is missing: looked for question; the columns are image, Frage, answer. Name the column that it is, "
+    )
+    assert f"{told}such as question=Frage, with --columns of pack" in capsys.readouterr().err
+    with pytest.raises(ValueError, match=r"Name the column .* or benchmark\.columns"):
+        asked(tmp_path / "t.csv", split="all")
+
+
+def test_a_folder_of_images_that_is_not_there_is_told_before_any_row(tmp_path, capsys):
+    write_table(tmp_path / "t.csv", rows_of(3))
+    assert run(tmp_path / "t.csv", tmp_path / "out", "--images", str(tmp_path / "bildr")) == 1
+    assert f"--images {tmp_path / 'bildr'}: there is no such folder." in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("content", [b"no picture", b""])
 def test_a_row_whose_image_is_broken_names_row_and_file(tmp_path, content, capsys):
     write_images(tmp_path)
@@ -220,6 +252,7 @@ def test_a_row_whose_image_is_broken_names_row_and_file(tmp_path, content, capsy
     assert run(tmp_path / "table.csv", tmp_path / "out", "--split-by", "none") == 1
     told = capsys.readouterr().err
     assert "table.csv line 7, row 6: image scans/5.png" in told
+    assert "or DICOM: it is none of them, or damaged." in told
     (tmp_path / "scans/5.png").unlink()
     assert run(tmp_path / "table.csv", tmp_path / "out", "--split-by", "none") == 1
     assert "row 6: image scans/5.png is missing" in capsys.readouterr().err
@@ -246,7 +279,9 @@ def test_too_few_patients_and_rows_without_one_are_told(tmp_path, capsys):
         row["patient"] = f"P{number % 2}"
     write_table(tmp_path / "table.csv", rows)
     assert run(tmp_path / "table.csv", tmp_path / "out") == 1
-    assert "patient has 2 values, too few for 3 parts" in capsys.readouterr().err
+    assert (
+        "patient has 2 values, too few for 3 parts. Take fewer parts (--split-shares 80 0 20" in capsys.readouterr().err
+    )
     assert run(tmp_path / "table.csv", tmp_path / "out", "--split-shares", "50", "50", "0") == 0
     rows[4]["patient"] = ""
     write_table(tmp_path / "table.csv", rows)

@@ -245,7 +245,7 @@ def test_a_manifest_in_unicode_is_read(tmp_path, encoding, name):
 def test_a_manifest_in_another_encoding_is_named(tmp_path, encoding):
     text = '{"question": "What?", "answer": "x"}\n{"question": "Größe?", "answer": "drei"}\n'
     (tmp_path / "q.jsonl").write_bytes(text.encode(encoding))
-    with pytest.raises(ValueError, match=r"q.jsonl line 2, row 2: question: holds .*not UTF-8.*Save it as UTF-8"):
+    with pytest.raises(ValueError, match=r"q.jsonl line 2, row 2: question: holds .*not UTF-8.*Save the file as UTF-8"):
         of(tmp_path / "q.jsonl").questions(tmp_path)
     (tmp_path / "q.jsonl").write_bytes(b"\xff\xfe" + text.encode(encoding) + b"x")
     with pytest.raises(ValueError, match=r"q.jsonl .*(UTF-16|not JSON)"):

@@ -1,6 +1,7 @@
 """Worked cases of the published rules that no package on the index can execute, and of our lenient ones."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -299,6 +300,12 @@ def test_medical_scores_keep_closed_and_open_apart():
     assert scores["open_f1_squad"] == pytest.approx(2 / 3)
     assert scores["open_recall_llava_med"] == pytest.approx(1 / 2)
     assert "accuracy_lmms_eval" not in scores, "only SLAKE has that rule"
+
+
+def test_where_no_question_is_closed_a_table_shows_the_score_of_the_open_ones():
+    opened = ask("o", references=("nein",), meta={"answer_type": "open"})
+    assert MedicalVQA([opened]).headline == "open_f1_squad"
+    assert MedicalVQA([opened, replace(opened, id="c", meta={"answer_type": "closed"})]).headline == "closed_accuracy"
 
 
 def test_judged_scores_are_by_capability_and_by_combination():

@@ -1,9 +1,13 @@
-"""What is printed into a pipe is whole."""
+"""What is printed into a pipe is whole, and what takes long is told."""
+
+import sys
+import time
 
 import pytest
+from limits import patient
 from rich.table import Table
 
-from dragonfly_lit.io.console import standard_output
+from dragonfly_lit.io.console import standard_output, told_if_slow
 
 NAME = "a benchmark with a long name and a number, " * 3 + "and an end"
 
@@ -17,3 +21,22 @@ def test_a_piped_table_is_not_cut(monkeypatch, capsys, columns):
     table.add_row("1")
     standard_output().print(table)
     assert NAME in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["RANK", "LOCAL_RANK"])
+def test_what_takes_long_is_told_once_by_the_first_rank_and_what_is_quick_is_not(monkeypatch, name):
+    told = []
+    monkeypatch.setattr(sys.stderr, "write", told.append)
+    monkeypatch.delenv("RANK", raising=False)
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    with told_if_slow("quick", after=patient(600)):
+        pass
+    monkeypatch.setenv(name, "1")
+    with told_if_slow("another rank's", after=0):
+        pass
+    monkeypatch.setenv(name, "0")
+    end = time.monotonic() + patient(60)
+    with told_if_slow("slow", after=0):
+        while "\n" not in told and time.monotonic() < end:
+            time.sleep(0.01)
+    assert "".join(told) == "slow\n"

@@ -5,6 +5,7 @@ import os
 import resource
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -57,6 +58,13 @@ def test_any_other_error_stays_as_it_is(tmp_path, error):
     with pytest.raises(type(error)) as caught, naming(tmp_path / "x"):
         raise error
     assert caught.value is error
+
+
+def test_a_file_that_is_not_there_is_told_without_a_number():
+    with pytest.raises(FileNotFoundError) as caught:
+        Path("no/such file").read_bytes()
+    assert explain(caught.value) == "no/such file: no such file or directory."
+    assert explain(ConnectionError(errno.ECONNRESET, "reset")) is None
 
 
 def test_an_error_of_another_file_keeps_its_name(tmp_path):

@@ -193,6 +193,13 @@ def test_a_video_and_a_report_are_named():
         decode(file_of(made))
 
 
+def test_a_file_without_its_pixels_is_said_to_have_none():
+    made = dataset(CT)
+    del made.PixelData
+    with pytest.raises(ValueError, match=r"is DICOM and cannot be read: it holds no pixels, or ends before them\.$"):
+        decode(file_of(made))
+
+
 def test_damage_is_always_one_line(caplog):
     whole, random_of = file_of(dataset(CT, WindowCenter=0, WindowWidth=1000)), random.Random(0)
     seen = 0

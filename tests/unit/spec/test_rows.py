@@ -52,8 +52,15 @@ def test_a_missing_cell_lists_the_columns():
 
 
 def test_half_a_character_is_refused_with_its_place():
-    with pytest.raises(RowError, match=r"text: holds half a character, .*: '\\ud83d' at place 6"):
+    with pytest.raises(RowError, match=r"text: holds half a character, '\\ud83d', at place 6"):
         row(text="smile \ud83d").text("text")
+    with pytest.raises(RowError, match=r"text: holds the byte 0xE9, which is not UTF-8, at place 3\. Save the file as"):
+        row(text=b"Caf\xe9".decode("utf-8", "surrogateescape")).text("text")
+
+
+def test_an_empty_cell_is_said_to_be_empty():
+    with pytest.raises(RowError, match=r"answer: is empty\."):
+        row(answer=" ").texts("answer")
 
 
 @pytest.mark.parametrize("value", ["[]", " [ ] ", '[""]', "['', ' ']"])

@@ -82,8 +82,9 @@ class QuestionMetric(Metric):
     """What is kept of each question: means are reported, except of columns named `num_...`, which are summed."""
     broken_down: ClassVar[tuple[str, ...]] = ()
     """Columns that are also reported by split and by category, as `column/group`."""
-    headline: ClassVar[str] = ""
-    """The score that tables show; that of the first column unless given."""
+    headline: str = ""
+    """The score that tables show, of the class or, where the questions decide, of an instance; that of the first column
+    unless given."""
     scale: ClassVar[float] = 100.0
     """What papers multiply it by."""
     scores_captions: ClassVar[bool] = False

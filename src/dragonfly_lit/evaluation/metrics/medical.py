@@ -98,7 +98,7 @@ class MedicalVQA(QuestionMetric):
     `..._llava_med` is LLaVA-Med's convention, whose released rule for closed questions wants a yes or no in every
     output: it counts the right answer to `left or right?` as wrong. `closed_accuracy_strict` wants yes or no as the
     first word, or the exact answer; `..._squad` counts over multisets. The paper does not say which normalisation its
-    token F1 has.
+    token F1 has. Where no question is closed, `open_f1_squad` is the score that tables show.
     """
 
     columns = (
@@ -123,6 +123,8 @@ class MedicalVQA(QuestionMetric):
                     f"{question.task}: question {question.id} has the answer type "
                     f"{question.meta.get('answer_type')!r}; it must be closed or open."
                 )
+        if questions and not any(question.meta["answer_type"] == "closed" for question in questions):
+            self.headline = "open_f1_squad"
 
     def score(self, prediction: str, question: Question) -> Score:
         """A closed question's hit, or an open one's token F1 (SQuAD's)."""
