@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -117,6 +118,17 @@ def test_no_benchmark_loads_torch_to_print_its_help():
 def test_a_command_starts_without_what_it_seldom_uses(module):
     names = (*SELDOM_USED, *SHARDED, "sympy", "mpl_toolkits", "torch._inductor", "pandas")
     assert json.loads(output_of(IMPORT.format(module=module, names=names))) == []
+
+
+@pytest.mark.parametrize("command", [["-m", "dragonfly_lit", "plan"], ["-m", "data_prep", "mix-plan"]])
+def test_what_is_planned_is_printed_without_a_librarys_warnings(tmp_path, command):
+    """torchao, which transformers loads where it is installed, warns of itself."""
+    words = [sys.executable, *command, "stage=1", "model=dragonfly_v1", "data=general_stage1", "trainer=gpu8"]
+    environment = {**os.environ, "PYTHONPATH": str(BENCHMARKS.parent)}
+    done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=patient(300))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+    assert "torch" not in done.stderr
 
 
 def test_rows_are_packed_without_torch():

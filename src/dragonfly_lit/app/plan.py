@@ -68,21 +68,21 @@ def main(argv: list[str]) -> int:
         if getattr(given, name) is not None and getattr(given, name) <= 0:
             raise ValueError(f"--{name}={getattr(given, name)} must be above 0.")
 
-    build = import_quickly("dragonfly_lit.app.build")  # first: the others load torchao with it
+    factories = import_quickly("dragonfly_lit.app.factories")  # first: the others load torchao with it
+    from dragonfly_lit.app.build import compose
     from dragonfly_lit.app.errors import describe
-    from dragonfly_lit.app.factories import look_up_parts
     from dragonfly_lit.app.launch import resolve_processes
     from dragonfly_lit.app.values import check_values
     from dragonfly_lit.models.flops import peak_flops
 
     overrides = [*([f"--config-dir={given.config_dir}"] if given.config_dir else []), *given.overrides]
     try:
-        config = build.compose(overrides)
+        config = compose(overrides)
     except Exception as error:  # Hydra's own kinds, which only `app` knows
         raise ValueError(describe(error, "train", overrides)) from error
     check_values(config, "train")
     resolve_processes(config)
-    look_up_parts(config, file=None)
+    factories.look_up_parts(config, file=None)
     memory, link = GPUS[given.gpu]
     machine = Machine(
         gpu=given.gpu,
