@@ -89,6 +89,9 @@ def _deal(stretched: UInt8[Tensor, "height width 4"], crops: UInt8[Tensor, "rows
     # A pixel is read as one little-endian word: shifts and casts are vectorised, a copy of every fourth byte is not.
     # Crop by crop, so that the words are still in the cache when the second and the third colour are taken.
     side = crops.shape[-1]
+    shifted = torch.empty(side, side, dtype=torch.int32)
     for row, strip in zip(crops, stretched.view(torch.int32).squeeze(-1).split(side), strict=True):
         for crop, words in zip(row, strip.split(side, dim=1), strict=True):
-            crop[0], crop[1], crop[2] = words, words >> 8, words >> 16
+            crop[0] = words
+            for colour, bits in ((1, 8), (2, 16)):
+                crop[colour] = torch.bitwise_right_shift(words, bits, out=shifted)
