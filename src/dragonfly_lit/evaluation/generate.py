@@ -24,6 +24,7 @@ from dragonfly_lit.evaluation.batching import RequestPlanner
 from dragonfly_lit.evaluation.requests import GenerationOutput, GenerationRequest, RequestBatch
 from dragonfly_lit.models.decoding import DECODINGS, InPlaceDecoder
 from dragonfly_lit.models.host_reads import LateReads
+from dragonfly_lit.models.language import last_block_at_ends
 from dragonfly_lit.processing.batches import stack_crops
 from dragonfly_lit.processing.crops import Resize, cut
 from dragonfly_lit.processing.images import decode
@@ -239,7 +240,10 @@ class BatchGenerator:
         """One pass that keeps the cache; the last place's logits unless told. Without a mask nothing is padded."""
         if mask is not None:
             more |= {"attention_mask": mask.long(), "position_ids": positions}
-        return self.model(input_ids=ids, use_cache=True, **{"logits_to_keep": 1, **more})
+        if "logits_to_keep" in more:
+            return self.model(input_ids=ids, use_cache=True, **more)
+        with last_block_at_ends(self.model.get_decoder(), ids):
+            return self.model(input_ids=ids, use_cache=True, logits_to_keep=1, **more)
 
     def _decode(self, batch: RequestBatch, logits: Float[Tensor, "rows words"], state: _Decoding) -> list[list[int]]:
         outputs: list[list[int]] = [[] for _ in batch.items]

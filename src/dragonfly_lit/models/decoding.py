@@ -32,6 +32,7 @@ from dragonfly_lit.models.decoding_places import (
     outside_graphs,
     shapes_of,
 )
+from dragonfly_lit.models.language import last_block_at_ends
 
 log = logging.getLogger(__name__)
 
@@ -120,7 +121,7 @@ class InPlaceDecoder:
         places, _ = self._now
         (decoder, embed, head), tokens = self._parts(), ids.shape[1]
         assert self._left >= tokens, "more tokens than start() was told"
-        with _plainly(), self._in_place(reading=True):
+        with _plainly(), self._in_place(reading=True), last_block_at_ends(decoder, ids):
             part = Reading(places=places, rows=self.rows, start=self._used, end=self._used + tokens)
             before = places.mask[: self.rows, None, : self._used].expand(-1, tokens, -1)
             seen = mask[:, None, :] & torch.ones(tokens, tokens, dtype=torch.bool, device=mask.device).tril()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
 from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import ActivationWrapper, CheckpointWrapper
 from torch.utils.checkpoint import noop_context_fn
@@ -72,6 +73,21 @@ def last_block_at(decoder: nn.Module, rows: Tensor) -> Iterator[None]:
             last = last._checkpoint_wrapped_module
         stack.enter_context(_parts_at(last, rows))
         yield
+
+
+def last_block_at_ends(decoder: nn.Module, ids: Tensor) -> AbstractContextManager[None]:
+    """`last_block_at` the last token of every row, where only its logits and the cache are asked for.
+
+    Elsewhere than on a CPU, and of one token a row, nothing is left out.
+
+    Args:
+        decoder: as for `last_block_at`.
+        ids: (rows, tokens) what the decoder reads, padded on the left.
+    """
+    rows, tokens = ids.shape
+    if tokens == 1 or ids.device.type != "cpu":
+        return nullcontext()
+    return last_block_at(decoder, torch.arange(1, rows + 1) * tokens - 1)
 
 
 def _contexts(

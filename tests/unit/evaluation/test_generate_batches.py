@@ -92,6 +92,22 @@ def test_batched_answers_are_those_of_one_by_one(model, batch_tokens, way):
 
 
 @pytest.mark.parametrize("way", ["dynamic", "static"])
+def test_the_last_block_of_a_prompt_computes_one_token_a_row(model, monkeypatch, way):
+    generator = BatchGenerator(model, PROCESSOR, batch_tokens=100_000, decoding=way)
+    first, *_, last = model.get_decoder().layers
+    tokens = {first: [], last: []}
+    for block, seen in tokens.items():  # no hooks: with them nothing is decoded in place
+        layer, forward = block.mlp.down_proj, block.mlp.down_proj.forward
+        monkeypatch.setattr(layer, "forward", lambda x, f=forward, s=seen: (s.append(x.shape[:-1].numel()), f(x))[1])
+    batch = generator.plan(asks(8, per_image=8)[:3])[0]
+    _, state, _ = generator._start(batch, generator._crops(batch))
+    assert (state.cache is None) == (way == "static")
+    prompts = [(whole, ends) for whole, ends in zip(*tokens.values(), strict=True) if whole > len(batch.items)]
+    assert [ends for _, ends in prompts] == [len(batch.leaders), len(batch.items)]
+    assert all(whole > 3 * ends for whole, ends in prompts)
+
+
+@pytest.mark.parametrize("way", ["dynamic", "static"])
 def test_a_zoom_that_reads_the_question_answers_as_one_by_one(way):
     model = tiny_model(seed=3, zoom={"score": "question"}).eval()
     expected = {request.id: alone(model, request) for request in asks(12)}
