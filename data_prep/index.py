@@ -9,6 +9,7 @@ from typing import Any
 
 from dragonfly_lit.data.index import build_index, write_dataset_file
 from dragonfly_lit.data.table_files import without_shards
+from dragonfly_lit.io.text import counted
 from dragonfly_lit.spec.shard import DATASET_FILE
 
 from .arguments import command_parser
@@ -28,7 +29,8 @@ def main(argv: list[str]) -> int:
         _check_own(folder / DATASET_FILE)
         entries = [build_index(shard) for shard in follow(shards, f"indexing {folder}")]
         write_dataset_file(folder, entries, licence=_licence(folder) if given.licence is None else given.licence)
-        print(f"{folder}: {len(entries)} shards, {sum(entry.num_samples for entry in entries)} samples.")
+        samples = sum(entry.num_samples for entry in entries)
+        print(f"{folder}: {counted(len(entries), 'shard')}, {counted(samples, 'sample')}.")
     return 0
 
 

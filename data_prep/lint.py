@@ -20,6 +20,7 @@ from dragonfly_lit.data.scan import Scan, scan_shard
 from dragonfly_lit.data.table_files import without_shards
 from dragonfly_lit.io.console import standard_output
 from dragonfly_lit.io.tar import MAX_MEMBER_BYTES
+from dragonfly_lit.io.text import counted
 from dragonfly_lit.processing.images import decode, is_faint
 from dragonfly_lit.processing.prompts import render
 from dragonfly_lit.spec.samples import Record, Turn
@@ -256,6 +257,6 @@ def main(argv: list[str]) -> int:
         elif findings:
             standard_output(markup=False).print(table(findings))
         notes = len(findings) - num_wrong
-        print(f"{folder}: {num_samples} samples read, {num_wrong} wrong, {notes} notes.")
+        print(f"{folder}: {counted(num_samples, 'sample')} read, {num_wrong} wrong, {counted(notes, 'note')}.")
         any_wrong |= num_wrong > 0
     return int(any_wrong)

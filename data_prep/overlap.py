@@ -29,6 +29,7 @@ from dragonfly_lit.data.mix import specs_of
 from dragonfly_lit.data.opening import open_source
 from dragonfly_lit.data.source_spec import SourceSpec
 from dragonfly_lit.io.console import standard_output
+from dragonfly_lit.io.text import counted
 
 from .album import KINDS, Album
 from .arguments import overlap_parser
@@ -271,7 +272,7 @@ def _tell(
     standard_output(markup=False).print(table)
     images = sum(each["images"] for each in counts.values())
     told = "a line for each image and benchmark, with the most alike of its questions"
-    print(f"{images:,} images compared. {out / TABLE_FILE} has {told}.")
+    print(f"{counted(images, 'image')} compared. {out / TABLE_FILE} has {told}.")
     for spec in specs:
         if not any(each.source == spec.name for each in found):
             continue

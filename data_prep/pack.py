@@ -8,6 +8,7 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
+from dragonfly_lit.io.text import counted
 from dragonfly_lit.processing.dicom import Frames
 from dragonfly_lit.processing.images import Window
 from dragonfly_lit.spec.row_files import num_rows
@@ -274,16 +275,16 @@ def _beside(path: Path) -> Path:
 
 def _tell(report: dict[str, Any], out: Path) -> None:
     """What came of a folder of shards."""
-    print(f"{out}: {report['samples']} samples.")
+    print(f"{out}: {counted(report['samples'], 'sample')}.")
     if kept := report.get("metadata"):
         kinds = ", ".join(f"{kind}: {number}" for kind, number in kept.items())
         print(f"Images keep what they say besides their pixels ({kinds}); --strip-metadata leaves it out.")
     if report.get("without_image"):
-        print(f"{report['without_image']} of them have no image: they are text only.")
+        print(f"Without an image, text only: {report['without_image']}.")
     if report["skipped"]:
         print(f"Rows left out: {report['skipped']}; {out / SKIPPED_FILE} says which and why.")
     if report["duplicates"]:
-        print(f"{report['duplicates']} samples are exact copies of others: {out / DUPLICATES_FILE} lists them.")
+        print(f"Exact copies of other samples: {report['duplicates']}; {out / DUPLICATES_FILE} lists them.")
 
 
 def _show(report: dict[str, Any], out: Path) -> None:

@@ -11,6 +11,7 @@ from rich.table import Table
 from dragonfly_lit.data.scan import Row
 from dragonfly_lit.data.shards import Shards, open_dataset
 from dragonfly_lit.io.console import standard_output
+from dragonfly_lit.io.text import counted
 from dragonfly_lit.processing.prompts import render
 from dragonfly_lit.spec.samples import Turn
 
@@ -98,7 +99,8 @@ def main(argv: list[str]) -> int:
         num_bytes = sum(entry.num_bytes for entry in shards.entries)
         preferences = sum(row.preference for row in rows)
         console.print(
-            f"{folder}: {len(rows):,} samples in {len(shards.entries)} shards, {num_bytes / 1e6:,.1f} MB; "
+            f"{folder}: {counted(len(rows), 'sample')} in {counted(len(shards.entries), 'shard')}, "
+            f"{num_bytes / 1e6:,.1f} MB; "
             f"{sum(not row.num_images for row in rows):,} text only, "
             f"{sum(row.share_image for row in rows):,} with questions that share an image, "
             f"{f'{preferences:,} preferences, ' if preferences else ''}"

@@ -80,7 +80,7 @@ def test_installed_commands_work_from_any_folder(binaries, tmp_path):
     assert "log_every: 1\n" in (tmp_path / "runs/tiny-stage1/config.yaml").read_text()
     run(score, "benchmark=easy_vqa", "benchmark.limit=4", cwd=tmp_path)
     assert (tmp_path / "runs/tiny-stage1/evaluation").is_dir()
-    assert "1000 samples read, 0 wrong" in run(data, "lint", "data/easy_vqa/test", cwd=tmp_path)
+    assert "1,000 samples read, 0 wrong" in run(data, "lint", "data/easy_vqa/test", cwd=tmp_path)
     assert "easy_vqa" in run(data, "mix-plan", "--config-dir", "conf", "trainer=laptop", cwd=tmp_path)
     examples = shutil.copytree(ROOT / "examples", tmp_path / "examples")
     assert "digits" in run(data, "mix-plan", "--config-dir", "conf", "data=digits", cwd=examples)

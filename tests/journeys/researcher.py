@@ -40,7 +40,7 @@ def journey(folder: Path) -> None:
     assert len(list(folder.glob("runs/both/*/result.json"))) == 2
     for task in ("0", "1"):  # what SLURM does for each task of `#SBATCH --array=0-1`
         run = f"python train.py stage=1 seed={task} name=array/{task} resume=auto stage.steps=1 {SHORT}"
-        go.step(f"task {task} of an array", run, says="1 steps", SLURM_ARRAY_TASK_ID=task)
+        go.step(f"task {task} of an array", run, says="1 step", SLURM_ARRAY_TASK_ID=task)
         go.step("score it", f"python evaluate.py checkpoint=runs/array/{task} benchmark.limit=4", says="95% interval")
     folders = " ".join(f"runs/array/{task}/evaluation/easy_vqa-test-default-limit4" for task in "01")
     go.step("compare", f"python -m dragonfly_lit compare {folders} --json both.json", says="accuracy")

@@ -8,6 +8,7 @@ from typing import Any
 
 from dragonfly_lit.app.recipe import recipe_of
 from dragonfly_lit.app.stage import AUTO
+from dragonfly_lit.io.text import counted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +44,8 @@ def reading_of(config: Mapping[str, Any], samples: float, tokens: float) -> Read
     told = f"A step reads {micro_batches} x {samples:.3g} samples, about {a_step * tokens:,.0f} tokens"
     if stage["steps"] != AUTO:
         steps = int(stage["steps"])
-        return Reading(steps=steps, samples=a_step, told=f"{told}; {steps:,} steps read {steps * a_step:,.0f} samples.")
+        read = f"{counted(steps, 'step')} read{'s' * (steps == 1)} {steps * a_step:,.0f} samples"
+        return Reading(steps=steps, samples=a_step, told=f"{told}; {read}.")
     wanted = stage.get("samples")
     if wanted is None:
         raise ValueError("stage.steps=auto: stage.samples says nothing to derive them from. Give one of the two.")

@@ -82,7 +82,15 @@ def _comparable(config: dict[str, Any]) -> dict[str, Any]:
 def _without_home(values: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
     """The values, their paths within the run or sweep that `config` names written from there."""
     home = f"{config.get('runs_root')}/{config.get('name')}/"
-    return json.loads(json.dumps(values).replace(home, "").replace(f'"{home[:-1]}"', '""'))
+
+    def written(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {written(key): written(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [written(item) for item in value]
+        return ("" if value == home[:-1] else value.replace(home, "")) if isinstance(value, str) else value
+
+    return written(json.loads(json.dumps(values)))
 
 
 def run_job(config: dict[str, Any], overrides: list[str], search_path: Sequence[str] = ()) -> float | None:

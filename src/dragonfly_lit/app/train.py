@@ -43,6 +43,7 @@ from dragonfly_lit.data.datamodule import DragonflyDataModule
 from dragonfly_lit.io import disk
 from dragonfly_lit.io.commands import as_typed, override
 from dragonfly_lit.io.imports import import_trusted
+from dragonfly_lit.io.text import counted
 from dragonfly_lit.training.beside import Beside
 from dragonfly_lit.training.callbacks import OWN, build_callbacks, check_own
 from dragonfly_lit.training.checkpoint.locate import step_folder
@@ -262,6 +263,7 @@ def conclude(
         kinds = by_kind(telemetry.last)  # else a loss of captions and answers stands beside one of answers alone
         then = "" if val_loss is None else f", validation loss {val_loss:.4f}"
         then += f", training loss {telemetry.last['loss']:.4f} ({kinds})" if kinds else ""
-        done = f"{steps} steps" if steps >= config["stage"]["steps"] else f"Step {steps} of {config['stage']['steps']}"
+        wanted = config["stage"]["steps"]
+        done = counted(steps, "step") if steps >= wanted else f"Step {steps} of {wanted}"
         print(as_typed(f"{done}{then}. Score it: python evaluate.py {override('checkpoint', run)}"))
     return val_loss

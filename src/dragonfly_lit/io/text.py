@@ -35,3 +35,13 @@ def text_lines(path: Path, newline: str | None = None) -> Iterator[str]:
 def read_text(path: Path) -> str:
     """The whole file, by the rules of `text_lines`."""
     return "".join(text_lines(path))
+
+
+def counted(number: int, noun: str) -> str:
+    """A number of things: `1 sample`, `2,000 samples`.
+
+    Args:
+        number: of them.
+        noun: of one, whose plural has an s behind it.
+    """
+    return f"{number:,} {noun}{'s' * (number != 1)}"

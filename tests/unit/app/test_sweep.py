@@ -55,9 +55,12 @@ def test_what_a_job_finds_out_by_itself_makes_no_other_job(tmp_path):
     assert finished(tmp_path, {**wanted, "trainer": {"devices": "auto", "num_nodes": 2}}) is None
 
 
-def test_paths_inside_the_run_make_no_other_job(tmp_path):
-    child = {"name": "sweep/seed=0", "runs_root": "runs", "data": {"quarantine": "runs/sweep/seed=0/quarantine.jsonl"}}
-    parent = {"name": "sweep", "runs_root": "runs", "data": {"quarantine": "runs/sweep/quarantine.jsonl"}}
+@pytest.mark.parametrize("name", ["sweep", "Größe ü=1", 'a "quoted" name', "back\\slash"])
+def test_paths_inside_the_run_make_no_other_job(tmp_path, name):
+    inside = {"quarantine": f"runs/{name}/seed=0/quarantine.jsonl", "folders": [f"runs/{name}/seed=0"]}
+    child = {"name": f"{name}/seed=0", "runs_root": "runs", "data": inside}
+    inside = {"quarantine": f"runs/{name}/quarantine.jsonl", "folders": [f"runs/{name}"]}
+    parent = {"name": name, "runs_root": "runs", "data": inside}
     write_result(tmp_path, child, {"val_loss": 0.5})
     assert finished(tmp_path, parent)["val_loss"] == 0.5
 

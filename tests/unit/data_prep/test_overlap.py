@@ -258,7 +258,7 @@ def test_a_folder_is_compared_once_however_often_it_is_named(mix, tmp_path, caps
     given = [tmp_path, f"{tmp_path}/", tmp_path, "--against", mix / "benchmark", mix / "benchmark"]
     assert overlap(*given, "--out", tmp_path / "out") == 0
     assert len(rows_of(tmp_path / "out")) == 1
-    assert "1 images compared" in capsys.readouterr().out
+    assert "1 image compared" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("kind", ["shards", "tables"])

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dragonfly_lit.io.text import read_text, text_lines
+from dragonfly_lit.io.text import counted, read_text, text_lines
 
 TEXT = 'image,caption\na.jpg,"café\u2028 au lait"\n'
 
@@ -26,3 +26,8 @@ def test_a_cut_file_is_named(tmp_path):
     path.write_bytes(TEXT.encode("utf-16")[:-1])
     with pytest.raises(ValueError, match=r"a\.csv starts as UTF-16 and is not: truncated data\. Save it as UTF-8\."):
         read_text(path)
+
+
+@pytest.mark.parametrize(("number", "told"), [(0, "0 samples"), (1, "1 sample"), (2000, "2,000 samples")])
+def test_things_are_counted_in_words(number, told):
+    assert counted(number, "sample") == told
