@@ -1,15 +1,32 @@
-"""One thread a process, as several test processes share the cores; and what was not tested is said at the end."""
+"""One thread a process, shapes and types checked as code runs, and what was not tested is said at the end."""
 
 import os
 import re
 import shutil
 from collections import Counter
 
+import jaxtyping
 import pytest
 
+# Several test processes share the cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("WANDB_MODE", "offline")
+
+CHECKED = ("spec", "models", "processing", "training", "evaluation.generate", "evaluation.likelihood", "serving")
+"""Where annotations hold shapes, or are handed tensors; pyright sees the other rooms, in less time."""
+# An int will do for a float (PEP 484).
+jaxtyping.install_import_hook(
+    [f"dragonfly_lit.{name}" for name in CHECKED],
+    "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))",
+)
+
+
+@pytest.fixture
+def unchecked(monkeypatch):
+    """For tests of what is said of a value of another type than the annotation's."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+
 
 INSTALL = {
     "torchao": "'dragonfly_lit[fp8]'",

@@ -9,7 +9,6 @@ from __future__ import annotations
 import sys
 import threading
 from importlib import import_module
-from importlib.machinery import PathFinder
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -78,14 +77,17 @@ def _take_steps() -> None:
 
 
 class _Watcher:
-    """Finds modules of transformers and of this package where they lie, and registers once the outermost is loaded."""
+    """Leaves finding to the others, and registers once the outermost module of ours or of transformers is loaded."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         if not _pending or not fullname.startswith(("transformers", "dragonfly_lit.")):
             return None
-        spec = PathFinder.find_spec(fullname, path, target)
+        # Those behind this one, an import hook of somebody else among them, find the module as they would without it.
+        behind = sys.meta_path[sys.meta_path.index(self) + 1 :]
+        specs = (finder.find_spec(fullname, path, target) for finder in behind if hasattr(finder, "find_spec"))
+        spec = next((spec for spec in specs if spec is not None), None)
         if spec is None or spec.loader is None:
             return None
         execute = spec.loader.exec_module

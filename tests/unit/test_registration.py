@@ -6,7 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jaxtyping
 import pytest
+import torch
 from limits import patient
 
 from dragonfly_lit.models.tiny import tiny_model, tiny_tokenizer
@@ -126,3 +128,36 @@ def test_what_is_imported_already_runs_nothing_of_a_folder(folder, tmp_path, mon
     (theirs / "modeling_dragonfly_lit.py").write_text("raise SystemExit('code of a folder ran')")
     monkeypatch.setenv("HF_MODULES_CACHE", str(tmp_path / "modules"))
     python("import dragonfly_lit" + CHECK.replace("False", "True"), str(theirs))  # registered classes come first
+
+
+WATCHED = """
+import sys
+
+class Hook:
+    seen = []
+
+    @classmethod
+    def find_spec(cls, fullname, path, target=None):
+        cls.seen.append(fullname)
+
+class Old:  # a finder of before find_spec, which import itself lets pass
+    @staticmethod
+    def find_module(name, path=None):
+        return None
+
+sys.meta_path[:0] = [Old, Hook] if sys.argv[1] == "before" else []
+import dragonfly_lit
+sys.meta_path.insert(1, Hook) if sys.argv[1] == "after" else None
+import dragonfly_lit.spec.layout, transformers.utils.generic
+print({"dragonfly_lit.spec.layout", "transformers.utils.generic"} <= set(Hook.seen))
+"""
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_an_import_hook_of_somebody_else_sees_every_module(when):
+    assert python(WATCHED, when) == "True"
+
+
+def test_the_tests_check_shapes_as_code_runs():
+    with pytest.raises(jaxtyping.TypeCheckError, match="input_ids"):
+        tiny_model()(input_ids=torch.zeros(3, dtype=torch.long))

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
+from typing import no_type_check
 
 import torch
 from jaxtyping import Bool, Int
@@ -112,6 +113,7 @@ def block_mask(sample_ids: Int[Tensor, "rows tokens"], branch_ids: Int[Tensor, "
     rows, tokens = sample_ids.shape
     branches = torch.zeros_like(sample_ids) if branch_ids is None else branch_ids
 
+    @no_type_check  # torch counts this function's arguments, which a wrapper would hide
     def sees(row: Tensor, _head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         own = (branches[row, key] == 0) | (branches[row, key] == branches[row, query])
         return (query >= key) & (sample_ids[row, query] == sample_ids[row, key]) & own

@@ -63,7 +63,7 @@ def every(browser, selector: str):
 def until(browser, true) -> None:
     from selenium.webdriver.support.ui import WebDriverWait
 
-    WebDriverWait(browser, WAIT, 0.05).until(lambda _: true())
+    WebDriverWait(browser, patient(WAIT), 0.05).until(lambda _: true())
 
 
 def ask(browser, question: str) -> None:

@@ -144,6 +144,7 @@ def test_a_batch_without_a_label_weighs_nothing(model, builder):
         ({"label_smoothing": 0.1, "loss": "ipo"}, "has no effect with objective.loss=ipo"),
     ],
 )
+@pytest.mark.usefixtures("unchecked")
 def test_what_cannot_be_is_refused_by_name(fields, told):
     with pytest.raises(ValueError, match=told):
         Dpo(**fields)
