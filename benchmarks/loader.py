@@ -33,11 +33,12 @@ with loaded_at_first_use(*COMPUTING):  # --help loads none of it
     from data_prep.demo import make_demo
     from dragonfly_lit.app.data import build_data, configure
     from dragonfly_lit.data.datamodule import DragonflyDataModule
+    from dragonfly_lit.data.exclusion import Keyed
     from dragonfly_lit.data.index import index_folder
+    from dragonfly_lit.data.opening import open_dataset
     from dragonfly_lit.data.order import SourceOrder
     from dragonfly_lit.data.packing import Planned, fill, useful_share
     from dragonfly_lit.data.quarantine import Quarantine
-    from dragonfly_lit.data.shards import Shards
     from dragonfly_lit.data.stream import Stream
     from dragonfly_lit.data.tables import Tables
     from dragonfly_lit.models.tiny import tiny_tokenizer
@@ -108,7 +109,7 @@ def theirs(folder: Path) -> Iterable:
 
 
 def ours(folder: Path) -> Iterator:
-    shards = Shards(folder)
+    shards = open_dataset(folder)
     order, position = SourceOrder("x", len(shards), 0, 1, 32, 4096), (0, 0, 0)
     while True:
         index, position = order.take(0, *position)
@@ -138,7 +139,7 @@ def reading(home: Path) -> ROWS:
 def tables(home: Path) -> ROWS:
     """Records a second, shuffled, not decoded: Parquet in row groups of 100 beside the same samples in shards."""
     image, count = photograph(320, 240), 2000
-    shards = Shards(write(home / "shards", count, 500, image))
+    shards = open_dataset(write(home / "shards", count, 500, image))
     rows = [
         {"image": {"bytes": image, "path": None}, "texts": [{"user": "What is it?", "assistant": f"It is {number}."}]}
         for number in range(count)
@@ -146,7 +147,7 @@ def tables(home: Path) -> ROWS:
     file = home / "train.parquet"
     parquet.write_table(pyarrow.Table.from_pylist(rows), file, row_group_size=100)
 
-    def records(reader: Shards | Tables) -> Iterator[Record]:
+    def records(reader: Keyed) -> Iterator[Record]:
         order, position = SourceOrder("x", count, 0, 1, 32, 4096), (0, 0, 0)
         while True:
             index, position = order.take(0, *position)

@@ -15,8 +15,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageOps
 
 from dragonfly_lit.data.index import read_rows
+from dragonfly_lit.data.opening import open_dataset
 from dragonfly_lit.data.scan import Row
-from dragonfly_lit.data.shards import Shards, open_dataset
+from dragonfly_lit.data.shards import Shards
 from dragonfly_lit.processing.images import MAX_PIXELS, decode
 from dragonfly_lit.spec.rows import shown_name
 

@@ -9,7 +9,7 @@ from typing import Any
 from PIL import Image
 
 from dragonfly_lit.app.data import configure, opening, train_mix
-from dragonfly_lit.data.opening import open_source
+from dragonfly_lit.data.opening import open_dataset, open_source
 from dragonfly_lit.data.shards import Shards
 from dragonfly_lit.data.source import Reader, Source
 from dragonfly_lit.data.source_spec import SourceSpec
@@ -104,7 +104,7 @@ def main(argv: list[str]) -> int:
 
 def _folder_source(folder: Path, config: dict[str, Any]) -> Source:
     spec, how = SourceSpec(name=str(folder), path=str(folder)), opening(config)
-    reader = open_source(spec, str(folder), **how) if table_files(str(folder)) else Shards(folder, **how)
+    reader = open_source(spec, str(folder), **how) if table_files(str(folder)) else open_dataset(folder, **how)
     return Source(spec=spec, reader=reader, seed=0, max_pixels=config["data"]["max_pixels"])
 
 

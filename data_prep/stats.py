@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 from rich.table import Table
 
+from dragonfly_lit.data.opening import open_dataset
 from dragonfly_lit.data.scan import Row
-from dragonfly_lit.data.shards import Shards, open_dataset
+from dragonfly_lit.data.shards import Shards
 from dragonfly_lit.io.console import standard_output
 from dragonfly_lit.io.text import counted
 from dragonfly_lit.processing.prompts import render

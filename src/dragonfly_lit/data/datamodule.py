@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
@@ -13,6 +11,7 @@ from typing import Any
 from lightning import LightningDataModule
 
 from dragonfly_lit.data.dealing import FEW, MANY, check_saved, check_streams, choose_streams, fit_workers
+from dragonfly_lit.data.fingerprint import fingerprint
 from dragonfly_lit.data.loader import Streams, TrainLoader
 from dragonfly_lit.data.mix import Mix
 from dragonfly_lit.data.packing import BatchShape, Cost
@@ -20,7 +19,6 @@ from dragonfly_lit.data.parts import without_missing_parts
 from dragonfly_lit.data.plan import Means, means, micro_batches_per_rank, packing_note, samples_in_row
 from dragonfly_lit.data.position import MarkConsumed, OnMismatch, Position
 from dragonfly_lit.data.quarantine import Quarantine
-from dragonfly_lit.data.stream import ORDER_VERSION
 from dragonfly_lit.data.validation import ValidationBatches, ValidationLoader
 from dragonfly_lit.processing.batches import Weighting
 from dragonfly_lit.processing.sequences import SequenceBuilder
@@ -173,20 +171,7 @@ class DragonflyDataModule(LightningDataModule):
     @property
     def fingerprint(self) -> dict[str, Any]:
         """What decides the order of samples and packs; the weights of the sources may change on purpose."""
-        shape = {"mode": self.shape.mode, "size": self.shape.size}
-        if self.shape.mode != "padded":
-            shape = {"mode": self.shape.mode, "buffer": self.shape.buffer, "lengths": self._lengths_digest()}
-            shape |= {"size": self.shape.size} if self.shape.mode == "grouped" else {}
-        if self.shape.mode != "packed" and self.shape.max_crops is not None:
-            shape |= {"max_crops": self.shape.max_crops, "lengths": self._lengths_digest()}
-        if self.shape.mode == "packed":
-            shape |= {"max_tokens": self.shape.max_tokens, "max_crops": self.shape.max_crops}
-            if self.shape.balance == "flops" and self.shape.cost is not None:
-                shape |= {"balance": {"crop": self.shape.cost.crop, "pair": self.shape.cost.pair}}
-        sources = {s.name: {"samples": len(s), "shards": s.reader.digest} for s in self.mix.sources}
-        names = " ".join(source.name for source in self.mix.sources)
-        order = {"version": ORDER_VERSION, **self._order}
-        return {"order": order, "batch": shape, "names": names, "sources": sources}
+        return fingerprint(self.mix, self.shape, self.builder, self._order)
 
     @property
     def reads(self) -> dict[str, dict[str, Any]]:
@@ -329,24 +314,6 @@ class DragonflyDataModule(LightningDataModule):
     def _open(self, mix: Mapping[str, Any], where: str) -> Mix:
         opening = {**self._opening, "preferences": self.preferences}
         return Mix(mix, where=where, report=self._quarantine.write, **opening)
-
-    def _lengths_digest(self) -> str:
-        """Of everything that a sample's planned length depends on: tokenizer, prompt format, layout, limits."""
-        builder = self.builder
-        text = "A probe: 0123, Ünïcode; <|eot_id|>\n\tthe end."
-        probe = builder.tokenizer(text, add_special_tokens=False)["input_ids"]
-        parts = [
-            list(probe),
-            len(builder.tokenizer),
-            builder.layout.num_tokens,
-            builder.layout.zoom.num_crops,
-            builder.max_tokens,
-            builder.supervise,
-            builder.too_long,
-            *([builder.chat.template] if builder.chat.template else []),
-            *(["in_place"] if builder.chat.in_place else []),
-        ]
-        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
     @property
     def _ranks(self) -> int:

@@ -119,7 +119,7 @@ class FarShards(Shards):
         self._indices: dict[int, _Index] = {}
         super().__init__(path, report=report, cache_dir=cache_dir, cache_bytes=cache_bytes, **options)
 
-    def _remote_entries(self) -> list[ShardEntry]:
+    def _list(self) -> list[ShardEntry]:
         numbers: dict[str, list[int]] = {}
         for number, file in enumerate(self.files):
             numbers.setdefault(file.key, []).append(number)
@@ -189,15 +189,12 @@ class FarShards(Shards):
             raise RemoteError(damaged(copy, scan).replace(str(copy), file.url))
         self._salvaged.update(dict.fromkeys(numbers, Salvaged.of(scan)))
 
-    def _local(self, shard: int) -> Path:
+    def _file(self, shard: int) -> Path:
         known = "" if shard in self._salvaged else self.entries[shard].sha256
         return self._cache.copy(self.files[shard], known)
 
-    def _bounds(self, shard: int, path: Path) -> tuple[np.ndarray, np.ndarray]:
-        if shard in self._salvaged:
-            return super()._bounds(shard, path)
-        offsets = self._indices[shard].offsets
-        return offsets[:-1], offsets[1:]
+    def _offsets_of(self, shard: int, path: Path) -> np.ndarray:
+        return self._indices[shard].offsets
 
     def _opening(self, shard: int) -> OpenedShard:
         if not self._paged or shard in self._salvaged:

@@ -33,6 +33,11 @@ class ShardEntry:
     num_bytes: int
     sha256: str
 
+    @property
+    def index_bytes(self) -> int:
+        """Of its index: where each sample begins and the last one ends, 8 bytes each."""
+        return 8 * (self.num_samples + 1)
+
 
 def _sha256(shard: Path) -> str:
     with shard.open("rb") as file:

@@ -8,6 +8,8 @@ from typing import Any
 from dragonfly_lit.data.exclusion import Kept, Keyed, read_keys
 from dragonfly_lit.data.far import FarShards, foreign_files
 from dragonfly_lit.data.fetching import FarFile
+from dragonfly_lit.data.listed_shards import ListedShards
+from dragonfly_lit.data.local_shards import LocalShards
 from dragonfly_lit.data.making import how_to_make
 from dragonfly_lit.data.remote import is_remote
 from dragonfly_lit.data.shards import Report, Shards
@@ -58,6 +60,19 @@ def open_source(
         raise ValueError(f"{key}.exclude={spec.exclude}: {error}") from error
 
 
+def open_dataset(path: str | Path, **options: Any) -> Shards:
+    """The samples of an indexed folder of shards in plain order: `len(shards)`, `shards[i]` is a Record.
+
+    Args:
+        path: a local folder, indexed on first use, or the URL of one with a `dataset.json`.
+        options: of `Shards`.
+
+    Raises:
+        ValueError: as `Shards` has it.
+    """
+    return (ListedShards if is_remote(str(path)) else LocalShards)(path, **options)
+
+
 def _opened(path: str, *, report: Report | None, **limits: Any) -> Keyed:
     """The shards or the tables that a path names; `limits` are those that both take."""
     remote = is_remote(path)
@@ -73,7 +88,7 @@ def _opened(path: str, *, report: Report | None, **limits: Any) -> Keyed:
     if not remote and not Path(path).is_dir():
         raise ValueError(f"no such folder. Make it with: {how_to_make(path)}")
     far = [file for file in files if isinstance(file, FarFile)]
-    shards = FarShards(path, far, report=report, **limits) if far else Shards(path, report=report, **limits)
+    shards = FarShards(path, far, report=report, **limits) if far else open_dataset(path, report=report, **limits)
     if not len(shards):
         raise ValueError(f"it has shards but no sample. Write some: {how_to_make(path)}")
     return shards

@@ -17,9 +17,8 @@ from dragonfly_lit.data import far, fetching
 from dragonfly_lit.data.datamodule import DragonflyDataModule
 from dragonfly_lit.data.failures import RemoteError
 from dragonfly_lit.data.listing import expand
-from dragonfly_lit.data.opening import open_source
+from dragonfly_lit.data.opening import open_dataset, open_source
 from dragonfly_lit.data.parts import part_of_path
-from dragonfly_lit.data.shards import Shards
 from dragonfly_lit.data.source_spec import SourceSpec
 
 NUM_SHARDS, NUM_SAMPLES = 4, 20
@@ -85,7 +84,7 @@ def test_other_braces_are_refused(pattern):
 
 
 def test_they_are_the_samples_of_the_local_folder_and_are_indexed_once(served, local, tmp_path):
-    shards, here = opened(f"{served.url}/d/{PATTERN}", tmp_path), Shards(local)
+    shards, here = opened(f"{served.url}/d/{PATTERN}", tmp_path), open_dataset(local)
     assert [shards.record(n, 0) for n in range(len(shards))] == [here.record(n) for n in range(len(here))]
     assert shards.digest == here.digest, "a run goes on where its shards are moved to a server"
     assert {served.asked[path] for path in served.files} == {1}
@@ -178,7 +177,7 @@ def small_parts(monkeypatch):
 def test_of_more_than_the_cache_holds_parts_are_read(served, local, tmp_path, small_parts):
     largest = max(map(len, served.files.values()))
     shards = opened(f"{served.url}/d/{PATTERN}", tmp_path, cache_bytes=2 * largest)
-    here, sent = Shards(local), served.bytes_sent
+    here, sent = open_dataset(local), served.bytes_sent
     order = random.Random(2).sample(range(NUM_SAMPLES), NUM_SAMPLES)
     for place in order * 2:
         assert shards.record(place, 0) == here.record(place)
@@ -254,7 +253,7 @@ def test_a_store_is_listed(local, tmp_path, path):
     memory.pipe(f"/{folder}/in/README.md", b"# Read me")
     shards = opened(path, tmp_path)
     assert keys(shards) == ALL
-    assert shards.digest == Shards(local).digest
+    assert shards.digest == open_dataset(local).digest
     assert part_of_path(path, "train") == path
     assert part_of_path(path, "validation") is None
     with pytest.raises(ValueError, match=r"has no file that ends in \.tar or \.parquet or \.arrow; it has in\."):

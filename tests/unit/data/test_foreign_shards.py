@@ -22,9 +22,10 @@ from small_shards import LAYOUT, PAD, make_record, members, picture, tar_of
 from data_prep.lint import lint_folder
 from dragonfly_lit.data.datamodule import DragonflyDataModule
 from dragonfly_lit.data.index import index_folder, index_path, read_rows, sidecar_path
+from dragonfly_lit.data.opening import open_dataset
 from dragonfly_lit.data.remote import Cache, read_bytes
 from dragonfly_lit.data.samples import BadSampleError, split_name
-from dragonfly_lit.data.shards import Shards, open_dataset
+from dragonfly_lit.data.shards import Shards
 from dragonfly_lit.data.source import Source
 from dragonfly_lit.data.source_spec import SourceSpec
 from dragonfly_lit.models.tiny import tiny_tokenizer
@@ -192,7 +193,7 @@ def test_what_is_damaged_is_refused_with_numbers_or_lost_by_name_and_nothing_els
         open_dataset(tmp_path)
     assert not index_path(tmp_path / "0000.tar").exists()
     told: list[BadSampleError] = []
-    good, bad = read_all(Shards(tmp_path, report=told.append))
+    good, bad = read_all(open_dataset(tmp_path, report=told.append))
     assert {record.key: record for record in good} == {r.key: r for r in TEN if r.key not in lost}
     assert {error.key for error in bad} <= lost
     assert [error.key for error in told] == ["*"]
@@ -270,7 +271,7 @@ def test_random_names_and_texts_come_back_exactly_or_lost_by_name(tmp_path, keys
         content[start * 512 : hole_end] = bytes(hole_end - start * 512)
     folder_of(tmp_path, bytes(content))
     told: list[BadSampleError] = []
-    good, bad = read_all(Shards(tmp_path, report=told.append))
+    good, bad = read_all(open_dataset(tmp_path, report=told.append))
     found = {r.key: (r.turns[0].text.strip(), r.turns[1].text.strip(), r.images[0]) for r in good}
     if not damaged:
         assert found == expected
@@ -289,13 +290,13 @@ def test_an_index_lies_in_the_cache_where_the_folder_cannot_be_written_to(tmp_pa
     folder, cache = folder_of(tmp_path / "data", WHOLE), tmp_path / "cache"
     index_path(folder / "0000.tar").mkdir()  # whoever writes there fails, root too
     for _ in range(2):
-        shards = Shards(folder, cache_dir=cache)
+        shards = open_dataset(folder, cache_dir=cache)
         assert [record.key for record in read_all(shards)[0]] == KEYS
         assert [row.key for row in shards.rows(0)] == KEYS
     assert not (folder / "dataset.json").exists()
     more = [*TEN, make_record(10, "ten")]
     (folder / "0000.tar").write_bytes(tar_of([file for record in more for file in files_of(record)]))
-    assert len(Shards(folder, cache_dir=cache)) == 11
+    assert len(open_dataset(folder, cache_dir=cache)) == 11
 
 
 def test_a_key_with_a_line_separator_breaks_no_other_sample(tmp_path):
@@ -398,7 +399,7 @@ def test_a_conversation_of_4000_turns_is_tokenised_once(monkeypatch):
 def peak_mib(code: str) -> float:
     """Peak of a process that runs `code` after all imports, above what the imports take."""
     script = (
-        "import resource\nfrom pathlib import Path\nfrom dragonfly_lit.data.shards import Shards\n"
+        "import resource\nfrom pathlib import Path\nfrom dragonfly_lit.data.opening import open_dataset\n"
         "from data_prep.lint import lint_folder\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         f"{code}\nprint((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)"
@@ -415,9 +416,9 @@ def test_a_member_of_gigabytes_takes_no_memory_and_costs_its_sample_alone(tmp_pa
     os.truncate(shard, 512 + huge)  # sparse: no byte of it lies on the disk
     with shard.open("ab") as file:
         file.write(WHOLE)
-    opened = f"s = Shards({str(tmp_path)!r}, report=print, max_member_bytes=2**20)"
+    opened = f"s = open_dataset({str(tmp_path)!r}, report=print, max_member_bytes=2**20)"
     assert peak_mib(f"{opened}\nassert len(s) == 11\n[s[n] for n in range(1, 11)]") < 200
-    shards = Shards(tmp_path, report=lambda bad: None, max_member_bytes=2**20)
+    shards = open_dataset(tmp_path, report=lambda bad: None, max_member_bytes=2**20)
     with pytest.raises(BadSampleError, match="at most 2097152 a sample"):
         shards[0]
 
@@ -446,7 +447,7 @@ def test_a_remote_file_is_never_read_beyond_what_it_may_have(tmp_path):
         memory.pipe(f"/longer/{path.name}", path.read_bytes())
     memory.pipe("/longer/0000.tar", WHOLE + bytes(10**6))
     with pytest.raises(ValueError, match=r"memory://longer/0000\.tar has more than"):
-        Shards("memory://longer", cache_dir=tmp_path / "cache")[0]
+        open_dataset("memory://longer", cache_dir=tmp_path / "cache")[0]
 
 
 def test_downloads_that_go_on_count_in_the_cache_and_are_never_taken_away(tmp_path):
@@ -466,7 +467,7 @@ def test_downloads_that_go_on_count_in_the_cache_and_are_never_taken_away(tmp_pa
 def test_a_hole_is_named_with_what_it_costs_and_joined_archives_are_read_whole(tmp_path):
     """Zeros over the header of one of 40 samples; two archives of 20 samples joined by `cat`."""
     told: list[BadSampleError] = []
-    good, bad = read_all(Shards(folder_of(tmp_path / "hole", unpacked("hole")), report=told.append))
+    good, bad = read_all(open_dataset(folder_of(tmp_path / "hole", unpacked("hole")), report=told.append))
     assert (len(good), len(bad), len(told)) == (39, 0, 1)
     assert "zeros where members should be" in told[0].reason
     assert told[0].reason.endswith("10 samples lie before, 29 behind.")

@@ -13,7 +13,7 @@ from small_shards import make_record, write_shards
 
 from dragonfly_lit.data import shards
 from dragonfly_lit.data.index import index_folder
-from dragonfly_lit.data.shards import Shards
+from dragonfly_lit.data.opening import open_dataset
 
 NUM_SHARDS = 12
 
@@ -45,7 +45,7 @@ def served(tmp_path, monkeypatch):
 def test_an_index_is_fetched_once_however_few_shards_are_open(served, tmp_path, monkeypatch, open_files):
     monkeypatch.setattr(shards, "OPEN_FILES", open_files)
     url, asked = served
-    far = Shards(url, cache_dir=tmp_path / "cache")
+    far = open_dataset(url, cache_dir=tmp_path / "cache")
     order = [place for _ in range(3) for place in random.Random(1).sample(range(len(far)), len(far))]
     assert {far[place].key for place in order} == {f"far-{n:05d}" for n in range(3 * NUM_SHARDS)}
     for suffix in (".tar", ".tar.idx"):
@@ -56,8 +56,8 @@ def test_an_index_is_fetched_once_however_few_shards_are_open(served, tmp_path, 
 
 def test_a_copy_that_had_to_go_is_fetched_again_and_its_index_is_not(served, tmp_path):
     url, asked = served
-    largest = max(entry.num_bytes for entry in Shards(url, cache_dir=tmp_path / "cache").entries)
-    far = Shards(url, cache_dir=tmp_path / "cache", cache_bytes=2 * largest)
+    largest = max(entry.num_bytes for entry in open_dataset(url, cache_dir=tmp_path / "cache").entries)
+    far = open_dataset(url, cache_dir=tmp_path / "cache", cache_bytes=2 * largest)
     for _ in range(2):
         assert [far[place].key for place in range(len(far))] == [f"far-{n:05d}" for n in range(3 * NUM_SHARDS)]
     assert {times for name, times in asked.items() if name.endswith(".idx")} == {1}

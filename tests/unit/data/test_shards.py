@@ -12,7 +12,7 @@ import webdataset
 from small_shards import make_record, picture, write_shards
 
 from dragonfly_lit.data.index import index_folder, index_path, read_rows
-from dragonfly_lit.data.shards import Shards, open_dataset
+from dragonfly_lit.data.opening import open_dataset
 from dragonfly_lit.spec.shard import record_from_json
 
 RECORDS = [make_record(n, "pic", images=n % 3) for n in range(25)]
@@ -73,7 +73,7 @@ def test_a_remote_folder_is_read_through_a_bounded_cache(folder, tmp_path):
     for path in folder.iterdir():
         memory.pipe(f"/bucket/{path.name}", path.read_bytes())
     sizes = [path.stat().st_size for path in folder.glob("*.tar")]
-    shards = Shards("memory://bucket", cache_dir=tmp_path, cache_bytes=2 * max(sizes))
+    shards = open_dataset("memory://bucket", cache_dir=tmp_path, cache_bytes=2 * max(sizes))
     assert [shards[index] for index in range(len(shards))] == RECORDS
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 2 * max(sizes)
 
@@ -86,7 +86,7 @@ def test_two_remote_folders_with_the_same_shard_names_never_mix(tmp_path):
         for path in local.iterdir():
             memory.pipe(f"/{name}/{path.name}", path.read_bytes())
     for name in ("left", "right"):
-        assert Shards(f"memory://{name}", cache_dir=tmp_path / "cache")[0].source == name
+        assert open_dataset(f"memory://{name}", cache_dir=tmp_path / "cache")[0].source == name
 
 
 def test_a_remote_shard_that_changed_is_refused(folder, tmp_path):
@@ -98,6 +98,6 @@ def test_a_remote_shard_that_changed_is_refused(folder, tmp_path):
     spoilt[700] ^= 1
     memory.pipe("/changed/0000.tar", bytes(spoilt))
     with pytest.raises(ValueError, match=r"memory://changed/0000\.tar is not the file .* checksum differs"):
-        Shards("memory://changed", cache_dir=tmp_path)[0]
+        open_dataset("memory://changed", cache_dir=tmp_path)[0]
     with pytest.raises(ValueError, match=r"A remote folder needs its dataset\.json"):
-        Shards("memory://absent", cache_dir=tmp_path)
+        open_dataset("memory://absent", cache_dir=tmp_path)

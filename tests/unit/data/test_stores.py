@@ -14,8 +14,7 @@ from typing import Any
 import pytest
 from small_shards import make_record, write_shards
 
-from dragonfly_lit.data.opening import open_source
-from dragonfly_lit.data.shards import Shards
+from dragonfly_lit.data.opening import open_dataset, open_source
 from dragonfly_lit.data.source_spec import SourceSpec
 
 COMMIT = "c" * 40
@@ -32,7 +31,7 @@ def opened(path: str, cache: Path):
 
 
 def same(shards, local: Path) -> bool:
-    here = Shards(local)
+    here = open_dataset(local)
     return shards.digest == here.digest and [shards.record(n, 0) for n in range(20)] == [here[n] for n in range(20)]
 
 

@@ -19,8 +19,9 @@ from small_shards import PAD, make_record, members, picture, tar_of, write_shard
 from dragonfly_lit.data import fetching, remote
 from dragonfly_lit.data.datamodule import DragonflyDataModule
 from dragonfly_lit.data.index import build_index, index_path, sidecar_path
+from dragonfly_lit.data.opening import open_dataset
 from dragonfly_lit.data.samples import BadSampleError
-from dragonfly_lit.data.shards import Shards, open_dataset
+from dragonfly_lit.data.shards import Shards
 
 
 def sample_files(number: int, **replace: bytes | None) -> list[tuple[str, bytes]]:
@@ -274,7 +275,7 @@ def test_a_mutated_tar_gives_records_or_named_errors_only(tmp_path, edits, keep,
     shards: Shards | None = None
     errors: list[ValueError] = []
     try:
-        shards = Shards(tmp_path, report=errors.append)
+        shards = open_dataset(tmp_path, report=errors.append)
     except ValueError as error:
         errors.append(error)
     for index in range(len(shards) if shards is not None else 0):

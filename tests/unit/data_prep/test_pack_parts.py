@@ -16,7 +16,7 @@ from data_prep.dividing import pack_parts
 from data_prep.duplicates import find_duplicates
 from data_prep.packing import pack
 from dragonfly_lit.data.index import read_rows
-from dragonfly_lit.data.shards import open_dataset
+from dragonfly_lit.data.opening import open_dataset
 from dragonfly_lit.io.lock import locked
 from dragonfly_lit.spec.table import divide, table_rows
 
