@@ -29,7 +29,6 @@ from dragonfly_lit.models.attention import VARIABLE, attention_arguments
 from dragonfly_lit.models.build import build_projector, build_tower, build_zoom_rule
 from dragonfly_lit.models.config import DragonflyConfig
 from dragonfly_lit.models.fusion import fill_slots, question_means, slots_of_images
-from dragonfly_lit.models.gated_mlp import gates_by_rows
 from dragonfly_lit.models.generation import DragonflyGenerationMixin
 from dragonfly_lit.models.language import build_language, last_block_at
 from dragonfly_lit.models.loss import LossSums, loss_sums
@@ -139,7 +138,7 @@ class DragonflyForConditionalGeneration(DragonflyGenerationMixin):
         rows = None
         if labels is not None:
             rows = supervised_labels(labels, sample_ids, branch_ids) if outline is None else outline.supervised
-        with self._last_block_at(rows if sums_only else None), self._gates_by_rows(embeddings):
+        with self._last_block_at(rows if sums_only else None):
             decoded = self._decode(
                 embeddings,
                 attention_mask,
@@ -301,11 +300,6 @@ class DragonflyForConditionalGeneration(DragonflyGenerationMixin):
             return nullcontext()
         packs = decoder.config._attn_implementation in VARIABLE
         return last_block_at(decoder, supervised - 1) if packs else nullcontext()
-
-    def _gates_by_rows(self, embeddings: Tensor) -> AbstractContextManager[None]:
-        """On a CPU, where a graph is built."""
-        takes = embeddings.device.type == "cpu" and torch.is_grad_enabled() and not torch.compiler.is_compiling()
-        return gates_by_rows(self.get_decoder()) if takes else nullcontext()
 
     def _tower_trains(self) -> bool:
         return self.training and torch.is_grad_enabled() and not self.vision.frozen
