@@ -18,6 +18,7 @@ from dragonfly_lit.data.index import read_rows
 from dragonfly_lit.data.opening import open_dataset
 from dragonfly_lit.data.scan import Row
 from dragonfly_lit.data.shards import Shards
+from dragonfly_lit.io.text import counted
 from dragonfly_lit.processing.images import MAX_PIXELS, decode
 from dragonfly_lit.spec.rows import shown_name
 
@@ -120,7 +121,8 @@ def _counts(shards: Shards, tally: Tally, report: Mapping[str, Any]) -> dict[str
     num_bytes = sum(entry.num_bytes for entry in shards.entries)
     found = {"shards": f"{len(shards.entries):,}, {num_bytes / 1e6:,.1f} MB"}
     shown = sum(tally.shown)
-    found["images"] = f"{tally.images:,} in {shown:,} samples; {report['without_image']:,} samples are text only"
+    with_image, without = counted(shown, "sample"), report["without_image"]
+    found["images"] = f"{tally.images:,} in {with_image}, and {without:,} without an image"
     if shown:
         found["different images"] = f"{tally.different:,}, a sample's taken together"
         found["width x height of the first image"] = ", ".join(

@@ -123,11 +123,16 @@ def run_job(config: dict[str, Any], overrides: list[str], search_path: Sequence[
             command, folder, lock, lambda: status.update(f"{label}: {_progress(folder, config, started)}")
         )
     result = finished(folder, config)
-    if status_code or result is None:
+    if status_code:
         tail = (folder / LOG_FILE).read_text().strip().splitlines()[-1:]
         raise ValueError(
             f"job {label} ended with status {status_code}: {' '.join(tail)} See {folder / LOG_FILE}; "
             "the same command goes on with the jobs that are missing."
+        )
+    if result is None:
+        raise ValueError(
+            f"job {label} ended well, but what lies in {folder} has another configuration: did another command train "
+            f"there meanwhile? See {folder / LOG_FILE}; the same command starts the job again."
         )
     minutes = (time.monotonic() - started) / 60
     console.print(f"{label}: {_summary(result)}, {minutes:.1f} minutes", highlight=False, soft_wrap=True)

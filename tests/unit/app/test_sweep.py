@@ -97,16 +97,18 @@ print(sweep.run_job({config!r}, ["seed=0"]))
 
 @pytest.fixture
 def start(tmp_path):
-    """Starts a sweep of one job, which takes so many seconds; its process and the job's folder."""
+    """Starts a sweep of one job, which takes so many seconds and tells `steps` then; its process and the folder."""
     started = []
 
-    def begin(seconds):
+    def begin(seconds, steps=1):
         config = {"name": "sweep", "runs_root": str(tmp_path), "stage": {"steps": 1}}
         folder = tmp_path / "sweep" / "seed=0"
         script = tmp_path / "train.py"
-        script.write_text(JOB.format(folder=str(folder), seconds=seconds, config={"stage": {"steps": 1}}))
+        script.write_text(JOB.format(folder=str(folder), seconds=seconds, config={"stage": {"steps": steps}}))
         code = SWEEP.format(script=str(script), config=config)
-        started.append(subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True))
+        started.append(
+            subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        )
         return started[-1], folder
 
     yield begin
@@ -139,3 +141,10 @@ def test_a_job_is_not_started_beside_itself(start):
     assert first.communicate(timeout=patient(60))[0].splitlines()[-1] == "0.5"
     assert "finished before" in second.communicate(timeout=patient(60))[0]
     assert len((folder / "starts").read_text().splitlines()) == 1
+
+
+def test_a_job_that_ended_with_another_configuration_is_told(start):
+    sweep, folder = start(seconds=0, steps=2)
+    said = sweep.communicate(timeout=patient(60))[1].splitlines()[-1]
+    assert sweep.returncode
+    assert f"job seed=0 ended well, but what lies in {folder} has another configuration" in said

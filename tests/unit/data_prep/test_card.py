@@ -52,7 +52,7 @@ def test_the_numbers_are_those_of_the_samples(tmp_path):
     rows[-2] = {"id": "t", "question": "Words only?", "answer": "Yes."}
     card = packed(tmp_path, rows, "--on-error", "skip", "--shard-size", "20", "--max-side", "500")
     assert card.startswith("# mine\n\n32 samples to train")
-    assert fact(card, "images") == "31 in 31 samples; 1 samples are text only"
+    assert fact(card, "images") == "31 in 31 samples, and 1 without an image"
     assert fact(card, "different images").startswith("30,")
     assert fact(card, "shards").startswith("2, ")
     assert fact(card, "width x height of the first image") == "least 40 x 30, median 54 x 30, most 69 x 30"
