@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from html import unescape
 
 import pytest
@@ -161,3 +162,18 @@ def test_the_curves_go_through_the_accuracies_of_the_table(folder):
 def test_a_folder_without_a_scored_job_is_refused(tmp_path):
     with pytest.raises(ValueError, match="no finished job that was scored"):
         study.main([str(tmp_path)])
+
+
+def test_one_seed_tells_nothing_certain(folder):
+    for seed in (1, 2):
+        shutil.rmtree(folder / f"cell=low_medium,seed={seed}")
+    sentences = findings(found := read_study(folder), found.parts["levels"], 0.09)
+    assert sentences[0].startswith("low + medium against low on details up to 9% of the side: ")
+    assert all(sentence.endswith(", where one seed tells nothing certain.") for sentence in sentences[:2])
+
+
+def test_the_interval_of_shares_ends_where_shares_do():
+    shares = estimate([0.96, 0.9], share=True)
+    assert (shares.low, shares.high) == (pytest.approx(0.93 - 12.706 * 0.03, abs=1e-4), 1.0)
+    assert estimate([0.0, 0.1], share=True).low == 0.0
+    assert estimate([1.2, 0.9], share=True) == estimate([1.2, 0.9])

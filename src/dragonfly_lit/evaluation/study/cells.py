@@ -44,8 +44,13 @@ class Estimate:
         return self.low > other.high or self.high < other.low
 
 
-def estimate(values: Iterable[float | None]) -> Estimate | None:
-    """The estimate from one value a seed; None without any."""
+def estimate(values: Iterable[float | None], *, share: bool = False) -> Estimate | None:
+    """The estimate from one value a seed; None without any.
+
+    Args:
+        values: one a seed; None and nan are left out.
+        share: whether they are shares, so that the interval ends at 0 and 1; a score above 1, as CIDEr has, is none.
+    """
     known = [value for value in values if value is not None and not math.isnan(value)]
     if not known:
         return None
@@ -55,7 +60,10 @@ def estimate(values: Iterable[float | None]) -> Estimate | None:
     from scipy import stats
 
     half = float(stats.t.ppf(0.975, num - 1)) * statistics.stdev(known) / math.sqrt(num)
-    return Estimate(mean=mean, low=mean - half, high=mean + half, num=num, values=tuple(known))
+    low, high = mean - half, mean + half
+    if share and min(known) >= 0 and max(known) <= 1:
+        low, high = max(low, 0.0), min(high, 1.0)
+    return Estimate(mean=mean, low=low, high=high, num=num, values=tuple(known))
 
 
 @dataclass(kw_only=True)
@@ -93,11 +101,13 @@ class Cell:
 
     def accuracy(self, benchmark: str, sizes: Sequence[str] | None = None) -> Estimate | None:
         """The mean score of a question about details of these sizes; all sizes unless given."""
-        return estimate(_accuracy(r.get("benchmarks", {}).get(benchmark), sizes) for r in self.results.values())
+        found = (r.get("benchmarks", {}).get(benchmark) for r in self.results.values())
+        return estimate((_accuracy(entry, sizes) for entry in found), share=True)
 
     def by_kind(self, benchmark: str, kind: str) -> Estimate | None:
         """The mean score of a question of one kind."""
-        return estimate(_group(r.get("benchmarks", {}).get(benchmark), "category", kind) for r in self.results.values())
+        found = (r.get("benchmarks", {}).get(benchmark) for r in self.results.values())
+        return estimate((_group(entry, "category", kind) for entry in found), share=True)
 
     def answering(self, benchmark: str) -> Estimate | None:
         """Answers a second; nan where all answers lay there already is left out."""
@@ -107,12 +117,12 @@ class Cell:
     def selection(self, benchmark: str, key: str) -> Estimate | None:
         """`recall`, or `random`: what a random choice of as many crops would find."""
         found = (r.get("benchmarks", {}).get(benchmark, {}).get("selection") for r in self.results.values())
-        return estimate(one[key] for one in found if one)
+        return estimate((one[key] for one in found if one), share=True)
 
     def recall(self, benchmark: str, sizes: Sequence[str]) -> Estimate | None:
         """Selection recall of details of these sizes; None where nothing was selected, or a size's is not known."""
         entries = (r.get("benchmarks", {}).get(benchmark) or {} for r in self.results.values())
-        return estimate(_recall(entry, sizes) for entry in entries)
+        return estimate((_recall(entry, sizes) for entry in entries), share=True)
 
 
 def _group(entry: Mapping[str, Any] | None, kind: str, name: str) -> float | None:

@@ -16,6 +16,7 @@ from dragonfly_lit.evaluation.study.differences import (
 )
 from dragonfly_lit.evaluation.study.frontier import on_fronts
 from dragonfly_lit.evaluation.study.tables import number, percent
+from dragonfly_lit.io.text import counted
 
 DIFFERENCE = 0.03
 """Between two accuracies, whose seeds are asked for."""
@@ -71,10 +72,11 @@ def compared_seen(found: Sequence[Comparison]) -> str:
     called = [one for one in found if apart(one)]
     held = [one for one in called if one.adjusted < LEVEL]
     return (
-        f"The study makes {len(found)} comparisons: neighbours of a part on small details, and selection recall with a "
-        f"random choice. It calls a difference where intervals do not overlap: {len(called)} of them. p is two-sided, "
-        "by Welch's t test over seeds (against a random choice, the t test of one sample), and by Holm adjusted for "
-        f"the number of comparisons: {len(held)} of the {len(called)} are below {LEVEL:g} after it as well."
+        f"The study makes {counted(len(found), 'comparison')}: neighbours of a part on small details, and selection "
+        f"recall with a random choice. It calls a difference where intervals do not overlap: {len(called)} of them. p "
+        "is two-sided, by Welch's t test over seeds (against a random choice, the t test of one sample), and by Holm "
+        f"adjusted for the number of comparisons: {len(held)} of the {len(called)} are below {LEVEL:g} after it as "
+        "well."
     )
 
 
@@ -105,7 +107,7 @@ def power_seen(study: Study, small_at_most: float, num_compared: int) -> list[st
         )
         told.append(
             f"{what[0].upper()}{what[1:]} spreads over seeds by {100 * deviation:.2f} points (standard deviation, "
-            f"pooled; {freedom} degrees of freedom). A two-sided t test at {LEVEL:g} sees a difference of "
+            f"pooled; {counted(freedom, 'degree')} of freedom). A two-sided t test at {LEVEL:g} sees a difference of "
             f"{100 * DIFFERENCE:g} points in {100 * POWER:.0f}% of studies with {alone} of each cell, and as the "
             f"smallest p of {num_compared} by Holm with {strict}. {usual} seeds see "
             f"{100 * least_difference(deviation, usual):.1f} points as often."

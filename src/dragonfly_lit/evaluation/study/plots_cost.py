@@ -177,7 +177,8 @@ def recall_against_kept(study: Study, cells: Sequence[Cell], small_at_most: floa
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_ylim(0, 102)
         axes.set_xlim(0, 1.35 * max(kept for kept, _ in pools))
-        axes.legend(frameon=False, fontsize=9, loc="upper right")
+        # Above the points, whose names may stand anywhere.
+        axes.legend(frameon=False, fontsize=9, loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0.1)
         figure.draw_without_rendering()
         name_points(axes, names)
     return figure

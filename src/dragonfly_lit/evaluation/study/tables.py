@@ -10,6 +10,7 @@ from dragonfly_lit.evaluation.study.cells import Cell, Estimate, Study
 
 NONE, MARK = "-", " ◆"
 """No number, and a cell on a Pareto front."""
+ONE_SEED = ", where one seed tells nothing certain"
 
 
 def columns(small_at_most: float) -> tuple[str, ...]:
@@ -94,26 +95,27 @@ def findings(study: Study, cells: Sequence[Cell], small_at_most: float) -> list[
     for (before, first), (after, second) in pairwise(small):
         if first is None or second is None:
             continue
-        verdict = (
-            f"is {'better' if second.mean > first.mean else 'worse'} than"
-            if second.clear_of(first)
-            else "is not told apart from"
-        )
-        found.append(f"{after.title} {verdict} {before.title} on {what}: {percent(second)} against {percent(first)}.")
+        alone = first.num == 1 or second.num == 1
+        if second.clear_of(first):
+            verdict = f"is {'better' if second.mean > first.mean else 'worse'} than"
+        else:
+            verdict = "is not told apart from"
+        verdict, doubt = ("against", ONE_SEED) if alone else (verdict, "")
+        values = f"{percent(second)} against {percent(first)}"
+        found.append(f"{after.title} {verdict} {before.title} on {what}: {values}{doubt}.")
     for cell in cells:
         recall, chance = (cell.selection(study.benchmark, key) for key in ("recall", "random"))
         if recall is None or chance is None:
             continue
+        doubt = ""
         if recall.low is None or recall.high is None:
-            verdict = "one seed tells nothing certain about"
+            verdict, doubt = "against", ONE_SEED
         elif recall.low > chance.mean:
             verdict = "beats"
         else:
             verdict = "falls short of" if recall.high < chance.mean else "is not told apart from"
-        found.append(
-            f"Selection recall of {cell.title} {verdict} a random choice: {percent(recall)} against "
-            f"{percent(chance, interval=False)}."
-        )
+        values = f"{percent(recall)} against {percent(chance, interval=False)}"
+        found.append(f"Selection recall of {cell.title} {verdict} a random choice: {values}{doubt}.")
     return found
 
 
