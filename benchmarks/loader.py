@@ -33,9 +33,9 @@ with loaded_at_first_use(*COMPUTING):  # --help loads none of it
     from data_prep.demo import make_demo
     from dragonfly_lit.app.data import build_data, configure
     from dragonfly_lit.data.datamodule import DragonflyDataModule
+    from dragonfly_lit.data.dataset import open_dataset
     from dragonfly_lit.data.exclusion import Keyed
     from dragonfly_lit.data.index import index_folder
-    from dragonfly_lit.data.opening import open_dataset
     from dragonfly_lit.data.order import SourceOrder
     from dragonfly_lit.data.packing import Planned, fill, useful_share
     from dragonfly_lit.data.quarantine import Quarantine

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageOps
 
+from dragonfly_lit.data.dataset import open_dataset
 from dragonfly_lit.data.index import read_rows
-from dragonfly_lit.data.opening import open_dataset
 from dragonfly_lit.data.scan import Row
 from dragonfly_lit.data.shards import Shards
 from dragonfly_lit.io.text import counted

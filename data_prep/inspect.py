@@ -9,7 +9,8 @@ from typing import Any
 from PIL import Image
 
 from dragonfly_lit.app.data import configure, opening, train_mix
-from dragonfly_lit.data.opening import open_dataset, open_source
+from dragonfly_lit.data.dataset import open_dataset
+from dragonfly_lit.data.opening import open_source
 from dragonfly_lit.data.shards import Shards
 from dragonfly_lit.data.source import Reader, Source
 from dragonfly_lit.data.source_spec import SourceSpec

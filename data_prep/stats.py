@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from rich.table import Table
 
-from dragonfly_lit.data.opening import open_dataset
+from dragonfly_lit.data.dataset import open_dataset
 from dragonfly_lit.data.scan import Row
 from dragonfly_lit.data.shards import Shards
 from dragonfly_lit.io.console import standard_output

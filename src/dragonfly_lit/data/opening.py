@@ -5,14 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from dragonfly_lit.data.dataset import open_dataset
 from dragonfly_lit.data.exclusion import Kept, Keyed, read_keys
 from dragonfly_lit.data.far import FarShards, foreign_files
 from dragonfly_lit.data.fetching import FarFile
-from dragonfly_lit.data.listed_shards import ListedShards
-from dragonfly_lit.data.local_shards import LocalShards
 from dragonfly_lit.data.making import how_to_make
 from dragonfly_lit.data.remote import is_remote
-from dragonfly_lit.data.shards import Report, Shards
+from dragonfly_lit.data.shards import Report
 from dragonfly_lit.data.source import Reader
 from dragonfly_lit.data.source_spec import SourceSpec
 from dragonfly_lit.data.table_files import SUFFIXES, table_files
@@ -58,19 +57,6 @@ def open_source(
         return Kept(reader, read_keys(Path(spec.exclude)))
     except ValueError as error:
         raise ValueError(f"{key}.exclude={spec.exclude}: {error}") from error
-
-
-def open_dataset(path: str | Path, **options: Any) -> Shards:
-    """The samples of an indexed folder of shards in plain order: `len(shards)`, `shards[i]` is a Record.
-
-    Args:
-        path: a local folder, indexed on first use, or the URL of one with a `dataset.json`.
-        options: of `Shards`.
-
-    Raises:
-        ValueError: as `Shards` has it.
-    """
-    return (ListedShards if is_remote(str(path)) else LocalShards)(path, **options)
 
 
 def _opened(path: str, *, report: Report | None, **limits: Any) -> Keyed:

@@ -72,7 +72,7 @@ class Salvaged:
 class Shards(ABC):
     """The samples of shards, numbered in the order in which they are listed.
 
-    Where the shards lie, and who has listed them, is a class of its own each; `opening.open_dataset` chooses.
+    Where the shards lie, and who has listed them, is a class of its own each; `dataset.open_dataset` chooses.
 
     Args:
         path: of a local folder, or a URL.

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from small_shards import make_record, write_shards
 from test_resume import PACKED, PADDED, run
 
+from dragonfly_lit.data.dataset import open_dataset
 from dragonfly_lit.data.exclusion import read_keys, write_keys
-from dragonfly_lit.data.opening import open_dataset, open_source
+from dragonfly_lit.data.opening import open_source
 from dragonfly_lit.data.source_spec import spec_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")

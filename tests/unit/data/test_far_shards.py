@@ -15,9 +15,10 @@ from small_shards import PAD, make_record, write_shards
 
 from dragonfly_lit.data import far, fetching
 from dragonfly_lit.data.datamodule import DragonflyDataModule
+from dragonfly_lit.data.dataset import open_dataset
 from dragonfly_lit.data.failures import RemoteError
 from dragonfly_lit.data.listing import expand
-from dragonfly_lit.data.opening import open_dataset, open_source
+from dragonfly_lit.data.opening import open_source
 from dragonfly_lit.data.parts import part_of_path
 from dragonfly_lit.data.source_spec import SourceSpec
 

@@ -21,8 +21,8 @@ from small_shards import LAYOUT, PAD, make_record, members, picture, tar_of
 
 from data_prep.lint import lint_folder
 from dragonfly_lit.data.datamodule import DragonflyDataModule
+from dragonfly_lit.data.dataset import open_dataset
 from dragonfly_lit.data.index import index_folder, index_path, read_rows, sidecar_path
-from dragonfly_lit.data.opening import open_dataset
 from dragonfly_lit.data.remote import Cache, read_bytes
 from dragonfly_lit.data.samples import BadSampleError, split_name
 from dragonfly_lit.data.shards import Shards
@@ -399,7 +399,7 @@ def test_a_conversation_of_4000_turns_is_tokenised_once(monkeypatch):
 def peak_mib(code: str) -> float:
     """Peak of a process that runs `code` after all imports, above what the imports take."""
     script = (
-        "import resource\nfrom pathlib import Path\nfrom dragonfly_lit.data.opening import open_dataset\n"
+        "import resource\nfrom pathlib import Path\nfrom dragonfly_lit.data.dataset import open_dataset\n"
         "from data_prep.lint import lint_folder\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         f"{code}\nprint((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)"

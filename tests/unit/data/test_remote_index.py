@@ -12,8 +12,8 @@ import pytest
 from small_shards import make_record, write_shards
 
 from dragonfly_lit.data import shards
+from dragonfly_lit.data.dataset import open_dataset
 from dragonfly_lit.data.index import index_folder
-from dragonfly_lit.data.opening import open_dataset
 
 NUM_SHARDS = 12
 

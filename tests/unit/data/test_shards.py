@@ -11,8 +11,8 @@ import pytest
 import webdataset
 from small_shards import make_record, picture, write_shards
 
+from dragonfly_lit.data.dataset import open_dataset
 from dragonfly_lit.data.index import index_folder, index_path, read_rows
-from dragonfly_lit.data.opening import open_dataset
 from dragonfly_lit.spec.shard import record_from_json
 
 RECORDS = [make_record(n, "pic", images=n % 3) for n in range(25)]

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 from small_shards import make_record, write_shards
 
-from dragonfly_lit.data.opening import open_dataset, open_source
+from dragonfly_lit.data.dataset import open_dataset
+from dragonfly_lit.data.opening import open_source
 from dragonfly_lit.data.source_spec import SourceSpec
 
 COMMIT = "c" * 40

@@ -18,8 +18,8 @@ from small_shards import PAD, make_record, members, picture, tar_of, write_shard
 
 from dragonfly_lit.data import fetching, remote
 from dragonfly_lit.data.datamodule import DragonflyDataModule
+from dragonfly_lit.data.dataset import open_dataset
 from dragonfly_lit.data.index import build_index, index_path, sidecar_path
-from dragonfly_lit.data.opening import open_dataset
 from dragonfly_lit.data.samples import BadSampleError
 from dragonfly_lit.data.shards import Shards
 

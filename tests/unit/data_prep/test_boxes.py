@@ -18,7 +18,7 @@ from data_prep.__main__ import main
 from data_prep.job import Job
 from data_prep.records import records_of
 from data_prep.sources.conversations import Options
-from dragonfly_lit.data.opening import open_dataset
+from dragonfly_lit.data.dataset import open_dataset
 from dragonfly_lit.spec.rows import Place, Row
 
 JOB = Job(

@@ -5,7 +5,7 @@ import pytest
 easy_vqa = pytest.importorskip("easy_vqa")
 
 from data_prep import demo  # noqa: E402
-from dragonfly_lit.data.opening import open_dataset  # noqa: E402
+from dragonfly_lit.data.dataset import open_dataset  # noqa: E402
 
 
 @pytest.fixture(scope="module")

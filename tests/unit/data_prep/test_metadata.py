@@ -21,7 +21,7 @@ from data_prep.__main__ import main
 from data_prep.images import load_image
 from data_prep.metadata import JPEG_NEEDED, end_of_scan, exif, metadata_in, stripped
 from data_prep.names import hashed, read_salt
-from dragonfly_lit.data.opening import open_dataset
+from dragonfly_lit.data.dataset import open_dataset
 from dragonfly_lit.processing.images import decode, orientation
 
 NAME = "Erika Mustermann"

@@ -15,8 +15,8 @@ from data_prep.__main__ import main
 from data_prep.dividing import pack_parts
 from data_prep.duplicates import find_duplicates
 from data_prep.packing import pack
+from dragonfly_lit.data.dataset import open_dataset
 from dragonfly_lit.data.index import read_rows
-from dragonfly_lit.data.opening import open_dataset
 from dragonfly_lit.io.lock import locked
 from dragonfly_lit.spec.table import divide, table_rows
 

@@ -17,8 +17,8 @@ from data_prep.images import find_image, load_image
 from data_prep.job import Job
 from data_prep.packing import pack
 from data_prep.sources.conversations import Options
+from dragonfly_lit.data.dataset import open_dataset
 from dragonfly_lit.data.index import build_index
-from dragonfly_lit.data.opening import open_dataset
 
 
 def photo(seed: int, width: int = 20, height: int = 10, kind: str = "PNG") -> bytes:

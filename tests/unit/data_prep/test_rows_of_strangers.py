@@ -14,7 +14,7 @@ from data_prep.__main__ import main
 from data_prep.job import Job
 from data_prep.packing import pack
 from data_prep.sources.conversations import Options
-from dragonfly_lit.data.opening import open_dataset
+from dragonfly_lit.data.dataset import open_dataset
 from dragonfly_lit.spec.shard import NAMED_IMAGE_EXTENSIONS
 
 CASES = Path(__file__).resolve().parents[2] / "cases"

@@ -13,7 +13,7 @@ from data_prep.job import Job
 from data_prep.packing import pack
 from data_prep.sources.conversations import Options
 from data_prep.sources.dragonfly import parse_turns
-from dragonfly_lit.data.opening import open_dataset
+from dragonfly_lit.data.dataset import open_dataset
 
 
 def picture(colour: str, kind: str = "PNG") -> bytes:

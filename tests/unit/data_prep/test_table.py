@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from data_prep.__main__ import main
-from dragonfly_lit.data.opening import open_dataset
+from dragonfly_lit.data.dataset import open_dataset
 from dragonfly_lit.evaluation import html
 from dragonfly_lit.evaluation.benchmarks.manifest import manifest
 from dragonfly_lit.processing.images import decode
