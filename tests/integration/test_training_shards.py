@@ -51,7 +51,6 @@ def test_embedding_and_head_are_units_unless_they_are_one():
     assert not {language.lm_head, language.get_input_embeddings()} & set(units(network))
 
 
-@pytest.mark.usefixtures("unchecked")  # there is no trainer
 def test_the_state_of_shards_in_the_hosts_memory_stays_there(monkeypatch):
     from lightning.fabric.utilities.optimizer import _optimizers_to_device
     from lightning.pytorch.strategies import ModelParallelStrategy

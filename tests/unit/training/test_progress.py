@@ -51,7 +51,6 @@ def test_a_long_time_is_in_days_and_a_short_one_whole():
 
 @pytest.mark.parametrize("terminal", [True, False])
 @pytest.mark.parametrize("width", [60, 80, 120, 200])
-@pytest.mark.usefixtures("unchecked")  # a stand-in for the trainer
 def test_step_loss_and_time_left_are_whole_at_any_width(monkeypatch, width, terminal):
     group = SimpleNamespace(lr=3e-3, from_step=0, until_step=None, moves=lambda _step: True)
     report = SimpleNamespace(loss=0.5206, step=119_999, lr=1.0, stop=False)

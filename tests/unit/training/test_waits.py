@@ -120,7 +120,6 @@ def test_an_update_reads_once(monkeypatch):
     assert len(reads) == 1
 
 
-@pytest.mark.usefixtures("unchecked")  # the totals stand in for their report
 def test_an_update_that_the_device_decides_on_reads_nothing(monkeypatch):
     scaled = []
     monkeypatch.setattr(update, "PendingReport", lambda totals, build: totals)
