@@ -18,8 +18,8 @@ CHECKED = (
     *("evaluation.generate", "evaluation.likelihood", "evaluation.metrics.bertscore"),
     *("serving.reading", "serving.rows", "serving.sampling"),
 )
-"""Where annotations hold shapes, which pyright cannot see. Of `tests/integration/test_training_optimizers.py`, 51 s of CPU
-without checks became 60 with these, and 72 with all of spec, models, processing, training and serving."""
+"""Where annotations hold shapes, which pyright cannot see. `tests/integration/test_training_optimizers.py` took 51 s of
+CPU without checks, 60 with these, and 72 with all of spec, models, processing, training and serving."""
 # An int will do for a float (PEP 484).
 jaxtyping.install_import_hook(
     [f"dragonfly_lit.{name}" for name in CHECKED],
