@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from argparse import ArgumentParser
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -18,9 +19,12 @@ from dragonfly_lit.io import atomic
 from dragonfly_lit.io.lock import locked
 from dragonfly_lit.spec.samples import Record
 
+from .arguments import command_parser
 from .shards import new_folder, shard_name, write_shard
 
 SPLITS = ("train", "test")
+LEAST = {"num_train": 1, "num_test": 1, "seed": 0, "side": 64}
+"""Below a side of 64 the smallest details have no pixel."""
 SHARD_SIZE = 500
 SIZES = (0.02, 0.04, 0.06, 0.09, 0.13, 0.18, 0.25)
 """Side of a detail as a share of the canvas's side."""
@@ -46,18 +50,40 @@ def chance(answered: Iterable[tuple[str, str]]) -> dict[str, float]:
     return {kind: count.most_common(1)[0][1] / count.total() for kind, count in sorted(answers.items())}
 
 
+def drawn_parser(name: str, about: str | None, *, num_train: int, num_test: int, side: int) -> ArgumentParser:
+    """Of a command that draws a set: where to, and all settings that every set has.
+
+    Args:
+        name: of the command.
+        about: the module's docstring.
+        num_train: training images unless told.
+        num_test: test images unless told.
+        side: of an image in pixels unless told.
+    """
+    parser = command_parser(name, about)
+    parser.add_argument("--root", type=Path, default=Path("data"), help="folder of all data (default: data)")
+    parser.add_argument("--num-train", type=int, default=num_train, help="training images (default: %(default)s)")
+    parser.add_argument("--num-test", type=int, default=num_test, help="test images (default: %(default)s)")
+    parser.add_argument("--side", type=int, default=side, help="side of an image in pixels (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of all that is random (default: 0)")
+    return parser
+
+
 def make_drawn(home: Path, draw: Draw, *, settings: Mapping[str, Any], licence: str) -> Path:
     """Draw both splits into `home` unless they lie there already with the same settings.
 
     Args:
         home: folder of the set; its name is the source's.
         draw: the record of a split and a number, a pure function of both and the settings.
-        settings: `num_train`, `num_test` and all else that `draw` depends on.
+        settings: `num_train`, `num_test`, `seed`, `side` and all else that `draw` depends on.
         licence: of what is drawn.
 
     Raises:
-        ValueError: other settings made what lies there.
+        ValueError: a setting is below `LEAST`, or other settings made what lies there.
     """
+    for name, least in LEAST.items():
+        if settings[name] < least:
+            raise ValueError(f"--{name.replace('_', '-')} {settings[name]}: give {least} or more.")
     home.mkdir(parents=True, exist_ok=True)
     name = home.name
     with locked(home, way_out="Wait until it has ended.", patience=math.inf):

@@ -16,8 +16,7 @@ import numpy as np
 
 from dragonfly_lit.spec.samples import Record, Turn
 
-from .arguments import command_parser
-from .drawn import JITTER, SIZES, SPLITS, TRAIN_SIZES, chances_told, make_drawn
+from .drawn import JITTER, SIZES, SPLITS, TRAIN_SIZES, chances_told, drawn_parser, make_drawn
 from .page_images import COLOURS, SYMBOLS, draw_page
 
 NAME = "pages"
@@ -93,13 +92,7 @@ def make_pages(
 
 def main(argv: list[str]) -> int:
     """Draw the pages and say where they are and what chance gives."""
-    parser = command_parser("pages", __doc__)
-    parser.add_argument("--root", type=Path, default=Path("data"), help="folder of all data (default: data)")
-    parser.add_argument("--num-train", type=int, default=NUM_TRAIN, help="training pages (default: %(default)s)")
-    parser.add_argument("--num-test", type=int, default=NUM_TEST, help="test pages (default: %(default)s)")
-    parser.add_argument("--side", type=int, default=SIDE, help="side of a page in pixels (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args(argv)
+    args = drawn_parser(NAME, __doc__, num_train=NUM_TRAIN, num_test=NUM_TEST, side=SIDE).parse_args(argv)
     home = make_pages(args.root, num_train=args.num_train, num_test=args.num_test, seed=args.seed, side=args.side)
     print(chances_told(home))
     return 0

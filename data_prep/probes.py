@@ -16,8 +16,7 @@ import numpy as np
 
 from dragonfly_lit.spec.samples import Record, Turn
 
-from .arguments import command_parser
-from .drawn import JITTER, SIZES, SPLITS, TRAIN_SIZES, chances_told, make_drawn
+from .drawn import JITTER, SIZES, SPLITS, TRAIN_SIZES, chances_told, drawn_parser, make_drawn
 from .probe_images import COLOURS, SHAPES, Detail, background, digits, draw
 
 NAME = "probes"
@@ -193,12 +192,7 @@ def make_probes(
 
 def main(argv: list[str]) -> int:
     """Draw the probes and say where they are and what chance gives."""
-    parser = command_parser("probes", __doc__)
-    parser.add_argument("--root", type=Path, default=Path("data"), help="folder of all data (default: data)")
-    parser.add_argument("--num-train", type=int, default=NUM_TRAIN, help="training images (default: %(default)s)")
-    parser.add_argument("--num-test", type=int, default=NUM_TEST, help="test images (default: %(default)s)")
-    parser.add_argument("--side", type=int, default=SIDE, help="side of the canvas in pixels (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0)
+    parser = drawn_parser(NAME, __doc__, num_train=NUM_TRAIN, num_test=NUM_TEST, side=SIDE)
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=FIND, help="of questions (default: %(default)s)")
     args = parser.parse_args(argv)
     home = make_probes(

@@ -13,6 +13,8 @@ from rich.console import Console
 
 PIPED = 200
 """Columns of what goes to no terminal, so that nothing of a table is cut."""
+RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
+"""Variables in which a launcher tells a process which of several it is."""
 SLOW_S = 3.0
 """Seconds after which somebody who waits would like to know what for."""
 
@@ -34,7 +36,7 @@ def told_if_slow(line: str, *, after: float = SLOW_S) -> Iterator[None]:
         line: what is being done.
         after: seconds.
     """
-    if any(os.environ.get(name, "0") != "0" for name in ("RANK", "LOCAL_RANK")):
+    if any(os.environ.get(name, "0") != "0" for name in RANKS):
         yield
         return
     timer = Timer(after, lambda: print(line, file=sys.stderr, flush=True))

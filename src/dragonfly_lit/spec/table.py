@@ -44,8 +44,9 @@ SPLIT_WORDS = {
 DIVIDING = ("split", "patient", "study")
 """The columns that divide a table unless somebody says otherwise: the first of them that is filled."""
 SHARES = (80.0, 10.0, 10.0)
-WAY_OUT = " Name the column that it is, such as question=Frage, with --columns of pack or benchmark.columns."
 """Of the patients, or of whatever divides: to train on, to validate, to test."""
+WAY_OUT = " Name the column that it is, such as question=Frage, with --columns of pack or benchmark.columns."
+"""What the message of a missing column ends with."""
 
 
 @lru_cache(256)

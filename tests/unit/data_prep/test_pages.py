@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 pytest.importorskip("matplotlib")
 pytest.importorskip("sklearn")
+from data_prep import pages, probes
 from data_prep.drawn import JITTER, SIZES, TRAIN_SIZES
 from data_prep.page_images import COLOURS, DOCUMENTS, SYMBOL_TYPEFACES, SYMBOLS, TYPEFACES, words
 from data_prep.pages import EDGE, QUESTIONS, make_pages, page
@@ -117,6 +118,22 @@ def test_pages_are_drawn_once_read_as_a_benchmark_and_other_settings_are_refused
     assert [question.split for question in questions] == [f"{round(100 * s):02d}%" for s in SIZES for _ in QUESTIONS]
     assert _score(questions, [question.references[0] for question in questions]) == 1.0
     assert _score(questions, ["ten"] * 14) == 0.0
+
+
+@pytest.mark.parametrize("command", [pages, probes])
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        (["--side", "63"], "--side 63: give 64 or more"),
+        (["--num-train", "0"], "--num-train 0: give 1 or more"),
+        (["--num-test", "-1"], "--num-test -1: give 1 or more"),
+        (["--seed", "-1"], "--seed -1: give 0 or more"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused_before_anything_is_written(tmp_path, command, option, said):
+    with pytest.raises(ValueError, match=said):
+        command.main(["--root", str(tmp_path / "data"), *option])
+    assert not (tmp_path / "data").exists()
 
 
 def _drawn(font: ImageFont.FreeTypeFont, symbol: str) -> bytes:

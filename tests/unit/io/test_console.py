@@ -7,7 +7,7 @@ import pytest
 from limits import patient
 from rich.table import Table
 
-from dragonfly_lit.io.console import standard_output, told_if_slow
+from dragonfly_lit.io.console import RANKS, standard_output, told_if_slow
 
 NAME = "a benchmark with a long name and a number, " * 3 + "and an end"
 
@@ -23,12 +23,12 @@ def test_a_piped_table_is_not_cut(monkeypatch, capsys, columns):
     assert NAME in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", ["RANK", "LOCAL_RANK"])
+@pytest.mark.parametrize("name", RANKS)
 def test_what_takes_long_is_told_once_by_the_first_rank_and_what_is_quick_is_not(monkeypatch, name):
     told = []
     monkeypatch.setattr(sys.stderr, "write", told.append)
-    monkeypatch.delenv("RANK", raising=False)
-    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    for variable in RANKS:
+        monkeypatch.delenv(variable, raising=False)
     with told_if_slow("quick", after=patient(600)):
         pass
     monkeypatch.setenv(name, "1")

@@ -95,12 +95,13 @@ def findings(study: Study, cells: Sequence[Cell], small_at_most: float) -> list[
     for (before, first), (after, second) in pairwise(small):
         if first is None or second is None:
             continue
-        alone = first.num == 1 or second.num == 1
-        if second.clear_of(first):
+        doubt = ""
+        if first.num == 1 or second.num == 1:
+            verdict, doubt = "against", ONE_SEED
+        elif second.clear_of(first):
             verdict = f"is {'better' if second.mean > first.mean else 'worse'} than"
         else:
             verdict = "is not told apart from"
-        verdict, doubt = ("against", ONE_SEED) if alone else (verdict, "")
         values = f"{percent(second)} against {percent(first)}"
         found.append(f"{after.title} {verdict} {before.title} on {what}: {values}{doubt}.")
     for cell in cells:
