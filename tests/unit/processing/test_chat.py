@@ -130,8 +130,9 @@ def test_flat_images_go_to_the_texts_by_their_placeholders(processor, picture):
 
 @pytest.mark.usefixtures("unchecked")
 def test_images_may_come_first_as_in_transformers(processor, picture):
-    texts, images = [PROMPT, PROMPT + "Two."], [picture(5, 9), picture(9, 5)]
-    assert equal(processor(images, texts), processor(text=texts, images=images))
+    one, two, three = picture(5, 9), picture(9, 5), picture(7, 7)
+    texts = [IMAGE * 2 + PROMPT, IMAGE + PROMPT]
+    assert equal(processor([one, two, three], texts), processor(text=texts, images=[[one, two], three]))
 
 
 def test_tensors_arrays_and_lists_hold_the_same(processor, picture):
