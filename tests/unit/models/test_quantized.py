@@ -1,8 +1,10 @@
 """Few bits compute what floats of the same roundings compute, take the bytes that they should, and no float beside."""
 
 import json
+import shutil
 import subprocess
 import sys
+from itertools import chain
 
 import pytest
 import torch
@@ -164,7 +166,9 @@ def folders(tmp_path_factory):
             folder = tmp_path_factory.mktemp(f"{way}-{name}")
             save(folder)
             made.setdefault(way, []).append(folder)
-    return made, size
+    yield made, size
+    for folder in chain(*made.values()):
+        shutil.rmtree(folder)
 
 
 @pytest.mark.parametrize("way", ["exported", "released", "backbones"])
