@@ -9,7 +9,6 @@ from typing import Any, Literal
 from transformers import (
     AutoTokenizer,
     BatchFeature,
-    GenerationConfig,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
     ProcessorMixin,
@@ -17,12 +16,13 @@ from transformers import (
 
 from dragonfly_lit.io.foreign import foreign, read_json, read_model_config
 from dragonfly_lit.io.remote_code import SavedWithModule, auto_map
+from dragonfly_lit.processing.arguments import OF_CALL, Images, check_others, is_text, nest_images
 from dragonfly_lit.processing.batches import Side, pad_rows
 from dragonfly_lit.processing.chat import Conversation, is_batch, normalise
 from dragonfly_lit.processing.crops import Resize
 from dragonfly_lit.processing.encoding import TokenizedText, expand_images, to_row
 from dragonfly_lit.processing.formats import FRONT, IN_PLACE, LLAMA3, OWN, ChatFormat, Llama3Format, template_of
-from dragonfly_lit.processing.image_inputs import ImageInput, flat, is_image
+from dragonfly_lit.processing.image_inputs import flat
 from dragonfly_lit.processing.image_processor import DragonflyImageProcessor
 from dragonfly_lit.processing.own_format import OwnFormat
 from dragonfly_lit.processing.prompts import words
@@ -43,33 +43,6 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}{{ '" + START_HEADER + "assistant" + END_HEADER + "\\n\\n' }}{% endif %}"
 )
 """Images first, then `<|begin_of_text|>`, then the turns: what `prompts.render` writes, in Jinja."""
-
-Images = ImageInput | Sequence[ImageInput] | None
-
-_OWN_WAY = (
-    "return_attention_mask",
-    "return_token_type_ids",
-    "return_mm_token_type_ids",
-    "return_offsets_mapping",
-    "common_kwargs",
-    "text_kwargs",
-    "images_kwargs",
-    "truncation",
-    "videos",
-    "audio",
-)
-"""Arguments that transformers gives to every processor; here they may only say what is done anyway."""
-_OF_CALL = (
-    "padding",
-    "padding_side",
-    "pad_to_multiple_of",
-    "max_length",
-    "add_special_tokens",
-    "supervise",
-    "return_tensors",
-    "fetch",
-    *_OWN_WAY,
-)
 
 
 class DragonflyProcessor(SavedWithModule, ProcessorMixin):
@@ -225,13 +198,13 @@ class DragonflyProcessor(SavedWithModule, ProcessorMixin):
             ValueError: images and texts or placeholders differ in number, a text is too long, an image is damaged, or
                 an argument is unknown.
         """
-        _check_others(others, return_tensors, padding)
-        swapped = not _is_text(text) and _is_text(images)  # transformers' own order
+        check_others(others, return_tensors, padding)
+        swapped = not is_text(text) and is_text(images)  # transformers' own order
         given: Any = images if swapped else text
-        if not _is_text(given):
+        if not is_text(given):
             raise ValueError("a DragonflyProcessor needs text=, one or a list; a question about an image alone too.")
         texts = [given] if isinstance(given, str) else list(given)
-        nested = _nest(text if swapped else images, texts, single=isinstance(given, str))
+        nested = nest_images(text if swapped else images, texts, single=isinstance(given, str))
         limit = max_length or self.max_length
         begins = self.chat == LLAMA3 and add_special_tokens
         encoded = [self._encode(t, len(i), supervise, limit, begins) for t, i in zip(texts, nested, strict=True)]
@@ -293,9 +266,7 @@ class DragonflyProcessor(SavedWithModule, ProcessorMixin):
         batched = is_batch(conversation)
         chats: Sequence[Any] = conversation if batched else [conversation]
         pairs = [normalise(chat) for chat in chats]
-        of_call = {name: kwargs.pop(name) for name in ("images", *_OF_CALL) if name in kwargs} | (
-            processor_kwargs or {}
-        )
+        of_call = {name: kwargs.pop(name) for name in ("images", *OF_CALL) if name in kwargs} | (processor_kwargs or {})
         texts = [self._written(messages, chat_template, kwargs) for messages, _ in pairs]
         if not tokenize:
             return texts if batched else texts[0]
@@ -388,62 +359,6 @@ class DragonflyProcessor(SavedWithModule, ProcessorMixin):
             image = (self.ids.image, self.ids.newline)
             num_front = next((place for place, token in enumerate(ids) if token not in image), len(ids))
         tokenized.answer = [i >= num_front and token != self.ids.image for i, token in enumerate(ids)]
-
-
-def _is_text(text: Any) -> bool:
-    return isinstance(text, str) or (
-        isinstance(text, list | tuple) and bool(text) and all(isinstance(part, str) for part in text)
-    )
-
-
-def _check_others(others: dict[str, Any], return_tensors: str | None, padding: bool | str) -> None:
-    """ValueError for an argument that is unknown or asks for what is not done here."""
-    if return_tensors not in ("pt", "np", None) or (return_tensors and padding in (False, "do_not_pad")):
-        raise ValueError(
-            f"return_tensors={return_tensors!r}, padding={padding!r}: a DragonflyProcessor makes padded torch tensors "
-            "(return_tensors='pt', padding=True), numpy arrays ('np'), or lists (None)."
-        )
-    for name, value in others.items():
-        if name == "return_assistant_tokens_mask":
-            continue
-        if name not in _OWN_WAY:
-            if name in vars(GenerationConfig()):  # a pipeline hands on what it gets
-                raise ValueError(
-                    f"{name}={value!r:.60} is an argument of generate, not of a processor. In a pipeline give "
-                    f"generate_kwargs={{{name!r}: {value!r:.60}}}."
-                )
-            raise ValueError(
-                f"a DragonflyProcessor does not know {name}={value!r:.60}. It knows {', '.join(_OF_CALL)}."
-            )
-        if name.endswith("_kwargs") and value:
-            raise ValueError(f"{name}={value!r:.60}: give its keys as arguments of their own.")
-        if name in ("videos", "audio") and value is not None:
-            raise ValueError(f"a DragonflyProcessor reads text and images; {name}= is neither.")
-        if name == "truncation" and value:
-            raise ValueError(
-                f"truncation={value!r} would cut the tokens of an image in two. Shorten the text, or raise max_length."
-            )
-
-
-def _nest(images: Any, texts: list[str], *, single: bool) -> list[list[ImageInput]]:
-    """Images as one list a text."""
-    if images is None:
-        return [[] for _ in texts]
-    if is_image(images) or single:
-        images = [flat(images)]
-    images = list(images)
-    if images and all(image is not None and is_image(image) for image in images):
-        counts = [text.count(IMAGE) for text in texts]
-        if sum(counts) == len(images):
-            found = iter(images)
-            return [[next(found) for _ in range(count)] for count in counts]
-        if len(texts) == 1:
-            return [images]
-    if len(images) != len(texts):
-        raise ValueError(
-            f"images has {len(images)} entries for {len(texts)} texts. Give each an image, a list of images or None."
-        )
-    return [flat(image) for image in images]
 
 
 def _with_tower(layout: Layout, vision: str | Path) -> Layout:
