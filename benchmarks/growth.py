@@ -176,17 +176,26 @@ COMMANDS = {
     "index": Command(line="data_prep index", counts="samples", size=1000, prepare=prepare_tool("index")),
     "lint": Command(line="data_prep lint", counts="samples", size=500, prepare=prepare_tool("lint", "--workers", "1")),
     "stats": Command(line="data_prep stats", counts="samples", size=2000, prepare=prepare_tool("stats")),
-    "inspect": Command(line="data_prep inspect", counts="samples of the folder", size=250,
-                       prepare=prepare_tool("inspect")),
+    "inspect": Command(
+        line="data_prep inspect", counts="samples of the folder", size=250, prepare=prepare_tool("inspect")
+    ),
     "padded": Command(line="train.py, reading", counts="samples", size=100, prepare=prepare_loader("padded")),
-    "grouped": Command(line="train.py data.batch.mode=grouped, reading", counts="samples", size=100,
-                       prepare=prepare_loader("grouped", size=4)),
-    "packed": Command(line="train.py data.batch.mode=packed, reading", counts="samples", size=100,
-                      prepare=prepare_loader("packed", max_tokens=2048)),
+    "grouped": Command(
+        line="train.py data.batch.mode=grouped, reading",
+        counts="samples",
+        size=100,
+        prepare=prepare_loader("grouped", size=4),
+    ),
+    "packed": Command(
+        line="train.py data.batch.mode=packed, reading",
+        counts="samples",
+        size=100,
+        prepare=prepare_loader("packed", max_tokens=2048),
+    ),
     "cut": Command(line="model.too_long=cut", counts="questions of a sample", size=100, prepare=prepare_cut),
     "score": Command(line="evaluate.py predictions=FILE", counts="answers", size=1000, prepare=prepare_scoring),
     "compare": Command(line="python -m dragonfly_lit compare", counts="answers", size=2000, prepare=prepare_compare),
-}  # fmt: skip
+}
 
 
 def num_calls(work: Callable[[], Any]) -> int:

@@ -67,8 +67,10 @@ def pack(table: Path, out: Path, workers: int, *more: str) -> tuple[float, float
     start = time.perf_counter()
     done = subprocess.run(
         [sys.executable, "-c", MEASURED, *command, "--workers", str(workers), *more],
-        check=False, capture_output=True, text=True,
-    )  # fmt: skip
+        check=False,
+        capture_output=True,
+        text=True,
+    )
     seconds = time.perf_counter() - start
     if done.returncode:
         sys.exit(done.stderr)

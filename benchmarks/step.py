@@ -85,15 +85,21 @@ def build(args: argparse.Namespace, vocabulary: int, **fields: int) -> Dragonfly
     torch.manual_seed(0)
     width = args.width
     text = {
-        "hidden_size": width, "intermediate_size": 7 * width // 2, "num_hidden_layers": args.layers,
-        "num_attention_heads": width // 32, "num_key_value_heads": max(width // 128, 1), "head_dim": 32,
+        "hidden_size": width,
+        "intermediate_size": 7 * width // 2,
+        "num_hidden_layers": args.layers,
+        "num_attention_heads": width // 32,
+        "num_key_value_heads": max(width // 128, 1),
+        "head_dim": 32,
         "vocab_size": max(args.words or _words_of_an_8b(width, args.layers), vocabulary),
-    }  # fmt: skip
+    }
     tower = width // 4
     vision = TOWERS[args.version] | {
-        "hidden_size": tower, "intermediate_size": 4 * tower, "num_hidden_layers": 4,
+        "hidden_size": tower,
+        "intermediate_size": 4 * tower,
+        "num_hidden_layers": 4,
         "num_attention_heads": tower // 32,
-    }  # fmt: skip
+    }
     zoom = {"regions": "raster"} | vars(ZOOMS[args.version])
     return DragonflyForConditionalGeneration(tiny_config(vision=vision, text=text, zoom=zoom, **fields))
 
@@ -219,10 +225,13 @@ class Llava:
         ours_config, side = ours.model.config, ours.model.layout.image_size
         vision = ours_config.vision_config.to_dict()
         config = LlavaNextConfig(
-            vision_config=vision, text_config=ours_config.text_config.to_dict(),
+            vision_config=vision,
+            text_config=ours_config.text_config.to_dict(),
             image_token_id=fields["image_token_id"],
-            image_grid_pinpoints=[[4 * side, 4 * side]], vision_feature_layer=-2, projector_hidden_act="gelu",
-        )  # fmt: skip
+            image_grid_pinpoints=[[4 * side, 4 * side]],
+            vision_feature_layer=-2,
+            projector_hidden_act="gelu",
+        )
         config._attn_implementation = "sdpa"
         self.model = LlavaNextForConditionalGeneration(config).train()
         if stage == "1":
@@ -244,10 +253,12 @@ class Llava:
         pad = nn.utils.rnn.pad_sequence
         crops = torch.stack(images)[:, :17] if len(images[0]) >= 17 else torch.stack(images)
         return {
-            "input_ids": pad(rows, batch_first=True), "labels": pad(labels, batch_first=True, padding_value=-100),
+            "input_ids": pad(rows, batch_first=True),
+            "labels": pad(labels, batch_first=True, padding_value=-100),
             "attention_mask": pad([torch.ones_like(row) for row in rows], batch_first=True),
-            "pixel_values": crops / 127.5 - 1, "image_sizes": torch.full((len(made), 2), 4 * self.side),
-        }  # fmt: skip
+            "pixel_values": crops / 127.5 - 1,
+            "image_sizes": torch.full((len(made), 2), 4 * self.side),
+        }
 
     def step(self, batch: dict[str, Tensor]) -> tuple[float, float]:
         """Loss and norm of the gradient."""

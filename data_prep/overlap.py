@@ -110,9 +110,17 @@ def compare(
             for other, kind, likeness in _best_of_each(_album(album), look):
                 benchmark, question = _album(album).asked[other]
                 found.append(
-                    Found(source=spec.name, shard=shard, key=key, image=number, kind=kind,
-                          likeness=round(likeness, 4), benchmark=benchmark, question=question)
-                )  # fmt: skip
+                    Found(
+                        source=spec.name,
+                        shard=shard,
+                        key=key,
+                        image=number,
+                        kind=kind,
+                        likeness=round(likeness, 4),
+                        benchmark=benchmark,
+                        question=question,
+                    )
+                )
     return found, counts, unread
 
 
@@ -265,8 +273,13 @@ def _tell(
             here = [each for each in of_source if each.benchmark == name]
             kinds = Counter(each.kind for each in here)
             samples = len({each.key for each in here})
-            table.add_row(spec.name, name, *(f"{kinds[kind]:,}" for kind in KINDS), f"{samples:,}",
-                          f"{counts[spec.name]['samples']:,}")  # fmt: skip
+            table.add_row(
+                spec.name,
+                name,
+                *(f"{kinds[kind]:,}" for kind in KINDS),
+                f"{samples:,}",
+                f"{counts[spec.name]['samples']:,}",
+            )
         if not of_source:
             table.add_row(spec.name, "none", *("0",) * (len(KINDS) + 1), f"{counts[spec.name]['samples']:,}")
     standard_output(markup=False).print(table)

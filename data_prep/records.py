@@ -26,9 +26,13 @@ WITHHELD = "not written, since names are hashed and a reason may hold one; --on-
 
 
 def records_of(
-    job: Job, start: int, rows: list[Any], skipped: list[dict[str, Any]], columns: dict[str, Counter[str]],
+    job: Job,
+    start: int,
+    rows: list[Any],
+    skipped: list[dict[str, Any]],
+    columns: dict[str, Counter[str]],
     metadata: Counter[str],
-) -> Iterator[Record]:  # fmt: skip
+) -> Iterator[Record]:
     """The records of the good rows.
 
     Args:

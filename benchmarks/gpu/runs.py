@@ -128,9 +128,13 @@ def parity(report: Report) -> None:
             if name in plans or name in started:
                 report.record(name, runs.compare(name))
         for name, beside in (
-            ("fp32-s1", "cpu-s1"), ("half-s1", "cpu-s1"), ("eager-s1", "half-s1"), ("half-s2", "cpu-s1"),
-            ("fsdp-s2", "half-s2"), ("again-s2", "half-s2"),
-        ):  # fmt: skip
+            ("fp32-s1", "cpu-s1"),
+            ("half-s1", "cpu-s1"),
+            ("eager-s1", "half-s1"),
+            ("half-s2", "cpu-s1"),
+            ("fsdp-s2", "half-s2"),
+            ("again-s2", "half-s2"),
+        ):
             if name in plans or name in started:
                 report.record(name, runs.compare(name, beside))
         if "waits-s1" in started:

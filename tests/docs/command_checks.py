@@ -182,6 +182,8 @@ def tool(name: str) -> dict:
 
 
 TOOLS = {
-    "pip": check_install, "pytest": check_pytest, ".ci/run": check_script,
+    "pip": check_install,
+    "pytest": check_pytest,
+    ".ci/run": check_script,
     **dict.fromkeys(("ruff", "pyright", "mkdocs", "pre-commit"), check_declared),
-}  # fmt: skip
+}

@@ -79,21 +79,37 @@ def prepare(folder: Path) -> None:
         table = pa.table({"images": [photo] * number, "texts": texts})
         parquet.write_table(table, folder / f"hub/{part}-00000-of-00001.parquet", row_group_size=3)
     for words in (
-        ["-m", "data_prep", "pack", "--from", "captions", "captions.csv", "--images", "photos", "--out", "data/mine",
-         "--source", "mine", "--licence", "own"],
+        [
+            "-m",
+            "data_prep",
+            "pack",
+            "--from",
+            "captions",
+            "captions.csv",
+            "--images",
+            "photos",
+            "--out",
+            "data/mine",
+            "--source",
+            "mine",
+            "--licence",
+            "own",
+        ],
         ["train.py", "stage=1", *SHORTER["train"], "callbacks.progress=false"],
         ["evaluate.py", "checkpoint=runs/tiny-stage1", *SHORTER["evaluate"]],
         ["-m", "dragonfly_lit", "export", "runs/tiny-stage1", "my-vlm"],
-    ):  # fmt: skip
+    ):
         status, output = run_python(words, folder)
         assert status == 0, output
     results = next((folder / "runs").rglob("results.json"))
     for name in ("a", "b"):
         shutil.copytree(results.parent, folder / f"runs/{name}/evaluation/easy_vqa")
     for name, path in {
-        "Llama-3-8B-Dragonfly-v1": "checkpoint", "FOLDER": "checkpoint",
-        "clip-vit-base-patch32": "image_encoder", "CLIP": "image_encoder",
-    }.items():  # fmt: skip
+        "Llama-3-8B-Dragonfly-v1": "checkpoint",
+        "FOLDER": "checkpoint",
+        "clip-vit-base-patch32": "image_encoder",
+        "CLIP": "image_encoder",
+    }.items():
         (folder / name).symlink_to(ROOT / "tests/parity/v1" / path)
     write_study(folder / "runs/zoom_ablation")
 
@@ -111,10 +127,14 @@ def write_study(folder: Path) -> None:
         (job / "config.yaml").write_text(yaml.safe_dump(config))
         groups = {size: {"num_questions": 10, "score": 0.3 + 0.01 * seed} for size in ("02%", "09%", "25%")}
         entry = {
-            "headline": "accuracy", "scores": {"accuracy": 0.3 + 0.01 * seed}, "answers_per_s": 9.0, "selection": None,
+            "headline": "accuracy",
+            "scores": {"accuracy": 0.3 + 0.01 * seed},
+            "answers_per_s": 9.0,
+            "selection": None,
             "groups": {"split": groups, "category": {"colour": {"num_questions": 30, "score": 0.4}}},
-            "folder": "evaluation/probes", "answers": "answers/probes.jsonl",
-        }  # fmt: skip
+            "folder": "evaluation/probes",
+            "answers": "answers/probes.jsonl",
+        }
         result = {"val_loss": 1.0, "image_tokens": 18, "image_gflops": 0.1, "samples_per_s": 9.0, "config": config}
         (job / "result.json").write_text(json.dumps(result | {"benchmarks": {"probes": entry}}))
 

@@ -152,8 +152,9 @@ class Many(Shapes):
                 Image.new("RGB", (64, 48), (i, 90, 90)).save(folder / f"{i}.png")
             image = folder / f"{i - i % 3 if i < 60 else 57}.png"
             kind = ("a very long name of a category that no phone has room for", "easy", "hard")[i % 3]
-            yield Question(id=f"s{i}", task=self.name, text=f"Which {i}?", images=(image,), references=("red",),
-                           category=kind)  # fmt: skip
+            yield Question(
+                id=f"s{i}", task=self.name, text=f"Which {i}?", images=(image,), references=("red",), category=kind
+            )
 
 
 @pytest.fixture(scope="module")

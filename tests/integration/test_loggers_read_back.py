@@ -26,11 +26,20 @@ def run(tmp_path_factory):
         patch.setenv("WANDB_SILENT", "true")
         patch.delenv("WANDB_DATA_DIR", raising=False)
         overrides = [
-            "stage=1", "name=run", "logger=[wandb,tensorboard]", "stage.steps=2", "model.max_tokens=1024",
-            "data.num_workers=0", "trainer.limit_val_batches=1", "callbacks.answers.count=2", "benchmark=easy_vqa",
-            "benchmark.limit=2", "callbacks.progress=false", f"runs_root={folder / 'runs'}",
+            "stage=1",
+            "name=run",
+            "logger=[wandb,tensorboard]",
+            "stage.steps=2",
+            "model.max_tokens=1024",
+            "data.num_workers=0",
+            "trainer.limit_val_batches=1",
+            "callbacks.answers.count=2",
+            "benchmark=easy_vqa",
+            "benchmark.limit=2",
+            "callbacks.progress=false",
+            f"runs_root={folder / 'runs'}",
             f"data_root={folder / 'data'}",
-        ]  # fmt: skip
+        ]
         fit(compose(overrides))
         import wandb
 

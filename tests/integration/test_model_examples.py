@@ -39,11 +39,18 @@ def folder(tmp_path_factory) -> Path:
 
 def overrides(folder: Path, choice: str) -> list[str]:
     return [
-        f"--config-dir={folder / 'conf'}", choice, "stage=1", "stage.steps=2", "model.max_tokens=1024",
+        f"--config-dir={folder / 'conf'}",
+        choice,
+        "stage=1",
+        "stage.steps=2",
+        "model.max_tokens=1024",
         "data.num_workers=0",
-        "callbacks.answers=null", "callbacks.progress=false", "trainer.limit_val_batches=1",
-        f"name={choice.replace('=', '_')}", f"runs_root={folder / 'runs'}",
-    ]  # fmt: skip
+        "callbacks.answers=null",
+        "callbacks.progress=false",
+        "trainer.limit_val_batches=1",
+        f"name={choice.replace('=', '_')}",
+        f"runs_root={folder / 'runs'}",
+    ]
 
 
 def run(folder: Path, *command: str) -> subprocess.CompletedProcess:

@@ -57,10 +57,18 @@ def folder(tmp_path) -> Path:
 
 def overrides(folder: Path, name: str, *more: str) -> list[str]:
     return [
-        "stage=1", "data=mine", f"data.path={folder / 'packed'}", "data.val=null", "data.batch.size=4",
-        "data.num_workers=0", "callbacks.answers=null", "callbacks.progress=false",
-        f"name={name}", f"runs_root={folder / 'runs'}", *more,
-    ]  # fmt: skip
+        "stage=1",
+        "data=mine",
+        f"data.path={folder / 'packed'}",
+        "data.val=null",
+        "data.batch.size=4",
+        "data.num_workers=0",
+        "callbacks.answers=null",
+        "callbacks.progress=false",
+        f"name={name}",
+        f"runs_root={folder / 'runs'}",
+        *more,
+    ]
 
 
 def test_a_template_of_a_file_goes_with_its_run(folder, capsys):
@@ -120,11 +128,17 @@ def test_smollm2_learns_and_answers_in_its_own_words(folder, capsys):
     fit(
         compose(
             overrides(
-                folder, "smollm2", "language=smollm2", f"language.path={folder / 'smollm2.gguf'}", "language.chat=own",
-                "stage.steps=6", "data.batch.size=2", "model.max_tokens=512",
+                folder,
+                "smollm2",
+                "language=smollm2",
+                f"language.path={folder / 'smollm2.gguf'}",
+                "language.chat=own",
+                "stage.steps=6",
+                "data.batch.size=2",
+                "model.max_tokens=512",
             )
         )
-    )  # fmt: skip
+    )
     run = folder / "runs" / "smollm2"
     model, processor = load_for_inference(run, dtype=torch.float32)
     tokenizer = processor.tokenizer

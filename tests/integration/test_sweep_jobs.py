@@ -51,11 +51,21 @@ def test_a_numbered_stage_runs_under_any_launcher_and_what_a_job_prints_can_be_t
         pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
     make_probes(tmp_path / "data", num_train=8, num_test=7, seed=0)
     overrides = [
-        "stage=1", "data=probes", "stage.steps=1", "data.batch.size=2", "data.num_workers=0", 'name="a, b=c: d"',
-        "trainer.limit_val_batches=1", "callbacks.answers=null", "seed=0,1", f"hydra/launcher={launcher}",
-        f"data_root={tmp_path}/data", f"runs_root={tmp_path}/runs",
-        "trainer.devices=auto", f"language.chat={tmp_path}/chat.jinja",  # which the job knows by other values
-    ]  # fmt: skip
+        "stage=1",
+        "data=probes",
+        "stage.steps=1",
+        "data.batch.size=2",
+        "data.num_workers=0",
+        'name="a, b=c: d"',
+        "trainer.limit_val_batches=1",
+        "callbacks.answers=null",
+        "seed=0,1",
+        f"hydra/launcher={launcher}",
+        f"data_root={tmp_path}/data",
+        f"runs_root={tmp_path}/runs",
+        "trainer.devices=auto",
+        f"language.chat={tmp_path}/chat.jinja",  # which the job knows by other values
+    ]
     (tmp_path / "chat.jinja").write_text(TEMPLATE)
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, str(ROOT / "train.py"), "-m", *overrides]

@@ -13,9 +13,11 @@ from dragonfly_lit.training.stages import Group, Lora
 pytest.importorskip("peft")
 
 JOB = {
-    "groups": (Group(match="language.*lora_*", lr=1e-2),), "steps": 4, "num_batches": 8,
+    "groups": (Group(match="language.*lora_*", lr=1e-2),),
+    "steps": 4,
+    "num_batches": 8,
     "stage": {"lora": Lora(rank=4, alpha=8, target=("q_proj", "down_proj"))},
-}  # fmt: skip
+}
 
 
 class Keeps(pl.Callback):

@@ -106,9 +106,11 @@ def test_two_sharded_ranks_average_as_one_process(whole, tmp_path):
     job = JOB | {"accumulate": 1, "rows": 2, "num_batches": 12, "callbacks": (EMAWeightAveraging(decay=DECAY),)}
     one = averaged(tmp_path / "one", num_batches=12)
     ranks = run_ranks(
-        2, tmp_path, {name: {"strategy": name, "every": 3, "save": {"keep_last": 9}, **job} for name in ("ddp", "fsdp")}
+        2,
+        tmp_path,
+        {name: {"strategy": name, "every": 3, "save": {"keep_last": 9}, **job} for name in ("ddp", "fsdp")}
         | {"again": {"strategy": "fsdp", "resume": "fsdp/checkpoints/step-00000003", **job}},
-    )  # fmt: skip
+    )
     for name in ("ddp", "fsdp"):
         assert largest_difference(one, ranks[name]) < 2e-6
     assert largest_difference(ranks["fsdp"], ranks["again"]) == 0.0

@@ -122,9 +122,13 @@ def test_sharded_ranks_resume_and_equal_one_process(tmp_path):
     for name in names:
         assert largest_difference(two[name], two[f"{name}-on"]) == 0.0
         alone = run(
-            tmp_path / f"{name}-alone", groups=ALL, steps=5, accumulate=2, num_batches=12,
+            tmp_path / f"{name}-alone",
+            groups=ALL,
+            steps=5,
+            accumulate=2,
+            num_batches=12,
             stage={"optimizer": OPTIMIZERS[name]},
-        )  # fmt: skip
+        )
         assert largest_difference(alone, two[name]) < 1e-5
 
 

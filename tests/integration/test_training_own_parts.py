@@ -119,9 +119,12 @@ def tensors(folder: Path) -> list[str]:
 
 def test_the_best_checkpoint_is_kept_by_lightnings_callback_and_loads(train, tmp_path):
     run = train(
-        "+callbacks.best._target_=lightning.pytorch.callbacks.ModelCheckpoint", "+callbacks.best.monitor=val_loss",
-        "+callbacks.best.dirpath=${runs_root}/${name}/best", "trainer.val_every=1", "stage.steps=3",
-    )  # fmt: skip
+        "+callbacks.best._target_=lightning.pytorch.callbacks.ModelCheckpoint",
+        "+callbacks.best.monitor=val_loss",
+        "+callbacks.best.dirpath=${runs_root}/${name}/best",
+        "trainer.val_every=1",
+        "stage.steps=3",
+    )
     (best,) = (run / "best").iterdir()
     losses = metrics(run, "val_loss")
     assert read_info(best).step == 1 + losses.index(min(losses))
@@ -146,9 +149,10 @@ def test_a_profiler_of_ones_own(train, tmp_path):
 
 def test_deterministic_kernels_and_the_search_for_anomalies_are_on_in_training(train):
     run = train(
-        "trainer.deterministic=true", "trainer.detect_anomaly=true",
+        "trainer.deterministic=true",
+        "trainer.detect_anomaly=true",
         "+callbacks.looks._target_=test_training_own_parts.Looks",
-    )  # fmt: skip
+    )
     torch.use_deterministic_algorithms(False)
     assert steps(run) == [2]
     assert Looks.seen == (True, True)
@@ -275,9 +279,11 @@ class TestExamples:
     def test_the_callback_stops_the_run_and_is_saved(self, train):
         alive = "+callbacks.alive"
         run = train(
-            f"{alive}._target_=my_parts.callback.StopIfDead", f"{alive}.least=1e9", f"{alive}.patience=3",
+            f"{alive}._target_=my_parts.callback.StopIfDead",
+            f"{alive}.least=1e9",
+            f"{alive}.patience=3",
             "stage.steps=9",
-        )  # fmt: skip
+        )
         assert steps(run) == [3]
         assert read_state(step_folder(run, 3))["callbacks"]["StopIfDead"]["dead"] == 3
         assert len(metrics(run, "largest_grad_norm")) == 3

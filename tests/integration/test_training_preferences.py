@@ -52,7 +52,7 @@ HALF = {"precision": "bf16"}
 ADAPTERS = {
     "groups": (Group(match="language.*lora_*", lr=1e-2),),
     "stage": {"lora": Lora(rank=4, alpha=8, target=("q_proj", "down_proj"))},
-}  # fmt: skip
+}
 
 
 class Keeps(pl.Callback):

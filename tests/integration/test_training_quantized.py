@@ -28,9 +28,14 @@ def quantized(kind):
 
 def job(kind, **more):
     return {
-        "groups": GROUPS, "steps": 4, "num_batches": 8, "stage": {"lora": LORA},
-        "model_factory": lambda: quantized(kind), "skeleton_factory": None, **more,
-    }  # fmt: skip
+        "groups": GROUPS,
+        "steps": 4,
+        "num_batches": 8,
+        "stage": {"lora": LORA},
+        "model_factory": lambda: quantized(kind),
+        "skeleton_factory": None,
+        **more,
+    }
 
 
 class Keeps(pl.Callback):

@@ -83,15 +83,27 @@ def test_from_dicom_files_and_a_table_to_a_scored_and_exported_model(tmp_path):
     write_hospital(tmp_path / "hospital")
     commands = steps()
     assert [words[1] if words[1] != "-m" else words[3] for words in commands] == [
-        "pack", "lint", "inspect", "train.py", "evaluate.py", "export", "ask",
-    ]  # fmt: skip
+        "pack",
+        "lint",
+        "inspect",
+        "train.py",
+        "evaluate.py",
+        "export",
+        "ask",
+    ]
     told = {}
     for number, words in enumerate(commands, start=1):
         print(f"\nstep {number}: {shlex.join(words)}", flush=True)
         environment = {**os.environ, "HF_HUB_OFFLINE": "1", "WANDB_MODE": "offline", "OMP_NUM_THREADS": "1"}
         short = SHORTER.get(words[1], [])
-        done = subprocess.run([sys.executable, *words[1:], *short], cwd=tmp_path, env=environment, text=True,
-                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT)  # fmt: skip
+        done = subprocess.run(
+            [sys.executable, *words[1:], *short],
+            cwd=tmp_path,
+            env=environment,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
         print(done.stdout)
         assert done.returncode == 0, done.stdout
         told[words[1] if words[1] != "-m" else words[3]] = done.stdout

@@ -34,9 +34,14 @@ def run(tmp_path):
         calls = tmp_path / "calls"
         calls.write_text("")
         environment = {
-            "PATH": f"{tmp_path}:{os.environ['PATH']}", "CALLS": str(calls), "STATUS": str(status), "DURING": during,
-            "SLURM_JOB_ID": "4711", "SLURM_CPUS_PER_TASK": "12", **more,
-        }  # fmt: skip
+            "PATH": f"{tmp_path}:{os.environ['PATH']}",
+            "CALLS": str(calls),
+            "STATUS": str(status),
+            "DURING": during,
+            "SLURM_JOB_ID": "4711",
+            "SLURM_CPUS_PER_TASK": "12",
+            **more,
+        }
         done = subprocess.run(
             ["bash", script, *arguments], env=environment, capture_output=True, text=True, timeout=patient(60)
         )

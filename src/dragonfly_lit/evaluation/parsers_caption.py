@@ -12,12 +12,13 @@ from functools import lru_cache
 DROPPED = frozenset({"''", "'", "``", "`", ".", "?", "!", ",", ":", "-", "--", "...", ";", '"'})
 BRACKETS = {"(": "-lrb-", ")": "-rrb-", "[": "-lsb-", "]": "-rsb-", "{": "-lcb-", "}": "-rcb-"}
 ABBREVIATIONS = frozenset(
-    f"{word}." for word in re.findall(
+    f"{word}."
+    for word in re.findall(
         r"\w+",
         "approx apr aug co corp dec dept dr est etc feb fig inc jan jr jul jun ltd mar mr mrs ms no nov oct prof sep "
         "sept sr st vs",
     )
-)  # fmt: skip
+)
 INITIALS = re.compile(r"(?:[a-z]\.)+")
 CLITIC = re.compile(r"'(?:s|re|ve|ll|d|m)")
 

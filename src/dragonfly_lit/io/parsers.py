@@ -154,9 +154,12 @@ def serve_parser() -> argparse.ArgumentParser:
         "--api-key-file", type=Path, metavar="FILE", help="clients must send one of its lines; or DRAGONFLY_API_KEY"
     )
     parser.add_argument(
-        "--allow-urls", action="append", default=[], metavar="HOST",
+        "--allow-urls",
+        action="append",
+        default=[],
+        metavar="HOST",
         help="images at http(s)://HOST/... are fetched; again for more hosts (default: nothing is fetched)",
-    )  # fmt: skip
+    )
     numbers = {
         "max-answers": (16, "that are given at the same time"),
         "max-waiting": (64, "requests that wait beyond those; the next one is told to come back (429)"),
@@ -178,9 +181,12 @@ def serve_parser() -> argparse.ArgumentParser:
         "--file-seconds", type=float, default=3600.0, metavar="SECONDS", help="an upload is kept (default: %(default)g)"
     )
     parser.add_argument(
-        "--drain", type=float, default=30.0, metavar="SECONDS",
+        "--drain",
+        type=float,
+        default=30.0,
+        metavar="SECONDS",
         help="that answers may take to end after SIGTERM (default: %(default)g)",
-    )  # fmt: skip
+    )
     return parser
 
 

@@ -134,9 +134,22 @@ def _flash_backward(grad, out, lse, query, key, value, keys, ends, host_ends, sc
     longest_query, longest_key = host_ends.diff().amax(1).tolist()
     no_dropout = torch.zeros(2, dtype=torch.uint64, device=query.device)
     grad_query, grad_key, grad_value = torch.ops.aten._flash_attention_backward(
-        grad, query, key, value, out, lse, ends[0], ends[1], longest_query, longest_key, 0.0, True,
-        no_dropout, torch.empty(0, device=query.device), scale=scale,
-    )  # fmt: skip
+        grad,
+        query,
+        key,
+        value,
+        out,
+        lse,
+        ends[0],
+        ends[1],
+        longest_query,
+        longest_key,
+        0.0,
+        True,
+        no_dropout,
+        torch.empty(0, device=query.device),
+        scale=scale,
+    )
     return grad_query, *_scattered(keys, host_ends, tokens, grad_key, grad_value)
 
 
@@ -244,8 +257,12 @@ def _cpu_backward(grad, out, lse, query, key, value, keys, ends, host_ends, scal
         found = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
             *(_batched(x, queries, length, heads) for x in (grad, query)),
             *(_batched(x, of, length, heads) for x in (key, value)),
-            _batched(out, queries, length, heads), sums, 0.0, causal, scale=scale,
-        )  # fmt: skip
+            _batched(out, queries, length, heads),
+            sums,
+            0.0,
+            causal,
+            scale=scale,
+        )
         for target, places, gradient in zip(grads, (queries, of, of), found, strict=True):
             write(target, places, _flat(gradient, target.shape[1]))
 

@@ -55,8 +55,11 @@ class Answers:
                 }
             )
         return self._head | {
-            "object": "chat.completion", "choices": choices, "usage": self.usage(done), **self._zoom(done),
-        }  # fmt: skip
+            "object": "chat.completion",
+            "choices": choices,
+            "usage": self.usage(done),
+            **self._zoom(done),
+        }
 
     def opening(self) -> list[dict[str, Any]]:
         """The first chunks of a stream, which say who speaks."""
@@ -98,9 +101,7 @@ class Answers:
     def _zoom(self, done: Done) -> dict[str, Any]:
         if not self.asked.zoom:
             return {}
-        seconds = {
-            "prepared": self.prepared, "queued": done.queued, "first_token": done.first, "total": done.total
-        }  # fmt: skip
+        seconds = {"prepared": self.prepared, "queued": done.queued, "first_token": done.first, "total": done.total}
         return {
             "zoom": list(done.zoom),
             "image_tokens": dict(self.image_tokens),

@@ -159,9 +159,12 @@ class Gate:
         except TimeoutError:
             # A client that reads too slowly; the server closes the connection of an answer without an end.
             raise ApiError(
-                504, "the request took too long.", kind="server_error", code="timeout",
+                504,
+                "the request took too long.",
+                kind="server_error",
+                code="timeout",
                 headers={"x-should-retry": "false"},
-            ) from None  # fmt: skip
+            ) from None
         finally:
             for ticket in tickets:
                 ticket.cancel()

@@ -27,13 +27,17 @@ class Metrics:
             "dragonfly_requests", "Requests for an answer, by the status of HTTP.", ["status"], registry=self.registry
         )
         self.first = Histogram(
-            "dragonfly_first_token_seconds", "From a request to its first token.",
-            buckets=SECONDS, registry=self.registry,
-        )  # fmt: skip
+            "dragonfly_first_token_seconds",
+            "From a request to its first token.",
+            buckets=SECONDS,
+            registry=self.registry,
+        )
         self.total = Histogram(
-            "dragonfly_answer_seconds", "From a request to the end of its answer.",
-            buckets=SECONDS, registry=self.registry,
-        )  # fmt: skip
+            "dragonfly_answer_seconds",
+            "From a request to the end of its answer.",
+            buckets=SECONDS,
+            registry=self.registry,
+        )
         self.registry.register(_OfEngine(engine))
 
     def note(self, done: Done) -> None:

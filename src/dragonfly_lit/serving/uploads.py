@@ -34,9 +34,10 @@ def read_upload(content_type: str, body: bytes) -> Upload:
     purpose = _text(fields, "purpose")
     if purpose not in PURPOSES:
         raise ApiError(
-            400, f"the purpose {purpose!r} is not one of {', '.join(PURPOSES)}: images are all that is kept here.",
+            400,
+            f"the purpose {purpose!r} is not one of {', '.join(PURPOSES)}: images are all that is kept here.",
             param="purpose",
-        )  # fmt: skip
+        )
     return Upload(name=_named(name), purpose=purpose, data=data, seconds=_seconds(fields))
 
 

@@ -344,9 +344,10 @@ class Row:
         if number is not None:
             return LETTERS[number]
         raise self.wrong(
-            name, value, f"a choice, its letter or its number from 0 to {len(choices) - 1}; the choices are "
-            f"{shown(list(choices))}"
-        )  # fmt: skip
+            name,
+            value,
+            f"a choice, its letter or its number from 0 to {len(choices) - 1}; the choices are {shown(list(choices))}",
+        )
 
     def columns(self) -> list[tuple[str, Literal["read", "unread", "empty"]]]:
         """What became of each cell, those of inner rows under names such as `conversations[].from`."""

@@ -79,9 +79,18 @@ def test_a_conversation_is_seen_whole(folder, capsys, monkeypatch):
 
     monkeypatch.setattr(DragonflyProcessor, "__call__", call)
     lines = [
-        "And now?", f"/image {folder / 'green.png'}", "/image nowhere.png", "", "/what", "Which <|eot_id|>?", "Both?",
-        "/new", "Alone?", "/quit", "Never?",
-    ]  # fmt: skip
+        "And now?",
+        f"/image {folder / 'green.png'}",
+        "/image nowhere.png",
+        "",
+        "/what",
+        "Which <|eot_id|>?",
+        "Both?",
+        "/new",
+        "Alone?",
+        "/quit",
+        "Never?",
+    ]
     monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(lines)))
     options = ["--model", str(folder / "model"), "--device", "cpu", "--max-new-tokens", "2"]
     assert main([*options, "--chat", "--image", str(folder / "green.png"), "What is it?"]) == 0

@@ -8,8 +8,11 @@ from omegaconf.errors import OmegaConfBaseException
 from dragonfly_lit.app import errors
 
 MENDED = [
-    ValueError("job seed=0 ended."), OSError("no disk"), HydraException("no key"), OmegaConfBaseException("no value"),
-]  # fmt: skip
+    ValueError("job seed=0 ended."),
+    OSError("no disk"),
+    HydraException("no key"),
+    OmegaConfBaseException("no value"),
+]
 
 
 def fail(error):

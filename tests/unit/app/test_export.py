@@ -142,10 +142,16 @@ def described(run, tmp_path):
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     weights = weights_fingerprint(load_for_inference(folder)[0])["weights"]
     entry = {
-        "benchmark": "easy_vqa", "split": "test", "num_questions": 40, "limited": True, "headline": "accuracy",
-        "scale": 100.0, "prompt": {"set": "released"}, "scores": {"accuracy": 0.75},
+        "benchmark": "easy_vqa",
+        "split": "test",
+        "num_questions": 40,
+        "limited": True,
+        "headline": "accuracy",
+        "scale": 100.0,
+        "prompt": {"set": "released"},
+        "scores": {"accuracy": 0.75},
         "intervals": {"accuracy": [0.625, 0.8333]},
-    }  # fmt: skip
+    }
     for name, digest in (("easy_vqa", weights), ("pope", "0" * 32)):
         (folder / "evaluation" / name).mkdir(parents=True)
         results = {

@@ -80,7 +80,7 @@ def test_these_are_the_processes(environment, env, overrides, found):
         ({}, ["trainer.devices=true"], r"trainer.devices=true is not a whole number"),
         ({}, ["trainer.num_nodes=0"], r"trainer.num_nodes=0 is not a whole number"),
     ],
-)  # fmt: skip
+)
 def test_any_other_number_is_one_line(environment, env, overrides, said):
     environment(env)
     with pytest.raises(ValueError, match=said) as error:

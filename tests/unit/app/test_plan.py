@@ -119,8 +119,11 @@ def test_a_step_is_all_its_micro_batches():
 
 def test_adapters_train_and_the_weights_below_them_do_not():
     pytest.importorskip("peft")
-    found = planned(*V1, "stage.lora={_target_: dragonfly_lit.training.stages.Lora}",
-                    "stage.groups.0.match=[projector.*,language.*lora_*]")  # fmt: skip
+    found = planned(
+        *V1,
+        "stage.lora={_target_: dragonfly_lit.training.stages.Lora}",
+        "stage.groups.0.match=[projector.*,language.*lora_*]",
+    )
     assert 10e6 < found.parameters[1] < 100e6
 
 
@@ -128,9 +131,19 @@ def test_the_command_prints_every_part(capsys):
     assert main(["plan", *V2, "strategy=fsdp", "trainer.num_nodes=4", "--mfu", "0.5"]) == 0
     text = capsys.readouterr().out
     for word in (
-        "parameters", "TFLOP a GPU", "50% of the 989", "weights", "optimizer", "gradients", "activations, tower",
-        "logits", "all-gather", "tokens/s", "samples/s", "binds    network; with data.batch.max_tokens=",
-    ):  # fmt: skip
+        "parameters",
+        "TFLOP a GPU",
+        "50% of the 989",
+        "weights",
+        "optimizer",
+        "gradients",
+        "activations, tower",
+        "logits",
+        "all-gather",
+        "tokens/s",
+        "samples/s",
+        "binds    network; with data.batch.max_tokens=",
+    ):
         assert word in text, text
     assert max(map(len, text.splitlines())) <= 100
 

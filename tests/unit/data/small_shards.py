@@ -14,9 +14,7 @@ from dragonfly_lit.spec.layout import Layout, Zoom
 from dragonfly_lit.spec.records import Record, Turn
 from dragonfly_lit.spec.shard import record_to_json
 
-LAYOUT = Layout(
-    image_size=16, patch_size=8, class_token=False, zoom=Zoom(medium=False, high=False, top_k=None)
-)  # fmt: skip
+LAYOUT = Layout(image_size=16, patch_size=8, class_token=False, zoom=Zoom(medium=False, high=False, top_k=None))
 PAD = 0
 
 

@@ -100,25 +100,37 @@ def test_a_caption_is_asked_for_with_the_documented_prompt(tmp_path):
     ("fields", "turns", "images"),
     [
         ([{"from": "human", "value": "What?\n<image>"}, {"from": "gpt", "value": "A."}], [("What?", 1), ("A.", 0)], 1),
-        ({"messages": [{"role": "user", "content": "What?"}, {"role": "assistant", "content": "A."}]},
-         [("What?", 0), ("A.", 0)], 0),
-        ({"image": "x.jpg", "conversations": [{"from": "human", "value": "What?"}, {"from": "gpt", "value": "A."}]},
-         [("What?", 1), ("A.", 0)], 1),
-        ([{"from": "human", "value": "<image>\n<image>\nWhat?"}, {"from": "gpt", "value": "A."}],
-         [("What?", 2), ("A.", 0)], 2),
+        (
+            {"messages": [{"role": "user", "content": "What?"}, {"role": "assistant", "content": "A."}]},
+            [("What?", 0), ("A.", 0)],
+            0,
+        ),
+        (
+            {"image": "x.jpg", "conversations": [{"from": "human", "value": "What?"}, {"from": "gpt", "value": "A."}]},
+            [("What?", 1), ("A.", 0)],
+            1,
+        ),
+        (
+            [{"from": "human", "value": "<image>\n<image>\nWhat?"}, {"from": "gpt", "value": "A."}],
+            [("What?", 2), ("A.", 0)],
+            2,
+        ),
         ({"caption": "A.", "url": "http://x"}, [("", 1), ("A.", 0)], 1),
         ([{"from": "human", "value": "Is <image> it?"}, {"from": "gpt", "value": "A."}], "between two texts", 1),
         ([{"from": "human", "value": "<image>What?"}, {"from": "gpt", "value": "A <image>."}], "in an answer", 1),
         ([{"from": "human", "value": "<image>What?"}, {"from": "gpt", "value": 3}], "list of parts, not 3", 1),
         ([{"from": "human", "value": "<image>What?"}, {"from": "gpt", "value": "A."}], "1 image placeholders but 0", 0),
-        ({"image": "x.jpg", "conversations": [{"from": "human", "value": "W"}, {"from": "gpt", "value": "A."}]},
-         "no image", 0),
+        (
+            {"image": "x.jpg", "conversations": [{"from": "human", "value": "W"}, {"from": "gpt", "value": "A."}]},
+            "no image",
+            0,
+        ),
         ({"caption": None}, "caption is empty", 1),
         ({"caption": "A."}, "no image beside", 0),
         ({"conversations": [{"role": "user", "content": "W"}], "share_image": "false"}, "true or false", 0),
         ("A.", "must be an object", 1),
     ],
-)  # fmt: skip
+)
 def test_what_a_json_may_look_like(fields, turns, images, tmp_path):
     pictures = [(f"k.{n}.jpg", picture(n)) for n in range(images)]
     shards = open_dataset(folder_of(tmp_path, tar_of([("k.json", json.dumps(fields).encode()), *pictures])))
@@ -238,10 +250,13 @@ plain = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=3
     lambda text: text.strip() and "<image>" not in text
 )
 sample_names = st.lists(
-    st.text(st.characters(exclude_categories=["C", "Zl", "Zp"], exclude_characters="./"), min_size=1, max_size=20)
-    .filter(lambda name: name != "guard" and not name.startswith("__")),
-    min_size=1, max_size=6, unique=True,
-)  # fmt: skip
+    st.text(
+        st.characters(exclude_categories=["C", "Zl", "Zp"], exclude_characters="./"), min_size=1, max_size=20
+    ).filter(lambda name: name != "guard" and not name.startswith("__")),
+    min_size=1,
+    max_size=6,
+    unique=True,
+)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -255,8 +270,10 @@ def test_random_names_and_texts_come_back_exactly_or_lost_by_name(tmp_path, keys
         if kind == "caption":
             made, asked = [("txt", text.encode())], ""
         else:
-            ours = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]},
-                    {"role": "assistant", "content": text}]  # fmt: skip
+            ours = [
+                {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]},
+                {"role": "assistant", "content": text},
+            ]
             fields = {"ours": {"conversations": ours}, "llava": {"conversations": said}, "energon": said}[kind]
             made, asked = [("json", json.dumps(fields).encode())], text
         files += [(f"{key}.jpg", image), *((f"{key}.{kind}", content) for kind, content in made)]
@@ -312,9 +329,17 @@ def test_a_key_with_a_line_separator_breaks_no_other_sample(tmp_path):
 def make_data(path: Path, builder, **fields) -> DragonflyDataModule:
     return DragonflyDataModule(
         train={"sources": {"bad": {"path": str(path), "on_error": fields.pop("on_error", "skip")}}},
-        builder=builder, pad_id=PAD, num_workers=0, num_streams=1, block=2, batch={"size": 2}, epoch={"steps": 6},
-        quarantine=path / "quarantine.jsonl", max_skip_rate=0.9, **fields,
-    )  # fmt: skip
+        builder=builder,
+        pad_id=PAD,
+        num_workers=0,
+        num_streams=1,
+        block=2,
+        batch={"size": 2},
+        epoch={"steps": 6},
+        quarantine=path / "quarantine.jsonl",
+        max_skip_rate=0.9,
+        **fields,
+    )
 
 
 def test_each_bad_sample_has_a_line_of_its_own(tmp_path, builder):

@@ -46,9 +46,14 @@ def test_a_record_is_the_same_behind_json():
 
 
 @pytest.mark.parametrize(
-    "answer", ["red", {"from": "gpt", "value": "red"}, [{"role": "assistant", "content": "red"}],
-               {"role": "assistant", "content": [{"type": "text", "text": "red"}]}],
-)  # fmt: skip
+    "answer",
+    [
+        "red",
+        {"from": "gpt", "value": "red"},
+        [{"role": "assistant", "content": "red"}],
+        {"role": "assistant", "content": [{"type": "text", "text": "red"}]},
+    ],
+)
 def test_answers_of_other_tools_are_read(answer):
     found = record_from_json("a", {"messages": [ASKED], "chosen": answer, "rejected": "green"}, (IMAGE,))
     assert (found.turns[-1].text, found.rejected) == ("red", "green")
@@ -89,9 +94,11 @@ def test_two_answers_that_are_the_same_teach_nothing():
 )
 def test_both_answers_are_branches_of_what_comes_before_them(builder, chosen, rejected):
     turns = (
-        Turn(role="user", text="what?", num_images=1), Turn(role="assistant", text="a thing"),
-        Turn(role="user", text="colour?"), Turn(role="assistant", text=chosen),
-    )  # fmt: skip
+        Turn(role="user", text="what?", num_images=1),
+        Turn(role="assistant", text="a thing"),
+        Turn(role="user", text="colour?"),
+        Turn(role="assistant", text=chosen),
+    )
     image = Image.new("RGB", (40, 40))
     found = builder.build(Sample(key="a", source="s", turns=turns, images=(image,), rejected=rejected))
     assert len(found.crops) == 1
@@ -197,14 +204,23 @@ def test_a_table_with_two_answers_is_packed_as_preferences(tmp_path):
     status, shards = packed(tmp_path, "table", ROWS)
     assert status == 0
     assert [(shards[n].turns[-1].text, shards[n].rejected) for n in range(4)] == [
-        ("red", "green"), ("red", "blue"), ("red", "green"), ("red", "blue"),
-    ]  # fmt: skip
+        ("red", "green"),
+        ("red", "blue"),
+        ("red", "green"),
+        ("red", "blue"),
+    ]
     assert shards[0].turns[0].num_images == 1
     assert shards[0].meta["question_ids"] == ["0"]
 
 
-@pytest.mark.parametrize("wrap", [lambda text: text, lambda text: {"from": "gpt", "value": text},
-                                  lambda text: [{"role": "assistant", "content": text}]])  # fmt: skip
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda text: text,
+        lambda text: {"from": "gpt", "value": text},
+        lambda text: [{"role": "assistant", "content": text}],
+    ],
+)
 def test_llava_with_two_answers_is_packed_as_preferences(tmp_path, wrap):
     turns = [{"from": "human", "value": "<image>\nColour?"}]
     rows = [{"image": "red.png", "conversations": turns, "chosen": wrap("red"), "rejected": wrap("green")}]

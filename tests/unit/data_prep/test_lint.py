@@ -73,13 +73,28 @@ BAD_SAMPLES = {
     "two images": ([("n-9.json", JSON), ("n-9.0.png", png(9)), ("n-9.1.png", png(8))], "1 image placeholders but 2"),
     "pickle": ([("n-9.json", JSON), ("n-9.png", png(9)), ("n-9.pkl", b"cos\nsystem\n")], "not allowed"),
     "key outside": ([("../n-9.json", JSON), ("../n-9.png", png(9))], "key"),
-    "special token": (members_of(record(9, turns=(
-        Turn(role="user", text="<|eot_id|>", num_images=1), Turn(role="assistant", text="a")))), "structural token"),
+    "special token": (
+        members_of(
+            record(9, turns=(Turn(role="user", text="<|eot_id|>", num_images=1), Turn(role="assistant", text="a")))
+        ),
+        "structural token",
+    ),
     "no answer": (members_of(record(9, turns=(Turn(role="user", text="?", num_images=1),))), "nothing to learn"),
-    "lonely question": (members_of(record(9, share_image=True, turns=(
-        Turn(role="user", text="?", num_images=1), Turn(role="assistant", text="!"), Turn(role="user", text="?")))),
-        "share_image"),
-}  # fmt: skip
+    "lonely question": (
+        members_of(
+            record(
+                9,
+                share_image=True,
+                turns=(
+                    Turn(role="user", text="?", num_images=1),
+                    Turn(role="assistant", text="!"),
+                    Turn(role="user", text="?"),
+                ),
+            )
+        ),
+        "share_image",
+    ),
+}
 
 
 @pytest.mark.parametrize("name", BAD_SAMPLES)

@@ -67,9 +67,24 @@ def assert_clean(data: bytes, whole: bytes) -> None:
     assert NAME.encode() not in data
     with Image.open(BytesIO(data)) as image:
         image.load()
-        assert not set(image.info) - {"jfif", "jfif_version", "jfif_unit", "jfif_density", "dpi", "exif", "loop",
-                                      "progressive", "progression", "adobe", "adobe_transform", "background",
-                                      "timestamp", "duration", "transparency", "gamma"}  # fmt: skip
+        assert not set(image.info) - {
+            "jfif",
+            "jfif_version",
+            "jfif_unit",
+            "jfif_density",
+            "dpi",
+            "exif",
+            "loop",
+            "progressive",
+            "progression",
+            "adobe",
+            "adobe_transform",
+            "background",
+            "timestamp",
+            "duration",
+            "transparency",
+            "gamma",
+        }
         assert set(image.getexif()) <= {ExifTags.Base.Orientation}
     assert decode(data).tobytes() == decode(whole).tobytes()
     assert decode(data).size == decode(whole).size
@@ -78,14 +93,29 @@ def assert_clean(data: bytes, whole: bytes) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(
-    st.sampled_from([("JPEG", "RGB", {}), ("JPEG", "L", {}), ("JPEG", "CMYK", {}), ("JPEG", "RGB", {"progressive": 1}),
-                     ("JPEG", "RGB", {"restart_marker_blocks": 1}), ("JPEG", "RGB", {"keep_rgb": True}),
-                     ("PNG", "RGB", {}), ("PNG", "RGBA", {}), ("PNG", "L", {}), ("PNG", "P", {}), ("PNG", "1", {}),
-                     ("PNG", "P", {"transparency": 3}), ("PNG", "L", {"transparency": 9}), ("WEBP", "RGB", {}),
-                     ("WEBP", "RGBA", {}), ("WEBP", "RGB", {"lossless": True})]),
+    st.sampled_from(
+        [
+            ("JPEG", "RGB", {}),
+            ("JPEG", "L", {}),
+            ("JPEG", "CMYK", {}),
+            ("JPEG", "RGB", {"progressive": 1}),
+            ("JPEG", "RGB", {"restart_marker_blocks": 1}),
+            ("JPEG", "RGB", {"keep_rgb": True}),
+            ("PNG", "RGB", {}),
+            ("PNG", "RGBA", {}),
+            ("PNG", "L", {}),
+            ("PNG", "P", {}),
+            ("PNG", "1", {}),
+            ("PNG", "P", {"transparency": 3}),
+            ("PNG", "L", {"transparency": 9}),
+            ("WEBP", "RGB", {}),
+            ("WEBP", "RGBA", {}),
+            ("WEBP", "RGB", {"lossless": True}),
+        ]
+    ),
     st.integers(1, 8),
     st.integers(0, 99),
-)  # fmt: skip
+)
 def test_nothing_but_pixels_and_how_they_are_turned_is_left(form, turned, seed):
     kind, mode, more = form
     whole = encoded(kind, mode, turned, seed=seed, **more)
@@ -404,6 +434,26 @@ def test_medical_formats_are_stripped_unless_somebody_says_no(tmp_path, capsys):
     )
     for more, kinds in (((), 0), (("--no-strip-metadata",), 3)):
         out = tmp_path / f"out{kinds}"
-        assert main(["pack", "--from", "slake", str(tmp_path / "slake.json"), "--images", str(tmp_path / "images"),
-                     "--out", str(out), "--source", "s", "--licence", "l", "--workers", "1", *more]) == 0  # fmt: skip
+        assert (
+            main(
+                [
+                    "pack",
+                    "--from",
+                    "slake",
+                    str(tmp_path / "slake.json"),
+                    "--images",
+                    str(tmp_path / "images"),
+                    "--out",
+                    str(out),
+                    "--source",
+                    "s",
+                    "--licence",
+                    "l",
+                    "--workers",
+                    "1",
+                    *more,
+                ]
+            )
+            == 0
+        )
         assert len(metadata_in(open_dataset(out)[0].images[0])) == kinds

@@ -348,5 +348,9 @@ def test_what_lies_in_out_is_not_written_over(mix, tmp_path, capsys):
 
 def test_every_source_has_a_list_of_its_own():
     assert list(list_names(["a/b", "a-b", "A-B", "..", "web"]).values()) == [
-        "a-b.txt", "a-b-2.txt", "A-B-3.txt", "source.txt", "web.txt",
-    ]  # fmt: skip
+        "a-b.txt",
+        "a-b-2.txt",
+        "A-B-3.txt",
+        "source.txt",
+        "web.txt",
+    ]

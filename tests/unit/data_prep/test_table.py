@@ -29,10 +29,15 @@ NUM_PATIENTS, NUM_ROWS = 20, 60
 def rows_of(num_rows=NUM_ROWS):
     random_of = random.Random(3)
     return [
-        {"image": f"scans/{number}.png", "question": f"Is {number} even?", "answer": ("yes", "no")[number % 2],
-         "patient": f"P{random_of.randrange(NUM_PATIENTS)}", "age": 40 + number}
+        {
+            "image": f"scans/{number}.png",
+            "question": f"Is {number} even?",
+            "answer": ("yes", "no")[number % 2],
+            "patient": f"P{random_of.randrange(NUM_PATIENTS)}",
+            "age": 40 + number,
+        }
         for number in range(num_rows)
-    ]  # fmt: skip
+    ]
 
 
 def write_images(folder, num_images=NUM_ROWS):
@@ -149,8 +154,10 @@ def test_columns_are_matched_or_given_and_errors_name_the_users_own(tmp_path, ca
 @pytest.mark.parametrize("column", ["File Name", "Second"])
 def test_images_of_a_table_are_where_the_user_says(tmp_path, column, share):
     write_images(tmp_path, 4)
-    rows = [{"File Name": f"scans/{n}.png", "Second": f"scans/{3 - n % 2}.png", "question": f"{n}?", "answer": "a"}
-            for n in range(4)]  # fmt: skip
+    rows = [
+        {"File Name": f"scans/{n}.png", "Second": f"scans/{3 - n % 2}.png", "question": f"{n}?", "answer": "a"}
+        for n in range(4)
+    ]
     write_table(tmp_path / "t.csv", rows)
     more = ["--share-image"] if share else []
     assert run(tmp_path / "t.csv", tmp_path / "out", "--image-column", column, *more) == 0

@@ -232,10 +232,18 @@ def cv_rows():
         ("3D", "Depth", "Omni3D"),
     )
     return [
-        {"idx": i, "type": t, "task": task, "question": "?", **shared, "answer": f"({'ABCA'[i]})", "source": source,
-         "filename": f"img/{t}/{i}.png"}
+        {
+            "idx": i,
+            "type": t,
+            "task": task,
+            "question": "?",
+            **shared,
+            "answer": f"({'ABCA'[i]})",
+            "source": source,
+            "filename": f"img/{t}/{i}.png",
+        }
         for i, (t, task, source) in enumerate(kinds)
-    ]  # fmt: skip
+    ]
 
 
 def cv_bench_hub(root):

@@ -78,8 +78,14 @@ def test_a_kill_while_answers_are_put_in_order_loses_none(tmp_path, model, asked
 
 def test_evaluations_beside_each_other_share_their_answers(tmp_path, model, asked):  # noqa: F811
     def into(name, **changes):
-        run([Words()], model=model, processor=PROCESSOR, out=tmp_path / name, settings=replace(SETTINGS, **changes),
-            beside=other_answers(tmp_path))  # fmt: skip
+        run(
+            [Words()],
+            model=model,
+            processor=PROCESSOR,
+            out=tmp_path / name,
+            settings=replace(SETTINGS, **changes),
+            beside=other_answers(tmp_path),
+        )
 
     into("words-full")
     asked.clear()

@@ -246,11 +246,16 @@ def test_cv_bench_s_average_is_the_authors(lmms_eval):
     sources = [draw.choice(["ADE20K", "COCO", "Omni3D"]) for _ in range(60)]
     questions = [
         Question(
-            id=str(i), task="c", text="?", choices=("x", "y"), references=(draw.choice("AB"),),
-            split="3D" if source == "Omni3D" else "2D", meta={"source": source},
+            id=str(i),
+            task="c",
+            text="?",
+            choices=("x", "y"),
+            references=(draw.choice("AB"),),
+            split="3D" if source == "Omni3D" else "2D",
+            meta={"source": source},
         )
         for i, source in enumerate(sources)
-    ]  # fmt: skip
+    ]
     metric, rows = CVBench(questions), []
     for question in questions:
         output = draw.choice(["A", "(B)", "b) y"])
@@ -269,9 +274,16 @@ def test_hallusion_bench_without_a_judge_is_that_of_lmms_eval(lmms_eval, outputs
         figure, asked = str(draw.randint(0, 2)), str(i)
         gold = draw.choice("01")
         rows.append(
-            {"category": "VD", "subcategory": "x", "set_id": "0", "figure_id": figure, "question_id": asked,
-             "gt_answer": gold, "model_prediction": draw.choice([output, "yes", "no"])}
-        )  # fmt: skip
+            {
+                "category": "VD",
+                "subcategory": "x",
+                "set_id": "0",
+                "figure_id": figure,
+                "question_id": asked,
+                "gt_answer": gold,
+                "model_prediction": draw.choice([output, "yes", "no"]),
+            }
+        )
         meta = {"figure": f"VD_x_0_{figure}", "question": f"VD_x_0_{asked}"}
         gold_word = "yes" if gold == "1" else "no"
         questions.append(Question(id=str(i), task="h", text="?", references=(gold_word,), meta=meta))

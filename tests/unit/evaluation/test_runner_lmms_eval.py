@@ -146,9 +146,12 @@ def test_an_answer_in_place_is_that_of_the_processor(folder):
         generator, ["Is <image 2> older than <image 1>?"], [[first, second]], {"max_new_tokens": 6}
     )
     parts = [
-        {"type": "text", "text": "Is "}, {"type": "image", "image": second}, {"type": "text", "text": " older than "},
-        {"type": "image", "image": first}, {"type": "text", "text": "?"},
-    ]  # fmt: skip
+        {"type": "text", "text": "Is "},
+        {"type": "image", "image": second},
+        {"type": "text", "text": " older than "},
+        {"type": "image", "image": first},
+        {"type": "text", "text": "?"},
+    ]
     inputs = processor.apply_chat_template(
         [{"role": "user", "content": parts}],
         tokenize=True,

@@ -130,17 +130,25 @@ def test_only_cells_that_differ_in_crops_alone_are_under_one_law(tmp_path):
     def cell(name, *, steps=240, size=None, seed="0", **zoom):
         base = {"low": True, "medium": True, "high": True, "medium_crops": 4, "high_crops": 16, "top_k": None}
         config = {
-            "zoom": base | zoom, "vision": {"path": "builtin", "image_size": size}, "stage": {"steps": steps},
-            "seed": int(seed), "data": {"seed": int(seed)}, "about": {"title": name},
-        }  # fmt: skip
+            "zoom": base | zoom,
+            "vision": {"path": "builtin", "image_size": size},
+            "stage": {"steps": steps},
+            "seed": int(seed),
+            "data": {"seed": int(seed)},
+            "about": {"title": name},
+        }
         groups = {"split": {"02%": {"num_questions": 5, "score": 0.5}}}
         entry = {"headline": "accuracy", "scores": {"accuracy": 0.5}, "groups": groups}
         return Cell(name=name, title=name, results={seed: {"benchmarks": {"probes": entry}, "config": config}})
 
     cells = (
-        cell("low", medium=False, high=False), cell("medium", high=False, seed="1"), cell("24 px", size=24),
-        cell("36", high_crops=36, pool=4), cell("selects", top_k=2), cell("longer", steps=960),
-    )  # fmt: skip
+        cell("low", medium=False, high=False),
+        cell("medium", high=False, seed="1"),
+        cell("24 px", size=24),
+        cell("36", high_crops=36, pool=4),
+        cell("selects", top_k=2),
+        cell("longer", steps=960),
+    )
     found = points_of(Study(folder=tmp_path, cells=cells, benchmark="probes"), 0.09)
     assert {point.title: point.pixels for point in found} == {"low": 32, "medium": 64, "24 px": 96, "36": 192}
 

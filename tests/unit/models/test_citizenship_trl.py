@@ -36,10 +36,19 @@ def pictures():
 
 def options(folder) -> dict:
     return {
-        "output_dir": str(folder), "max_steps": 3, "per_device_train_batch_size": 4, "learning_rate": 1e-2,
-        "max_length": None, "logging_steps": 1, "save_strategy": "no", "report_to": [], "use_cpu": True,
-        "bf16": False, "disable_tqdm": True, "gradient_checkpointing": False,
-    }  # fmt: skip
+        "output_dir": str(folder),
+        "max_steps": 3,
+        "per_device_train_batch_size": 4,
+        "learning_rate": 1e-2,
+        "max_length": None,
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "report_to": [],
+        "use_cpu": True,
+        "bf16": False,
+        "disable_tqdm": True,
+        "gradient_checkpointing": False,
+    }
 
 
 def logged(trainer, name: str) -> list[float]:

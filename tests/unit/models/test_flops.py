@@ -45,23 +45,36 @@ def test_a_step_has_the_flops_that_torch_counts(make, stage, zoom, projector):
 
 V1 = tiny_config(
     vision={
-        "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12,
-        "image_size": 224, "patch_size": 32,
+        "hidden_size": 768,
+        "intermediate_size": 3072,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 12,
+        "image_size": 224,
+        "patch_size": 32,
     },
     text={
-        "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32,
-        "num_key_value_heads": 8, "head_dim": 128, "vocab_size": 128256,
+        "hidden_size": 4096,
+        "intermediate_size": 14336,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+        "vocab_size": 128256,
     },
     zoom={"medium_crops": 4, "high_crops": 24, "top_k": 3},
-)  # fmt: skip
+)
 V2 = tiny_config(
     vision={
-        "hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16,
-        "image_size": 336, "patch_size": 14,
+        "hidden_size": 1024,
+        "intermediate_size": 4096,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 16,
+        "image_size": 336,
+        "patch_size": 14,
     },
     text=V1.text_config.to_dict(),
     zoom={"medium_crops": 4, "high_crops": 36, "high_grid": "medium", "top_k": None, "pool": 4},
-)  # fmt: skip
+)
 
 
 @pytest.mark.parametrize(
@@ -96,10 +109,20 @@ def test_the_peak_is_known_by_name():
 @pytest.mark.parametrize(
     ("name", "tflops"),
     [
-        ("NVIDIA H800", 989), ("NVIDIA H20", 148), ("NVIDIA H200", 989), ("NVIDIA H200 NVL", 835), ("NVIDIA L40", 181),
-        ("NVIDIA L40S", 362), ("NVIDIA L4", 121), ("NVIDIA B200", 2250), ("NVIDIA GB200", 2500), ("NVIDIA A10G", 70),
-        ("NVIDIA A100-SXM4-80GB", 312), ("NVIDIA GH200 480GB", 989), ("AMD Instinct MI300X", 1307),
+        ("NVIDIA H800", 989),
+        ("NVIDIA H20", 148),
+        ("NVIDIA H200", 989),
+        ("NVIDIA H200 NVL", 835),
+        ("NVIDIA L40", 181),
+        ("NVIDIA L40S", 362),
+        ("NVIDIA L4", 121),
+        ("NVIDIA B200", 2250),
+        ("NVIDIA GB200", 2500),
+        ("NVIDIA A10G", 70),
+        ("NVIDIA A100-SXM4-80GB", 312),
+        ("NVIDIA GH200 480GB", 989),
+        ("AMD Instinct MI300X", 1307),
     ],
-)  # fmt: skip
+)
 def test_names_that_hold_one_another_are_told_apart(name, tflops):
     assert peak_flops(name) == tflops * 1e12

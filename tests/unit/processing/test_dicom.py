@@ -37,8 +37,14 @@ def grey(data: bytes, **more) -> np.ndarray:
 )
 def test_a_window_is_that_of_the_standard(seed, slope, intercept, center, width, function):
     values = np.random.default_rng(seed).integers(-500, 1500, (9, 11)).astype(np.int16)
-    made = dataset(values, RescaleSlope=round(slope, 3), RescaleIntercept=intercept, WindowCenter=center,
-                   WindowWidth=width, VOILUTFunction=function)  # fmt: skip
+    made = dataset(
+        values,
+        RescaleSlope=round(slope, 3),
+        RescaleIntercept=intercept,
+        WindowCenter=center,
+        WindowWidth=width,
+        VOILUTFunction=function,
+    )
     shown = grey(file_of(made))
     theirs = pixels.apply_voi_lut(pixels.apply_modality_lut(values, made), made)
     low, high = (edge * made.RescaleSlope + intercept for edge in (-(2**15), 2**15 - 1))
@@ -131,8 +137,10 @@ def test_run_length_and_lossless_jpeg_give_the_same_picture(tmp_path):
     made.compress(uid.RLELossless)
     assert (grey(file_of(made)) == grey(plain)).all()
     gdcm = pytest.importorskip("gdcm")
-    for name, syntax in (("jpeg", gdcm.TransferSyntax.JPEGLosslessProcess14_1),
-                         ("j2k", gdcm.TransferSyntax.JPEG2000Lossless)):  # fmt: skip
+    for name, syntax in (
+        ("jpeg", gdcm.TransferSyntax.JPEGLosslessProcess14_1),
+        ("j2k", gdcm.TransferSyntax.JPEG2000Lossless),
+    ):
         (tmp_path / "plain.dcm").write_bytes(plain)
         reader, change, writer = gdcm.ImageReader(), gdcm.ImageChangeTransferSyntax(), gdcm.ImageWriter()
         reader.SetFileName(str(tmp_path / "plain.dcm"))

@@ -41,12 +41,23 @@ def test_a_private_address_is_not_public_in_any_of_its_forms(address):
 @pytest.mark.parametrize(
     "url",
     [
-        "http://other.example/x", "http://good.example.evil/x", "http://good.example@evil/x", "http://evil@good.example/x",
-        "http://good.example:22/x", "ftp://good.example/x", "file:///etc/passwd", "http://127.0.0.1/", "http://[::1]/",
-        "http://good.example\\@evil/", "http://good.example/\r\nHost: evil", "http://good.example:x/", "http:///x",
-        "http://sub.good.example/", "http://go\u00f6d.example/",
+        "http://other.example/x",
+        "http://good.example.evil/x",
+        "http://good.example@evil/x",
+        "http://evil@good.example/x",
+        "http://good.example:22/x",
+        "ftp://good.example/x",
+        "file:///etc/passwd",
+        "http://127.0.0.1/",
+        "http://[::1]/",
+        "http://good.example\\@evil/",
+        "http://good.example/\r\nHost: evil",
+        "http://good.example:x/",
+        "http:///x",
+        "http://sub.good.example/",
+        "http://go\u00f6d.example/",
     ],
-)  # fmt: skip
+)
 def test_addresses_that_are_not_fetched(url, monkeypatch):
     monkeypatch.setattr(socket, "getaddrinfo", lambda *a, **k: pytest.fail("nothing is looked up"))
     with pytest.raises(ValueError, match=r"not fetched|too long or has characters"):

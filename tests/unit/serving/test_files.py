@@ -82,9 +82,12 @@ def test_files_are_listed_read_and_deleted(client):
     for one in (ids[0], ids[2]):
         client.files.delete(one)
     for query, status, param in (
-        ("limit=0", 400, "limit"), ("order=up", 400, "order"), ("x=1", 400, "x"), ("limit=1&limit=2", 400, "limit"),
+        ("limit=0", 400, "limit"),
+        ("order=up", 400, "order"),
+        ("x=1", 400, "x"),
+        ("limit=1&limit=2", 400, "limit"),
         ("after=file-x", 404, "after"),
-    ):  # fmt: skip
+    ):
         response = httpx.get(f"{client.base_url}files?{query}")
         assert (response.status_code, response.json()["error"]["param"]) == (status, param)
     assert httpx.get(f"{client.base_url}files/file-x").json()["error"]["param"] == "id"
@@ -313,12 +316,17 @@ def test_uploads_wait_for_a_place_as_questions_do(tiny):
 @pytest.mark.parametrize(
     "part",
     [
-        {"type": "file", "file": {}}, {"type": "file", "file": {"file_id": 5}}, {"type": "input_image"},
+        {"type": "file", "file": {}},
+        {"type": "file", "file": {"file_id": 5}},
+        {"type": "input_image"},
         {"type": "file", "file": {"file_data": "data:image/png;base64,xx"}},
-        {"type": "input_image", "file_id": "file-x", "image_url": "data:,x"}, part_of("../../etc/passwd"),
-        part_of("file-" + "0" * 32), part_of(""), part_of("x" * 100_000),
+        {"type": "input_image", "file_id": "file-x", "image_url": "data:,x"},
+        part_of("../../etc/passwd"),
+        part_of("file-" + "0" * 32),
+        part_of(""),
+        part_of("x" * 100_000),
     ],
-)  # fmt: skip
+)
 def test_a_part_that_names_no_file_is_refused(client, part):
     with pytest.raises(openai.BadRequestError) as caught:
         ask(client, part)

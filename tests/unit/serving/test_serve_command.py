@@ -107,8 +107,11 @@ def test_it_answers_until_it_is_asked_to_stop(folder, tmp_path):
     ]
     process = subprocess.Popen(
         [sys.executable, "-m", "dragonfly_lit", *arguments],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "TQDM_DISABLE": "1"},
-    )  # fmt: skip
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "TQDM_DISABLE": "1"},
+    )
     try:
         line = process.stdout.readline()
         address = re.search(r"http://127\.0\.0\.1:\d+/v1", line)

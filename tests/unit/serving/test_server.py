@@ -111,10 +111,17 @@ def test_a_stream_is_the_same_answer_in_pieces(client):
     whole = ask(client, image(3), text("what is it?"), max_tokens=24, n=2, logprobs=True, top_logprobs=3)
     chunks = list(
         ask(
-            client, image(3), text("what is it?"), max_tokens=24, n=2, logprobs=True, top_logprobs=3, stream=True,
+            client,
+            image(3),
+            text("what is it?"),
+            max_tokens=24,
+            n=2,
+            logprobs=True,
+            top_logprobs=3,
+            stream=True,
             stream_options={"include_usage": True},
         )
-    )  # fmt: skip
+    )
     for index in range(2):
         own = [choice for chunk in chunks for choice in chunk.choices if choice.index == index]
         assert own[0].delta.role == "assistant"
@@ -162,14 +169,23 @@ PLACES = [
     ({"messages": [{"role": "user", "content": []}]}, "messages.0.content"),
     ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "messages.0.content.0.text"),
     ({"messages": [{"role": "user", "content": [image(1), {"type": "audio"}]}]}, "messages.0.content.1"),
-    ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": "x"}]}]},
-     "messages.0.content.0.image_url"),
+    (
+        {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": "x"}]}]},
+        "messages.0.content.0.image_url",
+    ),
     ({"messages": [{"role": "user", "content": [{"type": "file", "file": {}}]}]}, "messages.0.content.0.file.file_id"),
     ({"messages": [{"role": "tool", "content": "x"}]}, "messages.0"),
-    ({"stop": ["a"] * 5}, "stop"), ({"stop": ""}, "stop.0"), ({"stop": [5]}, "stop.0"), ({"stop": 5}, "stop"),
-    ({"zoom": 5}, "zoom"), ({"zoom": {"q": 1}}, "zoom.q"), ({"max_tokens": 2**31}, "max_tokens"), ({"n": 100}, "n"),
-    ({"max_tokens": 2**30}, "max_tokens"), ({"max_tokens": int("9" * 4000)}, "max_tokens"),
-]  # fmt: skip
+    ({"stop": ["a"] * 5}, "stop"),
+    ({"stop": ""}, "stop.0"),
+    ({"stop": [5]}, "stop.0"),
+    ({"stop": 5}, "stop"),
+    ({"zoom": 5}, "zoom"),
+    ({"zoom": {"q": 1}}, "zoom.q"),
+    ({"max_tokens": 2**31}, "max_tokens"),
+    ({"n": 100}, "n"),
+    ({"max_tokens": 2**30}, "max_tokens"),
+    ({"max_tokens": int("9" * 4000)}, "max_tokens"),
+]
 
 
 @pytest.mark.parametrize(("wrong", "param"), PLACES, ids=[param for _, param in PLACES])
@@ -205,11 +221,18 @@ def test_what_is_not_done_is_refused_by_name(client, param):
 @pytest.mark.parametrize(
     "address",
     [
-        "/etc/passwd", "file:///etc/passwd", "http://127.0.0.1/x.png", "https://example.org/x.png", "A" * 100, "",
-        "data:image/png;base64,", "data:image/png;base64,!!!!", "data:image/png;base64,aGFsbG8=",
+        "/etc/passwd",
+        "file:///etc/passwd",
+        "http://127.0.0.1/x.png",
+        "https://example.org/x.png",
+        "A" * 100,
+        "",
+        "data:image/png;base64,",
+        "data:image/png;base64,!!!!",
+        "data:image/png;base64,aGFsbG8=",
         "data:text/plain,hello",
     ],
-)  # fmt: skip
+)
 def test_an_image_that_is_none_is_refused_and_no_file_is_opened(client, address):
     with pytest.raises(openai.BadRequestError) as caught:
         ask(client, {"type": "image_url", "image_url": {"url": address}}, text("what?"))
@@ -297,8 +320,11 @@ def test_a_client_that_goes_away_is_not_answered_further(served):
             before = engine.counts.cancelled
             connection = http.client.HTTPConnection("127.0.0.1", served.port)
             body = {
-                "model": "tiny", "messages": [{"role": "user", "content": "x"}], "max_tokens": 1900, "stream": stream
-            }  # fmt: skip
+                "model": "tiny",
+                "messages": [{"role": "user", "content": "x"}],
+                "max_tokens": 1900,
+                "stream": stream,
+            }
             connection.request("POST", "/v1/chat/completions", json.dumps(body), {"content-type": "application/json"})
             wait_until(lambda: engine.num_active == 1)
             connection.sock.close()
@@ -388,9 +414,10 @@ def test_bodies_pixels_and_images_have_limits(tiny):
             ask(client, text("x" * 30_000))
         assert caught.value.status_code == 413
         chunked = httpx.post(
-            f"{server.url}/v1/chat/completions", content=iter([b"x" * 9000] * 9),
+            f"{server.url}/v1/chat/completions",
+            content=iter([b"x" * 9000] * 9),
             headers={"content-type": "application/json"},
-        )  # fmt: skip
+        )
         assert chunked.status_code == 413
         slow = {
             "head": b"GET /health HTTP/1.1\r\nHost: loc",

@@ -70,9 +70,11 @@ def one(server, draw: random.Random, seen: Counter) -> None:
         for _ in range(5):
             damaged[draw.randrange(len(damaged))] = draw.randrange(256)
         status = httpx.post(
-            f"{server.url}/v1/chat/completions", content=bytes(damaged),
-            headers={"content-type": "application/json"}, timeout=patient(120),
-        ).status_code  # fmt: skip
+            f"{server.url}/v1/chat/completions",
+            content=bytes(damaged),
+            headers={"content-type": "application/json"},
+            timeout=patient(120),
+        ).status_code
         assert status in (200, 400, 404, 429)
 
 
@@ -166,7 +168,11 @@ def test_the_javascript_client_is_answered_as_well(tiny, tmp_path):
     with running(tiny) as server:
         told = subprocess.run(
             ["node", "ask.js", f"{server.url}/v1", url(1)],
-            cwd=tmp_path, capture_output=True, text=True, timeout=patient(120), env=dict(os.environ),
-        )  # fmt: skip
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=patient(120),
+            env=dict(os.environ),
+        )
     assert told.returncode == 0, told.stderr
     assert json.loads(told.stdout) == [True, "chat.completion", 404]

@@ -59,10 +59,14 @@ def test_step_loss_and_time_left_are_whole_at_any_width(monkeypatch, width, term
     module = SimpleNamespace(stage=stage, report=report, reports=[report], optimizer=optimizer)
     trainer = SimpleNamespace(
         callback_metrics={"loss_answers": 0.0144, "loss_captions": 2.9471},
-        is_global_zero=True, world_size=1, global_step=119_999, val_check_interval=1000, num_val_batches=[50],
+        is_global_zero=True,
+        world_size=1,
+        global_step=119_999,
+        val_check_interval=1000,
+        num_val_batches=[50],
         datamodule=SimpleNamespace(val_samples=lambda batches: 16 * batches),
         fit_loop=SimpleNamespace(_should_accumulate=lambda: False),
-    )  # fmt: skip
+    )
     batch = SimpleNamespace(num_samples=16, input_ids=SimpleNamespace(numel=lambda: 16 * 2048))
     out, bar = io.StringIO(), Bar()
     bar._console = Console(file=out, width=width, force_terminal=terminal, legacy_windows=False)

@@ -202,8 +202,11 @@ class Manifest(Benchmark):
         if not self.split:
             log.warning(
                 "%s: column %s of %s has rows to train on, so only those in test are asked; benchmark.split=all asks "
-                "every row.", self.name, found.by, path,
-            )  # fmt: skip
+                "every row.",
+                self.name,
+                found.by,
+                path,
+            )
         return part, found
 
     def _question(self, row: Row, number: int, images: Sequence[ImageCell], beside: Path) -> Question:

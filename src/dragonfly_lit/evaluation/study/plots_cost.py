@@ -97,10 +97,16 @@ def name_points(axes: Axes, points: Sequence[tuple[float, float, str, bool]]) ->
         reach = [place for far in (9, 20, 34, 50, 68, 88) for place in _around(far, bold)]
         for dx, dy in reach:
             label = axes.annotate(
-                name, (x, y), (dx, dy), textcoords="offset points", fontsize=8, va="center",
-                fontweight="bold" if bold else "normal", ha="left" if dx > 0 else "right" if dx < 0 else "center",
+                name,
+                (x, y),
+                (dx, dy),
+                textcoords="offset points",
+                fontsize=8,
+                va="center",
+                fontweight="bold" if bold else "normal",
+                ha="left" if dx > 0 else "right" if dx < 0 else "center",
                 arrowprops={"arrowstyle": "-", "color": BEHIND, "linewidth": 0.6} if abs(dx) + abs(dy) > 14 else None,
-            )  # fmt: skip
+            )
             label.draw(renderer)
             box = Bbox.from_extents(*_text_box(label, renderer))
             inside = frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1
@@ -189,8 +195,10 @@ def recall_seen(study: Study, cells: Sequence[Cell]) -> str:
     told = []
     for cell in cells:
         recall, chance, known = (
-            cell.selection(study.benchmark, "recall"), cell.selection(study.benchmark, "random"), kept_of(study, cell)
-        )  # fmt: skip
+            cell.selection(study.benchmark, "recall"),
+            cell.selection(study.benchmark, "random"),
+            kept_of(study, cell),
+        )
         if recall is not None and chance is not None and known is not None:
             told.append(
                 f"{cell.title} finds {percent(recall)}% with {known[0]:g} of {known[1]} crops, a random choice "

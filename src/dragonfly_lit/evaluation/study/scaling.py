@@ -175,9 +175,13 @@ def fit(pixels: Sequence[float], accuracies: Sequence[float], *, chance: float =
     freedom = len(ys) - 2
     residual = math.sqrt(float(((ys - law(logs, *found)) ** 2).sum()) / freedom)
     return Law(
-        chance=chance, half=float(2 ** found[0]), steepness=float(found[1]), covariance=covariance,
-        residual=residual, freedom=freedom,
-    )  # fmt: skip
+        chance=chance,
+        half=float(2 ** found[0]),
+        steepness=float(found[1]),
+        covariance=covariance,
+        residual=residual,
+        freedom=freedom,
+    )
 
 
 def fit_points(points: Sequence[Point], *, chance: float) -> Law:
