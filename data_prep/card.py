@@ -20,7 +20,7 @@ from dragonfly_lit.data.scan import Row
 from dragonfly_lit.data.shards import Shards
 from dragonfly_lit.io.text import counted
 from dragonfly_lit.processing.images import MAX_PIXELS, decode
-from dragonfly_lit.spec.rows import shown_name
+from dragonfly_lit.spec.cells import shown_name
 
 from .state import DUPLICATES_FILE, SHEET_FILE, SKIPPED_FILE
 

@@ -9,7 +9,8 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from dragonfly_lit.processing.images import MAX_PIXELS
-from dragonfly_lit.spec.rows import Place, Row, RowError, shown
+from dragonfly_lit.spec.cells import shown
+from dragonfly_lit.spec.rows import Place, Row, RowError
 from dragonfly_lit.spec.samples import Record, Turn
 
 from .images import frames_of, load_image, read_image, size_of

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from dragonfly_lit.data.dataset import open_dataset
-from dragonfly_lit.spec.rows import shown_name
+from dragonfly_lit.spec.cells import shown_name
 from dragonfly_lit.spec.samples import Record, Turn
 
 MAX_COLUMNS = 60

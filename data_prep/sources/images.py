@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from dragonfly_lit.spec.rows import Row, RowError, is_given, shown_name
+from dragonfly_lit.spec.cells import is_given, shown_name
+from dragonfly_lit.spec.rows import Row, RowError
 from dragonfly_lit.spec.shard import NAMED_IMAGE_EXTENSIONS
 
 _NUMBERED_TAG = re.compile(r"<image[ _-]?(\d{1,4})>", re.IGNORECASE)

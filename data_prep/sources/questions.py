@@ -10,7 +10,8 @@ from typing import Any
 
 from dragonfly_lit.evaluation.prompts import LETTER, Template
 from dragonfly_lit.evaluation.question import Question
-from dragonfly_lit.spec.rows import Row, shown_name
+from dragonfly_lit.spec.cells import shown_name
+from dragonfly_lit.spec.rows import Row
 from dragonfly_lit.spec.samples import Turn
 
 from .conversations import Options, RawConversation, finish, make_turn

@@ -19,7 +19,8 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from dragonfly_lit.io.text import read_text, text_lines
-from dragonfly_lit.spec.rows import Place, Row, RowError, Written, shown, shown_name
+from dragonfly_lit.spec.cells import Written, shown, shown_name
+from dragonfly_lit.spec.rows import Place, Row, RowError
 from dragonfly_lit.spec.shard import NAMED_IMAGE_EXTENSIONS
 
 ROWS_A_BATCH = 64

@@ -5,38 +5,21 @@ Every reader of foreign rows goes through here: the converters of `data_prep pac
 
 from __future__ import annotations
 
-import ast
-import json
 import re
-import reprlib
-import warnings
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from math import isfinite
 from string import ascii_uppercase as LETTERS
 from typing import Any, Literal
 
 from dragonfly_lit.io.data_url import decode_data_url, is_data_url
+from dragonfly_lit.spec.cells import Written, by_letter, is_given, parsed, shown, shown_name
 
 IMAGE_SHAPES = "a file name, encoded bytes, a data: URL or {bytes, path}"
 CHOICE_SHAPES = "a list of texts, the text of such a list, or texts by letter, {A: ..., B: ...}"
 _LETTER = re.compile(r"\(?([A-Za-z])[).]?")
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_SHORT = reprlib.Repr()
-_SHORT.maxstring = _SHORT.maxother = 60
 _MAX_INT = 2**63
-
-
-class Written(float):
-    """A number of a JSON file that knows how it was written: `0.50` is not `0.5` where texts are compared."""
-
-    def __new__(cls, text: str) -> Written:
-        made = super().__new__(cls, text)
-        made.text = text
-        return made
-
-    text: str
 
 
 @dataclass(frozen=True)
@@ -60,41 +43,6 @@ class RowError(ValueError):
 
     def __reduce__(self):
         return RowError, (self.place, self.reason)
-
-
-def is_given(value: Any, depth: int = 4) -> bool:
-    """Whether a cell holds anything: null, NaN, a blank text, an empty list and a struct of nothing else do not.
-
-    Args:
-        value: the cell.
-        depth: levels of lists and structs that are looked into; what lies deeper counts as something.
-    """
-    if isinstance(value, str):
-        return bool(value) and not value.isspace()
-    if value is None:
-        return False
-    if isinstance(value, int | float):
-        return value == value  # NaN differs from itself
-    if isinstance(value, dict | list | tuple | Mapping):
-        inside = value if isinstance(value, list | tuple) else value.values()
-        return not depth or any(is_given(each, depth - 1) for each in inside)
-    return value == value
-
-
-def shown(value: Any) -> str:
-    """A value in a message: short, on one line, and printable whatever it holds."""
-    if value is None:
-        return "nothing (null)"
-    if isinstance(value, str) and not value.strip():
-        return "an empty text"
-    if isinstance(value, bytes):
-        return f"{len(value)} bytes"
-    try:
-        text = _SHORT.repr(value)
-    except (ValueError, RecursionError):  # Python refuses to print a number of thousands of digits
-        text = "a value that cannot be printed"
-    kind = "float" if isinstance(value, float) else type(value).__name__
-    return text if isinstance(value, str) else f"{text} (type {kind})"
 
 
 @dataclass(kw_only=True, slots=True)
@@ -204,8 +152,8 @@ class Row:
         name = self.pick(*names)
         value = self.raw(name)
         if isinstance(value, str) and name.endswith("s"):
-            parsed = _parsed(value)
-            value = parsed if isinstance(parsed, list) else value
+            several = parsed(value)
+            value = several if isinstance(several, list) else value
         if not isinstance(value, list | tuple):
             return [self.check_text(name, value, numbers=numbers)]
         entries = [each[key] if isinstance(each, Mapping) and key in each else each for each in value]
@@ -310,9 +258,9 @@ class Row:
             value = {letter: self.raw(letter) for letter in LETTERS if letter in self.values}
         else:
             return None
-        made = _parsed(value) if isinstance(value, str) else value
+        made = parsed(value) if isinstance(value, str) else value
         if isinstance(made, Mapping):
-            made = _by_letter(made)
+            made = by_letter(made)
         if not isinstance(made, list | tuple) or not 0 < len(made) <= len(LETTERS):
             raise self.wrong(name, value, CHOICE_SHAPES)
         return tuple(self.check_text(f"{name}[{n}]", each, numbers=True).strip() for n, each in enumerate(made))
@@ -385,33 +333,3 @@ def with_numbers(row: Row, names: tuple[str, ...], *, whole: bool) -> Row:
 
     changed = {name: text(row.values[name]) for name in names if name in row.values}
     return Row(values={**row.values, **changed}, place=row.place, called=row.called, way_out=row.way_out)
-
-
-def shown_name(name: Any) -> str:
-    """A column's name in a message or a table: printable, and not longer than a line can bear."""
-    text = name if isinstance(name, str) and name.isprintable() and name.strip() else repr(name)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def _parsed(text: str) -> Any:
-    """The value that a text writes in JSON or as a Python literal; None for any other text. Nothing of it is run."""
-    if text.strip()[:1] not in ("[", "{", "("):
-        return None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", SyntaxWarning)  # of backslashes in the user's text
-        for parse in (json.loads, ast.literal_eval):
-            with suppress(ValueError, SyntaxError, RecursionError, MemoryError):
-                return parse(text.strip())
-    return None
-
-
-def _by_letter(choices: Mapping[Any, Any]) -> list[Any] | None:
-    """Choices in the order of their letters; those after the last that holds something are not there."""
-    if isinstance(choices.get("text"), list | tuple) and set(choices) <= {"text", "label"}:
-        return list(choices["text"])
-    by_letter = {str(name).strip().upper(): value for name, value in choices.items()}
-    last = max((name for name, value in by_letter.items() if is_given(value)), default="")
-    letters = LETTERS[: len(by_letter)]
-    if len(by_letter) != len(choices) or set(by_letter) != set(letters):
-        return None
-    return [by_letter[letter] for letter in letters if letter <= last]

@@ -14,8 +14,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from dragonfly_lit.spec.cells import shown, shown_name
 from dragonfly_lit.spec.row_files import read_rows
-from dragonfly_lit.spec.rows import Row, RowError, shown, shown_name
+from dragonfly_lit.spec.rows import Row, RowError
 
 COLUMNS: Mapping[str, tuple[str, ...]] = {
     "image": ("image", "image_file", "image_name", "image_path", "file", "file_name", "filename", "path", "dicom",

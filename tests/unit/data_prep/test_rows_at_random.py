@@ -12,9 +12,10 @@ from data_prep.job import Job
 from data_prep.packing import pack_chunk
 from data_prep.sources import SHARING, SOURCES, source
 from data_prep.sources.conversations import Options
+from dragonfly_lit.spec.cells import is_given
 from dragonfly_lit.spec.records import Turn
 from dragonfly_lit.spec.row_files import read_rows
-from dragonfly_lit.spec.rows import Place, Row, RowError, is_given
+from dragonfly_lit.spec.rows import Place, Row, RowError
 from dragonfly_lit.spec.tokens import STRUCTURAL
 
 TEXTS = st.text(st.characters(exclude_categories=()), max_size=12) | st.sampled_from(

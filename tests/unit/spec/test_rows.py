@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dragonfly_lit.spec.rows import Place, Row, RowError, is_given
+from dragonfly_lit.spec.cells import is_given
+from dragonfly_lit.spec.rows import Place, Row, RowError
 
 EMPTY = (None, "", " \n", [], {}, [None], {"bytes": None, "path": None}, math.nan)
 

@@ -19,7 +19,7 @@ from dragonfly_lit.evaluation.metrics.short import ExactMatch
 from dragonfly_lit.evaluation.prompts import DEFAULT, SETS, PromptBook, Template
 from dragonfly_lit.evaluation.published import PublishedRow
 from dragonfly_lit.evaluation.question import Question
-from dragonfly_lit.spec.rows import shown
+from dragonfly_lit.spec.cells import shown
 from dragonfly_lit.spec.tokens import STRUCTURAL
 
 __all__ = ["Benchmark", "Question", "Suite", "check_questions"]

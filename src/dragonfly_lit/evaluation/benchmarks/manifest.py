@@ -23,9 +23,10 @@ from dragonfly_lit.evaluation.metrics.yes_no import POPE
 from dragonfly_lit.evaluation.parsers import LETTERS
 from dragonfly_lit.evaluation.prompts import NUMBERED
 from dragonfly_lit.io.imports import locate
+from dragonfly_lit.spec.cells import shown_name
 from dragonfly_lit.spec.medical_vqa import answer_type
 from dragonfly_lit.spec.row_files import READERS
-from dragonfly_lit.spec.rows import Row, shown_name, with_numbers
+from dragonfly_lit.spec.rows import Row, with_numbers
 from dragonfly_lit.spec.shard import SPLITS
 from dragonfly_lit.spec.table import DIVIDING, SHARES, Division, check_shares, divide, table_rows
 

@@ -19,7 +19,7 @@ from dragonfly_lit.evaluation.images import EncodedImage, StoredImage
 from dragonfly_lit.evaluation.parsers import LETTERS
 from dragonfly_lit.io.inside import inside
 from dragonfly_lit.io.text import read_text, text_lines
-from dragonfly_lit.spec.rows import shown
+from dragonfly_lit.spec.cells import shown
 
 ROW_NUMBER = 64
 """A cell of images that is not longer names another row: no image is that short."""
