@@ -157,6 +157,8 @@ TRAIN: dict[str, Rule] = {
     "objective.beta": number(above=0),
     "objective.loss": one_of("sigmoid", "ipo"),
     "objective.label_smoothing": number(0, 0.499),
+    "objective.teacher": mapping,
+    "objective.weight": number(above=0),
     "strategy.name": text,
     "strategy.device": text,
     "strategy.activation_checkpointing": CHECKPOINTING | each(CHECKPOINTING),

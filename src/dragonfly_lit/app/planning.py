@@ -143,7 +143,7 @@ def plan(config: Mapping[str, Any], machine: Machine, text_tokens: int = 128) ->
     Raises:
         ValueError: a part is not known, or nothing that a group names trains.
     """
-    from dragonfly_lit.app.objective import refers
+    from dragonfly_lit.app.objective import build_objective, refers
     from dragonfly_lit.app.stage import what_trains
     from dragonfly_lit.models.flops import FORWARD, step_flops
     from dragonfly_lit.models.quantized import quantized_layers, quantized_size
@@ -162,6 +162,8 @@ def plan(config: Mapping[str, Any], machine: Machine, text_tokens: int = 128) ->
     if refers(config):
         referred = sum(p.numel() for n, p in model.named_parameters() if p.requires_grad and not is_adapter(n))
         flops |= {f"{part} of the reference": n for part, n in step_flops(sizes, work, FORWARD).items()}
+    if more := build_objective(config).more_flops(sizes, work):
+        flops["teacher"] = more
     ranks = trainer["devices"] * trainer["num_nodes"]
     sharded, modes = strategy["name"] == "fsdp", _modes(strategy.get("activation_checkpointing", "none"))
     replicas = int(strategy.get("replicate") or 1)

@@ -64,9 +64,12 @@ class Find(ZoomRule):
         if self.asked is not None:
             seen = seen * (1 + self._asked(views.question))[:, None, None]
         scores = self.out(gelu(self.inner(seen)))[..., 0].float() * self.sharpness
-        scores = scores.logsumexp(dim=-1)
+        return scores.logsumexp(dim=-1)
+
+    def explored(self, scores: Float[Tensor, "images high"]) -> Float[Tensor, "images high"]:
+        """In training with Gumbel noise of size `explore`."""
         if self.training and self.explore:
-            scores = scores - self.explore * torch.empty_like(scores).exponential_().log()
+            return scores - self.explore * torch.empty_like(scores).exponential_().log()
         return scores
 
     def rows_projected(self) -> int:
@@ -92,6 +95,13 @@ class Find(ZoomRule):
             )
         words, num_words = question
         return self.asked(self._normed(words)) * (num_words > 0)[:, None]
+
+
+class Pupil(Find):
+    """As Find, but the loss of the answers says nothing to it: an objective teaches it (`training.teaching.Taught`)."""
+
+    swaps = False
+    pupil = True
 
 
 FREQUENCIES = (0.5, 1.0, 2.0)

@@ -30,6 +30,8 @@ class Ranking(NamedTuple):
         shares: what each high crop weighs in the place of each kept one, with the gradient of the scores: all that
             weigh something are the kept crop and the dropped ones of its region, and a place's sum is 1. None unless
             the rule is taught by swaps.
+        learnt: the scores with their gradient and without what `ZoomRule.explored` adds, for an objective that teaches
+            them; None where none of them learns.
     """
 
     scores: Float[Tensor, "images high"]
@@ -37,6 +39,7 @@ class Ranking(NamedTuple):
     selected: Int[Tensor, "images kept"]
     gates: Tensor | None = None
     shares: Tensor | None = None
+    learnt: Tensor | None = None
 
 
 class Views(NamedTuple):
@@ -160,7 +163,8 @@ class ZoomRule(nn.Module):
 
     The model calls `YourRule(layout, width, **your_keys)`. How many crops are kept is the zoom's, so every image has
     as many tokens. A rule with weights of its own trains through a straight-through gate on the kept crops, or, where
-    `swaps` is true, through what each dropped crop would have changed in a kept one's place.
+    `swaps` is true, through what each dropped crop would have changed in a kept one's place. Beside that, or in its
+    stead, an objective may teach it (`training.teaching.Taught`).
 
     Args:
         layout: geometry of an image's tokens; `layout.zoom` is what is looked at.
@@ -170,10 +174,12 @@ class ZoomRule(nn.Module):
         swaps: whether the loss teaches the score of dropped crops too; costs projecting all high crops in training.
         explores: whether training mode, and so noise of its own, reaches it; a run that compares two passes of a batch
             sets it to False.
+        pupil: whether it learns from such an objective alone; a run that trains it with another one is refused.
     """
 
     swaps: bool = False
     explores: bool = True
+    pupil: bool = False
 
     def __init__(self, layout: Layout, width: int) -> None:
         super().__init__()
@@ -232,13 +238,25 @@ class ZoomRule(nn.Module):
         with torch.set_grad_enabled(learns and torch.is_grad_enabled()):
             views = Views(medium.detach(), high.detach(), regions, grids, _without_graph(project), question)
             scores = self.score_views(views)
-        scores = scores.float()
+        learnt = scores.float()
+        scores = self.explored(learnt)
         selected = select_crops(scores.detach(), regions, zoom)
         if not scores.requires_grad:
             return Ranking(scores, regions, selected)
+        ranking = Ranking(scores.detach(), regions, selected, learnt=learnt)
+        if self.pupil:
+            return ranking
         if self.swaps:
-            return Ranking(scores.detach(), regions, selected, shares=swap_shares(scores, regions, selected))
-        return Ranking(scores.detach(), regions, selected, self._gates(scores, regions, selected))
+            return ranking._replace(shares=swap_shares(scores, regions, selected))
+        return ranking._replace(gates=self._gates(scores, regions, selected))
+
+    def explored(self, scores: Float[Tensor, "images high"]) -> Float[Tensor, "images high"]:
+        """What crops are kept by: the scores; a rule that tries other crops in training adds its noise here.
+
+        Args:
+            scores: in float32, of every high crop.
+        """
+        return scores
 
     def held(
         self,

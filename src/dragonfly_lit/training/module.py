@@ -144,6 +144,7 @@ class TrainingModule(pl.LightningModule):
                 f"init_from={self.init_from} has no zoom rule with weights, and stage {self.stage.name} would leave "
                 f"{still[0]} as it was drawn. Match zoom.* with a group of the stage, or take the zoom of init_from."
             )
+        self.objective.check(model)
         if self.objective.reference:
             model.zoom.explores = False  # both passes of a batch see the same crops, as long as scores are the same
         self.holds_half = self.precision != "fp32" and getattr(strategy, "holds_half", False)

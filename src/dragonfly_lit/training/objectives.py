@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from dragonfly_lit.models.config import DragonflyConfig
+from dragonfly_lit.models.flops import Work
 from dragonfly_lit.models.loss import LossSums
 from dragonfly_lit.spec.records import Batch
 
@@ -28,6 +30,33 @@ class Objective(ABC):
     """Whether each sample has a chosen and a rejected answer (branches 1 and 2 of the batch), or none has."""
     reference = False
     """Whether it is told what the model said before the stage's first step."""
+    teaches = False
+    """Whether it teaches the zoom rule beside the loss of the answers."""
+
+    def check(self, model: Any) -> None:
+        """Refuses a model that it cannot train; called once before the first step.
+
+        Args:
+            model: the Dragonfly, frozen and thawed as the stage has it.
+
+        Raises:
+            ValueError: its zoom rule trains and has no teacher.
+        """
+        rule = model.zoom
+        if rule.pupil and not rule.frozen and not self.teaches:
+            raise ValueError(
+                f"zoom.selector={type(rule).__name__} learns from a teacher alone, and objective={type(self).__name__} "
+                "has none. Set objective=taught, or zoom.selector._target_=dragonfly_lit.models.find.Find."
+            )
+
+    def more_flops(self, config: DragonflyConfig, work: Work) -> int:
+        """Matmul FLOPs that it adds to a forward and backward of `work`; a reference's forward is counted elsewhere.
+
+        Args:
+            config: of the model.
+            work: what the batch holds.
+        """
+        return 0
 
     @abstractmethod
     def __call__(self, model: Any, batch: Batch, reference: Tensor | None) -> LossSums:

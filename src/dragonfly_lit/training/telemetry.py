@@ -88,7 +88,8 @@ class Telemetry(Callback):
         seconds = time.perf_counter() - self._since
         work = Work(images=images, tokens=tokens, pairs=pairs, supervised=supervised)
         passes = [self._trained, *([FORWARD] if pl_module.objective.reference else [])]
-        flops = sum(sum(step_flops(self._config, work, t, self._projector).values()) for t in passes) / seconds
+        flops = sum(sum(step_flops(self._config, work, t, self._projector).values()) for t in passes)
+        flops = (flops + pl_module.objective.more_flops(self._config, work)) / seconds
         self.last = {
             "loss": self._loss / self._weight if self._weight else float("nan"),
             "lr": report.lr * moving_rate(pl_module.optimizer, report.step),
