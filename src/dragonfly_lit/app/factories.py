@@ -121,7 +121,7 @@ def build_layout(config: Config) -> Layout:
     vision_config = vision_config_of(folder, folder, None)
     vision_config.image_size = vision["image_size"] or vision_config.image_size
     zoom = released_zoom(config["model"]["version"]) if released else zoom_of(config)
-    return DragonflyConfig(vision_config=vision_config, zoom=vars(zoom)).layout
+    return DragonflyConfig(vision_config=vision_config, zoom=vars(zoom), vision_tower=vision.get("tower")).layout
 
 
 @dataclass(frozen=True, kw_only=True)

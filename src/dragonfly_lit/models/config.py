@@ -44,7 +44,8 @@ class DragonflyConfig(SavedWithModule, PreTrainedConfig):
         feature_layer: index into the tower's hidden states, embeddings first; -2 is the released one.
         vision_source: where the tower came from, a name or a folder; kept for the released layout.
         vision_tower: a class of the user's own in place of `models.vision.VisionTower`: its dotted name as `_target_`
-            and the keys that it takes. Given to `from_pretrained`, its module must have been imported before.
+            and the keys that it takes. Given to `from_pretrained`, its module must have been imported before. One of
+            the keys may be `feature_size`: the side in pixels of what one feature stands for, in place of a patch's.
         zoom_selector: likewise in place of `models.zoom.ZoomIn`.
         projector: likewise in place of `models.projector.LinearProjector`.
         chat: the format of its conversations, `llama3` or `own`, the template of its language model.
@@ -119,7 +120,8 @@ class DragonflyConfig(SavedWithModule, PreTrainedConfig):
     @property
     def layout(self) -> Layout:
         """Geometry of an image's tokens."""
-        return Layout.of_tower(self.vision_config, Zoom(**self.zoom))
+        feature_size = (self.vision_tower or {}).get("feature_size")
+        return Layout.of_tower(self.vision_config, Zoom(**self.zoom), feature_size)
 
     @property
     def num_vision_layers_used(self) -> int:

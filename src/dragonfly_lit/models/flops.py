@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
-from dragonfly_lit.models.build import build_zoom_rule
+from dragonfly_lit.models.build import build_tower, build_zoom_rule
 from dragonfly_lit.models.config import DragonflyConfig
 from dragonfly_lit.models.projector import LinearProjector, Projector
 from dragonfly_lit.models.zoom import ZoomRule
@@ -58,12 +58,17 @@ FORWARD = Trained(vision=False, projector=False, language=False)
 
 def patches_flops_per_crop(config: DragonflyConfig) -> int:
     """Forward from pixels to patch embeddings, for one crop."""
-    vision, layout = config.vision_config, config.layout
-    return 2 * layout.patches_per_side**2 * 3 * vision.patch_size**2 * vision.hidden_size
+    vision = config.vision_config
+    return 2 * (vision.image_size // vision.patch_size) ** 2 * 3 * vision.patch_size**2 * vision.hidden_size
 
 
 def vision_flops_per_crop(config: DragonflyConfig) -> int:
-    """Forward of the layers of the tower that are used, for one crop."""
+    """Forward of the layers of the tower that are used, for one crop; a tower of one's own may know its own."""
+    if config.vision_tower is not None:
+        with torch.device("meta"):
+            own = build_tower(config).num_flops()
+        if own is not None:
+            return own
     vision, tokens = config.vision_config, config.layout.features_per_crop
     width, inner = vision.hidden_size, vision.intermediate_size
     layer = tokens * (8 * width**2 + 4 * width * inner) + 4 * tokens**2 * width
@@ -114,7 +119,7 @@ def step_flops(
     Backward costs as much as the forward for gradients of what goes in, where something before it trains, and again
     for gradients of the weights, where they train. A tower that trains sees the kept high crops twice when it
     selects: once to rank them, once with a graph. Adapters' own products and the backward of a learned score (both
-    below a hundredth) are left out. A tower of the user's own counts as the built-in one.
+    below a hundredth) are left out. A tower of the user's own counts as the built-in one unless it has `num_flops`.
 
     Args:
         config: of the model.

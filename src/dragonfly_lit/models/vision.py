@@ -57,6 +57,10 @@ class Tower(nn.Module):
         # In place on the copy that the cast makes; two more of them would cost more time than the arithmetic.
         return pixels.to(dtype).mul_(scale).add_(shift)
 
+    def num_flops(self) -> int | None:
+        """Matmul FLOPs of a crop's forward; None counts those of the built-in tower."""
+        return None
+
     def forward(self, pixels: UInt8[Tensor, "crops 3 side side"]) -> Float[Tensor, "crops features width"]:
         """Features of every crop, class token first where the layout has one."""
         # A subclass must say it; the one built in is VisionTower.

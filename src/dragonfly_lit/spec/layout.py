@@ -202,7 +202,7 @@ class Layout:
 
     Attributes:
         image_size: side of a crop, in pixels.
-        patch_size: side of a patch of the vision tower, in pixels.
+        patch_size: side of what one feature stands for, in pixels: a patch of the vision tower, or several.
         class_token: whether the tower puts a class token before its patches.
         zoom: which crops there are and which of them are kept.
     """
@@ -213,16 +213,17 @@ class Layout:
     zoom: Zoom
 
     @classmethod
-    def of_tower(cls, tower: Any, zoom: Zoom) -> Layout:
+    def of_tower(cls, tower: Any, zoom: Zoom, feature_size: int | None = None) -> Layout:
         """The layout of what a tower of this config gives: CLIP's puts a class token first, SigLIP's has none.
 
         Args:
             tower: has `image_size`, `patch_size` and `model_type`, as transformers' vision configs do.
             zoom: what is looked at.
+            feature_size: side in pixels of what one feature stands for; None for a patch of the tower.
         """
         return cls(
             image_size=tower.image_size,
-            patch_size=tower.patch_size,
+            patch_size=feature_size or tower.patch_size,
             class_token="clip" in tower.model_type,
             zoom=zoom,
         )

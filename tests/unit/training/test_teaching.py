@@ -1,6 +1,7 @@
 """A teacher for the zoom rule: what each kept crop was worth, and what the rule learns from it."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -202,9 +203,10 @@ def test_a_pupil_without_a_teacher_and_a_teacher_without_a_pupil_are_refused():
 
 @pytest.mark.usefixtures("unchecked")
 def test_what_cannot_be_is_refused_by_name():
+    other: Any = Supervised()
     for build, told in (
         (lambda: Taught(teacher=Gradient(), weight=0), "objective.weight=0"),
-        (lambda: Taught(teacher=Supervised()), "objective.teacher is a Supervised"),
+        (lambda: Taught(teacher=other), "objective.teacher is a Supervised"),
         (lambda: Attention(blocks=0), "objective.teacher.blocks=0"),
         (lambda: LeftOut(crops=0), "objective.teacher.crops=0"),
     ):
