@@ -83,9 +83,9 @@ def by_letter(choices: Mapping[Any, Any]) -> list[Any] | None:
     """Choices in the order of their letters; those after the last that holds something are not there."""
     if isinstance(choices.get("text"), list | tuple) and set(choices) <= {"text", "label"}:
         return list(choices["text"])
-    by_letter = {str(name).strip().upper(): value for name, value in choices.items()}
-    last = max((name for name, value in by_letter.items() if is_given(value)), default="")
-    letters = LETTERS[: len(by_letter)]
-    if len(by_letter) != len(choices) or set(by_letter) != set(letters):
+    named = {str(name).strip().upper(): value for name, value in choices.items()}
+    last = max((name for name, value in named.items() if is_given(value)), default="")
+    letters = LETTERS[: len(named)]
+    if len(named) != len(choices) or set(named) != set(letters):
         return None
-    return [by_letter[letter] for letter in letters if letter <= last]
+    return [named[letter] for letter in letters if letter <= last]
