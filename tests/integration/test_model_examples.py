@@ -11,7 +11,7 @@ import pytest
 import torch
 from limits import patient
 from PIL import Image
-from users_folder import copy_examples
+from users_folder import copy_examples, put_on_path
 
 from dragonfly_lit.app.build import compose
 from dragonfly_lit.app.load import load_for_inference
@@ -59,7 +59,7 @@ def run(folder: Path, *command: str) -> subprocess.CompletedProcess:
 
 @pytest.mark.parametrize("choice", PARTS)
 def test_a_part_of_ones_own_trains_and_answers(folder, monkeypatch, choice):
-    monkeypatch.syspath_prepend(str(folder))
+    put_on_path(folder, monkeypatch)
     fit(compose(overrides(folder, choice)))
     trained = folder / "runs" / choice.replace("=", "_")
     assert find_resume(trained) is not None
@@ -117,7 +117,7 @@ def test_a_run_with_a_part_of_ones_own_is_asked_and_exported_only_by_who_trusts_
     ],
 )
 def test_a_part_that_cannot_be_used_is_one_line_with_its_key(folder, monkeypatch, override, said):
-    monkeypatch.syspath_prepend(str(folder))
+    put_on_path(folder, monkeypatch)
     (folder / "somewhere").mkdir(exist_ok=True)
     shutil.copytree(ROOT / "src/dragonfly_lit/models/tiny_weights/tokenizer", folder / "somewhere", dirs_exist_ok=True)
     monkeypatch.chdir(folder)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.loggers import Logger
+from users_folder import put_on_path
 
 from dragonfly_lit.app.build import compose
 from dragonfly_lit.app.train import fit
@@ -27,7 +28,7 @@ CSV = "lightning.pytorch.loggers.CSVLogger"
 
 @pytest.fixture
 def train(tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(str(EXAMPLES))
+    put_on_path(EXAMPLES, monkeypatch)
 
     def run(*overrides: str) -> Path:
         fit(compose([*SMALL, f"runs_root={tmp_path}", *overrides]))
