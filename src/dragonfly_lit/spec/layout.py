@@ -220,7 +220,15 @@ class Layout:
             tower: has `image_size`, `patch_size` and `model_type`, as transformers' vision configs do.
             zoom: what is looked at.
             feature_size: side in pixels of what one feature stands for; None for a patch of the tower.
+
+        Raises:
+            ValueError: `feature_size` is no whole number, or larger than a crop.
         """
+        if feature_size is not None and (type(feature_size) is not int or not 0 < feature_size <= tower.image_size):
+            raise ValueError(
+                f"vision.tower.feature_size={feature_size!r}: give the side in whole pixels, at most "
+                f"{tower.image_size}, of what a feature stands for, or leave it out for a patch."
+            )
         return cls(
             image_size=tower.image_size,
             patch_size=feature_size or tower.patch_size,

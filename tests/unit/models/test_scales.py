@@ -112,6 +112,10 @@ def test_the_cell_has_the_pretrained_weights_and_the_tokens_of_low():
         ({"scales": []}, r"vision\.tower\.scales=\[\]: give 1 first"),
         ({"scales": [2, 4]}, "give 1 first"),
         ({"scales": [1, 3, 4]}, "divide the largest"),
+        *(
+            ({"feature_size": size}, r"vision\.tower\.feature_size=.*whole pixels, at most 128")
+            for size in (0, -4, 129, 8.0, True, "32", [32])
+        ),
         ({"scales": [1, 2]}, r"vision\.tower\.feature_size=32: at scale 2 a feature stands for 16 pixels"),
         ({"scales": [1, 32], "feature_size": 64}, r"vision\.image_size=128 is not a whole number of patches"),
     ],
