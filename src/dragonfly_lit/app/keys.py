@@ -121,6 +121,7 @@ TRAIN: dict[str, Rule] = {
     "zoom.pool": count,
     "zoom.selector": mapping | null,
     "projector.hidden": count | null,
+    "projector.depth": whole(1, 2**10),
     "model.name": text,
     "model.released": text | null,
     "model.version": one_of("v1", "v2"),

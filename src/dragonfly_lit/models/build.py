@@ -37,8 +37,23 @@ def build_zoom_rule(config: DragonflyConfig) -> ZoomRule:
 
 
 def build_projector(config: DragonflyConfig, in_features: int) -> Projector:
-    """The projector from features of that width: `projector` of the config, or LinearProjector."""
-    return _build(config, "projector", Projector, LinearProjector, in_features, config.text_config.hidden_size)
+    """The projector from features of that width: `projector` of the config, or LinearProjector.
+
+    Raises:
+        ValueError: it gives tokens for more blocks than the language model has, or where high crops are ranked.
+    """
+    projector = _build(config, "projector", Projector, LinearProjector, in_features, config.text_config.hidden_size)
+    blocks = config.text_config.num_hidden_layers
+    if projector.depth > blocks:
+        raise ValueError(
+            f"projector.depth={projector.depth}: the language model has {blocks} blocks. Use {blocks} or less."
+        )
+    if projector.depth > 1 and config.layout.zoom.selects:
+        raise ValueError(
+            f"projector.depth={projector.depth}: high crops are ranked by tokens of one block. Set zoom.top_k=null, or "
+            "use projector=linear."
+        )
+    return projector
 
 
 def _build(config: DragonflyConfig, field: str, base: type[Part], builtin: type[Part], *arguments: Any) -> Part:

@@ -26,7 +26,7 @@ from dragonfly_lit.models import io
 from dragonfly_lit.models.attention import VARIABLE, attention_arguments
 from dragonfly_lit.models.build import build_projector, build_tower, build_zoom_rule
 from dragonfly_lit.models.config import DragonflyConfig
-from dragonfly_lit.models.fusion import fill_slots, question_means, slots_of_images
+from dragonfly_lit.models.fusion import added_at_slots, fill_slots, question_means, slots_of_images
 from dragonfly_lit.models.generation import DragonflyGenerationMixin
 from dragonfly_lit.models.images import DragonflyImagesMixin
 from dragonfly_lit.models.language import build_language, last_block_at
@@ -110,7 +110,7 @@ class DragonflyForConditionalGeneration(DragonflyImagesMixin, DragonflyGeneratio
             raise ValueError("a forward takes input_ids or inputs_embeds: give one of them, and not both.")
         embeddings = self.get_input_embeddings()(input_ids) if inputs_embeds is None else inputs_embeds
         ids = self.slots_in(embeddings) if input_ids is None else input_ids
-        ranking = None
+        ranking, deeper = None, ()
         num_images = 0 if pixel_values is None else len(pixel_values)
         known = None if outline is None else outline.image_slots
         slots = slots_of_images(ids, self.config.image_token_id, num_images, self.layout.num_slots, known)
@@ -130,13 +130,14 @@ class DragonflyForConditionalGeneration(DragonflyImagesMixin, DragonflyGeneratio
                     )
                 question = question_means(embeddings, slots, question_mask, sample_ids)
             image_tokens, ranking = self.encode_images(pixel_values, image_grids, question)
+            image_tokens, *deeper = image_tokens.chunk(self.projector.depth, dim=-1)
             embeddings = fill_slots(embeddings, slots, image_tokens)
         else:
             embeddings = self.add_dummy_image(embeddings)
         rows = None
         if labels is not None:
             rows = supervised_labels(labels, sample_ids, branch_ids) if outline is None else outline.supervised
-        with self._last_block_at(rows if sums_only else None):
+        with self._last_block_at(rows if sums_only else None), added_at_slots(self.get_decoder(), slots, deeper):
             decoded = self._decode(
                 embeddings,
                 attention_mask,

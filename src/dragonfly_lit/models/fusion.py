@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any
+
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def slots_of_images(
@@ -54,6 +59,30 @@ def fill_slots(
     # By row and place, so that no view is handed on: to a compiled block a view is another case than a tensor.
     places = slots // embeddings.shape[1], slots % embeddings.shape[1]
     return embeddings.index_put(places, image_tokens.to(embeddings.dtype))
+
+
+@contextmanager
+def added_at_slots(
+    decoder: Any, slots: Int[Tensor, "images slots"], deeper: Sequence[Float[Tensor, "images slots width"]]
+) -> Iterator[None]:
+    """Within, the first of `deeper` is added to the hidden states at the slots before the second block, and so on.
+
+    Args:
+        decoder: whose blocks are `layers`.
+        slots: flat places, row-major.
+        deeper: image tokens; none leaves the decoder as it is.
+    """
+    with ExitStack() as stack:
+        for block, tokens in zip(decoder.layers[1:], deeper, strict=False) if deeper else ():
+            hook = block.register_forward_pre_hook(partial(_add, slots, tokens))
+            stack.callback(hook.remove)
+        yield
+
+
+def _add(slots: Tensor, tokens: Tensor, _block: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    hidden, *others = arguments
+    places = slots // hidden.shape[1], slots % hidden.shape[1]
+    return hidden.index_put(places, tokens.to(hidden.dtype), accumulate=True), *others
 
 
 def question_means(

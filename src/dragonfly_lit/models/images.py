@@ -20,7 +20,7 @@ class DragonflyImagesMixin(DragonflyPreTrainedModel):
         pixel_values: UInt8[Tensor, "images crops 3 side side"],
         image_grids: Int[Tensor, "images 2 2"] | None = None,
         question: tuple[Tensor, Tensor] | None = None,
-    ) -> tuple[Float[Tensor, "images slots width"], Ranking | None]:
+    ) -> tuple[Float[Tensor, "images slots tokens"], Ranking | None]:
         """Image tokens of every image in the order of their slots, and the ranking of its high crops.
 
         A frozen tower sees all crops in one call. A tower that trains ranks the high crops without a graph
@@ -53,10 +53,10 @@ class DragonflyImagesMixin(DragonflyPreTrainedModel):
 
     def _taught(
         self,
-        tokens: Float[Tensor, "images slots width"],
+        tokens: Float[Tensor, "images slots tokens"],
         ranking: Ranking,
         high: Float[Tensor, "images high features vision"],
-    ) -> Float[Tensor, "images slots width"]:
+    ) -> Float[Tensor, "images slots tokens"]:
         """The same image tokens, from which gradients reach the scores of a rule that learns.
 
         Args:
@@ -117,7 +117,7 @@ class DragonflyImagesMixin(DragonflyPreTrainedModel):
         low: Float[Tensor, "images low features vision"],
         medium: Float[Tensor, "images medium features vision"],
         high: Float[Tensor, "images high features vision"],
-    ) -> Float[Tensor, "images slots width"]:
+    ) -> Float[Tensor, "images slots tokens"]:
         """Image tokens of the crops that the language model sees; pooled first where that is exact."""
         if self.projector.affine:
             pooled = (low, pool_patches(medium, self.layout), pool_patches(high, self.layout))
