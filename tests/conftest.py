@@ -29,7 +29,10 @@ jaxtyping.install_import_hook(
 
 @pytest.fixture
 def unchecked(monkeypatch):
-    """For tests of what is said of a value of another type than the annotation's."""
+    """For tests of what is said of a value of another type than the annotation's, and for those that compile.
+
+    The compiler of torch 2.11 cannot look through the checks.
+    """
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 

@@ -96,7 +96,7 @@ def test_an_unknown_mode_or_part_is_refused(mode, message):
 
 
 @pytest.fixture
-def graphs(monkeypatch):
+def graphs(monkeypatch, unchecked):
     """Counts what is compiled; the graphs run as they are."""
     found = []
 

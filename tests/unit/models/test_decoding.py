@@ -329,7 +329,7 @@ def test_a_step_on_a_gpu_keeps_to_its_dtypes_and_never_waits():
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("compiled", [False, True])
-def test_graphs_of_a_gpu_say_the_words_of_a_growing_cache(inputs, caplog, compiled):
+def test_graphs_of_a_gpu_say_the_words_of_a_growing_cache(inputs, caplog, compiled, unchecked):
     model: Any = talkative_model()
     model.to("cuda")
     given = {name: value.to("cuda") for name, value in inputs.items()}

@@ -179,7 +179,7 @@ def test_a_forward_without_values_knows_all_that_it_must(make):
     assert len(sums.rows) == len(batch.outline.supervised)
 
 
-def test_a_compiled_block_is_one_graph_for_every_pack(make, monkeypatch):
+def test_a_compiled_block_is_one_graph_for_every_pack(make, monkeypatch, unchecked):
     model = tiny_model().train()
     model.vision.requires_grad_(False)
     model.language.requires_grad_(False)
