@@ -6,7 +6,13 @@ import sys
 from collections.abc import Sequence
 
 from dragonfly_lit.io import disk
-from dragonfly_lit.io.commands import INTERRUPT_STATUS, as_typed, put_current_folder_on_path, was_interrupted
+from dragonfly_lit.io.commands import (
+    INTERRUPT_STATUS,
+    as_typed,
+    put_current_folder_on_path,
+    wants_traceback,
+    was_interrupted,
+)
 from dragonfly_lit.io.later import import_quickly
 
 from .arguments import PARSERS
@@ -57,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, Exception) as error:
         if was_interrupted(error):
             return _fail(f" {name}: stopped.{RESUMES.get(name, '')}", status=INTERRUPT_STATUS)
-        if not isinstance(error, (ValueError, OSError)):
+        if wants_traceback() or not isinstance(error, (ValueError, OSError)):
             raise
         told = disk.explain(error) if isinstance(error, OSError) else None
         return _fail(f" {name}: {told or ' '.join(str(error).split())}")

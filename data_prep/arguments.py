@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
+from dragonfly_lit.io.amounts import count, whole
 from dragonfly_lit.io.commands import as_typed
 
 from .parallel import num_workers
@@ -78,10 +79,10 @@ def mix_plan_parser() -> argparse.ArgumentParser:
         epilog=MIX_PLAN_EXAMPLE,
     )
     add_overrides(parser)
-    parser.add_argument("--samples", type=int, help="draws (default: as many as the stage's steps take)")
+    parser.add_argument("--samples", type=count, help="draws (default: as many as the stage's steps take)")
     parser.add_argument(
         "--text",
-        type=int,
+        type=whole,
         default=128,
         help="tokens beside the image of a sample (%(default)s), where no source is there",
     )
@@ -124,7 +125,7 @@ def overlap_parser() -> argparse.ArgumentParser:
         "folder of shards, tables or images",
     )
     parser.add_argument("--out", type=Path, default=Path("overlap"), help="folder of the files (default: overlap)")
-    parser.add_argument("--workers", type=int, default=num_workers(), help="processes (default: %(default)s)")
+    parser.add_argument("--workers", type=count, default=num_workers(), help="processes (default: %(default)s)")
     return parser
 
 

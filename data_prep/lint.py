@@ -18,6 +18,7 @@ from dragonfly_lit.data.index import ShardEntry, index_path, read_dataset_file, 
 from dragonfly_lit.data.samples import BadSampleError, check_record, printable, raw_sample, to_record
 from dragonfly_lit.data.scan import Scan, scan_shard
 from dragonfly_lit.data.table_files import without_shards
+from dragonfly_lit.io.amounts import count
 from dragonfly_lit.io.console import standard_output
 from dragonfly_lit.io.tar import MAX_MEMBER_BYTES
 from dragonfly_lit.io.text import counted
@@ -243,7 +244,7 @@ def main(argv: list[str]) -> int:
     """Lint folders; 1 if anything is wrong in one of them."""
     parser = command_parser("lint", __doc__)
     parser.add_argument("folders", type=Path, nargs="+", metavar="FOLDER", help="a folder of shards")
-    parser.add_argument("--workers", type=int, default=num_workers(), help="processes (default: %(default)s)")
+    parser.add_argument("--workers", type=count, default=num_workers(), help="processes (default: %(default)s)")
     parser.add_argument("--all", action="store_true", help=f"print every finding, not the first {ROWS_SHOWN}")
     given = parser.parse_args(argv)
     any_wrong = False

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-from math import inf
 from pathlib import Path
 from typing import Any
 
+from dragonfly_lit.io.amounts import count
+from dragonfly_lit.io.parsers import add_pictures, window_of
 from dragonfly_lit.io.text import counted
-from dragonfly_lit.processing.dicom import Frames
-from dragonfly_lit.processing.images import Window
 from dragonfly_lit.spec.row_files import num_rows
 from dragonfly_lit.spec.table import COLUMNS, DIVIDING, check_shares
 
@@ -39,20 +38,16 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--source", required=True, help="name of the data set; sample keys start with it")
     made.add_argument("--licence", required=True, help="licence of the data, kept with every sample")
     made.add_argument("--images", type=Path, help="folder of the images that the rows name")
-    made.add_argument("--shard-size", type=_count, default=1000, help="rows a shard (default: 1000)")
+    made.add_argument("--shard-size", type=count, default=1000, help="rows a shard (default: 1000)")
     made.add_argument(
-        "--max-side", type=_count, help="pixels; larger images are scaled down (default: copied as they are)"
+        "--max-side", type=count, help="pixels; larger images are scaled down (default: copied as they are)"
     )
     made.add_argument(
-        "--max-pixels", type=_count, help="of an image that is decoded; a JPEG is decoded small (default: 89 million)"
+        "--max-pixels", type=count, help="of an image that is decoded; a JPEG is decoded small (default: 89 million)"
     )
-    made.add_argument(
-        "--window",
-        type=float,
-        nargs=2,
-        metavar=("LOW", "HIGH"),
-        help="black and white of images of more than 8 bits, which are stored with 8 (default: they are kept, and read "
-        "from their smallest to their largest value)",
+    add_pictures(
+        made,
+        ", which are stored with 8 (default: they are kept, and read from their smallest to their largest value)",
     )
     made.add_argument(
         "--split-by",
@@ -76,13 +71,6 @@ def parser() -> argparse.ArgumentParser:
         metavar="NAME=COLUMN",
         help="table: what is called how, such as question=Frage; the names are "
         f"{', '.join(COLUMNS)} (default: matched by their names)",
-    )
-    made.add_argument(
-        "--frames",
-        type=_frames,
-        metavar="all|middle|N",
-        help="of a DICOM file with several frames: all of them, each an image, or one, counted from 0 (default: such a "
-        "file is refused)",
     )
     made.add_argument(
         "--burned-in",
@@ -114,7 +102,7 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="pack nothing: make one data set of parts that were packed elsewhere and copied into OUT",
     )
-    made.add_argument("--workers", type=_count, default=num_workers(), help="processes (default: %(default)s)")
+    made.add_argument("--workers", type=count, default=num_workers(), help="processes (default: %(default)s)")
     made.add_argument(
         "--on-error",
         choices=("raise", "skip"),
@@ -152,21 +140,6 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def _window(given: list[float] | None) -> Window | None:
-    if given is None:
-        return None
-    low, high = given
-    if not -inf < low < high < inf:
-        raise ValueError(f"--window {low:g} {high:g}: give two numbers, black below white.")
-    return low, high
-
-
-def _count(text: str) -> int:
-    if not (text.isascii() and text.isdecimal()) or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r:.40} is not a whole number, 1 or more")
-    return int(text)
-
-
 def _deal(text: str) -> tuple[int, int]:
     numbers = text.split("/")
     if len(numbers) == 2 and all(each.isascii() and each.isdecimal() for each in numbers):
@@ -191,12 +164,6 @@ def _columns(given: list[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
             pairs = " and ".join("=".join(pair) for pair in given if pair[named] == twice)
             raise ValueError(f"--columns {pairs}: the {what} {twice} is given twice. Give it once.")
     return tuple(given)
-
-
-def _frames(text: str) -> Frames:
-    if text not in ("all", "middle") and not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not all, middle or a number from 0")
-    return text if text in ("all", "middle") else int(text)
 
 
 def main(argv: list[str]) -> int:
@@ -225,7 +192,7 @@ def main(argv: list[str]) -> int:
         shard_size=given.shard_size,
         max_side=given.max_side,
         max_pixels=given.max_pixels,
-        window=_window(given.window),
+        window=window_of(given.window),
         split_by=_split_by(given.split_by, given.form),
         shares=check_shares(given.split_shares, "--split-shares") if given.split_shares else None,
         deal=given.part,

@@ -95,7 +95,10 @@ def main(out: Path = OUT) -> None:
     draw.text((round(x) + 18, top + 13), "question", fill=INK, font=text)
     draw.text((WIDTH - 190, top + 13), "answer", fill=INK, font=text)
     draw.text((round(x) + 4, top + 62), "text tokens", fill=SOFT, font=text)
-    note = "Under each medium crop the three high crops that resemble it most are kept; here model=tiny chooses."
+    note = (
+        "As released: six high crops a medium one, in reading order; the three most like it are kept. "
+        "Here model=tiny chooses."
+    )
     draw.text((30, 590), note, fill=SOFT, font=text)
     out.parent.mkdir(exist_ok=True)
     page.save(out, optimize=True)

@@ -37,7 +37,7 @@ def main() -> None:
     out.mkdir(parents=True, exist_ok=True)
     write_shard(out / "00000.tar", records(table))
     index_folder(out)
-    print(f"{out} is ready: python -m data_prep lint {out}")
+    print(f"{out} is ready: dragonfly-data lint {out}")
 
 
 if __name__ == "__main__":

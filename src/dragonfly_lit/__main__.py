@@ -6,7 +6,13 @@ import sys
 from collections.abc import Sequence
 
 from dragonfly_lit.io import disk
-from dragonfly_lit.io.commands import INTERRUPT_STATUS, as_typed, put_current_folder_on_path, was_interrupted
+from dragonfly_lit.io.commands import (
+    INTERRUPT_STATUS,
+    as_typed,
+    put_current_folder_on_path,
+    wants_traceback,
+    was_interrupted,
+)
 from dragonfly_lit.io.later import import_quickly
 from dragonfly_lit.io.parsers import PARSERS
 
@@ -43,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if was_interrupted(error):
             print(f"{me} {name}: stopped.", file=sys.stderr)
             return INTERRUPT_STATUS
-        if not isinstance(error, (ValueError, OSError)):
+        if wants_traceback() or not isinstance(error, (ValueError, OSError)):
             raise
         line = (disk.explain(error) if isinstance(error, OSError) else None) or str(error)
         print(f"{me} {name}: {as_typed(' '.join(line.split()))}", file=sys.stderr)

@@ -35,7 +35,9 @@ def test_a_format_of_ones_own_is_packed_checked_and_trained_on(folder):
     env = {**os.environ, "PYTHONPATH": str(folder)}
     done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=patient(120))
     assert done.returncode == 0, done.stderr
-    assert main(["lint", "data/mine"]) == 0
+    printed = done.stdout.partition(" is ready: ")[2].split()
+    assert printed[0] == "dragonfly-data"  # the module of a clone is not in this folder
+    assert main(printed[1:]) == 0
     fit(compose([*SHORT, "data=mine", "data.path=data/mine"]))
 
 

@@ -71,6 +71,8 @@ def test_a_numbered_stage_runs_under_any_launcher_and_what_a_job_prints_can_be_t
     command = [sys.executable, str(ROOT / "train.py"), "-m", *overrides]
     done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=patient(600))
     assert done.returncode == 0, done.stdout + done.stderr
+    told = "submitit_local runs the jobs, and nothing of them is shown here: each is a folder of "
+    assert (f"{told}{tmp_path}/runs/a, b=c: d with its log.txt" in done.stdout) == (launcher == "submitit_local")
     results = sorted((tmp_path / "runs/a, b=c: d").glob("*/result.json"))
     assert [result.parent.name.split(",")[0] for result in results] == ["stage=1"] * 2
     for result in results:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,12 +16,13 @@ from dragonfly_lit.app.ask_batch import ask_batch
 from dragonfly_lit.app.ask_chat import chat
 from dragonfly_lit.app.known_warnings import hide_bars
 from dragonfly_lit.app.load import load_named
-from dragonfly_lit.evaluation.images import image_at
+from dragonfly_lit.evaluation.images import image_at, renderings
 from dragonfly_lit.evaluation.zoom_picture import draw_zoom
-from dragonfly_lit.io.parsers import ask_parser
+from dragonfly_lit.io.parsers import ask_parser, window_of
 from dragonfly_lit.models.dragonfly import DragonflyForConditionalGeneration
+from dragonfly_lit.processing.dicom import Frames
 from dragonfly_lit.processing.formats import IN_PLACE
-from dragonfly_lit.processing.images import decode
+from dragonfly_lit.processing.images import Window, decode
 from dragonfly_lit.spec.layout import Grid, Grids
 from dragonfly_lit.spec.samples import Turn, turn_of_parts
 from dragonfly_lit.spec.shard import PLACEHOLDER
@@ -31,12 +33,11 @@ def main(argv: list[str]) -> int:
     args = ask_parser().parse_args(argv)
     hide_bars()
     _check(args)
-    images = [decode(image_at(path)) for path in args.image]
-    if args.show_zoom and not images:
-        raise ValueError("--show-zoom draws on the image, but there is none. Give --image FILE.")
+    opened = partial(opened_at, frames=args.frames, window=window_of(args.window))
+    images = [image for path in args.image for image in opened(path)]
     model, processor = load_named(args)
     if args.batch:
-        options = {"folder": args.batch, "out": args.out, "question": args.question}
+        options = {"folder": args.batch, "out": args.out, "question": args.question, **opened.keywords}
         return ask_batch(model, processor, max_new_tokens=args.max_new_tokens, **options)
     turn_of = partial(question_of, in_place=processor.images == IN_PLACE)
 
@@ -54,20 +55,46 @@ def main(argv: list[str]) -> int:
         return str(said).strip()
 
     if args.chat:
-        return chat(answer, turn_of, images, args.question)
+        return chat(answer, turn_of, opened, images, args.question)
     answer([turn_of(args.question, len(images))], images)
     return 0
 
 
 def _check(args: Namespace) -> None:
     """ValueError where the options do not belong together."""
-    if args.question is None and not args.chat:
+    if not (args.question or "").strip() and not args.chat:
         raise ValueError("there is no question. Give one behind the options, or --chat to ask line by line.")
     if bool(args.batch) != bool(args.out):
         raise ValueError("--batch FOLDER and --out FILE.jsonl go together: images from one, answers into the other.")
     for name, given in (("--chat", args.chat), ("--image", args.image), ("--show-zoom", args.show_zoom)):
         if args.batch and given:
             raise ValueError(f"--batch asks about each image of a folder by itself. Leave {name} out.")
+    if args.show_zoom and not args.image:
+        raise ValueError("--show-zoom draws on the image, but there is none. Give --image FILE.")
+    if args.show_zoom and args.show_zoom.suffix.lower() not in Image.registered_extensions():
+        raise ValueError(f"--show-zoom {args.show_zoom} does not name a picture. Give a name that ends in .png.")
+    if args.show_zoom and not args.show_zoom.parent.is_dir():
+        raise ValueError(f"--show-zoom {args.show_zoom}: there is no folder {args.show_zoom.parent}. Make it first.")
+
+
+def opened_at(place: Path, *, frames: Frames | None, window: Window | None) -> list[Image.Image]:
+    """The pictures of `--image`, in RGB: of a DICOM file its chosen frames, of anything else one.
+
+    Args:
+        place: a file, or an image inside of a table, as `image_at` takes it.
+        frames: of several in a DICOM file; None refuses such a file.
+        window: black and white of an image of more than 8 bits.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: there is no such image, it is damaged, or has several frames and none is chosen; it is named.
+    """
+    data = image_at(place)
+    try:
+        return [decode(data, frame=frame, window=window) for frame, window in renderings(data, frames, window)]
+    except ValueError as error:
+        said = str(error)
+        raise ValueError(said if str(place) in said else f"image {place} {said.removeprefix('image ')}") from error
 
 
 def question_of(text: str, num_images: int, *, in_place: bool) -> Turn:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -15,12 +15,17 @@ from rich.console import Console
 
 from dragonfly_lit.evaluation.answering import answers_bar
 from dragonfly_lit.evaluation.generate import BatchGenerator
+from dragonfly_lit.evaluation.images import RenderedImage, renderings
 from dragonfly_lit.evaluation.requests import GenerationRequest
 from dragonfly_lit.evaluation.runner import weights_fingerprint
 from dragonfly_lit.models.dragonfly import DragonflyForConditionalGeneration
+from dragonfly_lit.processing.dicom import Frames
+from dragonfly_lit.processing.images import Window
 from dragonfly_lit.processing.processor import DragonflyProcessor
 from dragonfly_lit.spec.shard import READ_IMAGE_EXTENSIONS
 
+ASKED_EXTENSIONS = (*READ_IMAGE_EXTENSIONS, "dcm", "dicom")
+"""Of files that are asked about."""
 CHUNK = 64
 """Images whose answers are written together; a kill loses at most so many."""
 
@@ -33,14 +38,14 @@ def images_of(folder: Path) -> list[str]:
     """
     if not folder.is_dir():
         raise ValueError(f"--batch={folder} is not a folder. Give one with images.")
-    kinds = {f".{extension}" for extension in READ_IMAGE_EXTENSIONS}
+    kinds = {f".{extension}" for extension in ASKED_EXTENSIONS}
     found = sorted(
         file.relative_to(folder).as_posix()
         for file in folder.rglob("*")
         if file.suffix.lower() in kinds and file.is_file()
     )
     if not found:
-        raise ValueError(f"--batch={folder} has no image file ({', '.join(READ_IMAGE_EXTENSIONS)}). Give another.")
+        raise ValueError(f"--batch={folder} has no image file ({', '.join(ASKED_EXTENSIONS)}). Give another.")
     return found
 
 
@@ -52,6 +57,8 @@ def ask_batch(
     out: Path,
     question: str,
     max_new_tokens: int,
+    frames: Frames | None = None,
+    window: Window | None = None,
 ) -> int:
     """Exit status: 1 where an image could not be read, which has a row with `error` and is tried again next time.
 
@@ -62,6 +69,8 @@ def ask_batch(
         out: rows are added to it; what it has of this question and these weights is not asked again.
         question: about each image.
         max_new_tokens: an answer stops there.
+        frames: of a DICOM file with several frames, those that are asked about together; None refuses such a file.
+        window: black and white of images of more than 8 bits.
 
     Raises:
         ValueError: no image, a damaged line in `out`, or another process writes into it.
@@ -72,14 +81,17 @@ def ask_batch(
         "model": weights_fingerprint(model)["weights"],
         "max_new_tokens": max_new_tokens,
     }
+    looked = {"frames": frames, "window": None if window is None else list(window)}
+    asked |= {name: value for name, value in looked.items() if value is not None}
     generator = BatchGenerator(model, processor)
+    request = partial(_request, folder, question=question, max_new_tokens=max_new_tokens, frames=frames, window=window)
     with _held(out) as file, answers_bar(sys.stderr.isatty(), Console(stderr=True)) as progress:
-        done = _answered(file, out, asked)
+        done = _answered(file, out, dict.fromkeys(looked) | asked)
         left = [name for name in names if name not in done]
         task = progress.add_task("images", total=len(names), completed=len(names) - len(left))
         failed = 0
         for start in range(0, len(left), CHUNK):
-            rows = _answers(generator, folder, left[start : start + CHUNK], question, max_new_tokens)
+            rows = _rows(left[start : start + CHUNK], request, generator)
             file.write(b"".join(_line({"image": name, **asked, **row}) for name, row in rows))
             file.flush()
             failed += sum("error" in row for _, row in rows)
@@ -93,32 +105,59 @@ def ask_batch(
     return 1 if failed else 0
 
 
-def _answers(
-    generator: BatchGenerator, folder: Path, names: Sequence[str], question: str, max_new_tokens: int
+def _rows(
+    names: Sequence[str], request: Callable[[str], GenerationRequest], generator: BatchGenerator
 ) -> list[tuple[str, dict[str, Any]]]:
-    """An answer or an error for each image; together, or where one is damaged one by one."""
-    requests = [
-        GenerationRequest(
-            id=name,
-            prompt=question,
-            image_keys=(name,),
-            read_images=partial(_read, folder / name),
-            max_new_tokens=max_new_tokens,
-        )
-        for name in names
+    """An answer or an error for each image."""
+    requests: list[GenerationRequest] = []
+    found: dict[str, dict[str, Any]] = {}
+    for name in names:
+        try:
+            made = request(name)
+            if len(made.image_keys) > 1:
+                generator.plan([made])  # so many frames may not fit into the model's context
+            requests.append(made)
+        except (ValueError, OSError) as error:
+            found[name] = _error(error)
+    found |= _answers(generator, requests) if requests else []
+    return [(name, found[name]) for name in names]
+
+
+def _request(
+    folder: Path, name: str, *, question: str, max_new_tokens: int, frames: Frames | None, window: Window | None
+) -> GenerationRequest:
+    file = folder / name
+    found = [
+        file if (frame, of) == (None, None) else RenderedImage(source=file, frame=frame, window=of)
+        for frame, of in renderings(file, frames, window)
     ]
+    return GenerationRequest(
+        id=name,
+        prompt=question,
+        image_keys=tuple(map(str, found)),
+        read_images=partial(_read, found),
+        max_new_tokens=max_new_tokens,
+    )
+
+
+def _answers(generator: BatchGenerator, requests: Sequence[GenerationRequest]) -> list[tuple[str, dict[str, Any]]]:
+    """An answer or an error for each image; together, or where one is damaged one by one."""
     batches = generator.plan(requests)  # outside of what is caught: a question that cannot be asked is no image's fault
     try:
         found = {output.id: output.text for outputs in generator.answer(batches) for output in outputs}
-        return [(name, {"answer": found[name]}) for name in names]
+        return [(each.id, {"answer": found[each.id]}) for each in requests]
     except (ValueError, OSError) as error:
-        if len(names) == 1:
-            return [(names[0], {"error": " ".join(str(error).split())})]
-    return [row for name in names for row in _answers(generator, folder, [name], question, max_new_tokens)]
+        if len(requests) == 1:
+            return [(requests[0].id, _error(error))]
+    return [row for each in requests for row in _answers(generator, [each])]
 
 
-def _read(file: Path) -> list[bytes]:
-    return [file.read_bytes()]
+def _error(error: Exception) -> dict[str, str]:
+    return {"error": " ".join(str(error).split())}
+
+
+def _read(images: Sequence[Path | RenderedImage]) -> list[bytes]:
+    return [image.read_bytes() for image in images]
 
 
 def _line(row: dict[str, Any]) -> bytes:

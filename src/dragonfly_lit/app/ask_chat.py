@@ -8,8 +8,6 @@ from pathlib import Path
 
 from PIL.Image import Image
 
-from dragonfly_lit.evaluation.images import image_at
-from dragonfly_lit.processing.images import decode
 from dragonfly_lit.spec.samples import Turn
 
 HELP = "/image FILE adds an image to the next question, /new begins anew, /quit or Ctrl-D ends."
@@ -17,12 +15,19 @@ Answer = Callable[[Sequence[Turn], Sequence[Image]], str]
 """Writes the answer to the last turn as it comes, and gives its words."""
 
 
-def chat(answer: Answer, turn_of: Callable[[str, int], Turn], images: Sequence[Image], first: str | None) -> int:
+def chat(
+    answer: Answer,
+    turn_of: Callable[[str, int], Turn],
+    opened: Callable[[Path], list[Image]],
+    images: Sequence[Image],
+    first: str | None,
+) -> int:
     """Exit status of a conversation; what cannot be asked is said, and the conversation goes on without it.
 
     Args:
         answer: the model.
         turn_of: the user's turn, from its words and the number of its images.
+        opened: the pictures of a file that `/image` names.
         images: of the first question.
         first: the first question, None to read it too.
     """
@@ -39,7 +44,7 @@ def chat(answer: Answer, turn_of: Callable[[str, int], Turn], images: Sequence[I
             if words.strip() == "/new":
                 turns, seen, new = [], [], []
             elif words.split()[:1] == ["/image"]:
-                new.append(decode(image_at(Path(words.strip().removeprefix("/image").strip()))))
+                new += opened(Path(words.strip().removeprefix("/image").strip()))
             elif words.startswith("/"):
                 print(f"{words.split()[0]} is not known. {HELP}", file=sys.stderr)
             elif words.strip():

@@ -21,7 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 from dragonfly_lit.app.moved import OF_EARLIER
 from dragonfly_lit.app.overrides import CONF, choices, groups
 from dragonfly_lit.io import disk
-from dragonfly_lit.io.commands import INTERRUPT_STATUS, as_typed, was_interrupted
+from dragonfly_lit.io.commands import INTERRUPT_STATUS, SET_BY_US, as_typed, wants_traceback, was_interrupted
 
 EXIT_USER_ERROR = 1
 INTERRUPTED = {
@@ -75,10 +75,6 @@ OPEN = {
 """Where parts of the user's own come in, and how."""
 GO_ON = {"train": " Then resume=auto goes on.", "evaluate": " Then the same command goes on."}
 """After an error of the disk is mended, by configuration."""
-SET_BY_US = "DRAGONFLY_LIT_FULL_ERROR_IS_OURS"
-"""In the environment where this project has set HYDRA_FULL_ERROR; the ranks that Lightning starts inherit both."""
-WANTS_TRACEBACK = os.environ.get("HYDRA_FULL_ERROR") == "1" and SET_BY_US not in os.environ
-
 
 USER_ERRORS = (ValueError, OSError, HydraException, OmegaConfBaseException)
 """What a user can mend."""
@@ -94,7 +90,7 @@ def report_user_errors(config: str, *, job: bool = False) -> Iterator[None]:
         config: name of the configuration, for the keys that an answer names.
         job: inside what Hydra runs, so that Hydra adds no line of its own. The job of a sweep leaves it to the sweep.
     """
-    if not WANTS_TRACEBACK:
+    if not wants_traceback():
         os.environ[SET_BY_US] = "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # or Hydra prints errors itself, over several lines
     try:
@@ -108,7 +104,7 @@ def report_user_errors(config: str, *, job: bool = False) -> Iterator[None]:
             print(as_typed(f"\ninterrupted: {INTERRUPTED[left]}"), file=sys.stderr)
             sys.exit(INTERRUPT_STATUS)
         is_sweeps = job and HydraConfig.get().mode == RunMode.MULTIRUN
-        if not isinstance(error, USER_ERRORS) or WANTS_TRACEBACK or is_sweeps:
+        if not isinstance(error, USER_ERRORS) or wants_traceback() or is_sweeps:
             raise
         print(as_typed(f"error: {describe(error, config, sys.argv[1:])}"), file=sys.stderr)
         sys.exit(EXIT_USER_ERROR)
@@ -120,7 +116,7 @@ def _one_line_of_a_job() -> Iterator[None]:
     printing: Any = JobReturn.return_value
 
     def value(job: Any) -> Any:
-        if isinstance(job._return_value, USER_ERRORS) and not WANTS_TRACEBACK:
+        if isinstance(job._return_value, USER_ERRORS) and not wants_traceback():
             raise job._return_value
         return printing.fget(job)
 

@@ -11,6 +11,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from dragonfly_lit.app.build import Config, make, plain
+from dragonfly_lit.app.device import usable_device
 from dragonfly_lit.app.known_warnings import silence_known_warnings
 from dragonfly_lit.app.made import how_made
 from dragonfly_lit.app.values import check_values
@@ -166,9 +167,7 @@ def _device(name: str) -> str:
     if name == "cuda":
         # One process a GPU: torchrun numbers them.
         name = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(f"device={name}: torch finds no CUDA device here. Use device=cpu.")
-    return name
+    return usable_device(name, "device")
 
 
 def _print_summary(results: dict[str, Any], out: Path, scored: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from dragonfly_lit.app.device import usable_device
 from dragonfly_lit.app.factories import Config, build_components, look_up_parts, model_factory
 from dragonfly_lit.app.newest import find_finished
 from dragonfly_lit.app.runs import CONFIG_FILE, read_config
@@ -166,7 +167,7 @@ def load_named(args: Namespace) -> Loaded:
     Raises:
         ValueError: as `load_for_inference`.
     """
-    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = usable_device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"), "--device")
     dtype = getattr(torch, args.dtype) if args.dtype else torch.float32 if device == "cpu" else torch.bfloat16
     return load_for_inference(
         args.model,

@@ -22,11 +22,10 @@ from hydra.errors import HydraException
 from rich.console import Console
 from rich.status import Status
 
-from dragonfly_lit.app.errors import WANTS_TRACEBACK
 from dragonfly_lit.app.runs import RESULT_FILE
 from dragonfly_lit.app.stage import AUTO
 from dragonfly_lit.io import atomic
-from dragonfly_lit.io.commands import spelled
+from dragonfly_lit.io.commands import spelled, wants_traceback
 from dragonfly_lit.io.names import job_folder
 
 LOG_FILE = "log.txt"
@@ -196,7 +195,7 @@ def _summary(result: dict[str, Any]) -> str:
 
 def _environment() -> dict[str, str]:
     """What a job inherits; under SLURM the launcher is one task, and the job starts its own processes."""
-    own = {"SLURM_NTASKS"} | ({"HYDRA_FULL_ERROR"} if not WANTS_TRACEBACK else set())
+    own = {"SLURM_NTASKS"} | ({"HYDRA_FULL_ERROR"} if not wants_traceback() else set())
     return {key: value for key, value in os.environ.items() if key not in own}
 
 

@@ -14,7 +14,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from dragonfly_lit.io.inside import inside
-from dragonfly_lit.processing.images import Window, decode
+from dragonfly_lit.processing.dicom import Frames, chosen_frames, is_dicom
+from dragonfly_lit.processing.images import Window, decode, read_header
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +88,26 @@ class RenderedImage:
         data = self.source.read_bytes() if isinstance(self.source, StoredImage) else self.source
         decode(data, frame=self.frame, window=self.window).save(out, "PNG", compress_level=1)
         return out.getvalue()
+
+
+def renderings(
+    data: bytes | Path, frames: Frames | None, window: Window | None
+) -> list[tuple[int | None, Window | None]]:
+    """The frame and the window of each picture that a file becomes; None and None is the file as it is.
+
+    Args:
+        data: the file, or its bytes.
+        frames: of a DICOM file with several frames, those that become pictures; None refuses such a file.
+        window: black and white of an image of more than 8 bits; others are left as they are.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file cannot be read, or has several frames and none is chosen.
+    """
+    chosen = chosen_frames(data, frames) if is_dicom(data) else [None]
+    if window is not None and not read_header(data if isinstance(data, bytes) else data.read_bytes()).deep:
+        window = None
+    return [(frame, window) for frame in chosen]
 
 
 AnyImage = bytes | Path | StoredImage | EncodedImage | RenderedImage

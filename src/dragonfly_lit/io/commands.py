@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import signal
@@ -20,6 +21,13 @@ NOT_TEXTS = ("null", "true", "false", "on", "off", "yes", "no", "inf", "nan")
 """Words that Hydra or YAML takes for something else."""
 INTERRUPT_STATUS = 128 + signal.SIGINT
 """Exit status of a command that Ctrl-C ended, as shells have it."""
+SET_BY_US = "DRAGONFLY_LIT_FULL_ERROR_IS_OURS"
+"""In the environment where this project has set HYDRA_FULL_ERROR; the ranks that Lightning starts inherit both."""
+
+
+def wants_traceback() -> bool:
+    """Whether the user asks for the traceback of an error that is told in one line, by HYDRA_FULL_ERROR=1."""
+    return os.environ.get("HYDRA_FULL_ERROR") == "1" and SET_BY_US not in os.environ
 
 
 def was_interrupted(error: BaseException | None) -> bool:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from math import inf
 from pathlib import Path
+from typing import Literal
 
+from dragonfly_lit.io.amounts import count, share, whole
 from dragonfly_lit.io.commands import as_typed
 
 LAYOUTS = ("transformers", "released", "peft")
@@ -47,6 +50,47 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_pictures(parser: argparse._ActionsContainer, of_window: str) -> None:
+    """The options that say which pictures an image file becomes, of `ask` and `data_prep pack` alike.
+
+    Args:
+        parser: that gets `--frames` and `--window`.
+        of_window: what its help says of `--window` beside the words of both.
+    """
+    parser.add_argument(
+        "--frames",
+        type=_frames,
+        metavar="all|middle|N",
+        help="of a DICOM file with several frames: all of them, each an image, or one, counted from 0 (default: such a "
+        "file is refused)",
+    )
+    parser.add_argument(
+        "--window",
+        type=float,
+        nargs=2,
+        metavar=("LOW", "HIGH"),
+        help=f"black and white of images of more than 8 bits, in their own values{of_window}",
+    )
+
+
+def _frames(text: str) -> Literal["all", "middle"] | int:
+    if text == "all" or text == "middle":
+        return text
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r:.40} is not all, middle or a number from 0")
+    return int(text)
+
+
+def window_of(given: list[float] | None) -> tuple[float, float] | None:
+    """The two numbers of `--window`; ValueError where black is not below white."""
+    if given is None:
+        return None
+    low, high = given
+    if not -inf < low < high < inf:
+        raise ValueError(f"--window {low:g} {high:g}: give two numbers, black below white.")
+    return low, high
+
+
 def ask_parser() -> argparse.ArgumentParser:
     """The command line of `ask`."""
     parser = _parser("ask", "Ask a model about an image; the answer is written as it comes.")
@@ -64,7 +108,8 @@ def ask_parser() -> argparse.ArgumentParser:
         default=[],
         help="an image file, or FILE.parquet#ROW:COLUMN; again for more; <image> in the question: where one stands",
     )
-    parser.add_argument("--max-new-tokens", type=int, default=128, help="(default: %(default)s)")
+    add_pictures(parser, " (default: what the file says, else their smallest and largest value)")
+    parser.add_argument("--max-new-tokens", type=count, default=128, help="(default: %(default)s)")
     parser.add_argument("--show-zoom", type=Path, metavar="FILE.png", help="draw the first image with the kept crops")
     return parser
 
@@ -108,7 +153,7 @@ def plan_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--memory", type=float, metavar="GB", help="of a GPU (default: as made)")
     parser.add_argument(
-        "--mfu", type=float, default=0.4, help="share of its peak that is expected (default: %(default)s)"
+        "--mfu", type=share, default=0.4, help="share of its peak that is expected (default: %(default)s)"
     )
     parser.add_argument(
         "--text", type=int, default=128, metavar="TOKENS", help="of a sample beside its image (default: %(default)s)"
@@ -126,8 +171,8 @@ def compare_parser() -> argparse.ArgumentParser:
     parser.add_argument("--names", nargs="+", help="what to call the runs; their paths otherwise")
     parser.add_argument("--json", type=Path, help="also write the comparison to this file")
     parser.add_argument("--html", type=Path, help="also write a page with both answers to each question (two runs)")
-    parser.add_argument("--resamples", type=int, default=1000, help="of the bootstrap (default 1000)")
-    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (default 0)")
+    parser.add_argument("--resamples", type=count, default=1000, help="of the bootstrap (default 1000)")
+    parser.add_argument("--seed", type=whole, default=0, help="of the bootstrap (default 0)")
     return parser
 
 
@@ -137,9 +182,9 @@ def study_parser() -> argparse.ArgumentParser:
     parser.add_argument("folder", type=Path, help="of the sweep, such as runs/zoom_ablation")
     parser.add_argument("--out", type=Path, help="folder of what is written (default: that of the sweep)")
     parser.add_argument(
-        "--small", type=float, default=SMALL, help="largest small detail, share of the side (%(default)s)"
+        "--small", type=share, default=SMALL, help="largest small detail, share of the side (%(default)s)"
     )
-    parser.add_argument("--images", type=int, default=2, help="images of each size in the gallery (%(default)s)")
+    parser.add_argument("--images", type=whole, default=2, help="images of each size in the gallery (%(default)s)")
     return parser
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pydicom import Dataset
 
 EXTRA = "pip install 'dragonfly_lit[medical]'"
-CHOICE = "--frames of pack, benchmark.frames"
+CHOICE = "--frames of pack and ask, benchmark.frames"
 Frames = Literal["all", "middle"] | int
 """Of a file with several frames, those that become images."""
 MARK, MARK_AT = b"DICM", 128
@@ -279,7 +279,7 @@ def _windowed(values: np.ndarray, view: Dataset) -> np.ndarray:
     """By the first window of the header, as the standard's three functions have it (PS3.3 C.11.2.1.2 and .3)."""
     center, width = (_first(view[name].value) for name in ("WindowCenter", "WindowWidth"))
     if not width > 0:
-        raise ValueError(f"its WindowWidth is {width:g}. Give a window: --window of pack, benchmark.window.")
+        raise ValueError(f"its WindowWidth is {width:g}. Give a window: --window of pack and ask, benchmark.window.")
     function = str(view.get("VOILUTFunction", "LINEAR")).strip().upper() or "LINEAR"
     if function == "SIGMOID":
         return scaled(1 / (1 + np.exp(np.clip(-4 * (values - center) / width, -700, 700))), 0, 1)

@@ -1,11 +1,14 @@
-"""What a failed job of a sweep prints: one line, unless the error is a bug."""
+"""What a failed job of a sweep prints, and every other command: one line, unless the error is a bug."""
 
 import pytest
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
+from data_prep.__main__ import main as dragonfly_data
+from dragonfly_lit.__main__ import main as dragonfly
 from dragonfly_lit.app import errors
+from dragonfly_lit.io.commands import SET_BY_US
 
 MENDED = [
     ValueError("job seed=0 ended."),
@@ -36,10 +39,24 @@ def test_a_bug_keeps_the_line_of_its_overrides_and_its_traceback(capsys):
 
 
 def test_the_whole_error_is_shown_where_it_is_wanted(monkeypatch, capsys):
-    monkeypatch.setattr(errors, "WANTS_TRACEBACK", True)
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    monkeypatch.delenv(SET_BY_US, raising=False)
     with pytest.raises(ValueError, match="ended"):
         fail(MENDED[0])
     assert capsys.readouterr().err.startswith("Error executing job with overrides")
+
+
+@pytest.mark.parametrize("main", [dragonfly, dragonfly_data])
+def test_every_command_shows_it_where_it_is_wanted(main, monkeypatch, capsys, tmp_path):
+    name = "compare" if main is dragonfly else "lint"
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    assert main([name, str(tmp_path / "nowhere")]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "nowhere" in line
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    monkeypatch.delenv(SET_BY_US, raising=False)
+    with pytest.raises((ValueError, OSError), match="nowhere"):
+        main([name, str(tmp_path / "nowhere")])
 
 
 def test_a_job_that_has_ended_returns_its_value():

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from dragonfly_lit.evaluation.benchmarks.rows import IMAGES, ImageCell
-from dragonfly_lit.evaluation.images import AnyImage, RenderedImage, StoredImage
+from dragonfly_lit.evaluation.images import AnyImage, RenderedImage, StoredImage, renderings
 from dragonfly_lit.io.inside import OutsideError, inside
-from dragonfly_lit.processing.dicom import chosen_frames, is_dicom
-from dragonfly_lit.processing.images import read_header
+from dragonfly_lit.processing.dicom import Frames
 from dragonfly_lit.spec.rows import Row
 
 
@@ -26,7 +24,7 @@ class RowImages:
     """
 
     folder: str | Path | None
-    frames: Literal["all", "middle"] | int | None
+    frames: Frames | None
     window: Sequence[float] | None
 
     def of(self, row: Row, cells: Sequence[ImageCell], beside: Path) -> Iterator[AnyImage]:
@@ -49,15 +47,13 @@ class RowImages:
         assert not isinstance(data, str)  # a name is a file's
         window = None if self.window is None else (self.window[0], self.window[1])
         try:
-            frames = chosen_frames(data, self.frames) if is_dicom(data) else [None]
-            if window is not None and not read_header(data if isinstance(data, bytes) else data.read_bytes()).deep:
-                window = None
+            found = renderings(data, self.frames, window)
         except ValueError as error:
             where = f"{place}: " if isinstance(place, Path) else ""
             raise row.error(row.given(*IMAGES)[0], f"{where}{error}") from error
-        if window is None and frames == [None]:
+        if found == [(None, None)]:
             return [place]
-        return [RenderedImage(source=place, frame=frame, window=window) for frame in frames]
+        return [RenderedImage(source=place, frame=frame, window=window) for frame, window in found]
 
     def _place(self, row: Row, image: ImageCell, beside: Path) -> Path | bytes | StoredImage:
         """Where an image is: a name means a file beside the manifest, or in the folder of `images`."""
