@@ -14,6 +14,7 @@ from users_folder import put_on_path
 
 from dragonfly_lit.app.build import compose
 from dragonfly_lit.app.train import fit
+from dragonfly_lit.training.callbacks import TimeLimit
 from dragonfly_lit.training.checkpoint.format import read_info, read_state
 from dragonfly_lit.training.checkpoint.locate import find_resume, list_checkpoints, step_folder
 
@@ -63,7 +64,7 @@ def test_early_stopping_saves_its_last_step_with_its_state_and_says_how_it_went(
     assert json.loads((run / "result.json").read_text())["val_loss"] == pytest.approx(metrics(run, "val_loss")[-1])
     (state,) = [s for n, s in read_state(step_folder(run, 3))["callbacks"].items() if n.startswith("EarlyStopping")]
     assert (state["wait_count"], float(state["best_score"])) == (2, pytest.approx(metrics(run, "val_loss")[0]))
-    assert "Step 3 of 9, validation loss" in capsys.readouterr().out
+    assert "Step 3 of 9 (resume=auto goes on), validation loss" in capsys.readouterr().out
 
 
 def test_a_run_that_was_stopped_early_goes_on_exactly(train, tmp_path):
@@ -94,6 +95,14 @@ def test_a_time_limit_ends_after_a_step_and_saves_it(train):
     run = train("trainer.max_time=00:00:00:01", "stage.steps=900")
     assert 0 < steps(run)[-1] < 900
     assert json.loads((run / "result.json").read_text())["val_loss"] is not None
+
+
+def test_a_run_that_goes_on_has_its_time_anew(train):
+    run = train("trainer.max_time=00:01:00:00")
+    assert not any("Time" in name for name in read_state(step_folder(run, 2))["callbacks"])
+    limit = TimeLimit("00:01:00:00")
+    limit.load_state_dict({"time_elapsed": {"train": 3600.0}})  # of Lightning's own
+    assert limit.time_elapsed() == 0
 
 
 def test_monitors_log_the_rates_of_the_very_steps(train):

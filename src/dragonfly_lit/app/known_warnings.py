@@ -14,6 +14,7 @@ EXPECTED = (
     r"Found \d+ module\(s\) in eval mode",  # frozen parts stay in eval mode on purpose
     # The position of the data is a part of every checkpoint; Lightning looks for it in another place.
     r"You're resuming from a checkpoint that ended before the epoch ended and your dataloader is not resumable",
+    r"Be aware that when using `ckpt_path`.*\['Timer'\]",  # of runs of 0.1.0: how long they had trained
     r"The number of training batches \(\d+\) is smaller than the logging interval",  # the last step is always logged
     r"FSDP2-wrapped module .* returned a view tensor",  # nothing is changed in place behind a block
 )

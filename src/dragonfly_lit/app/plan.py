@@ -64,7 +64,7 @@ def main(argv: list[str]) -> int:
         raise ValueError(
             f"--gpu={given.gpu} is not known. Use one of {', '.join(GPUS)}, and --memory for another size."
         )
-    for name in ("memory", "mfu", "text", "network"):
+    for name in ("memory", "text", "network"):
         if getattr(given, name) is not None and getattr(given, name) <= 0:
             raise ValueError(f"--{name}={getattr(given, name)} must be above 0.")
 

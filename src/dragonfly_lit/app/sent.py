@@ -8,8 +8,6 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from dragonfly_lit.app.sweep import LOG_FILE
-
 
 class SaysWhereJobsWent(Callback):
     """A callback of Hydra, of the sweep; jobs have none to speak to."""
@@ -19,6 +17,8 @@ class SaysWhereJobsWent(Callback):
         launcher = config.hydra.launcher
         if "submitit_folder" not in launcher:
             return
+        from dragonfly_lit.app.sweep import LOG_FILE  # Hydra makes this object for every command: it loads no torch
+
         choice = config.hydra.runtime.choices["hydra/launcher"]
         folder = Path(config.hydra.sweep.dir)
         print(

@@ -264,6 +264,6 @@ def conclude(
         then = "" if val_loss is None else f", validation loss {val_loss:.4f}"
         then += f", training loss {telemetry.last['loss']:.4f} ({kinds})" if kinds else ""
         wanted = config["stage"]["steps"]
-        done = counted(steps, "step") if steps >= wanted else f"Step {steps} of {wanted}"
+        done = counted(steps, "step") if steps >= wanted else f"Step {steps} of {wanted} (resume=auto goes on)"
         print(as_typed(f"{done}{then}. Score it: python evaluate.py {override('checkpoint', run)}"))
     return val_loss

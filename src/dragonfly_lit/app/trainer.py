@@ -17,6 +17,7 @@ from lightning.pytorch.profilers import AdvancedProfiler, PyTorchProfiler, Simpl
 
 from dragonfly_lit.app.build import Config, make
 from dragonfly_lit.app.moved import REFUSED
+from dragonfly_lit.training.callbacks import TimeLimit
 
 OWN = ("precision", "gradients", "compile", "log_every", "val_every")
 """Keys of `conf/trainer` that are this project's."""
@@ -45,6 +46,7 @@ def build_trainer(
     flags["profiler"] = _profiler(flags.get("profiler"), run)
     flags["plugins"] = _plugins(flags.get("plugins"))
     flags["enable_model_summary"] |= any(isinstance(callback, ModelSummary) for callback in callbacks)
+    limit = flags.pop("max_time", None)
     every = min(node["val_every"] or stage["steps"], stage["steps"])
     try:
         return pl.Trainer(
@@ -56,7 +58,7 @@ def build_trainer(
             val_check_interval=every * stage["accumulate"],
             check_val_every_n_epoch=None,
             logger=loggers,
-            callbacks=callbacks,
+            callbacks=callbacks if limit is None else [*callbacks, TimeLimit(limit)],
             log_every_n_steps=node["log_every"],
             use_distributed_sampler=False,
             enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),

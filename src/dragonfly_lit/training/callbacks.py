@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import callbacks as lightning
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, Timer
 
 from dragonfly_lit.training.averaging import EMAWeightAveraging
 from dragonfly_lit.training.beside import Beside
@@ -77,6 +77,18 @@ def build_callbacks(
     if answers is not None and answer is not None:
         callbacks.append(AnswerLog(run / "answers", answer, **answers, beside=beside))
     return [*callbacks, *own, Preemption(), Checkpoints(run, **checkpoints)]
+
+
+class TimeLimit(Timer):
+    """`trainer.max_time`: ends this start of a run after a step; one that goes on has all of it anew, as each job of a
+    cluster has. Lightning's own counts all starts together, so that the second would end after its first step."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing, which a checkpoint leaves out."""
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Nothing is taken over."""
 
 
 def check_own(name: str, callback: Any, *, validates: bool) -> None:

@@ -163,7 +163,7 @@ def test_what_does_not_fit_says_what_would(capsys):
         (["model=dragonfly_v1", "vision=siglip_so400m"], r"an image takes [\d,]+ tokens, .* model.max_tokens=2,048"),
         (["vision.path=nowhere"], "vision.path=nowhere does not exist"),
         (["traner.devices=1"], "traner is not a key"),
-        (["--mfu", "0"], "--mfu=0.0 must be above 0"),
+        (["--memory", "0"], "--memory=0.0 must be above 0"),
     ],
 )
 def test_a_mistake_is_one_line(arguments, said, capsys):
