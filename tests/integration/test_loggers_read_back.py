@@ -37,6 +37,7 @@ def run(tmp_path_factory):
             "benchmark=easy_vqa",
             "benchmark.limit=2",
             "callbacks.progress=false",
+            "+logger.wandb.id=of-all-its-starts",
             f"runs_root={folder / 'runs'}",
             f"data_root={folder / 'data'}",
         ]
@@ -84,6 +85,11 @@ def test_wandb_has_the_resolved_configuration(run):
         found |= {update.key or ".".join(update.nested_key): json.loads(update.value_json) for update in updates}
     config = yaml.safe_load((run / "config.yaml").read_text())
     assert {key: found.get(key) for key in config} == config
+
+
+def test_wandb_takes_the_name_that_a_run_has_over_all_its_starts(run):
+    (found,) = [record.run for record in records(run) if record.HasField("run")]
+    assert found.run_id == "of-all-its-starts"
 
 
 def test_wandb_has_scores_answers_and_pictures(run):

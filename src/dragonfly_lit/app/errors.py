@@ -142,6 +142,8 @@ def describe(error: BaseException, config: str, arguments: Sequence[str] = ()) -
     if isinstance(error, OSError) and (line := disk.explain(error, go_on=GO_ON.get(config, ""))) is not None:
         return " ".join(line.split())
     text = str(error)
+    if match := re.search(r"Error parsing override '(.+)'\s+missing EQUAL", text):
+        return f"{match[1]} stands alone, without a value. Use KEY=VALUE, such as stage=1."
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
         options = choices(group, arguments) or ", ".join(error.options or [])

@@ -26,6 +26,11 @@ from dragonfly_lit.io.commands import quoted
 CONF = Path(str(files("dragonfly_lit.conf")))
 """The folder of the configuration groups: `conf/` of a clone, or what a wheel brought of it."""
 
+HYDRA_OPTIONS = (
+    "--cfg", "--config-dir", "--config-name", "--config-path", "--experimental-rerun", "--help", "--hydra-help",
+    "--info", "--multirun", "--package", "--resolve", "--run", "--shell-completion", "--version",
+)  # fmt: skip
+"""What Hydra takes with dashes; all else is a key, and has none."""
 OPTIONAL_GROUPS = {"train": ("benchmark", "experiment", "experiment/cell"), "evaluate": ()}
 
 
@@ -90,8 +95,13 @@ def normalize_overrides(arguments: Sequence[str], config: str) -> list[str]:
     """The arguments as Hydra wants them: numeric choices of a group quoted (`stage=1`), an optional group left out.
 
     Raises:
-        ValueError: a group that a run needs is set to null, or a value has characters that mean something to Hydra.
+        ValueError: a group that a run needs is set to null, a value has characters that mean something to Hydra, or an
+            argument is neither a key with its value nor an option of Hydra.
     """
+    for item in arguments:
+        name = item.partition("=")[0].replace("_", "-")
+        if item.startswith("--") and not any(option.startswith(name) for option in HYDRA_OPTIONS):
+            raise ValueError(f"{item}: a key has no dashes, and = before its value. Use KEY=VALUE, such as stage=1.")
     _check_quoting(arguments)
     known = groups(arguments)
     return [_spelled(item, config, known, arguments) for item in arguments]

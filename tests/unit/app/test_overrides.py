@@ -3,13 +3,15 @@
 import shlex
 
 import pytest
+from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dragonfly_lit.app.build import compose
 from dragonfly_lit.app.errors import describe
-from dragonfly_lit.app.overrides import check_types, choices, groups, normalize_overrides
+from dragonfly_lit.app.overrides import HYDRA_OPTIONS, check_types, choices, groups, normalize_overrides
 from dragonfly_lit.io.commands import override, quoted
 
 
@@ -99,3 +101,21 @@ def test_a_list_of_values_needs_a_sweep():
         normalize_overrides(["seed=1,2"], "train")
     assert normalize_overrides(["-m", "seed=1,2"], "train") == ["-m", "seed=1,2"]
     assert normalize_overrides(["trust=[a,b]", "name='a,b'"], "train") == ["trust=[a,b]", "name='a,b'"]
+
+
+@pytest.mark.parametrize("mistyped", ["--stage=2", "--stage", "--learning_rate"])
+def test_a_key_with_dashes_is_told_how_it_is_written(mistyped):
+    with pytest.raises(ValueError, match=rf"{mistyped}: a key has no dashes.* Use KEY=VALUE, such as stage=1"):
+        normalize_overrides([mistyped, "2"], "train")
+
+
+def test_options_of_hydra_keep_their_dashes():
+    known = [option for action in get_args_parser()._actions for option in action.option_strings if option[1] == "-"]
+    assert sorted(known) == sorted(HYDRA_OPTIONS)
+    assert normalize_overrides(["--multirun", "--cfg", "job", "stage=1"], "train")[:3] == ["--multirun", "--cfg", "job"]
+
+
+def test_a_word_without_a_value_is_told_how_it_is_written():
+    with pytest.raises(HydraException) as error:
+        compose(["stage", "1"])
+    assert describe(error.value, "train") == "stage stands alone, without a value. Use KEY=VALUE, such as stage=1."
