@@ -97,6 +97,12 @@ def test_a_time_limit_ends_after_a_step_and_saves_it(train):
     assert json.loads((run / "result.json").read_text())["val_loss"] is not None
 
 
+def test_a_benchmark_whose_data_are_missing_is_refused_before_anything_is_trained(train, tmp_path):
+    with pytest.raises(ValueError, match="gqa: there is no folder"):
+        train("benchmark=gqa")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_run_that_goes_on_has_its_time_anew(train):
     run = train("trainer.max_time=00:01:00:00")
     assert not any("Time" in name for name in read_state(step_folder(run, 2))["callbacks"])

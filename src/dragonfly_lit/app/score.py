@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ from dragonfly_lit.evaluation.settings import Settings
 from dragonfly_lit.models.dragonfly import DragonflyForConditionalGeneration
 from dragonfly_lit.models.flops import Trained, Work, step_flops
 from dragonfly_lit.processing.processor import DragonflyProcessor
-from dragonfly_lit.training.ranks import global_rank
 
 
 def score(
@@ -63,14 +61,13 @@ def score(
 def num_scored(config: Config) -> int:
     """Images of the benchmark that the run ends with, each encoded once for all its questions; 0 where there is none.
 
-    Data that are missing are not reported here: scoring does, or makes them.
+    Raises:
+        ValueError: its data are missing or damaged, which nobody should learn after hours of training.
     """
-    if not config.get("benchmark") or global_rank() != 0:
+    if not config.get("benchmark"):
         return 0
-    with suppress(ValueError, OSError):
-        members = make(config["benchmark"]).benchmarks
-        return sum(len({one.image_keys for one in member.questions(config["data_root"])}) for member in members)
-    return 0
+    members = make(config["benchmark"]).benchmarks
+    return sum(len({one.image_keys for one in member.questions(config["data_root"])}) for member in members)
 
 
 def image_cost(model: DragonflyForConditionalGeneration) -> dict[str, int | float]:

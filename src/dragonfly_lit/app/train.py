@@ -120,6 +120,7 @@ def _fit(
     data = build_data(config, components.builder)
     data.preferences = objective.preferences
     prepare_data(data)
+    images = peers.first("scored", lambda: num_scored(config))
     steps, told = peers.first("steps", lambda: find_steps(config, data, resume))
     config = {**config, "stage": {**config["stage"], "steps": steps}}
     stage = replace(stage, steps=steps)
@@ -135,7 +136,7 @@ def _fit(
     ours = {key: value for key, value in config["callbacks"].items() if key in OWN}
     callbacks = [
         Together(peers),
-        *build_callbacks(run, answer=asker, beside=beside, own=own, num_scored=num_scored(config), **ours),
+        *build_callbacks(run, answer=asker, beside=beside, own=own, num_scored=images, **ours),
     ]
     strategy = make({key: value for key, value in config["strategy"].items() if key != "name"}, where="strategy")
     if isinstance(strategy, NamedCheckpoints):
