@@ -8,8 +8,10 @@ from functools import partial
 from typing import Any
 
 import torch
+import transformers
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 
 def slots_of_images(
@@ -71,12 +73,27 @@ def added_at_slots(
         decoder: whose blocks are `layers`.
         slots: flat places, row-major.
         deeper: image tokens; none leaves the decoder as it is.
+
+    Raises:
+        ValueError: backward would compute a block again without them.
     """
+    if deeper and _computes_without_hooks(decoder):
+        raise ValueError(
+            f"projector.depth={1 + len(deeper)}: transformers {transformers.__version__} computes blocks again "
+            "without the image tokens that are added between them. Use a later one (5.23 keeps them), or "
+            "strategy.activation_checkpointing in place of transformers' gradient checkpointing."
+        )
     with ExitStack() as stack:
         for block, tokens in zip(decoder.layers[1:], deeper, strict=False) if deeper else ():
             hook = block.register_forward_pre_hook(partial(_add, slots, tokens))
             stack.callback(hook.remove)
         yield
+
+
+def _computes_without_hooks(decoder: Any) -> bool:
+    """Whether backward will compute blocks again without the hooks that they have now."""
+    checkpoints = any(getattr(block, "gradient_checkpointing", False) and block.training for block in decoder.layers)
+    return checkpoints and "__call__" in vars(GradientCheckpointingLayer)  # later ones compute `forward` alone again
 
 
 def _add(slots: Tensor, tokens: Tensor, _block: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -1,10 +1,13 @@
 """Image tokens that are added to hidden states between blocks, in place of taking places in the sequence."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForImageTextToText
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from dragonfly_lit.app.build import compose
 from dragonfly_lit.app.factories import build_components, model_factory
@@ -13,6 +16,7 @@ from dragonfly_lit.models.flops import Trained, Work, step_flops
 from dragonfly_lit.models.fusion import fill_slots
 from dragonfly_lit.models.projector import StackProjector
 from dragonfly_lit.models.tiny import tiny_config, tiny_model
+from dragonfly_lit.training.sharding import compile_blocks
 
 LOW = {"medium": False, "high": False}
 SCALES = {"_target_": "dragonfly_lit.models.scales.ScalesTower", "scales": [1, 2], "feature_size": 16}
@@ -106,6 +110,48 @@ def test_the_loss_reaches_the_layer_of_every_depth(make):
     for name, weight in model.projector.named_parameters():
         assert weight.grad is not None, name
         assert weight.grad.abs().sum() > 0, name
+
+
+def gradients(model, batch):
+    model.zero_grad()
+    model.loss_sums(**batch.model_inputs(), labels=batch.labels).loss.backward()
+    return {name: weight.grad.clone() for name, weight in model.named_parameters() if weight.grad is not None}
+
+
+HOOKS_OUTSIDE = "__call__" not in vars(GradientCheckpointingLayer)
+
+
+@pytest.mark.skipif(not HOOKS_OUTSIDE, reason="this transformers computes blocks again without their hooks")
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_blocks_that_are_computed_again_have_the_gradients_of_others(make, reentrant):
+    model = injected().train()
+    batch = type(make)(model).batch(make_sequence(make, model, 1))
+    plain = gradients(model, batch)
+    model.gradient_checkpointing_enable({"use_reentrant": reentrant})
+    for name, gradient in gradients(model, batch).items():
+        assert torch.equal(gradient, plain[name]), name
+
+
+def test_blocks_that_would_be_computed_again_without_the_tokens_are_refused(make, monkeypatch):
+    model = injected().train()
+    batch = type(make)(model).batch(make_sequence(make, model, 1))
+    monkeypatch.setattr(GradientCheckpointingLayer, "__call__", torch.nn.Module.__call__, raising=False)
+    gradients(model, batch)
+    model.gradient_checkpointing_enable()
+    with pytest.raises(ValueError, match=r"^projector\.depth=2: transformers .* without the image tokens.*strategy\."):
+        gradients(model, batch)
+
+
+def test_compiled_blocks_read_the_tokens_of_each_batch(make, monkeypatch, unchecked):
+    model = injected().train()
+    batches = [type(make)(model).batch(make_sequence(make, model, number)) for number in (1, 2, 1)]
+    plain = [gradients(model, batch) for batch in batches]
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    compile_blocks(model, "blocks", "cpu")
+    for batch, expected in zip(batches, plain, strict=True):
+        for name, gradient in gradients(model, batch).items():
+            torch.testing.assert_close(gradient, expected[name], msg=name)
+    torch._dynamo.reset()
 
 
 def test_it_comes_back_from_its_folder_to_the_bit(model, make, tmp_path):
