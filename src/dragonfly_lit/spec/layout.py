@@ -222,7 +222,7 @@ class Layout:
             feature_size: side in pixels of what one feature stands for; None for a patch of the tower.
 
         Raises:
-            ValueError: `feature_size` is no whole number, or larger than a crop.
+            ValueError: `feature_size` is not a whole number, or is larger than a crop.
         """
         if feature_size is not None and (type(feature_size) is not int or not 0 < feature_size <= tower.image_size):
             raise ValueError(
