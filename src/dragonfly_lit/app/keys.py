@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import PurePath
 from typing import Any
 
 from dragonfly_lit.app.rules import (
@@ -27,6 +28,14 @@ duration = Rule(
     ("a time, DD:HH:MM:SS",), lambda value: isinstance(value, str) and bool(re.fullmatch(r"\d+:\d\d:\d\d:\d\d", value))
 )
 seed = whole(0, 2**32 - 1)
+
+
+def _is_below(value: Any) -> bool:
+    path = PurePath(value) if isinstance(value, str) else PurePath()
+    return bool(path.parts) and not path.is_absolute() and ".." not in path.parts
+
+
+below_runs_root = Rule(("a text, the name of a folder below runs_root",), _is_below)
 
 
 def _is_processes(value: Any) -> bool:
@@ -97,7 +106,7 @@ SHARED: dict[str, Rule] = {
     "prompt.templates": mapping,
 }
 TRAIN: dict[str, Rule] = {
-    "name": text,
+    "name": below_runs_root,
     "weights_root": text,
     "resume": text | null,
     "init_from": text | null,

@@ -90,7 +90,7 @@ mapping = Rule(("a mapping, {key: value}",), lambda value: isinstance(value, Map
 
 def refuse(key: str, value: Any, rule: Rule, hint: str = "") -> None:
     """Raise what is said of a value that its key cannot have."""
-    if rule.alternatives[0] == "a text" and (_is_number(value) or isinstance(value, bool)):
+    if rule.alternatives[0].startswith("a text") and (_is_number(value) or isinstance(value, bool)):
         hint += f" A text that looks like a number is quoted: '{key}=\"{value}\"'."
     shown = json.dumps(value) if isinstance(value, bool | None | list | dict) else value
     raise ValueError(f"{key}={shown} is not {rule.wanted}.{hint}")

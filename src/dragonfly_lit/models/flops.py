@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import torch
 
-from dragonfly_lit.models.build import build_tower, build_zoom_rule
+from dragonfly_lit.models.build import build_projector, build_tower, build_zoom_rule
 from dragonfly_lit.models.config import DragonflyConfig
-from dragonfly_lit.models.projector import LinearProjector, Projector
+from dragonfly_lit.models.projector import Projector
 from dragonfly_lit.models.zoom import ZoomRule
 
 
@@ -125,11 +125,11 @@ def step_flops(
         config: of the model.
         work: what the batch holds.
         trained: which parts train.
-        projector: the model's, which knows its own cost; None for the built-in one.
+        projector: the model's, which knows its own cost; None builds what the config says, without weights.
     """
     if projector is None:
         with torch.device("meta"):
-            projector = LinearProjector(config.vision_config.hidden_size, config.text_config.hidden_size)
+            projector = build_projector(config, build_tower(config).width)
     zoom = config.layout.zoom
     crop = vision_flops_per_crop(config) * work.images
     crop_backward = 2 * crop - patches_flops_per_crop(config) * work.images  # pixels need no gradient

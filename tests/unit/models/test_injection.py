@@ -176,7 +176,9 @@ def test_a_step_has_the_flops_that_torch_counts(make):
     work = Work(images=1, tokens=tokens, pairs=tokens**2, supervised=len(sums.rows))
     trained = Trained(vision=False, projector=True, language=True)
     angles = sum(sum(ops.values()) for name, ops in counter.get_flop_counts().items() if name.endswith("rotary_emb"))
-    assert sum(step_flops(model.config, work, trained, model.projector).values()) == counter.get_total_flops() - angles
+    flops = step_flops(model.config, work, trained, model.projector)
+    assert sum(flops.values()) == counter.get_total_flops() - angles
+    assert step_flops(model.config, work, trained) == flops  # as a plan has it, without a model
 
 
 def test_the_cell_has_the_tokens_of_low_and_a_part_for_each_scale():
