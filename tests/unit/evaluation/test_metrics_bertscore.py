@@ -123,6 +123,7 @@ def test_every_rank_has_its_own_on_its_device(folder, monkeypatch, rank, device,
     seen = []
     monkeypatch.setenv("LOCAL_RANK", rank)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(app, "usable_device", lambda name, key: name)  # as where there are so many
     monkeypatch.setattr(app, "_show", lambda benchmark, settings: seen.append(settings.metrics))
     with initialize_config_dir(str(CONF), version_base=None):
         given = ["benchmark=roco", "benchmark.show=1", f"bertscore.model={folder}", f"device={device}"]
