@@ -118,7 +118,7 @@ TABLE = [
     ("zoom.medium_crops", [0, -4, 1e9], [4]),
     ("zoom.top_k", [0, -1, 1.5], [1, None]),
     ("vision.image_size", [0, 10**9], [24, None]),
-    ("name", [7, None, True, "", ".", "..", "../../x", "a/../b", "/tmp/x"], ["7", "my run", "a/b", "a..b", ".a"]),
+    ("name", [7, None, True, "", ".", "..", "../../x", "a/../b", "/x"], ["7", "my run", "a/b", "a..b", ".a"]),
     ("model.dtype", ["float16", "abc", None], ["bfloat16"]),
     ("model", [None, 3], []),
     ("stage.groups", [3, None, "*", [1]], []),

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from dragonfly_lit.evaluation.answering import answers_bar
 from dragonfly_lit.evaluation.generate import BatchGenerator
-from dragonfly_lit.evaluation.images import RenderedImage, renderings
+from dragonfly_lit.evaluation.images import RenderedImage, rendered, renderings
 from dragonfly_lit.evaluation.requests import GenerationRequest
 from dragonfly_lit.evaluation.runner import weights_fingerprint
 from dragonfly_lit.models.dragonfly import DragonflyForConditionalGeneration
@@ -127,10 +127,7 @@ def _request(
     folder: Path, name: str, *, question: str, max_new_tokens: int, frames: Frames | None, window: Window | None
 ) -> GenerationRequest:
     file = folder / name
-    found = [
-        file if (frame, of) == (None, None) else RenderedImage(source=file, frame=frame, window=of)
-        for frame, of in renderings(file, frames, window)
-    ]
+    found = rendered(file, renderings(file, frames, window))
     return GenerationRequest(
         id=name,
         prompt=question,

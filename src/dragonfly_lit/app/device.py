@@ -11,13 +11,16 @@ def usable_device(name: str, key: str) -> str:
         key: that named it, for the error.
 
     Raises:
-        ValueError: torch knows no such device, or finds none here.
+        ValueError: torch knows no such device, finds none here, or cannot use it.
     """
     import torch
 
     try:
         torch.zeros(1, device=name).item()
     except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:  # as each backend has it
-        kind = "CUDA" if name.startswith("cuda") and not torch.cuda.is_available() else "such"
-        raise ValueError(f"{key}={name}: torch finds no {kind} device here. Use {key}=cpu.") from error
+        if name.startswith("cuda") and not torch.cuda.is_available():
+            said = "torch finds no CUDA device here"
+        else:  # not there, or there and busy or full: torch says which
+            said = f"torch cannot use it here ({' '.join(str(error).split()):.200})"
+        raise ValueError(f"{key}={name}: {said}. Use {key}=cpu.") from error
     return name

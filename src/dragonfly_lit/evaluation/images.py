@@ -6,10 +6,12 @@ import base64
 import binascii
 import hashlib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
+from typing import TypeVar
 
 import pyarrow.parquet as pq
 
@@ -112,6 +114,22 @@ def renderings(
 
 AnyImage = bytes | Path | StoredImage | EncodedImage | RenderedImage
 """An image where it lies: its bytes, its file, or a place that knows how to read it."""
+
+
+Place = TypeVar("Place", bound=bytes | Path | StoredImage)
+
+
+def rendered(place: Place, found: Sequence[tuple[int | None, Window | None]]) -> list[Place | RenderedImage]:
+    """The images that a file becomes; one that needs no rendering is the place itself.
+
+    Args:
+        place: where the file lies.
+        found: what `renderings` says of it.
+    """
+    return [
+        place if (frame, window) == (None, None) else RenderedImage(source=place, frame=frame, window=window)
+        for frame, window in found
+    ]
 
 
 def key_of(image: AnyImage) -> str:

@@ -1,6 +1,5 @@
 """A teacher for the zoom rule: what each kept crop was worth, and what the rule learns from it."""
 
-import math
 from typing import Any
 
 import pytest
@@ -230,9 +229,10 @@ def test_a_cell_names_its_teacher_and_its_cost_is_planned(cell, teacher):
     assert more > 0
 
 
-def test_leaving_out_costs_a_forward_for_each_crop():
+def test_leaving_out_costs_a_forward_for_each_crop_and_attention_one_without_the_head():
     config, work = tiny_model(zoom_selector=PUPIL).config, Work(images=1, tokens=90, pairs=4000, supervised=3)
     once = sum(language_flops(config, work))
     assert LeftOut(crops=2).num_flops(config, work) == 2 * once
     assert LeftOut(crops=99).num_flops(config, work) == config.layout.zoom.num_high_kept * once
-    assert math.isfinite(Taught(teacher=Attention()).more_flops(config, work))
+    linear, attention, _ = language_flops(config, work)
+    assert Taught(teacher=Attention()).more_flops(config, work) == linear + attention

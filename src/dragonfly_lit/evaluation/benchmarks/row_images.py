@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dragonfly_lit.evaluation.benchmarks.rows import IMAGES, ImageCell
-from dragonfly_lit.evaluation.images import AnyImage, RenderedImage, StoredImage, renderings
+from dragonfly_lit.evaluation.images import AnyImage, StoredImage, rendered, renderings
 from dragonfly_lit.io.inside import OutsideError, inside
 from dragonfly_lit.processing.dicom import Frames
 from dragonfly_lit.spec.rows import Row
@@ -41,7 +41,7 @@ class RowImages:
         for image, cell in zip(cells, row.images(*IMAGES), strict=True):
             yield from self._rendered(row, self._place(row, image, beside), cell)
 
-    def _rendered(self, row: Row, place: Path | bytes | StoredImage, cell: str | bytes) -> list[AnyImage]:
+    def _rendered(self, row: Row, place: Path | bytes | StoredImage, cell: str | bytes) -> Sequence[AnyImage]:
         """The images of a file or of the bytes in a cell: its frames, in the given window, or the image itself."""
         data = place if isinstance(place, Path) else cell
         assert not isinstance(data, str)  # a name is a file's
@@ -51,9 +51,7 @@ class RowImages:
         except ValueError as error:
             where = f"{place}: " if isinstance(place, Path) else ""
             raise row.error(row.given(*IMAGES)[0], f"{where}{error}") from error
-        if found == [(None, None)]:
-            return [place]
-        return [RenderedImage(source=place, frame=frame, window=window) for frame, window in found]
+        return rendered(place, found)
 
     def _place(self, row: Row, image: ImageCell, beside: Path) -> Path | bytes | StoredImage:
         """Where an image is: a name means a file beside the manifest, or in the folder of `images`."""
