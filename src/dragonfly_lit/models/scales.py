@@ -32,9 +32,10 @@ class ScalesTower(VisionTower):
     """
 
     def __init__(self, config: DragonflyConfig, *, feature_size: int, scales: Sequence[int] = (1, 2, 4)) -> None:
-        given, largest, vision = list(scales), max(scales, default=0), config.vision_config
-        if not given or given[0] != 1 or any(s < 1 or largest % s for s in given):
-            raise ValueError(f"vision.tower.scales={given}: give 1 first, then scales that divide the largest.")
+        given, vision = list(scales), config.vision_config
+        largest = max((s for s in given if type(s) is int), default=0)
+        if not given or given[0] != 1 or any(type(s) is not int or s < 1 or largest % s for s in given):
+            raise ValueError(f"vision.tower.scales={given}: give 1 first, then whole numbers that divide the largest.")
         if vision.image_size % (largest * vision.patch_size):
             raise ValueError(
                 f"vision.image_size={vision.image_size} is not a whole number of patches of {vision.patch_size} pixels "

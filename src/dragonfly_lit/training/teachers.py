@@ -104,8 +104,10 @@ class Attention(Teacher):
     """
 
     def __init__(self, *, blocks: int | None = 1) -> None:
-        if blocks is not None and blocks < 1:
-            raise ValueError(f"objective.teacher.blocks={blocks}: give 1 or more, or null for all blocks.")
+        if blocks is not None and (type(blocks) is not int or blocks < 1):
+            raise ValueError(
+                f"objective.teacher.blocks={blocks}: give a whole number, 1 or more, or null for all blocks."
+            )
         self.blocks = blocks
 
     def __call__(self, reading: Reading) -> Float[Tensor, "images kept"]:
@@ -153,8 +155,8 @@ class LeftOut(Teacher):
     """
 
     def __init__(self, *, crops: int = 4) -> None:
-        if crops < 1:
-            raise ValueError(f"objective.teacher.crops={crops}: give 1 or more.")
+        if type(crops) is not int or crops < 1:
+            raise ValueError(f"objective.teacher.crops={crops}: give a whole number, 1 or more.")
         self.crops = crops
 
     def __call__(self, reading: Reading) -> Float[Tensor, "images kept"]:

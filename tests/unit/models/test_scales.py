@@ -111,7 +111,10 @@ def test_the_cell_has_the_pretrained_weights_and_the_tokens_of_low():
     [
         ({"scales": []}, r"vision\.tower\.scales=\[\]: give 1 first"),
         ({"scales": [2, 4]}, "give 1 first"),
-        ({"scales": [1, 3, 4]}, "divide the largest"),
+        *(
+            ({"scales": scales}, "divide the largest")
+            for scales in ([1, 3, 4], [1, 2.0, 4], [1, "2"], [True, 2], [1, 0])
+        ),
         *(
             ({"feature_size": size}, r"vision\.tower\.feature_size=.*whole pixels, at most 128")
             for size in (0, -4, 129, 8.0, True, "32", [32])

@@ -1,6 +1,6 @@
 """A teacher for the zoom rule: what each kept crop was worth, and what the rule learns from it."""
 
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -207,7 +207,9 @@ def test_what_cannot_be_is_refused_by_name():
         (lambda: Taught(teacher=Gradient(), weight=0), "objective.weight=0"),
         (lambda: Taught(teacher=other), "objective.teacher is a Supervised"),
         (lambda: Attention(blocks=0), "objective.teacher.blocks=0"),
+        (lambda: Attention(blocks=cast("int", 1.0)), "objective.teacher.blocks=1.0: give a whole number"),
         (lambda: LeftOut(crops=0), "objective.teacher.crops=0"),
+        (lambda: LeftOut(crops=cast("int", 2.5)), "objective.teacher.crops=2.5: give a whole number"),
     ):
         with pytest.raises(ValueError, match=told):
             build()
