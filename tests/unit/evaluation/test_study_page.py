@@ -69,9 +69,9 @@ def visible(browser):
     return [card for card in browser.find_elements("css selector", ".card") if card.is_displayed()]
 
 
-def test_the_page_opens_with_curves_and_gallery_and_without_an_error(browser):
+def test_the_page_opens_with_curves_and_gallery_and_without_an_error(browser, written):
     assert browser.get_log("browser") == []
-    assert browser.title == "Study: zoom_ablation0"
+    assert browser.title == f"Study: {written.parent.name}"
     widths = browser.execute_script("return [...document.images].map((image) => image.naturalWidth)")
     assert len(widths) == 1 + 5 * 2
     assert all(widths)
