@@ -44,11 +44,14 @@ ASK_SCRIPTS = """
 import contextlib, io, json, runpy, sys
 
 said, loaded = {{}}, {{}}
-sys.path.insert(0, {folder!r})
+sys.path[:0] = [{folder!r}, {root!r}]
 for name in {names}:
     sys.argv = [f"{{name}}.py", "--help"]
     with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.suppress(SystemExit):
-        runpy.run_path(f"{folder}/{{name}}.py", run_name="__main__")
+        if name in {packages}:
+            runpy.run_module(f"benchmarks.{{name}}", run_name="__main__", alter_sys=True)
+        else:
+            runpy.run_path(f"{folder}/{{name}}.py", run_name="__main__")
     said[name] = out.getvalue()
     loaded[name] = [module for module in {heavy} if module in sys.modules]
 print(json.dumps([said, loaded]))
@@ -107,9 +110,12 @@ def test_a_mistyped_key_is_told_in_one_line_without_torch():
 
 
 def test_no_benchmark_loads_torch_to_print_its_help():
-    names = sorted(path.stem for path in BENCHMARKS.glob("*.py") if path.stem != "__init__")
-    said, loaded = json.loads(output_of(ASK_SCRIPTS.format(heavy=HEAVY, names=names, folder=str(BENCHMARKS))))
+    packages = sorted(path.parent.name for path in BENCHMARKS.glob("*/__main__.py"))
+    names = packages + sorted(path.stem for path in BENCHMARKS.glob("*.py") if path.stem != "__init__")
+    places = {"folder": str(BENCHMARKS), "root": str(BENCHMARKS.parent)}
+    said, loaded = json.loads(output_of(ASK_SCRIPTS.format(heavy=HEAVY, names=names, packages=packages, **places)))
     assert len(said) >= 10
+    assert {"gpu", "zoom_ideas"} <= set(packages)
     assert all(text.startswith("usage:") for text in said.values()), said
     assert not {name: modules for name, modules in loaded.items() if modules}
 

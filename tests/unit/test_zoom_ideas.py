@@ -1,4 +1,4 @@
-"""benchmarks/zoom_ideas.py reads what the model reads, keeps each crop in some pass, hides what it says it hides."""
+"""benchmarks/zoom_ideas reads what the model reads, keeps each crop in some pass, hides what it says it hides."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from benchmarks.zoom_ideas import Asked, hidden_from, keeping, selecting
+from benchmarks.zoom_ideas.asked import Asked, hidden_from
+from benchmarks.zoom_ideas.ways import keeping, offsets, searching, selecting
 from dragonfly_lit.evaluation.question import Question
 from dragonfly_lit.models.tiny import tiny_model, tiny_tokenizer
 from dragonfly_lit.processing.image_processor import DragonflyImageProcessor
@@ -52,8 +53,54 @@ def test_it_reads_what_the_model_reads_and_its_passes_keep_every_crop(zoom):
 def test_every_way_keeps_as_many_crops():
     ours, neutral = asked(SELECTS[1])
     results = selecting(ours, neutral, torch.Generator().manual_seed(0))
+    searched = {way: results.pop(way) for way in list(results) if way.startswith("search")}
     assert {kept.shape for _, kept, _ in results.values()} == {(3, 8)}
     assert {"own", "random", "attention", "gradient", "teacher", "confidence"} == set(results)
+    # Of 4x4 crops the 8 places hold 2x2: four of these, then four of one.
+    assert {way: (kept.shape[1], passes) for way, (_, kept, passes) in searched.items()} == {
+        "search to 4": (4, 4),
+        "search to 1": (1, 8),
+    }
+
+
+@pytest.mark.parametrize(("outer", "inner"), [(8, 4), (6, 3), (3, 2), (5, 3), (1, 1), (7, 2)])
+def test_stretches_cover_all_that_they_divide(outer, inner):
+    starts = offsets(outer, inner)
+    assert sorted({place for start in starts for place in range(start, start + inner)}) == list(range(outer))
+
+
+def test_a_search_goes_on_where_it_is_surest(monkeypatch):
+    """A model whose sureness is told by one crop finds that crop, level by level, and its passes show no other crop."""
+    ours, _ = asked(SELECTS[1])
+    wanted = torch.tensor([0, 6, 15])
+    shown = []
+
+    def read(kept=None, crops=None, **options):
+        shown.append(kept)
+        return None, kept
+
+    monkeypatch.setattr(ours, "read", read)
+    monkeypatch.setattr(ours, "surest", lambda kept: (kept == wanted[:, None]).any(1).float())
+    monkeypatch.setattr(ours, "right", lambda kept: (kept == wanted[:, None]).any(1))
+    results = searching(ours)
+    assert [right.all().item() for right, _, _ in results.values()] == [True, True]
+    assert results["search to 1"][1][:, 0].tolist() == wanted.tolist()
+    assert results["search to 4"][1].tolist() == [[0, 1, 4, 5], [2, 3, 6, 7], [10, 11, 14, 15]]
+    assert {kept.shape for kept in shown} == {(3, 8)}
+    assert len(shown) == 8
+
+
+def test_a_search_reads_the_crops_of_a_level_and_no_other():
+    ours, _ = asked(SELECTS[1])
+    read, rest = torch.arange(4).expand(3, -1), torch.tensor([[4, 5, 6, 7], [8, 9, 10, 11], [12, 13, 14, 15]])
+    first = torch.tensor([0, 1, 4, 5]).expand(3, -1)
+    text = ours.layout.num_tokens
+    with torch.no_grad():
+        one = hidden_from(ours, read, 0, torch.cat([first, first], 1))[:, text:]
+        other = hidden_from(ours, read, 0, torch.cat([first, rest], 1))[:, text:]
+        plain = ours.read(torch.cat([first, rest], 1))[1][:, text:]
+    torch.testing.assert_close(one, other)
+    assert not torch.allclose(one, plain)
 
 
 @pytest.mark.parametrize("block", [0, 1])

@@ -1,0 +1,1 @@
+"""Zoom without training: ways of choosing crops when a trained model answers."""
