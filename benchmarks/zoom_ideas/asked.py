@@ -70,10 +70,10 @@ class Asked:
 
     def read(self, kept: Tensor | None = None, crops: Tensor | None = None, **options: Any) -> tuple[Any, Tensor]:
         """What the language model gives with the kept crops, or these ones, in their places; and its logits."""
-        crops = self.crops if crops is None else crops
+        shown: Tensor = self.crops if crops is None else crops
         if kept is not None:
-            crops = crops[self.rows[:, None], kept]
-        tokens = torch.cat([self.others, crops.flatten(1, 2)], dim=1)
+            shown = shown[self.rows[:, None], kept]
+        tokens = torch.cat([self.others, shown.flatten(1, 2)], dim=1)
         embeddings = fill_slots(self.model.get_input_embeddings()(self.ids), self.slots, tokens)
         output = self.model.get_decoder()(
             inputs_embeds=embeddings, attention_mask=self.mask, use_cache=False, **options
