@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import shutil
 import subprocess
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.gpu.recording import Report
+from dragonfly_lit.io.metrics import METRICS_FILE, read_metrics
 from dragonfly_lit.models.backbones import builtin_folder
 
 WAITS = """
@@ -68,11 +68,8 @@ class Runs:
 
     def rows(self, name: str) -> list[dict[str, float]]:
         """What a run logged, a row a step."""
-        path = self.folder / "runs" / name / "metrics.csv"
-        if not path.is_file():
-            return []
-        with path.open() as file:
-            return [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
+        path = self.folder / "runs" / name / METRICS_FILE
+        return read_metrics(path) if path.is_file() else []
 
     def compare(self, name: str, beside: str | None = None) -> dict[str, Any]:
         """Losses of a run, how far they are from those of another, and its speed."""

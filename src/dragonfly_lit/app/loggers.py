@@ -15,6 +15,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, Wand
 
 from dragonfly_lit.app.build import Config, make
 from dragonfly_lit.app.sample_answers import picture_name
+from dragonfly_lit.io.metrics import METRICS_FILE
 from dragonfly_lit.processing.images import decode
 from dragonfly_lit.training.beside import Beside
 from dragonfly_lit.training.ranks import global_rank
@@ -162,7 +163,7 @@ def _build(name: str, node: Any) -> Logger:
 
 def _keep_earlier_metrics(run: Path) -> None:
     """A resumed run goes on in a new file; what was measured before stays beside it."""
-    current = run / "metrics.csv"
+    current = run / METRICS_FILE
     if global_rank() == 0 and current.is_file():
         number = 1
         while (kept := run / f"metrics.{number}.csv").exists():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import ctypes
 import fcntl
 import json
@@ -26,6 +25,7 @@ from dragonfly_lit.app.runs import RESULT_FILE
 from dragonfly_lit.app.stage import AUTO
 from dragonfly_lit.io import atomic
 from dragonfly_lit.io.commands import spelled, wants_traceback
+from dragonfly_lit.io.metrics import METRICS_FILE, read_metrics
 from dragonfly_lit.io.names import job_folder
 
 LOG_FILE = "log.txt"
@@ -123,7 +123,7 @@ def run_job(config: dict[str, Any], overrides: list[str], search_path: Sequence[
         )
     result = finished(folder, config)
     if status_code:
-        tail = (folder / LOG_FILE).read_text().strip().splitlines()[-1:]
+        tail = (folder / LOG_FILE).read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
         raise ValueError(
             f"job {label} ended with status {status_code}: {' '.join(tail)} See {folder / LOG_FILE}; "
             "the same command goes on with the jobs that are missing."
@@ -206,14 +206,13 @@ def _without(overrides: list[str], keys: tuple[str, ...]) -> list[str]:
 def _progress(folder: Path, config: dict[str, Any], started: float) -> str:
     elapsed, steps = time.monotonic() - started, config["stage"]["steps"]
     try:
-        with (folder / "metrics.csv").open() as file:
-            rows = [row for row in csv.DictReader(file) if row.get("loss")]
+        rows = [row for row in read_metrics(folder / METRICS_FILE) if "loss" in row]
     except OSError:
         rows = []
     if not rows:
         return f"starting, {elapsed:.0f} s"
-    step = int(rows[-1]["step"])
+    step, loss = int(rows[-1]["step"]), f"loss {rows[-1]['loss']:.4f}"
     if steps == AUTO:
-        return f"step {step}, loss {float(rows[-1]['loss']):.4f}, {elapsed:.0f} s"
+        return f"step {step}, {loss}, {elapsed:.0f} s"
     doing = f"step {step}/{steps}" if step < steps else "scoring"
-    return f"{doing}, loss {float(rows[-1]['loss']):.4f}, {elapsed:.0f} s"
+    return f"{doing}, {loss}, {elapsed:.0f} s"

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from limits import patient
 
-from dragonfly_lit.app.sweep import finished, job_name, write_result
+from dragonfly_lit.app.sweep import _progress, finished, job_name, write_result
 from dragonfly_lit.evaluation.study.cells import split_job
 from dragonfly_lit.io.names import job_folder
 
@@ -37,6 +37,16 @@ def test_a_long_name_keeps_its_seed_and_tells_jobs_apart():
     cells = {split_job(name) for name in names}
     assert {seed for _, seed in cells} == {"1", "2"}
     assert len({cell for cell, _ in cells}) == 2
+
+
+def test_a_sweep_tells_how_far_a_job_is_while_the_job_writes(tmp_path):
+    log, config = b"loss,lr,step\n0.5,1e-3,8\n0.25,1e-3,16\n", {"stage": {"steps": 240}}
+    assert "starting" in _progress(tmp_path, config, time.monotonic())
+    told = set()
+    for end in range(len(log) + 1):
+        (tmp_path / "metrics.csv").write_bytes(log[:end])
+        told.add(_progress(tmp_path, config, time.monotonic()).rpartition(",")[0])
+    assert told == {"starting", "step 8/240, loss 0.5000", "step 16/240, loss 0.2500"}
 
 
 def test_a_finished_job_counts_for_its_own_configuration_only(tmp_path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from dragonfly_lit.evaluation.study.cells import Cell
+from dragonfly_lit.io.metrics import METRICS_FILE, read_metrics
 
-METRICS_FILE = "metrics.csv"
 TRAINING, VALIDATION = "loss", "val_loss"
 LAST = 0.25
 """Share of the training whose slope is asked for."""
@@ -58,12 +57,12 @@ def read_curve(path: Path, config: Mapping[str, Any]) -> Curve | None:
     steps: dict[str, dict[int, float]] = {TRAINING: {}, VALIDATION: {}}
     each: dict[int, float] = {}
     for line in _lines(path):
-        step = int(float(line["step"]))
+        step = int(line["step"])
         for name, known in steps.items():
-            if line.get(name) and math.isfinite(value := float(line[name])):
+            if math.isfinite(value := line.get(name, math.nan)):
                 known[step] = value
         if line.get("tflops_per_device") and line.get("samples_per_s"):
-            each[step] = float(line["tflops_per_device"]) / float(line["samples_per_s"])
+            each[step] = line["tflops_per_device"] / line["samples_per_s"]
     if not steps[TRAINING]:
         return None
     num, ordered = _samples_a_step(config), {name: sorted(known) for name, known in steps.items()}
@@ -75,12 +74,11 @@ def read_curve(path: Path, config: Mapping[str, Any]) -> Curve | None:
     )
 
 
-def _lines(path: Path) -> Iterator[dict[str, str]]:
-    """The lines of a log and of what was logged before, the oldest first."""
+def _lines(path: Path) -> Iterator[dict[str, float]]:
+    """The rows of a log and of what was logged before, the oldest first."""
     earlier = sorted(path.parent.glob(f"{path.stem}.*{path.suffix}"), key=lambda one: int(one.stem.rpartition(".")[2]))
     for file in (*earlier, path):
-        with file.open(encoding="utf-8", newline="") as opened:
-            yield from csv.DictReader(opened)
+        yield from read_metrics(file)
 
 
 def _samples_a_step(config: Mapping[str, Any]) -> int | None:
