@@ -78,7 +78,8 @@ def test_readers_of_an_epoch_that_an_error_ended_do_not_outlive_it():
     """The exception keeps the half-read epoch, as a traceback does, until the interpreter ends."""
     code = """
 import sys
-from dragonfly_lit.data.loader import make_loader
+from dragonfly_lit.io.later import import_quickly
+make_loader = import_quickly("dragonfly_lit.data.loader").make_loader
 class Numbers(list):
     pass
 iterator = iter(make_loader(Numbers(range(1000)), 2, False))

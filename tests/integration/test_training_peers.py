@@ -176,7 +176,8 @@ def test_ranks_that_agree_train(tmp_path, launcher):
 
 PEER = """
 import os, sys, time
-from dragonfly_lit.training import peers
+from dragonfly_lit.io.later import import_quickly
+peers = import_quickly("dragonfly_lit.training.peers")
 peers.SILENT_POLLS = 4
 rank, does = int(sys.argv[1]), sys.argv[2]
 with peers.Peers(3, 1) as met:

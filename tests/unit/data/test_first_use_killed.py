@@ -25,8 +25,9 @@ NUM_FILES, A_FILE = 16, 2
 SUFFIXES = (".tar", ".parquet")
 READ = """
 import sys
-from dragonfly_lit.data.opening import open_source
-from dragonfly_lit.data.source_spec import SourceSpec
+from dragonfly_lit.io.later import import_quickly
+open_source = import_quickly("dragonfly_lit.data.opening").open_source
+SourceSpec = import_quickly("dragonfly_lit.data.source_spec").SourceSpec
 _, path, cache, what = sys.argv
 reader = open_source(SourceSpec(name="far", path=path), "far", cache_dir=cache)
 for index in range(len(reader) if what == "read" else 0):
