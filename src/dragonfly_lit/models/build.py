@@ -9,6 +9,7 @@ from torch import nn
 
 from dragonfly_lit.io.imports import locate
 from dragonfly_lit.models.config import DragonflyConfig
+from dragonfly_lit.models.own_parts import check_method
 from dragonfly_lit.models.projector import LinearProjector, Projector
 from dragonfly_lit.models.vision import Tower, VisionTower
 from dragonfly_lit.models.zoom import ZoomIn, ZoomRule
@@ -18,7 +19,9 @@ Part = TypeVar("Part", bound=nn.Module)
 
 def build_tower(config: DragonflyConfig) -> Tower:
     """The vision tower: `vision_tower` of the config, or VisionTower."""
-    return _build(config, "vision_tower", Tower, VisionTower, config)
+    tower = _build(config, "vision_tower", Tower, VisionTower, config)
+    check_method(tower, Tower, "forward", where="vision.tower")
+    return tower
 
 
 def build_zoom_rule(config: DragonflyConfig) -> ZoomRule:
@@ -33,7 +36,10 @@ def build_zoom_rule(config: DragonflyConfig) -> ZoomRule:
             f"zoom.selector={config.zoom_selector['_target_']} ranks high crops, but this zoom keeps all it looks at. "
             "Set zoom.top_k, or leave zoom.selector as it is."
         )
-    return _build(config, "zoom_selector", ZoomRule, ZoomIn, layout, config.text_config.hidden_size)
+    rule = _build(config, "zoom_selector", ZoomRule, ZoomIn, layout, config.text_config.hidden_size)
+    if type(rule).score_views is ZoomRule.score_views:  # one that overrides it may do without scores
+        check_method(rule, ZoomRule, "scores", where="zoom.selector")
+    return rule
 
 
 def build_projector(config: DragonflyConfig, in_features: int) -> Projector:
@@ -43,6 +49,7 @@ def build_projector(config: DragonflyConfig, in_features: int) -> Projector:
         ValueError: it gives tokens for more blocks than the language model has, or where high crops are ranked.
     """
     projector = _build(config, "projector", Projector, LinearProjector, in_features, config.text_config.hidden_size)
+    check_method(projector, Projector, "forward", where="projector")
     blocks = config.text_config.num_hidden_layers
     if projector.depth > blocks:
         raise ValueError(
@@ -67,6 +74,6 @@ def _build(config: DragonflyConfig, field: str, base: type[Part], builtin: type[
     own = {key: value for key, value in node.items() if key != "_target_"}
     try:
         return part(*arguments, **own)
-    except TypeError as error:
+    except (TypeError, AttributeError) as error:  # of which one is torch's, where super().__init__ was not called
         shown = ", ".join(f"{key}={value!r}" for key, value in own.items()) or "no keys"
         raise ValueError(f"{where}: {node['_target_']} cannot be built from {shown}: {error}.") from error

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch import distributed as dist
 from torch.distributed.fsdp import FSDPModule
 
+from dragonfly_lit.models.own_parts import check_gives
 from dragonfly_lit.models.pretrained import DragonflyPreTrainedModel
 from dragonfly_lit.models.zoom import Ranking, pool_patches
 
@@ -82,20 +83,28 @@ class DragonflyImagesMixin(DragonflyPreTrainedModel):
     ) -> Float[Tensor, "images high pooled width"]:
         """Image tokens of high crops; pooled first where that is exact."""
         if self.projector.affine:
-            return self.projector(pool_patches(high, self.layout))
-        return pool_patches(self.projector(high), self.layout)
+            return self._projected(pool_patches(high, self.layout))
+        return pool_patches(self._projected(high), self.layout)
 
     def _features(
         self, crops: UInt8[Tensor, "images crops 3 side side"]
     ) -> Float[Tensor, "images crops features vision"]:
-        features = self.vision(crops.flatten(0, 1))
-        expected = (self.layout.features_per_crop, self.vision.width)
-        if features.shape[1:] != expected:
-            raise ValueError(
-                f"{type(self.vision).__name__} gives {tuple(features.shape[1:])} for a crop, but the layout counts "
-                f"{expected[0]} features and its `width` says {expected[1]}. Give that many, or set `self.width`."
-            )
+        crops_of_all = crops.flatten(0, 1)
+        features = self.vision(crops_of_all)
+        expected = (len(crops_of_all), self.layout.features_per_crop, self.vision.width)
+        check_gives(
+            features, expected, self.vision, where="vision.tower", of="crops x features (the layout's) x `self.width`"
+        )
         return features.unflatten(0, crops.shape[:2])
+
+    def _projected(self, features: Float[Tensor, "*places vision"]) -> Float[Tensor, "*places tokens"]:
+        """Image tokens of features, as many as there are features."""
+        tokens = self.projector(features)
+        width = self.projector.depth * self.config.text_config.hidden_size
+        check_gives(
+            tokens, (*features.shape[:-1], width), self.projector, where="projector", of="an image token for a feature"
+        )
+        return tokens
 
     def _rank(
         self,
@@ -107,9 +116,9 @@ class DragonflyImagesMixin(DragonflyPreTrainedModel):
         """The ranking of the high crops; a projector that is not affine comes before every mean."""
         if self.projector.affine:
             medium, high = (pool_patches(part, self.layout) for part in (medium, high))
-            return self.zoom(medium, high, self.projector, grids, question)
+            return self.zoom(medium, high, self._projected, grids, question)
         with torch.no_grad():
-            medium, high = (pool_patches(self.projector(part), self.layout) for part in (medium, high))
+            medium, high = (pool_patches(self._projected(part), self.layout) for part in (medium, high))
         return self.zoom(medium, high, nn.Identity(), grids, question)
 
     def _project(
@@ -121,8 +130,8 @@ class DragonflyImagesMixin(DragonflyPreTrainedModel):
         """Image tokens of the crops that the language model sees; pooled first where that is exact."""
         if self.projector.affine:
             pooled = (low, pool_patches(medium, self.layout), pool_patches(high, self.layout))
-            return self.projector(torch.cat([part.flatten(1, 2) for part in pooled], dim=1))
-        low, medium, high = (self.projector(part) for part in (low, medium, high))
+            return self._projected(torch.cat([part.flatten(1, 2) for part in pooled], dim=1))
+        low, medium, high = (self._projected(part) for part in (low, medium, high))
         pooled = (low, pool_patches(medium, self.layout), pool_patches(high, self.layout))
         return torch.cat([part.flatten(1, 2) for part in pooled], dim=1)
 

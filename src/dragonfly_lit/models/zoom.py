@@ -14,6 +14,7 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from dragonfly_lit.models.own_parts import check_gives
 from dragonfly_lit.spec.layout import Layout, Zoom
 
 Project = Callable[[Tensor], Tensor]
@@ -238,6 +239,7 @@ class ZoomRule(nn.Module):
         with torch.set_grad_enabled(learns and torch.is_grad_enabled()):
             views = Views(medium.detach(), high.detach(), regions, grids, _without_graph(project), question)
             scores = self.score_views(views)
+        check_gives(scores, tuple(regions.shape), self, where="zoom.selector", of="a score for a high crop of an image")
         learnt = scores.float()
         scores = self.explored(learnt)
         selected = select_crops(scores.detach(), regions, zoom)

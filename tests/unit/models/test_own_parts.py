@@ -166,8 +166,70 @@ def test_a_rule_where_every_crop_is_kept_is_refused():
 def test_a_tower_that_gives_another_number_of_features_is_told_both_numbers(make):
     model = tiny_model(vision_tower={"_target_": f"{HERE}.Short"})
     batch = batch_for(make, model)
-    with pytest.raises(ValueError, match=r"Short gives \(16, 6\) for a crop, but the layout counts 17"):
+    with pytest.raises(ValueError, match=r"^vision\.tower: Short gives a tensor of \(13, 16, 6\), .* of \(13, 17, 6\)"):
         model(**batch.model_inputs())
+
+
+class Wide(Projector):
+    def __init__(self, in_features, out_features):
+        super().__init__(in_features, out_features)
+        self.layer = nn.Linear(in_features, out_features + 3)
+
+    def forward(self, features):
+        return self.layer(features)
+
+
+class Forgetful(Wide):
+    def forward(self, features):
+        self.layer(features)
+
+
+class Bare(Projector):
+    pass
+
+
+class Unprepared(Projector):
+    def __init__(self, in_features, out_features):
+        self.layer = nn.Linear(in_features, out_features)
+
+
+class OneScore(ZoomRule):
+    def score_views(self, views):  # of `scores` the type checks of the tests would tell first
+        return views.high.mean()
+
+
+class TwoArguments(ZoomRule):
+    def scores(self, medium, high):
+        return high.mean(dim=(2, 3))
+
+
+@pytest.mark.parametrize(
+    ("key", "name", "said"),
+    [
+        ("projector", "Wide", r"projector: Wide gives a tensor of \(.*, 51\), but must give one of \(.*, 48\): "),
+        ("projector", "Forgetful", "projector: Forgetful gives a NoneType, but must give one of "),
+        ("projector", "Bare", r"projector: .*\.Bare has no forward\(features\)\. Give it one"),
+        ("projector", "Unprepared", r"projector: .*\.Unprepared cannot be built from no keys: .*__init__\(\) call"),
+        (
+            "zoom_selector",
+            "OneScore",
+            r"zoom\.selector: OneScore gives a tensor of \(\), but must .* \(1, 8\): ",
+        ),
+        (
+            "zoom_selector",
+            "TwoArguments",
+            r"zoom\.selector: .*TwoArguments\.scores is called as scores\(medium, ",
+        ),
+    ],
+)
+def test_a_part_that_gives_or_takes_something_else_is_one_line_with_its_key(make, key, name, said):
+    def use():
+        model = tiny_model(**{key: {"_target_": f"{HERE}.{name}"}})
+        model(**batch_for(make, model).model_inputs())
+
+    with pytest.raises(ValueError, match=f"^{said}") as error:
+        use()
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
