@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from dragonfly_lit.models.loss import LossSums
 from dragonfly_lit.spec.records import Batch
 from dragonfly_lit.training.masters import Masters
-from dragonfly_lit.training.objectives import Objective, Supervised
+from dragonfly_lit.training.objectives import Objective, Supervised, check_sums
 from dragonfly_lit.training.precision import autocast
 
 
@@ -81,7 +81,9 @@ class TrainingNetwork(nn.Module):
         with autocast(self.precision if casts else "fp32", batch.input_ids.device.type):
             if tell:
                 return self.model.token_losses(**batch.model_inputs(), labels=batch.labels)
-            return self.objective(self.model, batch, None if told is None else told.token_losses)
+            sums = self.objective(self.model, batch, None if told is None else told.token_losses)
+        check_sums(sums, self.objective, learns=self.training and torch.is_grad_enabled())
+        return sums
 
 
 HALF_SAFE = ("dragonfly_lit.", "transformers.")

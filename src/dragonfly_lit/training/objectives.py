@@ -76,6 +76,36 @@ class Objective(ABC):
         """
 
 
+def check_sums(found: object, objective: Objective, *, learns: bool) -> None:
+    """Refuse what an objective gives where no step can be made of it; of shapes alone, so that no device is waited for.
+
+    Args:
+        found: what it gave for a batch.
+        objective: that gave it.
+        learns: whether backward is to come.
+
+    Raises:
+        ValueError: names the class and the field.
+    """
+    where = f"objective: {type(objective).__name__} gives"
+    if not isinstance(found, LossSums):
+        raise ValueError(f"{where} a {type(found).__name__}. Give a dragonfly_lit.models.loss.LossSums.")
+    for name, value in {"loss": found.loss, "weight": found.weight, **found.measures}.items():
+        if not isinstance(value, Tensor):
+            raise ValueError(f"{where} {name}={value!r}, a {type(value).__name__}. Give a tensor of one number.")
+        if value.dim():
+            raise ValueError(f"{where} a {name} of shape {tuple(value.shape)}. Give one number, the sum: {name}.sum().")
+    shapes = [tuple(each.shape) for each in (found.token_losses, found.rows)]
+    if len(shapes[0]) != 1 or shapes[0] != shapes[1]:
+        raise ValueError(
+            f"{where} token_losses of shape {shapes[0]} and rows of shape {shapes[1]}. Give one of each for a token."
+        )
+    if learns and not found.loss.requires_grad:
+        raise ValueError(
+            f"{where} a loss without a graph, so nothing would learn. Make it of model.token_losses(...), undetached."
+        )
+
+
 class Supervised(Objective):
     """Cross-entropy of every supervised token, weighted as `data.weighting` says."""
 

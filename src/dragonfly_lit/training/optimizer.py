@@ -6,6 +6,7 @@ made by itself at a weight's first gradient, and is made here only when a checkp
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -70,6 +71,12 @@ def build_optimizer(param_groups: Sequence[ParamGroup], no_decay: set[str], stag
 def _check_takes(optimizer: Any, groups: Sequence[Mapping[str, Any]]) -> None:
     if not isinstance(optimizer, Optimizer):
         raise ValueError(f"stage.optimizer gives a {type(optimizer).__name__}, which is not a torch.optim.Optimizer.")
+    step = type(optimizer).step
+    if step is Optimizer.step or "closure" not in inspect.signature(step).parameters:
+        raise ValueError(
+            f"stage.optimizer: {class_name(optimizer)} has no step(closure=None). Give it one that calls the closure, "
+            "as the optimizers of torch do."
+        )
     sharded = any(isinstance(weight, DTensor) for group in groups for weight in group["params"])
     if sharded and class_name(optimizer).startswith("bitsandbytes."):  # its kernels read memory, and know no shards
         raise ValueError(

@@ -142,10 +142,14 @@ class Stage:
     def lr_factor(self, step: int) -> float:
         """The factor of every group's learning rate in optimizer step `step`, counted from 0."""
         if callable(self.schedule):
-            found = float(self.schedule(step, self.steps))
+            given = self.schedule(step, self.steps)
+            try:
+                found = math.nan if isinstance(given, str) else float(given)
+            except TypeError:
+                found = math.nan
             if not (math.isfinite(found) and found >= 0):
                 raise ValueError(
-                    f"stage.schedule gives {found} for step {step} of {self.steps}. It must give a factor from 0 on."
+                    f"stage.schedule gives {given!r} for step {step} of {self.steps}. It must give a factor from 0 on."
                 )
             return found
         return factor(

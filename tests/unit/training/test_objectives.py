@@ -123,6 +123,34 @@ def test_supervised_is_the_model_s_own_loss_to_the_bit(model, builder):
     assert not found.measures
 
 
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        (lambda sums: None, r"Own gives a NoneType\. Give a dragonfly_lit\.models\.loss\.LossSums"),
+        (lambda sums: sums.loss, r"Own gives a Tensor\. Give a "),
+        (
+            lambda sums: sums._replace(loss=sums.token_losses),
+            r"gives a loss of shape \(4,\)\. Give one number",
+        ),
+        (lambda sums: sums._replace(weight=0), r"gives weight=0, a int\. Give a tensor of one number"),
+        (lambda sums: sums._replace(measures={"mine": sums.token_losses}), r"gives a mine of shape \(4,\)"),
+        (lambda sums: sums._replace(rows=sums.rows[:1]), r"token_losses of shape \(4,\) and rows of shape \(1,\)"),
+        (lambda sums: sums._replace(loss=sums.loss.detach()), "gives a loss without a graph"),
+    ],
+)
+@pytest.mark.usefixtures("unchecked")
+def test_what_an_objective_of_ones_own_gives_wrongly_is_one_line(model, builder, changed, told):
+    class Own(Supervised):
+        def __call__(self, model, batch, reference):
+            return changed(super().__call__(model, batch, reference))
+
+    turns = (Turn(role="user", text="colour?"), Turn(role="assistant", text="red"))
+    batch = collate([builder.build(Sample(key="a", source="s", turns=turns))], pad_id=0)
+    with pytest.raises(ValueError, match=f"^objective: .*{told}") as error:
+        TrainingNetwork(model.train(), objective=Own())(batch)
+    assert "\n" not in str(error.value)
+
+
 def test_a_batch_without_a_label_weighs_nothing(model, builder):
     row = builder.build(pair(0, "red", "green"))
     batch = collate([row], pad_id=0)

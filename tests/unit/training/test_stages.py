@@ -1,5 +1,7 @@
 """A stage freezes everything and thaws what it names; a mistake in a pattern is an error."""
 
+import math
+
 import pytest
 
 from dragonfly_lit.models.tiny import tiny_model
@@ -74,6 +76,13 @@ def test_a_schedule_of_ones_own_gives_the_whole_factor():
     assert [plan.lr_factor(step) for step in (0, 5, 10)] == [0.0, 0.5, 1.0]
     with pytest.raises(ValueError, match=r"stage\.schedule gives -1\.0 for step 3 of 10"):
         stage(Group(match="*", lr=1.0), schedule=lambda step, steps: -1.0).lr_factor(3)
+
+
+@pytest.mark.parametrize("given", [None, "0.5", [1.0], math.nan])
+@pytest.mark.usefixtures("unchecked")
+def test_a_schedule_that_gives_no_number_is_refused_by_its_key(given):
+    with pytest.raises(ValueError, match=r"stage\.schedule gives .* for step 0 of 10\. It must give a factor"):
+        stage(Group(match="*", lr=1.0), schedule=lambda step, steps: given).lr_factor(0)
 
 
 def test_wsd_without_a_decay_is_refused():
