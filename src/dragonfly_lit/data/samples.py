@@ -197,6 +197,14 @@ def _file(raw: RawSample, extension: str) -> str:
 
 def check_record(record: Record) -> None:
     """ValueError for what no training can use, whatever its tokenizer: the same for shards, readers and `lint`."""
+    if not isinstance(record, Record):  # of a reader of the user's own
+        raise ValueError(f"the reader gives a {type(record).__name__}. Give a dragonfly_lit.spec.records.Record.")
+    for turn in record.turns:
+        if not isinstance(turn.text, str):
+            raise ValueError(f"record {record.key}: a turn's text is {turn.text!r}, a {type(turn.text).__name__}.")
+    for image in record.images:
+        if isinstance(image, str):
+            raise ValueError(f"record {record.key}: an image is the text {image!r}. Give the bytes of its file.")
     placeholders = sum(turn.num_images for turn in record.turns)
     if placeholders != len(record.images):
         raise ValueError(

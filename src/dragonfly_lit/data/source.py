@@ -111,6 +111,7 @@ class Source:
             return
         try:
             record = self.reader.record(0, 0)
+            check_record(record)
         except Exception:  # told by whoever needs the sample
             return
         if self.preferences != bool(record.rejected):
