@@ -10,6 +10,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from dragonfly_lit.io.foreign import read_model_config, read_tokenizer
+from dragonfly_lit.io.imports import OWN as OWN_PACKAGE
 from dragonfly_lit.io.imports import locate
 from dragonfly_lit.models.attention import choose_attention
 from dragonfly_lit.models.backbones import BUILTIN, builtin_folder, vision_config_of
@@ -191,6 +192,12 @@ def own_parts(config: Config) -> dict[str, dict[str, Any] | None]:
         "zoom.selector": config["zoom"].get("selector"),
         "projector": config.get("projector"),
     }
+
+
+def modules_to_trust(config: Config) -> list[str]:
+    """The user's own modules that whoever reads a run of this configuration has to name, as `trust=[MODULES]`."""
+    targets = [str(node["_target_"]) for node in own_parts(config).values() if node is not None]
+    return sorted({target.partition(".")[0] for target in targets} - {OWN_PACKAGE})
 
 
 def look_up_parts(config: Config, *, file: Path | None) -> None:

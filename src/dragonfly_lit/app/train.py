@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 import sys
 import time
 from contextlib import ExitStack
@@ -23,7 +24,14 @@ from omegaconf import DictConfig, OmegaConf
 from dragonfly_lit.app.build import Config, make, plain
 from dragonfly_lit.app.check import DEVICES, check_multirun, check_objective, check_recipe_overrides, check_train
 from dragonfly_lit.app.data import build_data, prepare_data, resolve_validation, share_of
-from dragonfly_lit.app.factories import Components, build_components, look_up_parts, model_factory, read_chat
+from dragonfly_lit.app.factories import (
+    Components,
+    build_components,
+    look_up_parts,
+    model_factory,
+    modules_to_trust,
+    read_chat,
+)
 from dragonfly_lit.app.known_warnings import silence_known_warnings
 from dragonfly_lit.app.launch import check_processes, resolve_processes
 from dragonfly_lit.app.loggers import build_loggers, log_answers, log_config, log_scores
@@ -253,6 +261,12 @@ def say_saved(run: Path, step: int, steps: int) -> None:
     )
 
 
+def asked_for(config: Config, run: Path) -> list[str]:
+    """Arguments with which evaluate.py scores a run, as they are typed in a shell."""
+    modules = modules_to_trust(config)
+    return [override("checkpoint", run), *([shlex.quote(f"trust=[{','.join(modules)}]")] if modules else [])]
+
+
 def conclude(
     run: Path, config: Config, telemetry: Telemetry, scores: dict[str, Any], *, steps: int, seconds: float
 ) -> float | None:
@@ -266,5 +280,5 @@ def conclude(
         then += f", training loss {telemetry.last['loss']:.4f} ({kinds})" if kinds else ""
         wanted = config["stage"]["steps"]
         done = counted(steps, "step") if steps >= wanted else f"Step {steps} of {wanted} (resume=auto goes on)"
-        print(as_typed(f"{done}{then}. Score it: python evaluate.py {override('checkpoint', run)}"))
+        print(as_typed(f"{done}{then}. Score it: python evaluate.py {' '.join(asked_for(config, run))}"))
     return val_loss

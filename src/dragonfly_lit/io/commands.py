@@ -17,6 +17,8 @@ ENTRY_POINTS = {
     "python -m dragonfly_lit": "dragonfly",
 }
 """By the spelling of a clone, which is how messages and help texts are written."""
+SCRIPTS = ("train.py", "evaluate.py")
+"""Of a clone, beside one another."""
 NOT_TEXTS = ("null", "true", "false", "on", "off", "yes", "no", "inf", "nan")
 """Words that Hydra or YAML takes for something else."""
 INTERRUPT_STATUS = 128 + signal.SIGINT
@@ -47,8 +49,14 @@ def was_interrupted(error: BaseException | None) -> bool:
 
 
 def as_typed(text: str) -> str:
-    """A text that names commands as a clone has them; the entry points where one was started or there is no clone."""
-    if Path(sys.argv[0]).stem not in ENTRY_POINTS.values() and is_clone():
+    """A text that names commands as a clone has them, from the folder where one was typed.
+
+    The entry points where one was started or there is no clone; `python ../train.py` where that was typed.
+    """
+    typed = Path(sys.argv[0])
+    if typed.stem not in ENTRY_POINTS.values() and is_clone():
+        for script in SCRIPTS if typed.name in SCRIPTS else ():
+            text = text.replace(f"python {script}", f"python {shlex.quote(str(typed.with_name(script)))}")
         return text
     for script, entry_point in ENTRY_POINTS.items():
         text = text.replace(script, entry_point)
