@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-from importlib.resources import files
 from pathlib import Path
 
 from dragonfly_lit.io.commands import is_clone
@@ -13,7 +12,7 @@ def commit_of_clone() -> str | None:
     """The commit of the clone that runs, marked where files differ from it; None of an installation."""
     if not is_clone():
         return None
-    root = Path(str(files("dragonfly_lit.conf"))).parent
+    root = Path(__file__).parent  # where the code lies: the configuration may be that of another clone
     said = [_git(root, "rev-parse", "--short=12", "HEAD"), _git(root, "status", "--porcelain", "--untracked-files=no")]
     return said[0] and f"{said[0]}{' with changes' if said[1] else ''}"
 
