@@ -72,6 +72,27 @@ def test_steps_that_are_not_finite_end_the_run_and_name_their_samples(tmp_path):
     assert lines[0]["keys"] == ["sample-0", "sample-1"]
 
 
+def test_a_run_of_which_no_step_was_taken_does_not_end_as_if_it_had_trained(tmp_path):
+    with pytest.raises(ValueError, match=r"None of the 3 steps of this run was taken, because the loss is not finite"):
+        run(tmp_path, groups=PROJECTOR, steps=3, callbacks=(BadSteps(tmp_path), Poison()))
+    assert list_checkpoints(tmp_path) == []
+
+
+class PoisonOnce(pl.Callback):
+    """Makes the weights of one step's labels nan."""
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if trainer.global_step == 1:
+            batch.label_weights.fill_(float("nan"))
+
+
+def test_how_many_steps_were_skipped_is_said_at_the_end(tmp_path, capsys):
+    run(tmp_path / "some", groups=PROJECTOR, steps=3, callbacks=(BadSteps(tmp_path / "some"), PoisonOnce()))
+    assert "Skipped 1 of 3 steps" in capsys.readouterr().out
+    run(tmp_path / "none", groups=PROJECTOR, steps=3, callbacks=(BadSteps(tmp_path / "none"),))
+    assert "Skipped" not in capsys.readouterr().out
+
+
 def test_a_loss_that_jumps_is_refused_once_enough_steps_are_known(tmp_path):
     guard = BadSteps(tmp_path, spike=2.0, window=2)
     assert guard.skip_rule(100.0, 1.0) is None

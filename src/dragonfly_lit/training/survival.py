@@ -21,6 +21,7 @@ from torch import Tensor
 
 from dragonfly_lit.io import disk
 from dragonfly_lit.io.commands import INTERRUPT_STATUS
+from dragonfly_lit.io.text import counted
 from dragonfly_lit.training.beside import Beside
 from dragonfly_lit.training.update import StepReport
 
@@ -134,9 +135,16 @@ class BadSteps(Callback):
         if not trainer.fit_loop._should_accumulate():
             self._by_step[trainer.global_step - 1], self._batches = self._batches, []
         for report in pl_module.reports:
-            self._take(trainer, report)
+            self._take(trainer, report, pl_module.stage.steps)
 
-    def _take(self, trainer: pl.Trainer, report: StepReport) -> None:
+    def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        if self.total and trainer.is_global_zero:
+            print(
+                f"Skipped {self.total} of {counted(trainer.global_step, 'step')}: the loss or the gradient was not "
+                f"finite, or the loss jumped. Their samples are in {self.path}."
+            )
+
+    def _take(self, trainer: pl.Trainer, report: StepReport, steps: int) -> None:
         batches = self._by_step.pop(report.step, [])
         if report.skipped is None:
             self.consecutive = 0
@@ -150,6 +158,11 @@ class BadSteps(Callback):
                 f"callbacks.bad_steps.stop_after={self.stop_after}: {self.consecutive} steps in a row were skipped "
                 f"because {report.skipped}. Their samples are in {self.path}; lower the learning rate or repair them, "
                 "then use resume=auto."
+            )
+        if self.total == report.step + 1 == steps:  # a run this short would end as if it had trained
+            raise ValueError(
+                f"None of the {counted(steps, 'step')} of this run was taken, because {report.skipped}. Their samples "
+                f"are in {self.path}; lower the learning rate or repair them, and train again."
             )
 
     def _write(self, trainer: pl.Trainer, step: int, reason: str, batches: list[tuple[list[str], Tensor]]) -> None:
