@@ -106,6 +106,7 @@ def test_the_cell_has_the_pretrained_weights_and_the_tokens_of_low():
         assert torch.equal(model.vision.state_dict()[name], weight), name
 
 
+@pytest.mark.usefixtures("unchecked")  # which look at one item of a list, by chance
 @pytest.mark.parametrize(
     ("keys", "told"),
     [
