@@ -55,7 +55,8 @@ def as_typed(text: str) -> str:
     """
     typed = Path(sys.argv[0])
     if typed.stem not in ENTRY_POINTS.values() and is_clone():
-        for script in SCRIPTS if typed.name in SCRIPTS else ():
+        of_clone = typed.name in SCRIPTS and typed.with_name("pyproject.toml").is_file()  # no module that has this name
+        for script in SCRIPTS if of_clone else ():
             text = text.replace(f"python {script}", f"python {shlex.quote(str(typed.with_name(script)))}")
         return text
     for script, entry_point in ENTRY_POINTS.items():
