@@ -15,7 +15,7 @@ from users_folder import copy_examples, put_on_path
 
 from dragonfly_lit.app.build import compose
 from dragonfly_lit.app.load import load_for_inference
-from dragonfly_lit.app.train import asked_for, fit
+from dragonfly_lit.app.train import fit, scoring_arguments
 from dragonfly_lit.processing.prompts import question_text
 from dragonfly_lit.training.checkpoint.locate import find_resume
 
@@ -75,8 +75,8 @@ def test_a_part_of_ones_own_trains_and_answers(folder, monkeypatch, choice):
 def test_what_a_run_says_next_names_the_modules_that_it_needs(folder, monkeypatch):
     put_on_path(folder, monkeypatch)
     own = compose(overrides(folder, "zoom=spread"))
-    assert asked_for(own, Path("runs/a")) == ["checkpoint=runs/a", "'trust=[my_parts]'"]
-    assert asked_for(compose([]), Path("runs/a")) == ["checkpoint=runs/a"]
+    assert scoring_arguments(own, Path("runs/a")) == ["checkpoint=runs/a", "'trust=[my_parts]'"]
+    assert scoring_arguments(compose([]), Path("runs/a")) == ["checkpoint=runs/a"]
 
 
 def test_a_run_with_a_part_of_ones_own_is_asked_and_exported_only_by_who_trusts_it(folder):

@@ -78,7 +78,8 @@ def test_a_numbered_stage_runs_under_any_launcher_and_what_a_job_prints_can_be_t
     for result in results:
         printed = (result.parent / "log.txt").read_text().partition("Score it: ")[2]
         words = shlex.split(printed.splitlines()[0])
-        assert words[1] in ("evaluate.py", str(ROOT / "evaluate.py"))  # the latter where it was typed so
+        # As it was typed; a launcher's own process starts a module, and names the script as a clone has it.
+        assert words[1] == (str(ROOT / "evaluate.py") if launcher == "basic" else "evaluate.py")
         assert Path(compose(words[2:], "evaluate")["checkpoint"]) == result.parent
 
 

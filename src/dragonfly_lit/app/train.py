@@ -261,7 +261,7 @@ def say_saved(run: Path, step: int, steps: int) -> None:
     )
 
 
-def asked_for(config: Config, run: Path) -> list[str]:
+def scoring_arguments(config: Config, run: Path) -> list[str]:
     """Arguments with which evaluate.py scores a run, as they are typed in a shell."""
     modules = modules_to_trust(config)
     return [override("checkpoint", run), *([shlex.quote(f"trust=[{','.join(modules)}]")] if modules else [])]
@@ -280,5 +280,5 @@ def conclude(
         then += f", training loss {telemetry.last['loss']:.4f} ({kinds})" if kinds else ""
         wanted = config["stage"]["steps"]
         done = counted(steps, "step") if steps >= wanted else f"Step {steps} of {wanted} (resume=auto goes on)"
-        print(as_typed(f"{done}{then}. Score it: python evaluate.py {' '.join(asked_for(config, run))}"))
+        print(as_typed(f"{done}{then}. Score it: python evaluate.py {' '.join(scoring_arguments(config, run))}"))
     return val_loss

@@ -201,7 +201,7 @@ def check_record(record: Record) -> None:
         raise ValueError(f"the reader gives a {type(record).__name__}. Give a dragonfly_lit.spec.records.Record.")
     for turn in record.turns:
         if not isinstance(turn.text, str):
-            raise ValueError(f"record {record.key}: a turn's text is {turn.text!r}, a {type(turn.text).__name__}.")
+            raise ValueError(f"record {record.key}: a turn's text is {turn.text!r}. Give a str.")
     for image in record.images:
         if isinstance(image, str):
             raise ValueError(f"record {record.key}: an image is the text {image!r}. Give the bytes of its file.")

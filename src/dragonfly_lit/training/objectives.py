@@ -90,12 +90,14 @@ def check_sums(found: object, objective: Objective, *, learns: bool) -> None:
     where = f"objective: {type(objective).__name__} gives"
     if not isinstance(found, LossSums):
         raise ValueError(f"{where} a {type(found).__name__}. Give a dragonfly_lit.models.loss.LossSums.")
-    for name, value in {"loss": found.loss, "weight": found.weight, **found.measures}.items():
+    rows, sums = found.rows, {"loss": found.loss, "weight": found.weight, **found.measures}
+    for name, value in {**sums, "token_losses": found.token_losses, "rows": rows}.items():
         if not isinstance(value, Tensor):
-            raise ValueError(f"{where} {name}={value!r}, a {type(value).__name__}. Give a tensor of one number.")
+            raise ValueError(f"{where} {name}={value!r}. Give a tensor, not a Python {type(value).__name__}.")
+    for name, value in sums.items():
         if value.dim():
             raise ValueError(f"{where} a {name} of shape {tuple(value.shape)}. Give one number, the sum: {name}.sum().")
-    shapes = [tuple(each.shape) for each in (found.token_losses, found.rows)]
+    shapes = [tuple(each.shape) for each in (found.token_losses, rows)]
     if len(shapes[0]) != 1 or shapes[0] != shapes[1]:
         raise ValueError(
             f"{where} token_losses of shape {shapes[0]} and rows of shape {shapes[1]}. Give one of each for a token."

@@ -135,7 +135,7 @@ class BadSteps(Callback):
         if not trainer.fit_loop._should_accumulate():
             self._by_step[trainer.global_step - 1], self._batches = self._batches, []
         for report in pl_module.reports:
-            self._take(trainer, report, pl_module.stage.steps)
+            self._take(trainer, report)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         if self.total and trainer.is_global_zero:
@@ -144,7 +144,7 @@ class BadSteps(Callback):
                 f"finite, or the loss jumped. Their samples are in {self.path}."
             )
 
-    def _take(self, trainer: pl.Trainer, report: StepReport, steps: int) -> None:
+    def _take(self, trainer: pl.Trainer, report: StepReport) -> None:
         batches = self._by_step.pop(report.step, [])
         if report.skipped is None:
             self.consecutive = 0
@@ -159,10 +159,10 @@ class BadSteps(Callback):
                 f"because {report.skipped}. Their samples are in {self.path}; lower the learning rate or repair them, "
                 "then use resume=auto."
             )
-        if self.total == report.step + 1 == steps:  # a run this short would end as if it had trained
+        if self.total == report.step + 1 == trainer.max_steps:  # a run this short would end as if it had trained
             raise ValueError(
-                f"None of the {counted(steps, 'step')} of this run was taken, because {report.skipped}. Their samples "
-                f"are in {self.path}; lower the learning rate or repair them, and train again."
+                f"None of the {counted(trainer.max_steps, 'step')} of this run was taken, because {report.skipped}. "
+                f"Their samples are in {self.path}; lower the learning rate or repair them, and train again."
             )
 
     def _write(self, trainer: pl.Trainer, step: int, reason: str, batches: list[tuple[list[str], Tensor]]) -> None:
