@@ -2,6 +2,7 @@
 
 from collections import Counter
 
+import lightning.pytorch as pl
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -97,6 +98,28 @@ def test_the_next_stage_starts_from_the_masters_though_its_model_is_read_in_half
 
 def test_fp32_has_no_masters(tmp_path):
     assert run(tmp_path, groups=PROJECTOR, steps=1)["held"] == {"torch.float32"}
+
+
+class Gradients(pl.Callback):
+    """Whether any gradient lies there when a forward begins."""
+
+    def __init__(self) -> None:
+        self.found: list[bool] = []
+
+    def on_train_start(self, trainer, pl_module) -> None:
+        def look(*_):
+            weights = [weight for group in pl_module.optimizer.param_groups for weight in group["params"]]
+            self.found.append(any(weight.grad is not None for weight in weights))
+
+        pl_module.network.register_forward_pre_hook(look)
+
+
+@pytest.mark.parametrize(("precision", "kept"), [("fp32", True), ("bf16", False)])
+def test_no_gradient_of_a_step_lies_beside_the_activations_of_the_next(tmp_path, precision, kept):
+    """Those of the micro-batch before do, where weights are float32; masters hold theirs by themselves."""
+    looks = Gradients()
+    run(tmp_path, callbacks=(looks,), precision=precision, groups=PROJECTOR, steps=3, accumulate=2)
+    assert looks.found == [False, kept] * 3
 
 
 RANKS = {"groups": ALL, "steps": 4, "rows": 1, "num_batches": 18, "precision": "bf16"}

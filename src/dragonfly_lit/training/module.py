@@ -164,6 +164,9 @@ class TrainingModule(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_index: int) -> dict[str, Any]:
         assert self.network is not None
+        if batch_index % self.trainer.accumulate_grad_batches == 0:
+            # Lightning does it behind the forward, whose activations would lie beside the gradients of the step before.
+            self.optimizer.zero_grad()
         told = self._told(batch)
         if isinstance(self.network, FSDPModule) and self.trainer.strategy.reduce_last_only:  # type: ignore[attr-defined]
             self.network.set_requires_gradient_sync(not self.trainer.fit_loop._should_accumulate())
