@@ -37,6 +37,11 @@ def show(found: Plan, machine: Machine, advice: list[str]) -> str:
     names = {"gathered": "gathered or cast", "language": "activations, language", "tower": "activations, tower"}
     shown = {key: size for key, size in vars(held).items() if size or key != "reference"}  # few runs have one
     lines += [f"         {size / 1e9:>8.1f} GB {names.get(key, key)}" for key, size in shown.items()]
+    if found.unknown:
+        lines += [
+            f"tower    {found.unknown} cannot be run without numbers:",
+            "         the built-in one is counted for it",
+        ]
     lines += [f"network  {size / 1e9:>8.2f} GB {name}" for name, size in found.sent.items()]
     if found.sent:
         lines.append(f"         {found.sending:.3f} s, which hide behind computing as far as they are shorter")

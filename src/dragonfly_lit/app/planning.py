@@ -59,6 +59,7 @@ class Plan:
         sent: bytes a step by collective and the link that carries them.
         computing: seconds a step.
         sending: likewise.
+        unknown: class of a tower that cannot be run without numbers: the built-in one is counted in its place.
     """
 
     parameters: tuple[int, int]
@@ -74,6 +75,7 @@ class Plan:
     sent: dict[str, float | int]
     computing: float | int
     sending: float | int
+    unknown: str | None = None
 
     def binds(self, machine: Machine) -> str:
         """`memory`, `network` or `compute`."""
@@ -145,9 +147,10 @@ def plan(config: Mapping[str, Any], machine: Machine, text_tokens: int = 128) ->
     """
     from dragonfly_lit.app.objective import build_objective, refers
     from dragonfly_lit.app.stage import what_trains
-    from dragonfly_lit.models.flops import FORWARD, step_flops
+    from dragonfly_lit.models.flops import FORWARD, knows_tower, step_flops
     from dragonfly_lit.models.quantized import quantized_layers, quantized_size
     from dragonfly_lit.training.costs import memory, payload_bytes, sharding_units
+    from dragonfly_lit.training.counted import kept_of_tower
     from dragonfly_lit.training.lora import is_adapter
     from dragonfly_lit.training.network import TrainingNetwork
 
@@ -171,6 +174,9 @@ def plan(config: Mapping[str, Any], machine: Machine, text_tokens: int = 128) ->
     half = trainer["precision"] != "fp32"
     summed = 2 if half and trainer["gradients"] == "bfloat16" else 4
     kind = "float32" if not half else "sharded" if sharded else "bfloat16"
+    counts = sizes.vision_tower is not None and trained.vision
+    own = kept_of_tower(sizes, half=half) if counts else None
+    unknown = not knows_tower(sizes) or (counts and own is None)
     held = memory(
         sizes,
         found,
@@ -183,6 +189,9 @@ def plan(config: Mapping[str, Any], machine: Machine, text_tokens: int = 128) ->
         gradient_bytes=summed if kind == "bfloat16" else 4,
         moments=_moments(config["stage"].get("optimizer")),
         offloaded=bool(strategy.get("offload")),
+        repeated_heads=not half,  # float32 has no variable-length kernel on a GPU
+        compiled=_compiles(trainer),
+        own_tower=own,
         quantized=(few_bytes, max((prod(layer.shape) for layer in quantized_layers(model).values()), default=0)),
         referred=referred,
     )
@@ -212,6 +221,7 @@ def plan(config: Mapping[str, Any], machine: Machine, text_tokens: int = 128) ->
         sent=sent,
         computing=(total + stage.accumulate * again) / (machine.mfu * machine.peak),
         sending=sending,
+        unknown=str(sizes.vision_tower["_target_"]) if unknown and sizes.vision_tower else None,
     )
 
 
@@ -220,6 +230,11 @@ def _modes(given: Any) -> tuple[Any, Any]:
     if isinstance(given, Mapping):
         return given.get("vision", "none"), given.get("language", "none")
     return given, given
+
+
+def _compiles(trainer: Mapping[str, Any]) -> bool:
+    """Whether blocks are compiled, where a GPU has what that takes."""
+    return trainer["compile"] == "blocks" or (trainer["compile"] == "auto" and trainer["accelerator"] == "gpu")
 
 
 def _moments(optimizer: Any) -> float | int:

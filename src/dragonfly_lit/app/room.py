@@ -72,7 +72,11 @@ def look_for_room(config: Mapping[str, Any]) -> str | None:
     """`check_fits` on the GPU of this process; nothing where no plan can be made, which is not what a run fails of."""
     import torch
 
-    properties = torch.cuda.get_device_properties(0)
+    from dragonfly_lit.training.sharding import can_compile
+
+    properties, trainer = torch.cuda.get_device_properties(0), config["trainer"]
+    if trainer["compile"] == "auto" and not can_compile(torch.device("cuda")):
+        config = {**config, "trainer": {**trainer, "compile": "off"}}
     try:
         return check_fits(config, properties.name, float(properties.total_memory))
     except DoesNotFitError:

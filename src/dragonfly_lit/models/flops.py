@@ -8,13 +8,16 @@ block, where no label reads it, is.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from dragonfly_lit.models.build import build_projector, build_tower, build_zoom_rule
 from dragonfly_lit.models.config import DragonflyConfig
 from dragonfly_lit.models.projector import Projector
+from dragonfly_lit.models.vision import Tower
 from dragonfly_lit.models.zoom import ZoomRule
 
 
@@ -63,16 +66,45 @@ def patches_flops_per_crop(config: DragonflyConfig) -> int:
 
 
 def vision_flops_per_crop(config: DragonflyConfig) -> int:
-    """Forward of the layers of the tower that are used, for one crop; a tower of one's own may know its own."""
-    if config.vision_tower is not None:
-        with torch.device("meta"):
-            own = build_tower(config).num_flops()
-        if own is not None:
-            return own
+    """Forward of the layers of the tower that are used, for one crop.
+
+    A tower of one's own may know its own; else torch counts them. One that cannot be run without numbers counts as the
+    built-in one.
+    """
+    if config.vision_tower is not None and (own := _own_tower(config)) is not None:
+        return own
     vision, tokens = config.vision_config, config.layout.features_per_crop
     width, inner = vision.hidden_size, vision.intermediate_size
     layer = tokens * (8 * width**2 + 4 * width * inner) + 4 * tokens**2 * width
     return patches_flops_per_crop(config) + config.num_vision_layers_used * layer
+
+
+def knows_tower(config: DragonflyConfig) -> bool:
+    """Whether the FLOPs of the tower are its own, and not the built-in one's in place of them."""
+    return config.vision_tower is None or _own_tower(config) is not None
+
+
+_OWN: dict[str, int | None] = {}
+"""By the parts of a config that a tower is built from: a run asks again and again."""
+
+
+def _own_tower(config: DragonflyConfig) -> int | None:
+    key = json.dumps([config.vision_tower, config.vision_config.to_dict(), config.feature_layer], default=str)
+    if key not in _OWN:
+        with torch.device("meta"):
+            tower = build_tower(config)
+            found = tower.num_flops()
+            _OWN[key] = _counted(tower, config.vision_config.image_size) if found is None else found
+    return _OWN[key]
+
+
+def _counted(tower: Tower, side: int) -> int | None:
+    try:
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            tower.eval()(torch.zeros(1, 3, side, side, dtype=torch.uint8))
+    except Exception:  # a class of the user's own may compute anything from its numbers
+        return None
+    return counter.get_total_flops()
 
 
 def projector_rows(config: DragonflyConfig, *, affine: bool) -> tuple[int, int]:
@@ -119,7 +151,7 @@ def step_flops(
     Backward costs as much as the forward for gradients of what goes in, where something before it trains, and again
     for gradients of the weights, where they train. A tower that trains sees the kept high crops twice when it
     selects: once to rank them, once with a graph. Adapters' own products and the backward of a learned score (both
-    below a hundredth) are left out. A tower of the user's own counts as the built-in one unless it has `num_flops`.
+    below a hundredth) are left out.
 
     Args:
         config: of the model.

@@ -58,7 +58,7 @@ class Tower(nn.Module):
         return pixels.to(dtype).mul_(scale).add_(shift)
 
     def num_flops(self) -> int | None:
-        """Matmul FLOPs of a crop's forward; None counts those of the built-in tower."""
+        """Matmul FLOPs of a crop's forward; of None, torch counts those of a forward without numbers."""
         return None
 
     def forward(self, pixels: UInt8[Tensor, "crops 3 side side"]) -> Float[Tensor, "crops features width"]:
@@ -104,6 +104,11 @@ class VisionTower(Tower):
 
     def _features(self, pixels: UInt8[Tensor, "crops 3 side side"]) -> Float[Tensor, "crops features width"]:
         return self.tower(pixel_values=self.normalise(pixels)).last_hidden_state
+
+
+def forget_constants() -> None:
+    """Before and after a tower is run on tensors without numbers: neither kind is to meet the other's."""
+    _scale_and_shift.cache_clear()
 
 
 @lru_cache(maxsize=16)

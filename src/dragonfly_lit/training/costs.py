@@ -1,8 +1,8 @@
 """What a run holds and sends, by arithmetic: weights unit by unit as FSDP2 shards them, activations layer by layer.
 
-Bytes of activations are what autograd keeps in transformers' eager layers; a step is highest where backward begins (all
-activations, and the logits of a chunk with their gradient) or where it ends (all gradients). Held against one H200 in
-`tests/unit/training/test_costs.py`.
+Bytes of activations are what autograd keeps of transformers' layers as they are written, or of compiled ones; a step is
+highest where backward begins (all activations, and the logits of a chunk with their gradient) or where it ends (all
+gradients). Held against one H200, and against what torch keeps of such layers, in `tests/unit/training/test_costs.py`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from torch import nn
 from dragonfly_lit.models.config import DragonflyConfig
 from dragonfly_lit.models.flops import Work
 from dragonfly_lit.models.loss import ROWS_PER_CHUNK
+from dragonfly_lit.training.counted import Kept
 from dragonfly_lit.training.network import TrainingNetwork
 from dragonfly_lit.training.sharding import ActivationCheckpointing, ends, units
 
@@ -91,7 +92,9 @@ def payload_bytes(found: list[Unit], strategy: str, gathered_bytes: int = 2, gra
     }
 
 
-def block_bytes(config: DragonflyConfig, kind: Kind, *, trained: bool, repeated_heads: bool = True) -> int:
+def block_bytes(
+    config: DragonflyConfig, kind: Kind, *, trained: bool, repeated_heads: bool = True, compiled: bool = False
+) -> int:
     """What one layer of the language model keeps of one token for its backward.
 
     Args:
@@ -99,21 +102,26 @@ def block_bytes(config: DragonflyConfig, kind: Kind, *, trained: bool, repeated_
         kind: how it is computed.
         trained: whether its weights train; a frozen layer keeps nothing for their gradients.
         repeated_heads: whether keys and values are kept once a query head.
+        compiled: whether it is one graph, which computes norms, rotations and the gate again.
     """
     text, size = config.text_config, 4 if kind == "float32" else 2
     width, inner, heads = text.hidden_size, text.intermediate_size, text.num_attention_heads
     head = getattr(text, "head_dim", None) or width // heads
     query = head * heads
     key = query if repeated_heads else head * (getattr(text, "num_key_value_heads", None) or heads)
+    if compiled:
+        return size * (2 * width + 2 * query + 2 * key + 2 * inner + trained * (2 * width + inner))
     kept = 8 * width + size * (2 * query + 2 * key) + size * 3 * inner  # float32 copies in two norms
     if trained and kind == "autocast":
         return kept + 8 * width + 10 * width + size * inner  # each matmul casts its input anew
     return kept + trained * (2 * size * width + 2 * size * width + size * inner)
 
 
-def tower_bytes(config: DragonflyConfig, kind: Kind) -> int:
+def tower_bytes(config: DragonflyConfig, kind: Kind, *, compiled: bool = False) -> int:
     """What one layer of the tower keeps of one feature."""
     vision, size = config.vision_config, 4 if kind == "float32" else 2
+    if compiled:
+        return size * (8 * vision.hidden_size + 2 * vision.intermediate_size)
     more = 10 * vision.hidden_size if kind == "autocast" else 0
     return size * (9 * vision.hidden_size + 3.5 * vision.intermediate_size).__ceil__() + more
 
@@ -164,6 +172,8 @@ def memory(
     moments: float | int = 2,
     offloaded: bool = False,
     repeated_heads: bool = True,
+    compiled: bool = False,
+    own_tower: Kept | None = None,
     quantized: tuple[int, int] = (0, 0),
     referred: int = 0,
 ) -> Memory:
@@ -182,6 +192,8 @@ def memory(
         moments: float32 numbers that the optimizer keeps of a weight.
         offloaded: whether shards, gradients and optimizer lie in the host's memory.
         repeated_heads: as in `block_bytes`.
+        compiled: likewise, and of the tower's layers.
+        own_tower: what a tower that is not the built-in one keeps of a crop.
         quantized: bytes of weights that are held in few bits, and the weights of the largest layer of them, which is
             dequantised where it is needed.
         referred: trained weights that are kept as they were at the start, in the type in which the model holds them.
@@ -195,7 +207,7 @@ def memory(
     casts = 2 * sum(unit.trained for unit in found[:-1]) if kind == "autocast" else 0
     gathered = (size * (root.weights + 2 * largest) if sharded else casts) + size * quantized[1]
     layers = config.text_config.num_hidden_layers
-    block = block_bytes(config, kind, trained=language_trains, repeated_heads=repeated_heads)
+    block = block_bytes(config, kind, trained=language_trains, repeated_heads=repeated_heads, compiled=compiled)
     kept = {
         "none": layers * block,
         "selective": layers * min(block, _outputs_of_matmuls(config, size)) + block,
@@ -205,9 +217,11 @@ def memory(
     layout = config.layout
     crops = layout.zoom.num_crops - (layout.zoom.num_high - layout.zoom.num_high_kept)
     features, used = work.images * crops * layout.features_per_crop, config.num_vision_layers_used
-    feature = tower_bytes(config, kind)
+    feature = tower_bytes(config, kind, compiled=compiled)
     inputs = used * size * config.vision_config.hidden_size * (checkpointing[0] != "offload")
-    seen = used * feature if checkpointing[0] == "none" else inputs + feature
+    seen = features * (used * feature if checkpointing[0] == "none" else inputs + feature)
+    if own_tower is not None:
+        seen = work.images * crops * own_tower.under(checkpointing[0])
     scores = (FLOAT32_SCORES if kind == "float32" else SCORES) * config.text_config.vocab_size
     here = 0.0 if offloaded else 1 / shards
     gradients = gradient_bytes * trained * here
@@ -217,7 +231,7 @@ def memory(
         gradients=gradients * accumulates,
         gathered=gathered,
         language=work.tokens * kept,
-        tower=features * seen * tower_trains,
+        tower=seen * tower_trains,
         logits=scores * min(ROWS_PER_CHUNK, work.supervised),
         reference=weight * referred * here,
     )

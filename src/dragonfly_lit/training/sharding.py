@@ -128,7 +128,7 @@ def compile_blocks(model: nn.Module, mode: str, device: torch.device | str, *, h
     """
     if mode not in get_args(Compile):
         raise ValueError(f"trainer.compile={mode} is unknown. Use one of {', '.join(get_args(Compile))}.")
-    if mode == "off" or (mode == "auto" and not _can_compile(torch.device(device))):
+    if mode == "off" or (mode == "auto" and not can_compile(torch.device(device))):
         return
     from torch._dynamo import config  # not before it is needed: it takes seconds
 
@@ -162,7 +162,8 @@ def leave_uncompiled(model: nn.Module) -> None:
         module._compiled_call_impl = None
 
 
-def _can_compile(device: torch.device) -> bool:
+def can_compile(device: torch.device) -> bool:
+    """Whether `trainer.compile=auto` compiles blocks on such a device here."""
     compilers = (os.environ.get("CC"), "cc", "gcc", "clang")
     has_compiler = any(shutil.which(name) for name in compilers if name)
     return device.type == "cuda" and find_spec("triton") is not None and has_compiler

@@ -71,11 +71,25 @@ def test_what_binds_is_memory_network_or_compute():
 def test_every_way_to_checkpoint_holds_less_than_the_one_before():
     modes = get_args(ActivationCheckpointing)
     assert modes == ("none", "selective", "full", "offload")
-    held = [planned(*V2, "strategy=fsdp", f"strategy.activation_checkpointing={mode}").memory.total for mode in modes]
+    many = "trainer.num_nodes=8"  # so that no part is highest where backward ends, which knows no activations
+    found = [planned(*V2, "strategy=fsdp", many, f"strategy.activation_checkpointing={mode}").memory for mode in modes]
+    held = [memory.total for memory in found]
     assert held == sorted(held, reverse=True)
     assert len(set(held)) == 4
     part = "strategy.activation_checkpointing={vision: none, language: offload}"
-    assert held[-1] < planned(*V2, "strategy=fsdp", part).memory.total < held[0]
+    assert held[-1] < planned(*V2, "strategy=fsdp", many, part).memory.total < held[0]
+
+
+def test_compiled_blocks_are_those_of_a_gpu():
+    """As `auto` compiles them; those that are written out keep more."""
+    held = {
+        (trainer, how): planned(*V1[:3], trainer, f"trainer.compile={how}", "trainer.precision=bf16").memory.language
+        for trainer in ("trainer=gpu", "trainer=cpu")
+        for how in ("auto", "blocks", "off")
+    }
+    few, many = held["trainer=gpu", "blocks"], held["trainer=gpu", "off"]
+    assert few < 0.8 * many
+    assert list(held.values()) == [few, few, many, many, few, many]
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
@@ -198,6 +212,17 @@ def test_no_run_fails_of_a_plan_that_cannot_be_made(monkeypatch):
         look_for_room(config)
     config["language"]["path"] = "weights/some.gguf"
     assert look_for_room(config) is None
+
+
+def test_a_gpu_that_cannot_compile_is_planned_as_it_will_run(monkeypatch):
+    properties = type("Properties", (), {"name": "H100", "total_memory": 50 * 10**9})
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: properties)
+    config, told = compose([*V1, "trainer.devices=1"]), {}
+    for compiles in (False, True):
+        monkeypatch.setattr("dragonfly_lit.training.sharding.can_compile", lambda _, found=compiles: found)
+        told[compiles] = look_for_room(config)
+    assert "may not fit 50.0 GB of H100" in str(told[False])
+    assert told[True] is None
 
 
 def test_help_loads_nothing_heavy():
