@@ -9,6 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 from dragonfly_lit.io.inside import inside
+from dragonfly_lit.io.likely import likely
 from dragonfly_lit.processing.dicom import Frames, chosen_frames, dicom_header, is_dicom
 from dragonfly_lit.processing.images import MAX_PIXELS, Window, decode, orientation, read_header
 
@@ -35,7 +36,7 @@ def find_image(name: str, folder: Path | None) -> Path:
     except ValueError as error:
         raise ValueError(f"image {error} Nothing outside of the folder of --images is read.") from error
     if not os.path.isfile(path):
-        raise ValueError(f"image {name} is missing: no such file in {folder}.")
+        raise ValueError(f"image {name} is missing: no such file in {folder}.{likely(folder, name)}")
     return path
 
 

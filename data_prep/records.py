@@ -10,14 +10,14 @@ from typing import Any
 
 from dragonfly_lit.processing.images import MAX_PIXELS
 from dragonfly_lit.spec.cells import shown
-from dragonfly_lit.spec.rows import Place, Row, RowError
+from dragonfly_lit.spec.rows import MissingColumnError, Place, Row, RowError
 from dragonfly_lit.spec.samples import Record, Turn
 
 from .images import frames_of, load_image, read_image, size_of
 from .job import Job
 from .metadata import metadata_in
 from .names import hashed
-from .sources import source
+from .sources import SHARING, SOURCES, source
 from .sources.boxes import with_objects
 from .sources.conversations import label
 
@@ -50,8 +50,8 @@ def records_of(
     for number, row in enumerate(rows, start):
         try:
             record = _record(job, number, row)
-        except RowError as error:
-            name = _name(row)
+        except RowError as found:
+            name, error = _name(row), _with_format(job, row, found) if not number else found
             if job.on_error == "raise":
                 about = f"id {shown(name)}; " if name else ""
                 raise ValueError(f"{error} ({about}--on-error skip leaves such rows out)") from error
@@ -71,6 +71,19 @@ def _told(job: Job, name: str, error: RowError) -> dict[str, str]:
     if job.salt is None:
         return {**({"id": shown(name)} if name else {}), "reason": error.reason}
     return {**({"id": hashed(name, job.salt)} if name else {}), "reason": WITHHELD}
+
+
+def _with_format(job: Job, row: Row | list[Row] | RowError, error: RowError) -> RowError:
+    """The error of a file's first row; where it lacks a column, with the format that reads such a row."""
+    if not isinstance(error, MissingColumnError) or isinstance(row, RowError):
+        return error
+    first = row[0] if isinstance(row, list) else row
+    for form in SOURCES:
+        fresh = Row(values=first.values, place=first.place)
+        with suppress(RowError):
+            source(form).conversation([fresh] if form in SHARING else fresh, job.options)
+            return RowError(error.place, f"{error.reason} Such a row is read by --from {form}.")
+    return error
 
 
 def _kinds(image: bytes) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from dragonfly_lit.spec.rows import Row, RowError
 from dragonfly_lit.spec.samples import Role, Turn, check_preference, turn_of_parts
-from dragonfly_lit.spec.shard import CHOSEN, REJECTED
+from dragonfly_lit.spec.shard import CHOSEN, REJECTED, SYSTEM
 from dragonfly_lit.spec.tokens import STRUCTURAL
 
 from .boxes import Objects, objects_of
@@ -193,7 +193,22 @@ def label(row: Row, *names: str) -> str:
 
 
 def turns_of(row: Row, name: str, options: Options) -> list[Turn]:
-    """Turns of ShareGPT's `from`/`value` or OpenAI's `role`/`content`; `<image>` in a text counts and is taken out."""
+    """Turns of ShareGPT's `from`/`value` or OpenAI's `role`/`content`; `<image>` in a text counts and is taken out.
+
+    A `system` text beside them comes first.
+
+    Raises:
+        RowError: one of them is none, or there is another turn of the system.
+    """
+    turns = _said(row, name, options)
+    if not row.has(SYSTEM):
+        return turns
+    if any(turn.role == "system" for turn in turns):
+        raise row.error(SYSTEM, f"is given, and {name} has a turn of that role. Leave one of them empty.")
+    return [make_turn(row, SYSTEM, "system", row.text(SYSTEM), options), *turns]
+
+
+def _said(row: Row, name: str, options: Options) -> list[Turn]:
     return [_turn(message, options) for message in row.rows(name, "turns")]
 
 
@@ -216,9 +231,9 @@ def _answer(row: Row, name: str, options: Options) -> Turn:
     if isinstance(value, Mapping):
         inner = Row(values={**row.values, name: [value]}, place=row.place, called=row.called)
         row.read.add(name)
-        said = turns_of(inner, name, options)
+        said = _said(inner, name, options)
     elif isinstance(value, list | tuple):
-        said = turns_of(row, name, options)
+        said = _said(row, name, options)
     else:
         said = [make_turn(row, name, "assistant", row.text(name, numbers=True), options)]
     if [turn.role for turn in said] != ["assistant"] or not said[0].text.strip():

@@ -8,19 +8,19 @@ from typing import Any
 from dragonfly_lit.data.table_files import PACK
 from dragonfly_lit.spec.rows import Row
 from dragonfly_lit.spec.samples import Record, Turn
-from dragonfly_lit.spec.shard import CHOSEN, REJECTED, TURNS, record_from_json
+from dragonfly_lit.spec.shard import CHOSEN, REJECTED, SYSTEM, TURNS, record_from_json
 
 IMAGES, PAIRS, CAPTIONS = ("images", "image"), "texts", ("caption", "text")
 TEXTS = (*TURNS, PAIRS, *CAPTIONS)
 """Columns of which a row needs one."""
 ANSWERS = (CHOSEN, REJECTED)
-COLUMNS = (*IMAGES, *TEXTS, *ANSWERS)
+COLUMNS = (*IMAGES, *TEXTS, *ANSWERS, SYSTEM)
 
 
 def record_of(key: str, row: Row, check: Callable[[bytes], None] = lambda image: None) -> Record:
     """The record of a row: turns of `conversations` or `messages`, pairs of `texts`, or a caption.
 
-    Turns that end with a question may have `chosen` and `rejected` answers beside them.
+    Turns that end with a question may have `chosen` and `rejected` answers beside them, all turns a `system` text.
 
     Args:
         key: of the record.
@@ -41,7 +41,7 @@ def record_of(key: str, row: Row, check: Callable[[bytes], None] = lambda image:
     if said:
         turns = list(_pairs(row)) if said[0] == PAIRS else [_turn(turn) for turn in row.rows(said[0], "turns")]
         answers = {name: _answer(row, name) for name in row.given(*ANSWERS)}
-        return record_from_json(key, {TURNS[0]: turns, **answers}, tuple(images))
+        return record_from_json(key, {TURNS[0]: turns, SYSTEM: row.raw(SYSTEM), **answers}, tuple(images))
     if answers := row.given(*ANSWERS):
         raise row.error(answers[0], f"is an answer, but {', '.join(TURNS)} have no question to it. Pack it: {PACK}")
     caption = row.text(*CAPTIONS)

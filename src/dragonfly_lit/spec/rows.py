@@ -42,7 +42,11 @@ class RowError(ValueError):
         self.place, self.reason = place, reason
 
     def __reduce__(self):
-        return RowError, (self.place, self.reason)
+        return type(self), (self.place, self.reason)
+
+
+class MissingColumnError(RowError):
+    """A row without the column that its reader looks for: it may be of another format."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -115,7 +119,7 @@ class Row:
             raise self.wrong(there[0], self.values[there[0]], wanted)
         columns = ", ".join(shown_name(self.called.get(name, name)) for name in list(self.values)[:20]) or "none"
         missing = f"is missing: looked for {', '.join(names)}; the columns are {columns}.{self.way_out}"
-        raise self.error(names[0], missing)
+        raise MissingColumnError(self.place, self.error(names[0], missing).reason)
 
     def text(self, *names: str, numbers: bool = False) -> str:
         """A text that is not empty.

@@ -31,6 +31,8 @@ CODE_EXTENSIONS = ("pyd", "pickle", "pkl", "pth", "pt")
 """Members that other readers unpickle, so that opening the shard there runs code: their sample is refused."""
 TURNS = ("conversations", "messages")
 CHOSEN, REJECTED = "chosen", "rejected"
+SYSTEM = "system"
+"""What is said before all turns, where another tool keeps it beside them."""
 PLACEHOLDER = "<image>"
 ROLES: dict[str, Role] = {
     "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system",
@@ -111,6 +113,7 @@ def record_from_json(key: str, fields: Mapping[str, Any], images: tuple[bytes, .
     if not isinstance(share_image, bool):
         raise ValueError(f"record {key}: 'share_image' is true or false, not {share_image!r:.60}.")
     turns = tuple(_turn(key, turn) for turn in conversations)
+    turns = (*_system(key, fields, turns), *turns)
     answers = _preference(key, fields, turns)
     placeholders = sum(turn.num_images for turn in turns)
     if not placeholders and images and any("from" in turn for turn in conversations):
@@ -131,6 +134,18 @@ def record_from_json(key: str, fields: Mapping[str, Any], images: tuple[bytes, .
         share_image=share_image,
         meta=meta if isinstance(meta, Mapping) else {"meta": meta},
     )
+
+
+def _system(key: str, fields: Mapping[str, Any], turns: Sequence[Turn]) -> tuple[Turn, ...]:
+    """What stands beside the turns as the first of them."""
+    given = fields.get(SYSTEM)
+    if given is None or (isinstance(given, str) and not given.strip()):
+        return ()
+    if not isinstance(given, str):
+        raise ValueError(f"record {key}: {SYSTEM!r} must be a text, not {given!r:.60}.")
+    if any(turn.role == "system" for turn in turns):
+        raise ValueError(f"record {key}: {SYSTEM!r} is given, and its turns have one of that role. Leave one of them.")
+    return (Turn(role="system", text=given),)
 
 
 def _preference(key: str, fields: Mapping[str, Any], turns: tuple[Turn, ...]) -> tuple[Turn, ...]:

@@ -401,3 +401,9 @@ def test_parts_stay_where_they_are_when_asked(folder):
     ]
     (record,) = records(folder, "messages", write(folder / "r.jsonl", rows), images_in_place=True)
     assert record.turns[0].with_images("[image]") == "Compare [image] with"
+
+
+@pytest.mark.parametrize("name", ["A.JPG", "images\\a.jpg", "images/a.jpg", "a.png"])
+def test_the_file_that_a_name_may_mean_is_named(folder, name):
+    path = write(folder / "rows.jsonl", chat("<image>Colour?", image=name))
+    assert f"no such file in {folder / 'images'}. a.jpg is there: write the name as" in refused(folder, "llava", path)

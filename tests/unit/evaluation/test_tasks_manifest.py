@@ -85,7 +85,11 @@ def test_every_metric_scores_a_manifest(tmp_path):
         ([{"image": "a.png", "answer": "x"}], r"row 1: question: is missing.*the columns are image, answer"),
         ([{"question": "q", "answr": "x"}], "row 1: answr: is not a field of a manifest; use id,"),
         ([{"question": "q"}], "question row-000001 has no answer"),
-        ([{"question": "q", "answer": "x", "image": "gone.png"}], r"row 1: image: there is no image .*gone.png"),
+        ([{"question": "q", "answer": "x", "image": "gone.png"}], r"row 1: image: there is no image .*gone.png\.$"),
+        (
+            [{"question": "q", "answer": "x", "image": "Questions.png"}],
+            r"there is no image .*Questions.png\. questions.bmp is there: write the name as the file has it\.$",
+        ),
         ([{"id": 1, "question": "q", "answer": "x"}] * 2, "1 question ids appear more than once, e.g. '1'"),
         (
             [{"question": "q", "answer": "z", "choices": ["x", "y"]}],
@@ -96,6 +100,7 @@ def test_every_metric_scores_a_manifest(tmp_path):
     ],
 )
 def test_what_is_wrong_with_a_manifest_is_named(tmp_path, rows, message):
+    (tmp_path / "questions.bmp").write_bytes(b"")
     lines(tmp_path / "questions.jsonl", rows)
     with pytest.raises(ValueError, match=message):
         manifest("mine", tmp_path / "questions.jsonl", "exact_match").questions(tmp_path)

@@ -9,6 +9,7 @@ from pathlib import Path
 from dragonfly_lit.evaluation.benchmarks.rows import IMAGES, ImageCell
 from dragonfly_lit.evaluation.images import AnyImage, StoredImage, rendered, renderings
 from dragonfly_lit.io.inside import OutsideError, inside
+from dragonfly_lit.io.likely import likely
 from dragonfly_lit.processing.dicom import Frames
 from dragonfly_lit.spec.rows import Row
 
@@ -69,7 +70,8 @@ class RowImages:
             raise row.error(name, str(error)) from error
         found = next((place for place in places if place.is_file()), None)
         if found is None:
-            raise row.error(name, f"there is no image {' and no '.join(map(str, places))}.")
+            near = next(filter(None, (likely(folder, image) for folder in (allowed, beside) if folder)), "")
+            raise row.error(name, f"there is no image {' and no '.join(map(str, places))}.{near}")
         return found
 
 
