@@ -33,6 +33,7 @@ from .parallel import in_order, num_workers
 from .progress import follow
 
 ROWS_SHOWN = 50
+TWICE = "key is there {} times: a sample needs a key of its own, and its members lie one after the other"
 FILE_NAME = re.compile(rf"\.(?:{'|'.join(NAMED_IMAGE_EXTENSIONS)})$", re.IGNORECASE)
 
 
@@ -115,7 +116,7 @@ def lint_shard(shard: Path, entry: ShardEntry | None) -> Linted:
     kept: dict[str, list[str]] = {}
     keys = Counter(row.key for row in scan.rows)
     twice = {printable(key): n for key, n in keys.items() if n > 1}
-    findings += [Finding(shard=shard.name, key=key, what=f"key is there {n} times") for key, n in twice.items()]
+    findings += [Finding(shard=shard.name, key=key, what=TWICE.format(n)) for key, n in twice.items()]
     with shard.open("rb") as file:
         for place, (row, start, end) in enumerate(zip(scan.rows, scan.starts, scan.ends, strict=True)):
             if place in scan.torn or end - start > 2 * MAX_MEMBER_BYTES:

@@ -51,11 +51,19 @@ class BadSampleError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class RawSample:
-    """The members of one sample that are read, by extension (`json`, `jpg`, `0.jpg`), still bytes."""
+    """The members of one sample that are read, by extension (`json`, `jpg`, `0.jpg`), still bytes.
+
+    Attributes:
+        shard: its name.
+        key: of the sample.
+        members: their bytes by extension.
+        overlooked: extensions of members that are images under names that none is looked for.
+    """
 
     shard: str
     key: str
     members: Mapping[str, bytes]
+    overlooked: tuple[str, ...] = ()
 
 
 def printable(text: str) -> str:
@@ -91,6 +99,7 @@ def raw_sample(shard: str, data: bytes, max_member_bytes: int = MAX_MEMBER_BYTES
         BadSampleError: not one sample, or a member that is a link, that other tools unpickle, twice there or too large.
     """
     found: dict[str, bytes] = {}
+    overlooked: list[str] = []
     key = ""
     try:
         for member in members(lambda at, size: data[at : at + size], 0, len(data)):
@@ -111,6 +120,8 @@ def raw_sample(shard: str, data: bytes, max_member_bytes: int = MAX_MEMBER_BYTES
             if not is_read(extension):
                 if extension.rpartition(".")[2] in CODE_EXTENSIONS:
                     raise ValueError(f"member {member.name!r} is not allowed: other readers would run it.")
+                if extension.rpartition(".")[2] in READ_IMAGE_EXTENSIONS:
+                    overlooked.append(extension)
                 continue
             if extension in found:
                 raise ValueError(f"member {member.name!r} appears twice: each sample needs a key of its own.")
@@ -122,7 +133,7 @@ def raw_sample(shard: str, data: bytes, max_member_bytes: int = MAX_MEMBER_BYTES
         raise BadSampleError(shard, key or "?", str(error)) from None
     if not found:
         raise BadSampleError(shard, key or "?", "no image, JSON or caption lies where the index points.")
-    return RawSample(shard=shard, key=key, members=found)
+    return RawSample(shard=shard, key=key, members=found, overlooked=tuple(overlooked))
 
 
 def _check_place(key: str) -> None:
@@ -148,7 +159,8 @@ def _images(raw: RawSample) -> tuple[bytes, ...]:
         raise BadSampleError(raw.shard, raw.key, "several images must be numbered: KEY.0.jpg, KEY.1.jpg.")
     missing = [n for n in range(len(numbered)) if n not in numbered]
     if missing:
-        raise BadSampleError(raw.shard, raw.key, f"image {missing[0]} is missing; there are {sorted(numbered)}.")
+        told = f"image {missing[0]} is missing; there are {sorted(numbered)}. They are numbered from 0, without a gap."
+        raise BadSampleError(raw.shard, raw.key, told)
     return tuple(single) or tuple(numbered[n] for n in sorted(numbered))
 
 
@@ -158,6 +170,17 @@ def to_record(raw: RawSample) -> Record:
     Raises:
         BadSampleError: no JSON and no caption, bad JSON, a missing image, placeholders that differ from images.
     """
+    try:
+        return _to_record(raw)
+    except BadSampleError as bad:
+        if not raw.overlooked or any(extension not in ("json", "txt") for extension in raw.members):
+            raise
+        names = f"an image is {_file(raw, 'jpg')}, several are {_file(raw, '0.jpg')}, {_file(raw, '1.jpg')}."
+        told = f"{bad.reason} {_file(raw, raw.overlooked[0])} is not read: {names}"
+        raise BadSampleError(raw.shard, raw.key, told) from None
+
+
+def _to_record(raw: RawSample) -> Record:
     images = _images(raw)
     fields: dict[str, Any] = {}
     if "json" in raw.members:
@@ -174,7 +197,7 @@ def to_record(raw: RawSample) -> Record:
 
 
 def _caption(raw: RawSample, fields: dict[str, Any], images: tuple[bytes, ...]) -> Record:
-    name, text = _file(raw, "json"), fields.get("caption")
+    name, text = _file(raw, "json"), fields.get("caption", "")
     if "txt" in raw.members:
         name = _file(raw, "txt")
         try:
@@ -182,8 +205,11 @@ def _caption(raw: RawSample, fields: dict[str, Any], images: tuple[bytes, ...]) 
         except UnicodeDecodeError as error:
             raise BadSampleError(raw.shard, raw.key, f"{name}: {error}") from None
     elif "json" not in raw.members:
-        raise BadSampleError(raw.shard, raw.key, f"there is no {name} and no {_file(raw, 'txt')}.")
-    if not isinstance(text, str) or not text.strip():
+        told = f"there is no {name} and no {_file(raw, 'txt')} beside it."
+        raise BadSampleError(raw.shard, raw.key, f"{told} Members of a sample lie one after the other.")
+    if not isinstance(text, str | None):
+        raise BadSampleError(raw.shard, raw.key, f"{name}: the caption must be a text, not {text!r:.60}.")
+    if not text or not text.strip():
         raise BadSampleError(raw.shard, raw.key, f"{name}: the caption is empty, there is nothing to learn from.")
     if not images:
         raise BadSampleError(raw.shard, raw.key, f"{name} is a caption, but there is no image beside it.")

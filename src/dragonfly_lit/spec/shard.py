@@ -107,6 +107,9 @@ def record_from_json(key: str, fields: Mapping[str, Any], images: tuple[bytes, .
     """
     name = next((name for name in TURNS if fields.get(name) is not None), TURNS[0])
     conversations = fields.get(name)
+    if conversations is None:
+        there = ", ".join(f"{field!r:.40}" for field in list(fields)[:20]) or "nothing"
+        raise ValueError(f"record {key}: it has none of {', '.join(TURNS)} and no caption, but {there}.")
     if not isinstance(conversations, list) or not conversations:
         raise ValueError(f"record {key}: {name!r} must be a list of turns, not {conversations!r:.60}.")
     share_image, meta = fields.get("share_image") or False, fields.get("meta") or {}
@@ -201,7 +204,7 @@ def _turn(key: str, turn: Any) -> Turn:
         kind = part.get("type") if isinstance(part, Mapping) else None
         if kind == "text" and isinstance(part.get("text"), str):
             parts.append(part["text"])
-        elif kind == "image":
+        elif kind in ("image", "image_url"):
             parts.append(None)
         else:
             raise ValueError(f"record {key}: a part is text or image, not {part!r:.60}.")
