@@ -10,7 +10,7 @@ from dragonfly_lit.io.parsers import plan_parser
 GPUS = {
     "H100": (80, 450), "H200": (141, 450), "H800": (80, 200), "H20": (96, 450), "A100": (80, 300), "A800": (80, 200),
     "B200": (180, 900), "GB200": (186, 900), "L40S": (48, 32), "L40": (48, 32), "L4": (24, 32), "A10": (24, 32),
-    "RTX 4090": (24, 32), "RTX 3090": (24, 32), "MI300X": (192, 448),
+    "RTX PRO 6000": (96, 64), "RTX 4090": (24, 32), "RTX 3090": (24, 32), "MI300X": (192, 448),
 }  # fmt: skip
 """Gigabytes, and GB/s of a GPU to the others of its node (NVLink one way, else PCIe), from the makers' data sheets."""
 

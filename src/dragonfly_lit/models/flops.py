@@ -9,6 +9,7 @@ block, where no label reads it, is.
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 
 import torch
@@ -193,18 +194,22 @@ def relative_costs(config: DragonflyConfig, trained: Trained) -> tuple[float, fl
 
 
 PEAK_FLOPS = {
-    "GB200": 2500e12, "B200": 2250e12, "H200 NVL": 835e12, "H200": 989e12, "H100 PCIe": 756e12, "H100 NVL": 835e12,
-    "H100": 989e12, "H800 PCIe": 756e12, "H800": 989e12, "H20": 148e12, "A100": 312e12, "A800": 312e12,
-    "L40S": 362e12, "L40": 181e12, "L4": 121e12, "A10G": 70e12, "A10": 125e12, "RTX 4090": 165e12, "RTX 3090": 71e12,
-    "V100": 125e12, "MI300X": 1307e12,
+    "GB200": 2500e12, "B200": 2250e12, "GH200": 989e12, "H200 NVL": 835e12, "H200": 989e12, "H100 PCIe": 756e12,
+    "H100 NVL": 835e12, "H100": 989e12, "H800 PCIe": 756e12, "H800": 989e12, "H20": 148e12, "A100": 312e12,
+    "A800": 312e12, "L40S": 362e12, "L40": 181e12, "L4": 121e12, "A10G": 70e12, "A10": 125e12,
+    "RTX PRO 6000": 503e12, "RTX 4090": 165e12, "RTX 3090": 71e12, "V100": 125e12, "MI300X": 1307e12,
 }  # fmt: skip
-"""Dense bfloat16 FLOP/s by what a GPU's name contains; the first match counts, so a longer name comes first.
+"""Dense bfloat16 FLOP/s by the words of a GPU's name; the first match counts, so a longer name comes first.
 
 From the makers' data sheets, without sparsity: where a sheet gives only the sparse number (H100 and B200 families),
 half of it; GB200 is a GPU of a GB200 NVL72. V100 has no bfloat16: its float16.
 """
+_SLOWER = re.compile(r"\b(Laptop|Max-Q|4090 D)\b")
+"""Of what shares a name with a faster GPU."""
 
 
 def peak_flops(device_name: str) -> float | None:
     """Dense bfloat16 FLOP/s of a GPU; None for one that is not known, and for a CPU."""
-    return next((flops for name, flops in PEAK_FLOPS.items() if name in device_name), None)
+    if _SLOWER.search(device_name):
+        return None
+    return next((flops for name, flops in PEAK_FLOPS.items() if re.search(rf"\b{name}\b", device_name)), None)

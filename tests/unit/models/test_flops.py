@@ -109,8 +109,13 @@ def test_the_peak_is_known_by_name():
 @pytest.mark.parametrize(
     ("name", "tflops"),
     [
+        ("NVIDIA H100 80GB HBM3", 989),
+        ("NVIDIA H100 PCIe", 756),
+        ("NVIDIA H100 NVL", 835),
         ("NVIDIA H800", 989),
+        ("NVIDIA H800 PCIe", 756),
         ("NVIDIA H20", 148),
+        ("NVIDIA H20-3e", 148),
         ("NVIDIA H200", 989),
         ("NVIDIA H200 NVL", 835),
         ("NVIDIA L40", 181),
@@ -119,10 +124,33 @@ def test_the_peak_is_known_by_name():
         ("NVIDIA B200", 2250),
         ("NVIDIA GB200", 2500),
         ("NVIDIA A10G", 70),
-        ("NVIDIA A100-SXM4-80GB", 312),
+        ("NVIDIA A100-SXM4-40GB", 312),
+        ("NVIDIA A100 80GB PCIe", 312),
+        ("NVIDIA A800-SXM4-80GB", 312),
+        ("NVIDIA A10", 125),
+        ("NVIDIA GeForce RTX 4090", 165),
+        ("NVIDIA RTX PRO 6000 Blackwell Server Edition", 503),
+        ("Tesla V100-SXM2-32GB", 125),
         ("NVIDIA GH200 480GB", 989),
         ("AMD Instinct MI300X", 1307),
     ],
 )
 def test_names_that_hold_one_another_are_told_apart(name, tflops):
     assert peak_flops(name) == tflops * 1e12
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "NVIDIA RTX A1000",
+        "NVIDIA RTX 4000 Ada Generation",
+        "NVIDIA GeForce RTX 4090 Laptop GPU",
+        "NVIDIA GeForce RTX 4090 D",
+        "NVIDIA RTX PRO 6000 Blackwell Max-Q Workstation Edition",
+        "NVIDIA B300 SXM6 AC",
+        "Tesla T4",
+    ],
+)
+def test_a_gpu_that_only_sounds_like_another_has_no_peak(name):
+    """Of an unknown one no share of a peak is logged; of a wrong peak it would be a wrong one."""
+    assert peak_flops(name) is None
