@@ -5,6 +5,7 @@ from functools import partial
 
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 from torch._subclasses import FakeTensorMode
 from torch.optim import AdamW
@@ -13,10 +14,12 @@ from torch.utils._pytree import tree_leaves
 
 from dragonfly_lit.models.loss import LossSums
 from dragonfly_lit.models.tiny import tiny_model, tiny_tokenizer
-from dragonfly_lit.processing.batches import collate
+from dragonfly_lit.models.vision import forget_constants
+from dragonfly_lit.processing.batches import collate, pack
 from dragonfly_lit.processing.sequences import SequenceBuilder
 from dragonfly_lit.spec.records import Sample, Turn
 from dragonfly_lit.training import update
+from dragonfly_lit.training.network import TrainingNetwork
 from dragonfly_lit.training.optimizer import build_optimizer, no_decay_names
 from dragonfly_lit.training.stages import Group, Stage, freeze
 from dragonfly_lit.training.telemetry import PartLosses, count
@@ -72,6 +75,60 @@ def batch_on(device):
     rows = (batch.labels >= 0).flatten().nonzero().squeeze(1)
     losses = torch.arange(len(rows), dtype=torch.float32)
     return batch, LossSums(losses.sum(), torch.tensor(float(len(rows))), losses, rows)
+
+
+def packed(model):
+    """Two questions about images and one without, in one row."""
+    tokenizer = tiny_tokenizer()
+    builder = SequenceBuilder(tokenizer=tokenizer, layout=model.layout, max_tokens=400)
+    image = Image.new("RGB", (50, 40))
+    samples = [
+        Sample(
+            key=str(number),
+            source="s",
+            turns=(
+                Turn(role="user", text="what?", num_images=number),
+                Turn(role="assistant", text="a" * (number + 1)),
+            ),
+            images=(image,) * number,
+        )
+        for number in (1, 0, 1)
+    ]
+    return collate([pack([builder.build(sample) for sample in samples])], pad_id=tokenizer.pad_token_id)
+
+
+def as_on_gpu(tensor):
+    """The same without values, in the type that a run in bf16 has there."""
+    half = torch.bfloat16 if tensor.is_floating_point() else tensor.dtype
+    return torch.empty(tensor.shape, dtype=half, device="cuda")
+
+
+def forward_on_gpu(zoom):
+    """Loss sums of a packed batch with images, in the network that trains: a GPU's rules, no values."""
+    model = tiny_model(zoom=zoom, text={"hidden_size": 64, "head_dim": 16}).train()
+    model.language.set_attn_implementation("packed_varlen")
+    batch = packed(model)
+    forget_constants()
+    with FakeTensorMode(allow_non_fake_inputs=True):  # the host's copy of a pack's lengths has its values
+        for module in model.modules():
+            for name, weight in list(module.named_parameters(recurse=False)):
+                setattr(module, name, nn.Parameter(as_on_gpu(weight)))
+            for name, buffer in list(module.named_buffers(recurse=False)):
+                setattr(module, name, torch.empty(buffer.shape, dtype=buffer.dtype, device="cuda"))
+        there, network = batch._map(as_on_gpu), TrainingNetwork(model)
+        model.vision.normalise(there.pixel_values[0])  # its constants are sent once, in the first step
+        with Refuses():
+            sums = network(there)
+    forget_constants()
+    return sums, batch
+
+
+@pytest.mark.parametrize("zoom", [{}, {"score": "question"}, {"top_k": None, "pool": 2}, {"regions": "spatial"}])
+def test_a_forward_on_a_gpu_reads_nothing_and_sends_nothing(zoom):
+    """A number that Python makes a tensor of is sent from pageable memory, for which the host waits."""
+    sums, batch = forward_on_gpu(zoom)
+    assert sums.loss.device.type == "cuda"
+    assert len(sums.rows) == len(batch.outline.supervised)
 
 
 def test_telemetry_waits_for_nothing_between_two_lines():
