@@ -1,5 +1,8 @@
 """Shards: repeated over nodes, in the host's memory, and a head that is gathered once for all rows."""
 
+from functools import partial
+
+import lightning.pytorch as pl
 import pytest
 import torch
 from training_job import ALL, largest_difference, run, run_ranks
@@ -87,3 +90,34 @@ def test_a_head_of_its_own_takes_all_rows_in_one_call(monkeypatch):
     assert torch.equal(found.token_losses, plain.token_losses)
     # Shards round what floats among the arguments: that may be the head's input, and never a weight of a label.
     assert [len(a) for a in calls[0] if isinstance(a, torch.Tensor) and a.is_floating_point()] == [8]
+
+
+class OneGraphEach(pl.Callback):
+    """Compiles up to the kernels, which a GPU has; at the end there was one graph of each kind of block, and no more.
+
+    The tower without gradients and with them, and the language model.
+    """
+
+    def setup(self, trainer, pl_module, stage):
+        from torch._dynamo.utils import counters  # it takes seconds, and other tests of this file do without it
+
+        counters.clear()
+        self.counters = counters
+        self.compiler, torch.compile = torch.compile, partial(torch.compile, backend="aot_eager")
+
+    def on_train_end(self, trainer, pl_module):
+        torch.compile = self.compiler
+        assert (self.counters["stats"]["unique_graphs"], len(self.counters["graph_break"])) == (3, 0)
+
+
+@pytest.mark.slow
+def test_compiled_shards_are_those_that_are_not_compiled(tmp_path, unchecked):
+    """As a GPU has them by default, with activations computed again."""
+    job = {"strategy": "fsdp", "precision": "bf16", **FOUR}
+    compiled = job | {"compile": "blocks", "callbacks": (OneGraphEach(),)}
+    jobs = {"plain": job, "compiled": compiled}
+    jobs["selective"] = compiled | {"strategy_options": {"activation_checkpointing": "selective"}}
+    found = run_ranks(2, tmp_path, jobs)
+    for name in ("compiled", "selective"):
+        assert found[name]["losses"] == pytest.approx(found["plain"]["losses"], rel=1e-3)
+        assert largest_difference(found["plain"], found[name]) < 1e-3

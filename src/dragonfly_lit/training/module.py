@@ -193,7 +193,7 @@ class TrainingModule(pl.LightningModule):
 
     def on_train_start(self) -> None:
         self._sums: list[Tensor] = []
-        self.optimizer.found_inf = self._pending = None
+        self.optimizer.found_inf = self.optimizer.grad_scale = self._pending = None
         if self.decides_by_itself is None:
             self.decides_by_itself = decides_by_itself(self.optimizer)
         set_learning_rates(self.optimizer, self.stage, self.trainer.global_step)

@@ -134,7 +134,7 @@ def launch_update(
     divided_by: float | int,
     stop: bool = False,
 ) -> PendingReport:
-    """`prepare_update` without a wait: the device scales the gradients and decides whether the step is taken.
+    """`prepare_update` without a wait: the optimizer scales the gradients and decides whether the step is taken.
 
     Args:
         optimizer: a fused one, of which `decides_by_itself` holds; whose gradients are summed over the micro-batches.
@@ -153,9 +153,9 @@ def launch_update(
     norm = (torch.stack(squares).sqrt() * scale).square().sum().sqrt()
     mean = torch.where(positive, loss_sum / weight_sum, 0.0)
     clip = (stage.clip / (norm + 1e-6)).clamp(max=1.0) if stage.clip is not None else 1.0
-    if gradients := [g.to_local() if isinstance(g, DTensor) else g for g in _gradients(optimizer)]:
-        torch._foreach_mul_(gradients, (scale * clip).float())  # pyright: ignore[reportPrivateImportUsage]
-    # How torch tells a fused optimizer that its gradients are bad: it then changes neither weights nor state.
+    # How torch tells a fused optimizer what to divide its gradients by, as it reads them: no pass of their own.
+    optimizer.grad_scale = (scale * clip).float().reciprocal()
+    # And that they are bad: it then changes neither weights nor state.
     optimizer.found_inf = (mean.isfinite() & norm.isfinite()).logical_not().float()
     return PendingReport(totals, partial(_report, names=names, step=step, factor=factor, divided_by=divided_by))
 

@@ -7,6 +7,8 @@ import pytest
 import torch
 from torch import nn
 from torch._subclasses import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from dragonfly_lit.training.optimizer import build_optimizer, no_decay_names
 from dragonfly_lit.training.stages import Group, Stage, freeze
@@ -156,6 +158,30 @@ def test_the_device_leaves_a_bad_step_out(bad):
     assert late.skipped == report.skipped == "the gradient is not finite"
     torch.testing.assert_close(launched, weights, rtol=0, atol=0)
     torch.testing.assert_close(launched_state, state, rtol=0, atol=0)
+
+
+class Passes(TorchDispatchMode):
+    """Operations that read a gradient, in turn."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.of, self.found = {p.grad.untyped_storage().data_ptr() for p in net.parameters()}, []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        given = [t for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)]
+        if any(tensor.untyped_storage().data_ptr() in self.of for tensor in given):
+            self.found.append(func.overloadpacket.__name__)
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_gradient_is_read_for_the_norm_and_by_the_optimizer_and_no_third_time(net):
+    stage, optimizer = start(net, **FUSED)
+    loss, weight = backward(net, 6)
+    with Passes(net) as passes:
+        launch_update(optimizer, stage, 1, loss=loss, weight=weight, divided_by=2)
+        optimizer.step()
+    groups = len(optimizer.param_groups)
+    assert passes.found == ["_foreach_norm"] * groups + ["_fused_adamw_"] * groups
 
 
 def test_only_a_fused_optimizer_on_a_gpu_decides_by_itself(net):
