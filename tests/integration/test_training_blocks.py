@@ -82,6 +82,27 @@ def test_kernels_of_packages_are_kept_by_name():
     assert {"flash_attn::_flash_attn_varlen_forward", ATTENTION} <= KEPT
 
 
+def test_a_name_that_is_kept_is_an_operators():
+    """A misspelt one would keep nothing. Those of packages, and of flex attention, are not there to be asked."""
+    for name in KEPT:
+        space, _, operator = name.partition("::")
+        if space in ("aten", "dragonfly_lit"):
+            assert hasattr(getattr(torch.ops, space), operator), name
+            overload = getattr(torch.ops, space).__getattr__(operator)
+            assert keep(None, getattr(overload, overload.overloads()[0])).name == "MUST_SAVE"
+
+
+def test_selective_keeps_what_sdpa_gave():
+    """Under a dense mask, by the kernel that torch chooses here."""
+    kernel, found = "aten::_scaled_dot_product_flash_attention_for_cpu", {}
+    for mode in ("full", "selective"):
+        model = model_of({"language": mode})
+        model.language.set_attn_implementation("sdpa")
+        _, found[mode] = backward(model)
+    assert found["full"][kernel] == len(tiny_model().language.model.layers)
+    assert found["selective"][kernel] == 0
+
+
 @pytest.mark.parametrize(
     ("mode", "message"),
     [

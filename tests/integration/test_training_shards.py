@@ -1,6 +1,7 @@
 """Shards: repeated over nodes, in the host's memory, and a head that is gathered once for all rows."""
 
 from functools import partial
+from itertools import pairwise
 
 import lightning.pytorch as pl
 import pytest
@@ -9,6 +10,7 @@ from training_job import ALL, largest_difference, run, run_ranks
 
 from dragonfly_lit.models import loss
 from dragonfly_lit.models.tiny import tiny_model
+from dragonfly_lit.training import sharding
 from dragonfly_lit.training.network import TrainingNetwork
 from dragonfly_lit.training.sharding import ends, units
 from dragonfly_lit.training.strategies import Fsdp, check_replicate
@@ -52,6 +54,21 @@ def test_embedding_and_head_are_units_unless_they_are_one():
     language.lm_head.weight = language.get_input_embeddings().weight
     assert ends(network) == []
     assert not {language.lm_head, language.get_input_embeddings()} & set(units(network))
+
+
+def test_a_block_asks_for_the_next_one_and_in_backward_for_the_one_before(monkeypatch):
+    """The last one of the language model for the head, which stays gathered for backward."""
+    asked = {"forward": [], "backward": []}
+    for way, pairs in asked.items():
+        name = f"set_modules_to_{way}_prefetch"
+        monkeypatch.setattr(torch.nn.Module, name, lambda one, more, to=pairs: to.append((one, *more)), raising=False)
+    network = TrainingNetwork(tiny_model())
+    head = network.model.get_output_embeddings()
+    sharding._prefetch(network, [head])
+    layers, tower = list(network.model.language.model.layers), list(network.model.vision.blocks)
+    forward = [*pairwise([*layers, head]), *pairwise(tower)]
+    assert set(asked["forward"]) == set(forward)
+    assert set(asked["backward"]) == {(later, earlier) for earlier, later in forward}
 
 
 def test_the_state_of_shards_in_the_hosts_memory_stays_there(monkeypatch):

@@ -1,7 +1,11 @@
 """As many processes as the configuration speaks of, whatever has started them; else one line."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
+from limits import patient
 
 from dragonfly_lit.app.build import compose
 from dragonfly_lit.app.launch import check_processes, launched, resolve_processes
@@ -109,6 +113,20 @@ def test_a_batch_script_without_srun_is_warned_of(environment, caplog):
     environment({key: value for key, value in SLURM.items() if key != "SLURM_STEP_ID"})
     processes("trainer.devices=8", "trainer.num_nodes=4", "strategy=ddp")
     assert "without srun" in caplog.text
+
+
+@pytest.mark.parametrize(("restarts", "warned"), [("0", False), ("3", True)])
+def test_restarts_of_torchrun_are_warned_of(environment, caplog, restarts, warned):
+    environment(TORCHRUN | {"TORCHELASTIC_MAX_RESTARTS": restarts})
+    processes("trainer.devices=auto", "strategy=ddp")
+    assert ("torchrun --max-restarts=3 starts a pre-empted run again at once" in caplog.text) is warned
+
+
+def test_torchrun_ends_with_1_whatever_status_its_ranks_end_with():
+    """So the documents tell a script around it to start any status but 0 again, and SLURM's script has no torchrun."""
+    agent = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=1", "--no-python"]
+    rank = [sys.executable, "-c", "raise SystemExit(75)"]
+    assert subprocess.run([*agent, *rank], capture_output=True, timeout=patient(120)).returncode == 1
 
 
 def test_nothing_has_started_a_plain_command():

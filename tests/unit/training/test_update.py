@@ -10,6 +10,7 @@ from torch._subclasses import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from dragonfly_lit.training import update
 from dragonfly_lit.training.optimizer import build_optimizer, no_decay_names
 from dragonfly_lit.training.stages import Group, Stage, freeze
 from dragonfly_lit.training.update import decides_by_itself, launch_update, prepare_update
@@ -113,6 +114,32 @@ def test_the_learning_rate_follows_the_config_not_the_optimizer(net):
     loss, weight = backward(net, 6)
     prepare_update(optimizer, stage, 5, loss=loss, weight=weight, divided_by=1)
     assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.05] * 4)
+
+
+class OneDevice(TorchDispatchMode):
+    """Refuses an operation over tensors of two devices."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        devices = {t.device.type for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)}
+        assert len(devices) < 2, f"{func} over {devices}"
+        return func(*args, **(kwargs or {}))
+
+
+def test_shards_in_the_hosts_memory_are_summed_there_and_meet_the_loss_on_its_device(monkeypatch):
+    """`strategy.offload=true`: gradients lie on the host, the loss and what ranks add up on the GPU."""
+    read = []
+    monkeypatch.setattr(update, "_read", lambda totals: read.append(totals) or [1.0] * len(totals))
+    with FakeTensorMode():
+        net = nn.ModuleDict({"a": nn.Linear(4, 4), "b": nn.Linear(4, 1)})
+        stage, optimizer = start(net)
+        for parameter in net.parameters():
+            parameter.grad = torch.empty_like(parameter)
+        loss = torch.empty((), device="cuda")
+        with OneDevice():
+            prepare_update(optimizer, stage, 0, loss=loss, weight=loss, divided_by=1)
+        devices = {state[key].device.type for state in optimizer.state.values() for key in ("exp_avg", "exp_avg_sq")}
+    assert [totals.device.type for totals in read] == ["cuda"]
+    assert devices == {parameter.device.type for parameter in net.parameters()} == {"cpu"}
 
 
 FUSED = {"optimizer": partial(torch.optim.AdamW, fused=True)}
