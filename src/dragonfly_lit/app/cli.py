@@ -9,6 +9,7 @@ import hydra
 from omegaconf import DictConfig
 
 from dragonfly_lit.app.errors import report_user_errors
+from dragonfly_lit.app.mistyped import check_marked
 from dragonfly_lit.app.overrides import CONF, check_types, choices, groups, normalize_overrides
 from dragonfly_lit.io.commands import as_typed, put_current_folder_on_path
 from dragonfly_lit.io.later import SELDOM_USED, SHARDED, import_quickly
@@ -33,6 +34,7 @@ def _run(config: str) -> None:
     with report_user_errors(config):
         sys.argv[1:] = normalize_overrides(sys.argv[1:], config)
         check_types(sys.argv[1:], config)
+        check_marked(sys.argv[1:], config)
         hydra.main(version_base="1.3", config_path=str(CONF), config_name=config)(job)()
 
 

@@ -31,3 +31,64 @@ OF_EARLIER = {
     "logger.kinds": "loggers have names now. Use logger=csv, wandb or tensorboard",
 }
 """All of them by their whole key, as an error answers it."""
+
+_TO_TRAIN = {
+    **dict.fromkeys(
+        ("lr", "learning_rate", "learning_rates"), "every group of a stage has one. Use stage.groups.0.lr=N"
+    ),
+    **dict.fromkeys(("wd", "weight_decay"), "every group of a stage has one. Use stage.groups.0.weight_decay=N"),
+    **dict.fromkeys(
+        ("epochs", "max_epochs", "num_epochs", "num_train_epochs", "steps", "max_steps", "num_steps", "iterations"),
+        "a stage is counted in optimizer steps. Use stage.steps=N",
+    ),
+    **dict.fromkeys(
+        ("batch", "batch_size", "batchsize", "bs", "micro_batch_size", "per_device_train_batch_size"),
+        "samples of a micro-batch are data.batch.size=N; packed rows are filled up to data.batch.max_tokens=N",
+    ),
+    **dict.fromkeys(
+        ("accumulate", "accumulate_grad_batches", "gradient_accumulation_steps", "grad_accum"),
+        "micro-batches of a step are stage.accumulate=N",
+    ),
+    **dict.fromkeys(("warmup", "warmup_steps", "warmup_ratio"), "use stage.warmup=N, or a share of the steps below 1"),
+    **dict.fromkeys(
+        ("gpus", "num_gpus", "devices", "ngpus"), "use trainer=gpu, and trainer.devices=N with strategy=ddp or fsdp"
+    ),
+    **dict.fromkeys(("num_nodes", "nodes"), "use trainer.num_nodes=N"),
+    **dict.fromkeys(("precision", "fp16", "bf16", "amp"), "use trainer.precision=fp32, bf16 or fp8"),
+    **dict.fromkeys(("num_workers", "workers", "dataloader_num_workers"), "use data.num_workers=N"),
+    **dict.fromkeys(("dataset", "data_path", "datasets"), "use data=NAME, or data=mine data.path=FOLDER"),
+    **dict.fromkeys(
+        ("resume_from_checkpoint", "ckpt_path", "ckpt", "checkpoint"), "use resume=auto or PATH, or init_from=PATH"
+    ),
+    **dict.fromkeys(("output_dir", "out_dir", "out", "save_dir"), "a run lies in runs_root/name. Use these two"),
+    **dict.fromkeys(("clip", "gradient_clip_val", "max_grad_norm", "grad_clip"), "use stage.clip=NORM"),
+    **dict.fromkeys(("max_length", "max_seq_length", "model_max_length"), "use model.max_tokens=N"),
+    **dict.fromkeys(
+        ("llm", "lm", "language_model", "model_name_or_path", "base_model"),
+        "the language model is a group of its own. Use language=NAME, or language.path=FOLDER",
+    ),
+    **dict.fromkeys(
+        ("vision_tower", "vision_model", "image_encoder", "encoder", "tower"),
+        "the tower is a group of its own. Use vision=NAME, or vision.path=FOLDER",
+    ),
+    **dict.fromkeys(("run_name", "experiment_name", "exp_name"), "use name=NAME"),
+}
+_TO_EVALUATE = {
+    **dict.fromkeys(("batch", "batch_size", "bs"), "a batch is counted in tokens. Use batch_tokens=N"),
+    **dict.fromkeys(("task", "tasks", "dataset", "datasets", "eval_dataset"), "use benchmark=NAME"),
+    **dict.fromkeys(
+        ("ckpt", "ckpt_path", "checkpoint_path", "model_path", "model_name_or_path"),
+        "use checkpoint=PATH, or checkpoint=auto for the newest of all runs",
+    ),
+    **dict.fromkeys(("output_dir", "out_dir", "output", "save_dir"), "use out=FOLDER"),
+    **dict.fromkeys(("limit", "num_samples", "max_samples"), "use benchmark.limit=N"),
+    **dict.fromkeys(("split",), "use benchmark.split=NAME"),
+    **dict.fromkeys(("num_fewshot", "few_shot", "fewshot"), "use shots=N"),
+    **dict.fromkeys(("precision", "bf16", "fp16"), "use dtype=float32 or bfloat16"),
+    **dict.fromkeys(("load_in_4bit", "load_in_8bit", "bits"), "use quantize=nf4 or int8"),
+    **dict.fromkeys(
+        ("gpu", "gpus", "num_gpus", "devices"), "use device=cuda; torchrun --nproc-per-node N evaluate.py takes several"
+    ),
+}
+USUAL = {"train": _TO_TRAIN, "evaluate": _TO_EVALUATE}
+"""What people type who know other programs, by the last name of the key, and what it is here; N is what they gave."""

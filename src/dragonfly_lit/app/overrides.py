@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -20,17 +21,15 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from dragonfly_lit.app.rules import MANY, Rule, flag, mapping, number, refuse, whole
+from dragonfly_lit.app.spelling import check_spelling
 from dragonfly_lit.app.values import rule_of
 from dragonfly_lit.io.commands import quoted
 
 CONF = Path(str(files("dragonfly_lit.conf")))
 """The folder of the configuration groups: `conf/` of a clone, or what a wheel brought of it."""
 
-HYDRA_OPTIONS = (
-    "--cfg", "--config-dir", "--config-name", "--config-path", "--experimental-rerun", "--help", "--hydra-help",
-    "--info", "--multirun", "--package", "--resolve", "--run", "--shell-completion", "--version",
-)  # fmt: skip
-"""What Hydra takes with dashes; all else is a key, and has none."""
+LONGEST_DEFAULT = 200
+"""Characters of a default that is shown beside a value of another type."""
 OPTIONAL_GROUPS = {"train": ("benchmark", "experiment", "experiment/cell"), "evaluate": ()}
 
 
@@ -98,10 +97,7 @@ def normalize_overrides(arguments: Sequence[str], config: str) -> list[str]:
         ValueError: a group that a run needs is set to null, a value has characters that mean something to Hydra, or an
             argument is neither a key with its value nor an option of Hydra.
     """
-    for item in arguments:
-        name = item.partition("=")[0].replace("_", "-")
-        if item.startswith("--") and not any(option.startswith(name) for option in HYDRA_OPTIONS):
-            raise ValueError(f"{item}: a key has no dashes, and = before its value. Use KEY=VALUE, such as stage=1.")
+    check_spelling(arguments, config)
     _check_quoting(arguments)
     known = groups(arguments)
     return [_spelled(item, config, known, arguments) for item in arguments]
@@ -129,11 +125,12 @@ def _check_quoting(arguments: Sequence[str]) -> None:
 
 
 def _spelled(override: str, config: str, known: set[str], arguments: Sequence[str]) -> str:
-    key, equals, value = override.partition("=")
+    typed, equals, value = override.partition("=")
+    key = typed.lstrip("+")
     if key not in known:
         return override
     if re.fullmatch(r"[\w./-]+(,[\w./-]+)*", value) and value != "null":
-        return f"{key}{equals}" + ",".join(f"'{one}'" if one.isdecimal() else one for one in value.split(","))
+        return f"{typed}{equals}" + ",".join(f"'{one}'" if one.isdecimal() else one for one in value.split(","))
     if value == "null" and key in OPTIONAL_GROUPS[config]:
         return f"~{key}"
     if value == "null":
@@ -154,13 +151,9 @@ def check_types(arguments: Sequence[str], config: str) -> None:
         ValueError: names the key, the value and what is wanted.
     """
     known = groups(arguments)
-    given = [item for item in with_search_path(arguments) if "=" in item and not item.startswith(("-", "+", "~"))]
     try:
-        parsed = OverridesParser.create().parse_overrides(given)
-        chosen = [f"{item.key_or_group}={_values(item)[0]!r}" for item in parsed if item.key_or_group in known]
-        chosen += [item for item in given if item.startswith("hydra.searchpath=")]
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            defaults = compose(config, overrides=chosen)
+        parsed = OverridesParser.create().parse_overrides(_given(arguments))
+        defaults = _composed(config, arguments)
     except (HydraException, OmegaConfBaseException):
         return
     for item in parsed:
@@ -168,6 +161,36 @@ def check_types(arguments: Sequence[str], config: str) -> None:
         if key not in known and not key.startswith("hydra."):
             for value in _values(item):
                 _check_type(key, value, _default(defaults, key), rule_of(config, key))
+
+
+def composed(config: str, arguments: Sequence[str]) -> DictConfig:
+    """The configuration with the choices of a command line and none of its values, of a sweep the first choices.
+
+    Where these do not compose it is the one that is composed without any.
+
+    Args:
+        config: `train` or `evaluate`.
+        arguments: normalised, options of the command line among them.
+    """
+    try:
+        return _composed(config, arguments)
+    except (HydraException, OmegaConfBaseException, ValueError):
+        return _composed(config, ())
+
+
+def _composed(config: str, arguments: Sequence[str]) -> DictConfig:
+    known, given = groups(arguments), _given(arguments)
+    parsed = OverridesParser.create().parse_overrides(given)
+    chosen = [f"{item.key_or_group}={_values(item)[0]!r}" for item in parsed if item.key_or_group in known]
+    chosen += [item for item in given if item.startswith("hydra.searchpath=")]
+    GlobalHydra.instance().clear()  # within a job there is one already
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose(config, overrides=chosen)
+
+
+def _given(arguments: Sequence[str]) -> list[str]:
+    """The arguments that give a key a value, and neither add nor take one away."""
+    return [item for item in with_search_path(arguments) if "=" in item and not item.startswith(("-", "+", "~"))]
 
 
 def _values(item: Override) -> list[Any]:
@@ -190,8 +213,8 @@ def _check_type(key: str, value: Any, default: Any, rule: Rule | None) -> None:
     if rule is None:
         rule = None if value is None else _like(default)
     if rule is not None and not rule.fits(value):
-        shown = OmegaConf.to_container(default) if isinstance(default, DictConfig | ListConfig) else default
-        refuse(key, value, rule, f" The default is {json.dumps(shown)}.")
+        shown = json.dumps(OmegaConf.to_container(default) if OmegaConf.is_config(default) else default)
+        refuse(key, value, rule, f" The default is {shown}." if len(shown) <= LONGEST_DEFAULT else "")
 
 
 def _like(default: Any) -> Rule | None:

@@ -1,17 +1,18 @@
 """The user's own configuration folder counts wherever a configuration is composed, checked or explained."""
 
+import re
 import shlex
 
 import pytest
 from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dragonfly_lit.app.build import compose
 from dragonfly_lit.app.errors import describe
-from dragonfly_lit.app.overrides import HYDRA_OPTIONS, check_types, choices, groups, normalize_overrides
+from dragonfly_lit.app.overrides import check_types, choices, groups, normalize_overrides
+from dragonfly_lit.app.spelling import HYDRA_OPTIONS, SHORT_OPTIONS, WITH_A_VALUE
 from dragonfly_lit.io.commands import override, quoted
 
 
@@ -103,19 +104,47 @@ def test_a_list_of_values_needs_a_sweep():
     assert normalize_overrides(["trust=[a,b]", "name='a,b'"], "train") == ["trust=[a,b]", "name='a,b'"]
 
 
-@pytest.mark.parametrize("mistyped", ["--stage=2", "--stage", "--learning_rate"])
-def test_a_key_with_dashes_is_told_how_it_is_written(mistyped):
-    with pytest.raises(ValueError, match=rf"{mistyped}: a key has no dashes.* Use KEY=VALUE, such as stage=1"):
-        normalize_overrides([mistyped, "2"], "train")
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("--stage=2", "--stage=2: a key has no dashes, and = before its value. Use stage=2."),
+        ("--stage 2", "--stage: a key has no dashes, and = before its value. Use stage=2."),
+        ("--stage", "--stage: a key has no dashes, and = before its value. Use KEY=VALUE, such as stage=1."),
+        ("--lr 1e-4", "--lr: a key has no dashes, .* Every group of a stage has one. Use stage.groups.0.lr=1e-4."),
+        ("-lr 1e-4", "-lr: a key has no dashes, .* Use stage.groups.0.lr=1e-4."),
+        ("--batch-size 4", "--batch-size: a key has no dashes, .* data.batch.size=4; .* data.batch.max_tokens=4."),
+        ("stage 2", "stage stands alone, without a value. Use stage=2."),
+        ("stage = 2", "stage stands alone, without a value. Use stage=2."),
+        ("stage: 2", "stage: stands alone, without a value. Use stage=2."),
+        ("stage:2", "stage:2 stands alone, without a value. Use stage=2."),
+        ("stage=1 lr 1e-4", "lr stands alone, without a value. .* Use stage.groups.0.lr=1e-4."),
+        ("seed", "seed stands alone, without a value. Use KEY=VALUE, such as stage=1."),
+        ("--config-dir mine seed", "seed stands alone, without a value. Use KEY=VALUE, such as stage=1."),
+        ("seed= 3", "seed= 3: no space stands behind the =. Use seed=3."),
+        ("=2", "=2: there is no key in front of the =. Use KEY=VALUE without spaces, such as stage=1."),
+        ("stage==2", "stage==2: one = is enough. Use stage=2."),
+        (
+            "stage.groups[0].lr=3",
+            "stage.groups[0].lr=3: a part of a list is named behind a dot. Use stage.groups.0.lr=3.",
+        ),
+    ],
+)
+def test_an_argument_that_is_no_key_with_its_value_is_told_how_it_is_written(arguments, said):
+    pattern = ".*".join(re.escape(part) for part in said.split(".*"))
+    with pytest.raises(ValueError, match=f"^{pattern}$"):
+        normalize_overrides(arguments.split(), "train")
+
+
+def test_words_behind_options_of_hydra_are_no_keys():
+    given = ["--config-dir", "mine", "--cfg", "job", "--package=stage", "-m", "stage=1"]
+    assert normalize_overrides(given, "train") == [*given[:-1], "stage='1'"]
+    assert normalize_overrides(["+stage=2", "seed="], "train") == ["+stage='2'", "seed="]
 
 
 def test_options_of_hydra_keep_their_dashes():
-    known = [option for action in get_args_parser()._actions for option in action.option_strings if option[1] == "-"]
-    assert sorted(known) == sorted(HYDRA_OPTIONS)
+    actions = get_args_parser()._actions
+    known = [option for action in actions for option in action.option_strings]
+    assert sorted(known) == sorted(HYDRA_OPTIONS + SHORT_OPTIONS)
+    with_a_value = [option for action in actions if action.nargs != 0 for option in action.option_strings]
+    assert sorted(with_a_value) == sorted(WITH_A_VALUE)
     assert normalize_overrides(["--multirun", "--cfg", "job", "stage=1"], "train")[:3] == ["--multirun", "--cfg", "job"]
-
-
-def test_a_word_without_a_value_is_told_how_it_is_written():
-    with pytest.raises(HydraException) as error:
-        compose(["stage", "1"])
-    assert describe(error.value, "train") == "stage stands alone, without a value. Use KEY=VALUE, such as stage=1."
