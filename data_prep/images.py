@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from dragonfly_lit.io.inside import inside
+from dragonfly_lit.io.inside import OutsideError, inside
 from dragonfly_lit.io.likely import likely
 from dragonfly_lit.processing.dicom import Frames, chosen_frames, dicom_header, is_dicom
 from dragonfly_lit.processing.images import MAX_PIXELS, Window, decode, orientation, read_header
@@ -34,9 +34,11 @@ def find_image(name: str, folder: Path | None) -> Path:
     try:
         path = inside(folder, name)
     except ValueError as error:
-        raise ValueError(f"image {error} Nothing outside of the folder of --images is read.") from error
+        told = " Nothing outside of the folder of --images is read." if isinstance(error, OutsideError) else ""
+        raise ValueError(f"image {error}{told}") from error
     if not os.path.isfile(path):
-        raise ValueError(f"image {name} is missing: no such file in {folder}.{likely(folder, name)}")
+        shown = name if name == name.strip() else repr(name)
+        raise ValueError(f"image {shown} is missing: no such file in {folder}.{likely(folder, name)}")
     return path
 
 

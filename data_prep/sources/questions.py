@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,9 +9,9 @@ from typing import Any
 
 from dragonfly_lit.evaluation.prompts import LETTER, Template
 from dragonfly_lit.evaluation.question import Question
-from dragonfly_lit.spec.cells import shown_name
 from dragonfly_lit.spec.rows import Row
 from dragonfly_lit.spec.samples import Turn
+from dragonfly_lit.spec.unread import check_no_choices
 
 from .conversations import Options, RawConversation, finish, make_turn
 from .images import check_images, image_cells, images_of
@@ -20,9 +19,6 @@ from .images import check_images, image_cells, images_of
 CHOICES = ("choices", "options")
 MULTIPLE_CHOICE = Template(text=f"{{context}}{{question}}\n{{options}}{LETTER}")
 """How a question with choices is put: as ScienceQA is asked."""
-_CHOICE_COLUMN = re.compile(
-    r"(?:choices?|options?|candidates|answer[ _-]choices|mc[ _-]options)(?:[ _-]?(?:[a-z]|\d+))?", re.IGNORECASE
-)
 
 
 def question_turns(row: Row, options: Options, questions: Sequence[str], answers: Sequence[str]) -> list[Turn]:
@@ -41,7 +37,7 @@ def question_turns(row: Row, options: Options, questions: Sequence[str], answers
     question, choices = make_turn(row, asked, "user", row.text(asked), options), row.choices(*CHOICES)
     value = row.raw(name)
     if choices is None:
-        _check_no_choices(row)
+        check_no_choices(row, *CHOICES)
         answer = _most(row, name, numbers=name != "label")
     else:
         said = _most(row, name, numbers=True) if isinstance(value, list | tuple) else value
@@ -55,15 +51,6 @@ def question_turns(row: Row, options: Options, questions: Sequence[str], answers
 def _most(row: Row, name: str, *, numbers: bool) -> str:
     answers = row.texts(name, numbers=numbers)
     return Counter(answers).most_common(1)[0][0]
-
-
-def _check_no_choices(row: Row) -> None:
-    for name in row.given(*map(str, row.values)):
-        if name not in row.read and _CHOICE_COLUMN.fullmatch(name):
-            raise row.error(
-                shown_name(name),
-                f"looks like choices of the question; they are read from {', '.join(CHOICES)} or A, B, ... Rename it.",
-            )
 
 
 def questions_about(

@@ -12,7 +12,7 @@ from string import ascii_uppercase as LETTERS
 
 from dragonfly_lit.spec.medical_vqa import answer_type
 from dragonfly_lit.spec.rows import Row, RowError, with_numbers
-from dragonfly_lit.spec.table import DIVIDING, table_rows
+from dragonfly_lit.spec.table import DIVIDING, SPLIT_WORDS, table_rows
 
 from .conversations import ANSWERS as PREFERENCE
 from .conversations import Options, RawConversation, finish, label, make_turn, preference_of
@@ -49,6 +49,11 @@ def _preference(row: list[Row], options: Options) -> RawConversation:
     )
 
 
+def _is_part(row: Row) -> bool:
+    """Whether its cell `split` says a part; of who has asked, say, it divides nothing and is told as not read."""
+    return str(row.values["split"]).strip().lower() in SPLIT_WORDS
+
+
 def conversation(row: list[Row], options: Options) -> RawConversation:
     """One question about an image, or all of those that share it; or a question with a better and a worse answer."""
     if row[0].has(*PREFERENCE):
@@ -56,7 +61,7 @@ def conversation(row: list[Row], options: Options) -> RawConversation:
     found = [with_numbers(each, (*ANSWERS, *CHOICES, *LETTERS), whole=False) for each in row]
     for each, given in zip(found, row, strict=True):
         each.read = given.read  # what is read of the one is read of the other
-        each.read.update(each.given(*DIVIDING, "answer_type"))
+        each.read.update(name for name in each.given(*DIVIDING, "answer_type") if name != "split" or _is_part(each))
     ids = [label(each, "id") for each in found]
     categories = [label(each, "category") for each in found]
     types = [answer_type(each.texts(*ANSWERS, numbers=True)[0], each.values.get("answer_type")) for each in found]

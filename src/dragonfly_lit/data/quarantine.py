@@ -76,7 +76,10 @@ class Quarantine:
     def _count(self, error: BadSampleError) -> None:
         self._unforeseen[error.kind] += 1
         if self._unforeseen[error.kind] == 1:
-            log.error("a %s was not foreseen; please report it with this traceback.", error.kind, exc_info=error)
+            whose = (
+                "It comes out of the source's own reader" if error.source else "Please report it with this traceback"
+            )
+            log.error("%s was not foreseen. %s.", error.kind, whose, exc_info=error)
         else:
             log.error("samples skipped for errors that were not foreseen: %s", dict(self._unforeseen))
 

@@ -29,7 +29,7 @@ _IMAGE = re.compile(rf"(?:(\d{{1,4}})\.)?({'|'.join(READ_IMAGE_EXTENSIONS)})")
 
 
 class BadSampleError(ValueError):
-    """A sample that cannot be used: shard, key and reason, on one line whatever the key is.
+    """A sample that cannot be used: shard or source, key and reason, on one line whatever the key is.
 
     Attributes:
         shard: or whatever the sample lies in.
@@ -38,15 +38,32 @@ class BadSampleError(ValueError):
         place: of the sample within the shard, `#17`, where it is known: keys may be there twice.
         kind: type of the error that stands behind it where nobody foresaw one, such as `IndexError`.
         too_long: whether it does not fit and nothing else is wrong.
+        source: whose reader is the user's own, which has no shards; empty for shards and tables.
     """
 
-    def __init__(self, shard: str, key: str, reason: str, *, place: str = "", kind: str = "", too_long: bool = False):
-        self.shard, self.key, self.reason = printable(shard), printable(key), printable(reason)
-        super().__init__(f"shard {self.shard}, sample {self.key}: {self.reason}")
+    def __init__(
+        self,
+        shard: str,
+        key: str,
+        reason: str,
+        *,
+        place: str = "",
+        kind: str = "",
+        too_long: bool = False,
+        source: str = "",
+    ):
+        self.shard, self.key, self.reason, self.source = printable(shard), printable(key), printable(reason), source
+        where = f"source {printable(source)} ({self.shard})" if source else f"shard {self.shard}"
+        super().__init__(f"{where}, sample {self.key}: {self.reason}")
         self.place, self.kind, self.too_long = place, kind, too_long
 
     def __reduce__(self):
-        return BadSampleError, (self.shard, self.key, self.reason), self.__dict__
+        return _again, (self.shard, self.key, self.reason, self.source), self.__dict__
+
+
+def _again(shard: str, key: str, reason: str, source: str) -> BadSampleError:
+    """An error that came out of a worker process."""
+    return BadSampleError(shard, key, reason, source=source)
 
 
 @dataclass(frozen=True, kw_only=True)

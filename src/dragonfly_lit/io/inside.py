@@ -40,7 +40,8 @@ def inside(folder: Path, name: object, *, allowed: Path | None = None) -> Path:
     roots = [root for place in (folder, allowed) if place is not None for root in _roots(place)]
     if any(real.startswith(root.rstrip(os.sep) + os.sep) for root in roots):
         return path
-    raise OutsideError(f"{name!r:.200} leads to {real}, outside of {folder}.")
+    place = "the current folder" if folder == Path() else folder
+    raise OutsideError(f"{name!r:.200} leads to {real}, outside of {place}.")
 
 
 def _stays(folder: Path, name: str) -> bool:

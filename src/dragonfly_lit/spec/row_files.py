@@ -7,34 +7,21 @@ from __future__ import annotations
 
 import csv
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from datetime import date, datetime, time
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet
 
 from dragonfly_lit.io.text import read_text, text_lines
-from dragonfly_lit.spec.cells import Written, shown, shown_name
+from dragonfly_lit.spec.cells import Written, shown
+from dragonfly_lit.spec.delimited import Cells, delimited_rows
+from dragonfly_lit.spec.excel import excel_rows
 from dragonfly_lit.spec.rows import Place, Row, RowError
-from dragonfly_lit.spec.shard import NAMED_IMAGE_EXTENSIONS
 
 ROWS_A_BATCH = 64
 PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".npy")
-MAX_LINES = 1000
-"""Lines of a CSV that a quoted text may take; more, and its quote was never closed."""
-MISSING = ("nan", "NaN", "<NA>", "null", "NULL")
-"""Cells of a CSV or TSV that hold nothing."""
-EXCEL_ERRORS = ("#N/A", "#DIV/0!", "#NAME?", "#NULL!", "#NUM!", "#REF!", "#VALUE!")
-_IMAGE_NAME = re.compile(rf"\S\.(?:{'|'.join(NAMED_IMAGE_EXTENSIONS)})\W*$", re.IGNORECASE)
-csv.field_size_limit(2**24)
-
-Cells = tuple[int | None, Any]
-"""Line of a file of text, counted from 1, and the cells of its row, or what is wrong with it as a text."""
 
 
 def row_files(path: Path) -> list[Path]:
@@ -117,159 +104,10 @@ def _json_lines(path: Path) -> Iterator[Cells]:
         if line.strip():
             try:
                 yield number, json.loads(line, parse_float=Written)
+            except json.JSONDecodeError as error:
+                yield number, ValueError(f"is not JSON: {error.msg} at character {error.pos + 1}.")
             except (ValueError, RecursionError) as error:
                 yield number, ValueError(f"is not JSON: {error}.")
-
-
-class _Lines:
-    """Lines that are counted, and can be given back to be read once more."""
-
-    def __init__(self, lines: Iterator[str]):
-        self.lines = lines
-        self.taken: list[str] = []
-        """Lines since `start`."""
-        self.first = 1
-        """Number of the first of them."""
-
-    def start(self) -> None:
-        """Forget the lines that were taken: a new row begins."""
-        self.first += len(self.taken)
-        self.taken = []
-
-    def give_back(self) -> None:
-        """Read again all lines since `start` but the first."""
-        self.lines = chain(self.taken[1:], self.lines)
-        self.taken = self.taken[:1]
-
-    def __iter__(self) -> _Lines:
-        return self
-
-    def __next__(self) -> str:
-        if len(self.taken) >= MAX_LINES:
-            raise csv.Error("its quoted text does not end")
-        line = next(self.lines)
-        self.taken.append(line)
-        return line
-
-
-def _csv(path: Path) -> Iterator[Cells]:
-    """Rows by the header's names. A TSV knows no quotes: they are letters like others.
-
-    A CSV whose header has semicolons and no comma is divided by them: so Excel writes it where numbers have commas.
-    """
-    tabs = _suffix(path) == ".tsv"
-    found = text_lines(path, newline="")
-    first_line = next(found, "")
-    separator = "\t" if tabs else ";" if ";" in first_line and "," not in first_line else ","
-    rules: dict[str, Any] = {"delimiter": separator, **({"quoting": csv.QUOTE_NONE} if tabs else {})}
-    lines = _Lines(chain([first_line], found))
-    header = [name.strip() for name in next(csv.reader(lines, strict=True, **rules), [])]
-    if twice := next((name for name in header if header.count(name) > 1), None):
-        raise ValueError(f"{path}: two columns are called {shown_name(twice)}. Rename one.")
-    while True:
-        lines.start()
-        try:
-            fields = next(csv.reader(lines, strict=True, **rules), None)
-        except csv.Error as error:
-            lines.give_back()
-            yield lines.first, ValueError(f"is not CSV ({error}); a quote that opens a text must close it.")
-            continue
-        if fields is None:
-            return
-        if not fields:
-            continue
-        problem = _problem(fields, header, lines.taken, separator)
-        if problem:
-            first = lines.first
-            lines.give_back()
-            yield first, ValueError(problem)
-        else:
-            yield lines.first, {name: _cell(text) for name, text in zip(header, fields, strict=True)}
-
-
-def _cell(text: str) -> str | None:
-    """A cell of a table of texts; what pandas writes for a missing one is missing."""
-    return None if text.strip() in MISSING else text
-
-
-def _problem(fields: list[str], header: list[str], lines: list[str], separator: str) -> str:
-    """What shows that a row of a CSV or TSV is not what its writer meant."""
-    tabs = separator == "\t"
-    if len(fields) != len(header):
-        called = {",": "comma", ";": "semicolon"}
-        hint = "" if tabs else f" A text with a {called[separator]} in it needs quotes around it."
-        return f"has {len(fields)} fields where the header has {len(header)}.{hint}"
-    if tabs and any(len(text) > 2 and text[0] == text[-1] == '"' and '""' in text[1:-1] for text in fields):
-        return "has a text in quotes with doubled quotes inside. A TSV has no quoting; save the table as .csv."
-    for line in lines[1:]:  # of a text over several lines
-        inside = next(csv.reader([line], delimiter=separator), [])
-        if len(inside) == len(header) and any(map(_IMAGE_NAME.search, inside)):
-            return f"opens a quote that closes only after what looks like another row: {line.strip()!r:.60}."
-    return ""
-
-
-def _xlsx(path: Path) -> Iterator[Cells]:
-    """Rows of the first sheet, by the names in its first row; of a formula the value that was saved with it."""
-    try:
-        from openpyxl import load_workbook
-    except ImportError as error:
-        raise ValueError(
-            f"{path}: needs openpyxl: pip install 'dragonfly_lit[tables]', or save the table as CSV."
-        ) from error
-    with ExitStack() as stack:
-        with _reading_excel(path):
-            book: Any = load_workbook(path, read_only=True, data_only=True)
-            stack.callback(book.close)
-            sheet = book.worksheets[0]
-            sheet.reset_dimensions()  # some programs write a size that is not the sheet's
-        rows = _excel_rows(path, sheet.iter_rows(values_only=True))
-        header = ["" if cell is None else str(cell).strip() for cell in _filled(next(rows, ()))]
-        if twice := next((name for name in header if header.count(name) > 1), None):
-            raise ValueError(f"{path}: two columns are called {shown_name(twice)}. Rename one.")
-        for line, cells in enumerate(rows, 2):
-            found = _filled(cells)
-            if len(found) > len(header):
-                yield line, ValueError(f"has {len(found)} cells where the first row has {len(header)}.")
-            elif found:
-                whole = [*found, *[None] * (len(header) - len(found))]
-                yield line, {name: _excel_cell(cell) for name, cell in zip(header, whole, strict=True)}
-
-
-@contextmanager
-def _reading_excel(path: Path) -> Iterator[None]:
-    """A damaged archive, or a damaged sheet in it, raises anything from KeyError to BadZipFile."""
-    try:
-        yield
-    except Exception as error:
-        said = " ".join(str(error).split()).rstrip(".") or type(error).__name__
-        raise ValueError(f"{path}: cannot be read as a table of Excel: {said}.") from error
-
-
-def _excel_rows(path: Path, rows: Iterator[Sequence[Any]]) -> Iterator[Sequence[Any]]:
-    """The cells of each row; a sheet is decoded as they are asked for."""
-    while True:
-        with _reading_excel(path):
-            cells = next(rows, None)
-        if cells is None:
-            return
-        yield cells
-
-
-def _filled(cells: Sequence[Any]) -> list[Any]:
-    """Cells of a row without the empty ones behind the last that holds something."""
-    found = list(cells)
-    while found and found[-1] in (None, ""):
-        found.pop()
-    return found
-
-
-def _excel_cell(cell: Any) -> Any:
-    """A cell as JSON would have it: a date becomes its text, an error such as `#N/A` nothing."""
-    if isinstance(cell, datetime | date | time):
-        return cell.isoformat()
-    if isinstance(cell, str):
-        return None if cell in EXCEL_ERRORS else _cell(cell)
-    return cell
 
 
 def _parquet(path: Path, *, encoded: bool = True) -> Iterator[Cells]:
@@ -321,8 +159,8 @@ def _cells(batch: pa.RecordBatch) -> Iterator[Cells]:
 
 
 READERS = {
-    ".json": _json, ".jsonl": _json_lines, ".csv": _csv, ".tsv": _csv, ".xlsx": _xlsx, ".parquet": _parquet,
-    ".arrow": _arrow,
+    ".json": _json, ".jsonl": _json_lines, ".csv": delimited_rows, ".tsv": delimited_rows, ".xlsx": excel_rows,
+    ".parquet": _parquet, ".arrow": _arrow,
 }  # fmt: skip
 COLUMNAR = {".parquet": _parquet, ".arrow": _arrow}
 """Of those the ones that read some columns without the others."""

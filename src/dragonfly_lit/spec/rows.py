@@ -261,6 +261,7 @@ class Row:
             name = "A"
             value = {letter: self.raw(letter) for letter in LETTERS if letter in self.values}
         else:
+            self._check_no_gap()
             return None
         made = parsed(value) if isinstance(value, str) else value
         if isinstance(made, Mapping):
@@ -268,6 +269,14 @@ class Row:
         if not isinstance(made, list | tuple) or not 0 < len(made) <= len(LETTERS):
             raise self.wrong(name, value, CHOICE_SHAPES)
         return tuple(self.check_text(f"{name}[{n}]", each, numbers=True).strip() for n, each in enumerate(made))
+
+    def _check_no_gap(self) -> None:
+        """Choices in cells of their own begin with A and B: one without the other would not be shown."""
+        filled = self.given(*LETTERS)
+        empty = next((letter for letter in "AB" if letter not in filled), "")
+        if filled and empty in self.values and {"A", "B"} <= set(self.values):
+            other = self.called.get(filled[0], filled[0])
+            raise self.error(empty, f"is empty, and {other} is a choice. Fill the choices from A on, without a gap.")
 
     def letter(self, name: str, value: Any, choices: Sequence[str]) -> str:
         """The letter of the right choice.

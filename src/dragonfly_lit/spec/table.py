@@ -11,7 +11,9 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from itertools import takewhile
 from pathlib import Path
+from string import ascii_uppercase as LETTERS
 from typing import Any
 
 from dragonfly_lit.spec.cells import shown, shown_name
@@ -82,7 +84,14 @@ def match_columns(names: tuple[str, ...], given: tuple[tuple[str, str], ...] = (
             )
         if like:
             found[meaning] = (exact or like)[0]
-    return found
+    return found | _letters(name for name in names if name not in found.values())
+
+
+def _letters(names: Iterable[str]) -> dict[str, str]:
+    """The columns that hold the choices: A, B and those that follow without a gap, capitals or not."""
+    like = {name.strip().upper(): name for name in names}
+    found = dict(takewhile(lambda each: each[1] is not None, ((letter, like.get(letter)) for letter in LETTERS)))
+    return {letter: name for letter, name in found.items() if name is not None} if len(found) > 1 else {}
 
 
 def _plain(name: Any) -> str:

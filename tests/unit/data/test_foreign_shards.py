@@ -386,7 +386,7 @@ def test_an_error_nobody_foresaw_is_skipped_named_and_counted(tmp_path, builder,
     assert "IndexError was not foreseen" in caplog.text
     data = make_data(tmp_path, builder)
     data._train = {"sources": {"bad": {"reader": Broken(), "on_error": "raise"}}}
-    with pytest.raises(BadSampleError, match="shard Broken, sample #3: IndexError"):
+    with pytest.raises(BadSampleError, match=r"source bad \(Broken\), sample #3: IndexError"):
         list(data.train_dataloader())
 
 

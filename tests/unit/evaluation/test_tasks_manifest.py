@@ -90,13 +90,13 @@ def test_every_metric_scores_a_manifest(tmp_path):
             [{"question": "q", "answer": "x", "image": "Questions.png"}],
             r"there is no image .*Questions.png\. questions.bmp is there: write the name as the file has it\.$",
         ),
-        ([{"id": 1, "question": "q", "answer": "x"}] * 2, "1 question ids appear more than once, e.g. '1'"),
+        ([{"id": 1, "question": "q", "answer": "x"}] * 2, "question id '1' appears more than once; answers"),
         (
             [{"question": "q", "answer": "z", "choices": ["x", "y"]}],
             "row 1: answer: found 'z', wanted a choice, its letter or its number from 0 to 1",
         ),
         ([["q"]], r"row 1: found \['q'\] .*wanted a struct with named fields"),
-        ([], "no question was found"),
+        ([], "questions.jsonl: there is no row in it"),
     ],
 )
 def test_what_is_wrong_with_a_manifest_is_named(tmp_path, rows, message):
@@ -289,3 +289,27 @@ def test_the_prompt_of_the_default_set_is_named():
     assert manifest("mine", "q.jsonl", "exact_match").prompt_set(book_of("default")) == "llava"
     assert manifest("mine", "q.jsonl", "captions").prompt_set(book_of("default")) == "released"
     assert manifest("mine", "q.jsonl", "exact_match").prompt_set(book_of("mine")) == "mine"
+
+
+@pytest.mark.parametrize(
+    ("text", "split", "message"),
+    [
+        ("Bild,question,answer\na.png,q,x\n", None, "row 1: Bild: looks like an image, and would not be shown. Say"),
+        ("question,answer,option_a,option_b\nq,A,x,y\n", None, "row 1: option_a: looks like choices of the question"),
+        ("question,answer,split\nq,x,train\nq,x,tset\n", "test", "questions.csv line 3, row 2: split: found 'tset'"),
+        ("question,answer,patient\nq,x,1\n", "test", "questions.csv: patient has 1 value, too few .*column split.$"),
+        ("question,answer\n", None, "questions.csv: there is no row in it.$"),
+        ("question,answer\nq,x\n", "tset", "benchmark.split='tset': mine has train, validation, test, all.$"),
+    ],
+)
+def test_what_a_table_seems_to_say_is_asked_about(tmp_path, text, split, message):
+    put(tmp_path / "questions.csv", text)
+    with pytest.raises(ValueError, match=message):
+        manifest("mine", tmp_path / "questions.csv", "exact_match", split=split).questions(tmp_path)
+
+
+def test_questions_without_an_image_are_counted(tmp_path, caplog):
+    put(tmp_path / "a.png", picture())
+    put(tmp_path / "questions.csv", "image,question,answer\na.png,q,x\n,q,x\n")
+    manifest("mine", tmp_path / "questions.csv", "exact_match").questions(tmp_path)
+    assert "mine: 1 of 2 questions have no image; the first is row-000002." in caplog.text

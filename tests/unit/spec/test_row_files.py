@@ -80,7 +80,7 @@ def test_a_column_without_a_name_is_as_in_a_csv(tmp_path, names):
 def test_a_cell_behind_the_last_name_is_an_error_of_its_row(tmp_path):
     (tmp_path / "t.xlsx").write_bytes(excel([["image", None, None], ["a.png", "x", "yes"], ["b.png"]]))
     wrong, right = read_rows(tmp_path / "t.xlsx")
-    assert "has 3 cells where the first row has 1" in str(wrong)
+    assert "has 3 cells where line 1, of the columns' names, has 1" in str(wrong)
     assert right.values == {"image": "b.png"}
 
 

@@ -19,6 +19,7 @@ from dragonfly_lit.evaluation.metrics.short import ExactMatch
 from dragonfly_lit.evaluation.prompts import DEFAULT, SETS, PromptBook, Template
 from dragonfly_lit.evaluation.published import PublishedRow
 from dragonfly_lit.evaluation.question import Question
+from dragonfly_lit.io.text import counted
 from dragonfly_lit.spec.cells import shown
 from dragonfly_lit.spec.tokens import STRUCTURAL
 
@@ -89,7 +90,7 @@ class Benchmark(Reader, ABC):
 
     def __post_init__(self) -> None:
         if self.split not in self.splits:
-            raise ValueError(f"benchmark.split={self.split!r}: {self.name} has {', '.join(self.splits)}.")
+            raise ValueError(f"benchmark.split={self.split!r}: {self.name} has {', '.join(filter(None, self.splits))}.")
         if self.limit is not None and self.limit < 1:
             raise ValueError(f"benchmark.limit={self.limit}: give at least 1 question, or null for all of them.")
         check_shown(self.show)
@@ -191,9 +192,8 @@ class Benchmark(Reader, ABC):
             if isinstance(error, ValueError | OSError) and (self.name in said or str(folder) in said):
                 raise
             kind = "" if isinstance(error, ValueError | OSError) else " has another form than the layout"
-            raise ValueError(
-                f"{self.name}: {folder}: question {len(questions) + 1}{kind}: {said}. Expected {self.expects}."
-            ) from error
+            where = f"{self.name}: {folder}: question {len(questions) + 1}{kind}"
+            raise ValueError(f"{where}: {said.rstrip('.')}. Expected {self.expects}.") from error
         way_out = f", or give predict=true for the file that {self.server} scores" if self.server else ""
         check_questions(self.name, questions, hidden=hidden, way_out=way_out)
         if note := self.count_note(len(questions)):
@@ -262,9 +262,10 @@ def check_questions(name: str, questions: Sequence[Question], *, hidden: bool = 
         raise ValueError(f"{name}: no question was found.")
     repeated = [key for key, count in Counter(q.id for q in questions).items() if count > 1]
     if repeated:
+        others = f" ({counted(len(repeated), 'id')} in all)" if len(repeated) > 1 else ""
         raise ValueError(
-            f"{name}: {len(repeated)} question ids appear more than once, e.g. {repeated[0]!r}; "
-            "answers are matched by id, so each must be unique."
+            f"{name}: question id {repeated[0]!r} appears more than once{others}; answers are matched by id, so each "
+            "must be unique."
         )
     filled: dict[tuple[Path, str], list[bool]] = {}
     for question in questions:

@@ -26,9 +26,10 @@ from dragonfly_lit.io.imports import locate
 from dragonfly_lit.spec.cells import shown_name
 from dragonfly_lit.spec.medical_vqa import answer_type
 from dragonfly_lit.spec.row_files import READERS
-from dragonfly_lit.spec.rows import Row, with_numbers
+from dragonfly_lit.spec.rows import Row, RowError, with_numbers
 from dragonfly_lit.spec.shard import SPLITS
 from dragonfly_lit.spec.table import DIVIDING, SHARES, Division, check_shares, divide, table_rows
+from dragonfly_lit.spec.unread import check_no_choices, is_unread_image
 
 log = logging.getLogger(__name__)
 
@@ -165,6 +166,7 @@ class Manifest(Benchmark):
     def read(self, folder: Path) -> Iterable[Question]:
         """The questions of the file `folder`, in its order."""
         part, division = self._division(folder)
+        number = 0
         for number, (row, images) in enumerate(question_rows(folder, self.columns), start=1):
             if part and division.part_of(row) != part:
                 continue
@@ -172,14 +174,31 @@ class Manifest(Benchmark):
             for name in row.values:
                 known = name in FIELDS or (choices_apart and name in tuple(LETTERS))
                 if not known and folder.suffix.lower() not in TABLES and not str(name).startswith("_"):
-                    raise row.error(shown_name(name), f"is not a field of a manifest; use {', '.join(FIELDS)}.")
+                    told = f"is not a field of a manifest; use {', '.join(FIELDS)}, or let its name begin with _."
+                    raise row.error(shown_name(name), told)
             yield self._question(row, number, images, folder.parent)
+        if number == 0:
+            raise ValueError(f"{folder}: there is no row in it.")
+
+    def questions(self, data_root: str | Path, *, hidden: bool = False) -> list[Question]:
+        """The questions, checked; how many of them have no image is said."""
+        found = super().questions(data_root, hidden=hidden)
+        if bare := [question.id for question in found if not question.images]:
+            log.warning(
+                "%s: %d of %d questions have no image; the first is %s.", self.name, len(bare), len(found), bare[0]
+            )
+        return found
 
     def _division(self, path: Path) -> tuple[str, Division]:
         """The part of the rows that is asked, empty for all of them, and which row is in which."""
         if self.split == "all":
             return "", Division()
-        found = divide(table_rows(path, self.columns, encoded=False), self.split_by, self.split_shares)
+        try:
+            found = divide(table_rows(path, self.columns, encoded=False), self.split_by, self.split_shares)
+        except ValueError as error:
+            said = str(error)
+            told = f"{path}{said.removeprefix(path.name)}" if said.startswith(path.name) else f"{path}: {said}"
+            raise ValueError(said if str(path) in said else told) from error
         parts = [part for part in SPLITS if part in found.parts.values()]
         if not self.split:
             if found.by and not found.says:
@@ -196,6 +215,10 @@ class Manifest(Benchmark):
             )
         part = self.split or "test"
         if part not in parts:
+            for row in table_rows(path, self.columns, encoded=False):  # a word that is misspelt may have been meant
+                if not isinstance(row, RowError):
+                    row.place = replace(row.place, file=str(path))
+                    found.part_of(row)
             raise ValueError(
                 f"benchmark.split={part}: {path} has no row there, by its column {found.by}. Choose "
                 f"{' or '.join(parts) or 'a part that it names'}, or benchmark.split=all for every row."
@@ -216,10 +239,13 @@ class Manifest(Benchmark):
         found = RowImages(folder=self.images, frames=self.frames, window=self.window)
         places = list(found.of(row, images, beside))
         text = _with_names(row, words, len(places))
+        _check_images(row, bool(places))
         row = with_numbers(row, (*ANSWERS, *CHOICES, *LETTERS), whole=self.metric_name == "relaxed_accuracy")
         choices = row.choices(*CHOICES)
         if choices is None and (empty := next((name for name in CHOICES if row.values.get(name) is not None), None)):
             raise row.wrong(empty, row.values[empty], "choices, or null where a question has none")
+        if choices is None:
+            check_no_choices(row, *CHOICES)
         if not row.has(*ANSWERS):
             raise row.error("answer", f"question {key} has no answer. Give it, or leave the row out.")
         answers = self._answers(row) if choices is None else _letters(row, choices)
@@ -282,6 +308,17 @@ def _class_of(make: MetricFactory) -> type[QuestionMetric]:
     if not (isinstance(found, type) and issubclass(found, QuestionMetric)):
         raise ValueError(f"benchmark.metric: {found!r} is not a subclass of QuestionMetric. Derive it from it.")
     return found
+
+
+def _check_images(row: Row, has_images: bool) -> None:
+    for name in row.given(*map(str, row.values)):
+        if (
+            name not in row.read
+            and name not in FIELDS
+            and is_unread_image(name, row.values[name], has_images=has_images)
+        ):
+            told = "looks like an image, and would not be shown. Say benchmark.columns={image: NAME}, or take it away."
+            raise row.error(shown_name(name), told)
 
 
 def _with_names(row: Row, text: str, num_images: int) -> str:

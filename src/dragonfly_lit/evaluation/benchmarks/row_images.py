@@ -79,6 +79,9 @@ def _either(images: Path, beside: Path, name: str) -> list[Path]:
     """The places of a name in the folder of images, or else beside the manifest; each lies in one of the two."""
     try:
         first = [inside(images, name)]
-    except OutsideError:
-        return [inside(beside, name, allowed=images)]
+    except OutsideError as outside:
+        try:
+            return [inside(beside, name, allowed=images)]
+        except OutsideError:
+            raise outside from None
     return [*first, *(place for place in [beside / name] if place.is_file() and inside(beside, name, allowed=images))]
