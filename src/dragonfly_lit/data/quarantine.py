@@ -76,9 +76,7 @@ class Quarantine:
     def _count(self, error: BadSampleError) -> None:
         self._unforeseen[error.kind] += 1
         if self._unforeseen[error.kind] == 1:
-            whose = (
-                "It comes out of the source's own reader" if error.source else "Please report it with this traceback"
-            )
+            whose = "The source's own reader made it" if error.source else "Please report it with this traceback"
             log.error("%s was not foreseen. %s.", error.kind, whose, exc_info=error)
         else:
             log.error("samples skipped for errors that were not foreseen: %s", dict(self._unforeseen))
