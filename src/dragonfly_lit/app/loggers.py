@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from lightning.fabric.utilities.logger import _flatten_dict, _sanitize_params
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 
 from dragonfly_lit.app.build import Config, make
@@ -22,6 +23,8 @@ from dragonfly_lit.training.ranks import global_rank
 
 ANSWER = ("id", "question", "answer", "expected")
 PAGES = ("report.html", "results.json", "results.md")
+HEADLINE = ("loss", "val_loss")
+"""What TensorBoard shows beside the hyperparameters of a run."""
 EXTRAS = ("wandb", "tensorboard")
 """Loggers whose package is an extra of this project's."""
 
@@ -57,6 +60,13 @@ def log_config(loggers: Sequence[Logger], config: Config) -> None:
     """The resolved configuration as hyperparameters; the CSV logger's stands in the run's `config.yaml`."""
     for logger in _others(loggers):
         logger.log_hyperparams(config)
+        if isinstance(logger, TensorBoardLogger) and not logger._default_hp_metric and global_rank() == 0:
+            from torch.utils.tensorboard.summary import hparams
+
+            # Tags only: TensorBoard shows the last value that the run itself writes under each.
+            flat = _sanitize_params(_flatten_dict(config))
+            for summary in hparams(flat, dict.fromkeys(HEADLINE, 0.0)):
+                logger.experiment._get_file_writer().add_summary(summary)
 
 
 def log_answers(loggers: Sequence[Logger], folder: Path, beside: Beside) -> None:
