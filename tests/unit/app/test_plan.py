@@ -176,7 +176,7 @@ def test_what_does_not_fit_says_what_would(capsys):
         (["trainer.devices=0"], "trainer.devices=0 is not a whole number"),
         (["model=dragonfly_v1", "vision=siglip_so400m"], r"an image takes [\d,]+ tokens, .* model.max_tokens=2,048"),
         (["vision.path=nowhere"], "vision.path=nowhere does not exist"),
-        (["traner.devices=1"], "traner\.devices is not a key"),
+        (["traner.devices=1"], r"traner\.devices is not a key"),
         (["--memory", "0"], "--memory=0.0 must be above 0"),
     ],
 )
