@@ -183,11 +183,11 @@ class Answering:
         mine = self._plan()[ranks.rank :: ranks.world] if missing else []
         todo = [left for batch in mine if (left := batch.only(missing)) is not None]
         total, num_todo = sum(len(batch.items) for batch in mine), sum(len(batch.items) for batch in todo)
-        if ranks.first and 0 < len(missing) < len(self.asked):
+        if ranks.first and len(missing) < len(self.asked):
             there = len(self.asked) - len(missing)
             log.warning("%s: %d answers are there, %d to go.", self.name, there, len(missing))
         path = store.file_of(folder, self.name, ranks.rank)
-        with answers_bar(self.progress and ranks.first) as bar:
+        with answers_bar(self.progress and ranks.first and bool(missing)) as bar:
             row = bar.add_task(self.name, total=total, completed=total - num_todo)
             for outputs in self.generator.answer(todo):
                 self._append(path, [self._answer(one) for one in outputs])

@@ -95,6 +95,14 @@ def test_a_second_run_asks_nothing(tmp_path, model, asked):
     assert {**first, "times": None} == {**second, "times": None}
 
 
+def test_a_run_whose_answers_are_all_there_says_so_and_draws_no_bar(tmp_path, model, capsys, caplog):
+    go(tmp_path, model, progress=True)
+    assert "17/17" in capsys.readouterr().out
+    go(tmp_path, model, progress=True)
+    assert "/0" not in capsys.readouterr().out
+    assert "words: 17 answers are there, 0 to go." in caplog.text
+
+
 @pytest.mark.parametrize("batches", [1, 2])
 def test_a_run_that_was_killed_goes_on_and_ends_the_same(tmp_path, model, asked, batches, monkeypatch):
     go(tmp_path / "whole", model)
