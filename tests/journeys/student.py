@@ -38,7 +38,7 @@ def journey(folder: Path) -> None:
         "go on", f"python train.py stage=1 name=long stage.steps=3 stage.warmup=0 resume=auto {SHORT}", says="goes on"
     )
     go.step("try two seeds", f"python train.py -m stage=1 seed=0,1 name=seeds stage.steps=1 {SHORT}", says="seed=1")
-    go.step("mistype a key", "python train.py lr=1", says="Use stage.groups.0.lr=1e-4", status=1)
+    go.step("mistype a key", "python train.py lr=1e-3", says="Use stage.groups.0.lr=1e-3", status=1)
     go.step("mistype a value", "python train.py stage=1 seed=abc", says="seed=abc is not a whole number", status=1)
     go.step("give a key of training", "python evaluate.py zoom=none", says="the checkpoint brings its own", status=1)
     assert not (folder / "runs/tiny-stage1.1").exists(), "a refused command moved a run aside"
