@@ -249,12 +249,18 @@ def test_a_chunk_without_a_good_row_leaves_no_shard(captions):
     assert names == ["noise-00000.tar", "noise-00002.tar", "noise-00003.tar"]
 
 
-@pytest.mark.parametrize("name", ["../secret.png", "a/../../secret.png", "{home}/secret.png", "", ".", "a\0b"])
+@pytest.mark.parametrize("name", ["../secret.png", "a/../../secret.png", "{home}/secret.png", "."])
 def test_a_name_that_leaves_the_image_folder_is_refused(tmp_path, name):
     (tmp_path / "images").mkdir()
     (tmp_path / "secret.png").write_bytes(photo(0))
-    with pytest.raises(ValueError, match="outside"):
+    with pytest.raises(ValueError, match=r"outside of .*\. Nothing outside of the folder of --images is read\.$"):
         find_image(name.format(home=tmp_path), tmp_path / "images")
+
+
+@pytest.mark.parametrize("name", ["", " ", "a\0b"])
+def test_what_cannot_be_a_name_is_refused(tmp_path, name):
+    with pytest.raises(ValueError, match=r"^image .* cannot be the name of a file\.$"):
+        find_image(name, tmp_path)
 
 
 def test_an_address_is_not_fetched(tmp_path):
