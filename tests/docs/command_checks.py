@@ -11,11 +11,12 @@ import shlex
 import tomllib
 from pathlib import Path
 
-from clone import SHORTER, run_python
+from clone import SHORTER
 from docs_pages import ROOT
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from programs import run_python
 
 from dragonfly_lit.app.build import compose
 from dragonfly_lit.app.check import check_train

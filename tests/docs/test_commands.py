@@ -26,11 +26,12 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 import yaml
-from clone import SCRIPTS, SHORTER, link_clone, run_python
+from clone import SHORTER, link_clone
 from command_checks import TOOLS, check_composes, check_help, check_sentence
 from docs_pages import PAGES, ROOT, Block, blocks, commands, sentences
 from limits import patient
 from PIL import Image
+from programs import SCRIPTS, run_python
 from pyarrow import parquet
 
 from data_prep.demo import make_demo

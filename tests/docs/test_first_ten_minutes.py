@@ -6,9 +6,10 @@ import re
 import shlex
 
 import pytest
-from clone import SHORTER, link_clone, run_python
+from clone import SHORTER, link_clone
 from command_checks import check_install
 from docs_pages import ROOT
+from programs import run_python
 
 NOTEBOOK = ROOT / "examples/first_steps.ipynb"
 KNOWN = ("ARG", "CMD", "COPY", "FROM", "RUN", "WORKDIR")

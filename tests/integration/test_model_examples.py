@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-from limits import patient
 from PIL import Image
+from programs import run_python
 from users_folder import copy_examples, put_on_path
 
 from dragonfly_lit.app.build import compose
@@ -53,10 +51,6 @@ def overrides(folder: Path, choice: str) -> list[str]:
     ]
 
 
-def run(folder: Path, *command: str) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, *command], cwd=folder, capture_output=True, text=True, timeout=patient(300))
-
-
 @pytest.mark.parametrize("choice", PARTS)
 def test_a_part_of_ones_own_trains_and_answers(folder, monkeypatch, choice):
     put_on_path(folder, monkeypatch)
@@ -82,8 +76,8 @@ def test_what_a_run_says_next_names_the_modules_that_it_needs(folder, monkeypatc
 def test_a_run_with_a_part_of_ones_own_is_asked_and_exported_only_by_who_trusts_it(folder):
     """In processes of their own: what is imported here would be believed."""
     arguments = [f"{a}" for a in overrides(folder, "projector=gated")] + ["name=asked"]
-    done = run(folder, str(ROOT / "train.py"), *arguments)
-    assert done.returncode == 0, done.stderr
+    status, output = run_python([str(ROOT / "train.py"), *arguments], folder)
+    assert status == 0, output
     tool = ("-m", "dragonfly_lit")
     asked = ("ask", "What is it?", "--image", "green.png", "--device", "cpu", "--max-new-tokens", "2", "--model")
     evaluated = (
@@ -97,17 +91,18 @@ def test_a_run_with_a_part_of_ones_own_is_asked_and_exported_only_by_who_trusts_
         ((*tool, "export", "runs/asked", "out"), "--trust my_parts"),
         (evaluated, "trust=[my_parts]"),
     ):
-        refused = run(folder, *command)
-        assert refused.returncode == 1
-        assert key in refused.stderr
-        assert refused.stderr.count("\n") == 1
-    assert run(folder, *tool, *asked, "runs/asked", "--trust", "my_parts").returncode == 0
-    assert run(folder, *tool, "export", "runs/asked", "out", "--trust", "my_parts").returncode == 0
-    refused = run(folder, *tool, *asked, "out")
-    assert "out/config.json: projector: my_parts.projector.GatedProjector" in refused.stderr
-    assert run(folder, *tool, *asked, "out", "--trust", "my_parts").returncode == 0
-    released = run(folder, *tool, "export", "runs/asked", "released", "--layout", "released", "--trust", "my_parts")
-    assert "does not know projector=my_parts.projector.GatedProjector" in released.stderr
+        status, output = run_python([*command], folder)
+        assert status == 1
+        assert key in output
+        assert output.count("\n") == 1
+    trust = ("--trust", "my_parts")
+    assert run_python([*tool, *asked, "runs/asked", *trust], folder)[0] == 0
+    assert run_python([*tool, "export", "runs/asked", "out", *trust], folder)[0] == 0
+    _, output = run_python([*tool, *asked, "out"], folder)
+    assert "out/config.json: projector: my_parts.projector.GatedProjector" in output
+    assert run_python([*tool, *asked, "out", *trust], folder)[0] == 0
+    _, output = run_python([*tool, "export", "runs/asked", "released", "--layout", "released", *trust], folder)
+    assert "does not know projector=my_parts.projector.GatedProjector" in output
 
 
 @pytest.mark.parametrize(

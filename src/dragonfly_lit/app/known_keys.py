@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from difflib import SequenceMatcher
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,7 @@ def of_choices(arguments: Iterable[str] = ()) -> dict[str, dict[str, list[str]]]
     return found
 
 
+@cache
 def _of_file(path: Path, group: str) -> set[str]:
     """The keys that a choice brings where its group lies, those of the files of its folder that it builds on too."""
     if not path.is_file():
