@@ -44,7 +44,8 @@ def test_a_sweep_inside_several_processes_is_refused(tmp_path):
     assert "--multirun was started by 2 processes" in done.stderr
 
 
-@pytest.mark.parametrize("launcher", ["basic", "submitit_local"])
+# submitit runs in the journey of the researcher each time, with simpler names.
+@pytest.mark.parametrize("launcher", ["basic", pytest.param("submitit_local", marks=pytest.mark.slow)])
 def test_a_numbered_stage_runs_under_any_launcher_and_what_a_job_prints_can_be_typed(tmp_path, launcher):
     """submitit's local executor is what its SLURM executor is, without SLURM: the jobs of an array, pickled."""
     if launcher == "submitit_local":

@@ -6,6 +6,7 @@ import pytest
 
 from benchmarks.gpu import paper
 
+pytestmark = pytest.mark.slow
 PAGE = Path(__file__).parents[2] / "docs/performance.md"
 
 

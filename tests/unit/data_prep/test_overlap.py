@@ -115,6 +115,7 @@ def test_the_list_is_what_a_source_takes(mix, found):
     assert sorted(kept) == sorted([f"other-{n}" for n in range(NUM)] + [f"flat-{n}" for n in range(NUM)])
 
 
+@pytest.mark.slow
 def test_two_workers_find_the_same(mix, found):
     given = [str(mix / "shards"), "--against", str(mix / "benchmark"), "--out", str(mix / "again"), "--workers", "2"]
     assert main(["overlap", *given]) == 0
