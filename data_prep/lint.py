@@ -15,7 +15,8 @@ from pathlib import Path
 from rich.table import Table
 
 from dragonfly_lit.data.index import ShardEntry, index_path, read_dataset_file, read_rows, sidecar_path
-from dragonfly_lit.data.samples import BadSampleError, check_record, printable, raw_sample, to_record
+from dragonfly_lit.data.members import BadSampleError, printable, raw_sample, to_record
+from dragonfly_lit.data.samples import check_record
 from dragonfly_lit.data.scan import Scan, scan_shard
 from dragonfly_lit.data.table_files import without_shards
 from dragonfly_lit.io.amounts import count

@@ -75,9 +75,9 @@ def _told(job: Job, name: str, error: RowError) -> dict[str, str]:
 
 def _with_format(job: Job, row: Row | list[Row] | RowError, error: RowError) -> RowError:
     """The error of a file's first row; where it lacks a column, with the format that reads such a row."""
-    if not isinstance(error, MissingColumnError) or isinstance(row, RowError):
-        return error
     first = row[0] if isinstance(row, list) else row
+    if not isinstance(error, MissingColumnError) or isinstance(first, RowError) or error.place != first.place:
+        return error
     for form in SOURCES:
         fresh = Row(values=first.values, place=first.place)
         with suppress(RowError):

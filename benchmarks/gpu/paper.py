@@ -25,16 +25,14 @@ import torch
 from benchmarks.gpu.training import batches
 from benchmarks.train_step import SIZES, stage_of
 from dragonfly_lit.models.dragonfly import DragonflyForConditionalGeneration
-from dragonfly_lit.models.flops import Trained, Work, step_flops
+from dragonfly_lit.models.flops import PEAK_FLOPS, Trained, Work, step_flops
 from dragonfly_lit.models.tiny import tiny_config
 from dragonfly_lit.training.costs import memory, sharding_units
 from dragonfly_lit.training.network import TrainingNetwork
 from dragonfly_lit.training.stages import freeze
 
 RESULTS = Path(__file__).parent / "results/h200.json"
-PEAK = 989e12
-ATTENTION = 0.0486
-"""Seconds of attention's kernels in v1's measured stage 1."""
+PEAK = PEAK_FLOPS["H200"]
 AGAIN = 2.5
 """Backward of flash attention to its forward: four products, and the scores once more."""
 MASTERS = 6 + 4 + 32 + 6
@@ -150,11 +148,10 @@ def _attention(row: Row, work: Work) -> int:
 def estimate() -> list[dict[str, Any]]:
     """Floor, measured seconds or their bounds, MFU and memory of every row."""
     results = json.loads(RESULTS.read_text())
-    card, runs = (
-        results["machine"]["ceilings"],
-        results[next(key for key in results if key.startswith("commit 728e259"))],
-    )
-    attending = (1 + AGAIN) * _attention(ROWS[0], _work(ROWS[0])) / ATTENTION
+    card = results["machine"]["ceilings"]
+    runs = results[next(key for key in results if key.startswith("commit 728e259"))]
+    seconds = runs["v1 stage1"]["profile"]["by_kind_s"]["attention"]
+    attending = (1 + AGAIN) * _attention(ROWS[0], _work(ROWS[0])) / seconds
     found = []
     for row in ROWS:
         parts = floor(row, products=card["bf16_tflops"] * 1e12, copying=card["copy_tb_s"] * 1e12, attending=attending)
@@ -170,10 +167,10 @@ def estimate() -> list[dict[str, Any]]:
     return found
 
 
-def table() -> str:
-    """All of it in Markdown."""
+def table(found: list[dict[str, Any]]) -> str:
+    """What `estimate` has given, in Markdown."""
     lines = ["| | floor | of it for weights | s a step | MFU | GB |", "|---|---|---|---|---|---|"]
-    for entry, row in zip(estimate(), ROWS, strict=True):
+    for entry, row in zip(found, ROWS, strict=True):
         seconds = " to ".join(f"{value:.3f}" for value in entry["seconds"])
         mfu = " to ".join(f"{100 * value:.0f}" for value in sorted(entry["mfu"]))
         seconds, mfu = (f"at least {seconds}", f"at most {mfu}") if row.fp8 else (seconds, mfu)
@@ -186,7 +183,7 @@ def table() -> str:
 
 def main() -> None:
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
-    print(table())
+    print(table(estimate()))
 
 
 if __name__ == "__main__":

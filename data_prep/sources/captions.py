@@ -8,8 +8,9 @@ from pathlib import Path
 from dragonfly_lit.spec.row_files import read_rows
 from dragonfly_lit.spec.rows import Row, RowError
 
-from .conversations import Options, RawConversation, caption_turns, finish, label
+from .conversations import Options, RawConversation, finish, label
 from .images import image_cells, images_of
+from .turns import caption_turns
 
 IMAGE_COLUMNS = ("image", "file_name", "filename", "image_path", "path")
 CAPTION_COLUMNS = ("caption", "text", "description")

@@ -12,10 +12,12 @@ from dragonfly_lit.processing.prompts import find_turns
 from dragonfly_lit.spec.row_files import read_rows
 from dragonfly_lit.spec.rows import Row, RowError
 from dragonfly_lit.spec.samples import Turn
+from dragonfly_lit.spec.shard import ROLES
 from dragonfly_lit.spec.tokens import BEGIN_OF_TEXT, END_HEADER, END_OF_TEXT, START_HEADER
 
-from .conversations import ROLES, Options, RawConversation, caption_turns, finish, label, make_turn
+from .conversations import Options, RawConversation, finish, label
 from .images import images_of
+from .turns import caption_turns, make_turn
 
 
 def parse_turns(text: str) -> list[Turn]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from itertools import chain
 
-from dragonfly_lit.spec.cells import is_given, shown_name
 from dragonfly_lit.spec.rows import Row, RowError
-from dragonfly_lit.spec.unread import is_unread_image
+from dragonfly_lit.spec.unread import check_no_images
 
+BY_COLUMN = "Name it with --image-column, or take the column away."
+"""What to do about a column with images that is not read."""
 _NUMBERED_TAG = re.compile(r"<image[ _-]?(\d{1,4})>", re.IGNORECASE)
 
 
@@ -32,16 +34,9 @@ def check_images(row: Row, texts: Iterable[str], images: Sequence[str | bytes]) 
         texts: what the user and the system say.
         images: that were read.
     """
-    for name, value in row.values.items():
-        for inner in row.inner.get(name, ()):
-            check_images(inner, (), images)
-        if name in row.read or not is_given(value):
-            continue
-        if is_unread_image(name, value, has_images=bool(images)):
-            raise row.error(
-                shown_name(name),
-                "looks like an image, and would be left out. Name it with --image-column, or take the column away.",
-            )
+    for inner in chain.from_iterable(row.inner.values()):
+        check_images(inner, (), images)
+    check_no_images(row, BY_COLUMN, has_images=bool(images))
     tags = [int(number) for text in texts for number in _NUMBERED_TAG.findall(text)]
     if tags and max(tags) > len(images):
         raise RowError(row.place, f"a text speaks of image {max(tags)}, and the row has {len(images)} images.")

@@ -11,8 +11,9 @@ from pathlib import Path
 from dragonfly_lit.spec.row_files import read_rows
 from dragonfly_lit.spec.rows import Row, RowError
 
-from .conversations import NOT_IMAGES, Options, RawConversation, finish, label, preference_of, refuse_cells, turns_of
+from .conversations import NOT_IMAGES, Options, RawConversation, finish, label, refuse_cells
 from .images import images_of
+from .turns import preference_of, turns_of
 
 
 def rows(path: Path, options: Options) -> Iterator[Row | RowError]:

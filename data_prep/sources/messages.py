@@ -9,8 +9,9 @@ from dragonfly_lit.spec.row_files import read_rows
 from dragonfly_lit.spec.rows import Row, RowError
 
 from .boxes import OBJECTS
-from .conversations import NOT_IMAGES, Options, RawConversation, finish, label, refuse_cells, turns_of
+from .conversations import NOT_IMAGES, Options, RawConversation, finish, label, refuse_cells
 from .images import images_of
+from .turns import turns_of
 
 NOT_TEXTS = (*NOT_IMAGES, "bbox", "bboxes", "boxes")
 PART_IMAGES = ("image_url", "image", "url", "path", "bytes")

@@ -14,19 +14,10 @@ from dragonfly_lit.spec.row_files import read_rows
 from dragonfly_lit.spec.rows import Row, RowError
 from dragonfly_lit.spec.samples import Turn
 
-from .conversations import (
-    NOT_IMAGES,
-    Options,
-    RawConversation,
-    caption_turns,
-    finish,
-    label,
-    make_turn,
-    refuse_cells,
-    turns_of,
-)
+from .conversations import NOT_IMAGES, Options, RawConversation, finish, label, refuse_cells
 from .images import images_of
 from .questions import question_turns, questions_about
+from .turns import caption_turns, make_turn, turns_of
 
 META = ("answer_type", "question_type", "category", "source")
 IMAGES = ("images", "image")

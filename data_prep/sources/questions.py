@@ -13,8 +13,9 @@ from dragonfly_lit.spec.rows import Row
 from dragonfly_lit.spec.samples import Turn
 from dragonfly_lit.spec.unread import check_no_choices
 
-from .conversations import Options, RawConversation, finish, make_turn
+from .conversations import Options, RawConversation, finish
 from .images import check_images, image_cells, images_of
+from .turns import make_turn
 
 CHOICES = ("choices", "options")
 MULTIPLE_CHOICE = Template(text=f"{{context}}{{question}}\n{{options}}{LETTER}")

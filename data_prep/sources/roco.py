@@ -13,9 +13,10 @@ from dragonfly_lit.io.text import text_lines
 from dragonfly_lit.spec.row_files import read_rows
 from dragonfly_lit.spec.rows import Place, Row, RowError
 
-from .conversations import Options, RawConversation, caption_turns, finish
+from .conversations import Options, RawConversation, finish
 from .images import images_of
 from .parquet import IMAGES
+from .turns import caption_turns
 
 
 def rows(path: Path, options: Options) -> Iterator[Row | RowError]:

@@ -14,10 +14,11 @@ from dragonfly_lit.spec.medical_vqa import answer_type
 from dragonfly_lit.spec.rows import Row, RowError, with_numbers
 from dragonfly_lit.spec.table import DIVIDING, SPLIT_WORDS, table_rows
 
-from .conversations import ANSWERS as PREFERENCE
-from .conversations import Options, RawConversation, finish, label, make_turn, preference_of
+from .conversations import Options, RawConversation, finish, label
 from .images import image_cells, images_of
 from .questions import CHOICES, questions_about
+from .turns import ANSWERS as PREFERENCE
+from .turns import make_turn, preference_of
 
 IMAGES = ("images", "image")
 ANSWERS = ("answers", "answer")

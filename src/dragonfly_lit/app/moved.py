@@ -38,12 +38,15 @@ _TO_TRAIN = {
     ),
     **dict.fromkeys(("wd", "weight_decay"), "every group of a stage has one. Use stage.groups.0.weight_decay=N"),
     **dict.fromkeys(
-        ("epochs", "max_epochs", "num_epochs", "num_train_epochs", "steps", "max_steps", "num_steps", "iterations"),
-        "a stage is counted in optimizer steps. Use stage.steps=N",
+        ("epochs", "max_epochs", "num_epochs", "num_train_epochs"),
+        "a stage is counted in optimizer steps. Use stage.steps=STEPS",
+    ),
+    **dict.fromkeys(
+        ("steps", "max_steps", "num_steps", "iterations"), "a stage is counted in optimizer steps. Use stage.steps=N"
     ),
     **dict.fromkeys(
         ("batch", "batch_size", "batchsize", "bs", "micro_batch_size", "per_device_train_batch_size"),
-        "samples of a micro-batch are data.batch.size=N; packed rows are filled up to data.batch.max_tokens=N",
+        "samples of a micro-batch are data.batch.size=N; packed rows are filled up to data.batch.max_tokens=TOKENS",
     ),
     **dict.fromkeys(
         ("accumulate", "accumulate_grad_batches", "gradient_accumulation_steps", "grad_accum"),
@@ -74,7 +77,7 @@ _TO_TRAIN = {
     **dict.fromkeys(("run_name", "experiment_name", "exp_name"), "use name=NAME"),
 }
 _TO_EVALUATE = {
-    **dict.fromkeys(("batch", "batch_size", "bs"), "a batch is counted in tokens. Use batch_tokens=N"),
+    **dict.fromkeys(("batch", "batch_size", "bs"), "a batch is counted in tokens. Use batch_tokens=TOKENS"),
     **dict.fromkeys(("task", "tasks", "dataset", "datasets", "eval_dataset"), "use benchmark=NAME"),
     **dict.fromkeys(
         ("ckpt", "ckpt_path", "checkpoint_path", "model_path", "model_name_or_path"),
@@ -91,4 +94,7 @@ _TO_EVALUATE = {
     ),
 }
 USUAL = {"train": _TO_TRAIN, "evaluate": _TO_EVALUATE}
-"""What people type who know other programs, by the last name of the key, and what it is here; N is what they gave."""
+"""What people type who know other programs, by the last name of the key, and what it is here.
+
+N is what they gave; what is counted in something else has another word in its place.
+"""

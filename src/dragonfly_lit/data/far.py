@@ -16,8 +16,8 @@ from dragonfly_lit.data.fetching import CHUNK, FarFile, facts_of, read_range
 from dragonfly_lit.data.first_use import AT_ONCE, Known
 from dragonfly_lit.data.index import READER_VERSION, ShardEntry, damaged
 from dragonfly_lit.data.listing import SHARD, find_files, is_web, names_files
+from dragonfly_lit.data.members import BadSampleError
 from dragonfly_lit.data.remote import CHANGED, TRIES, Cache
-from dragonfly_lit.data.samples import BadSampleError
 from dragonfly_lit.data.scan import Scan, scan_shard
 from dragonfly_lit.data.shards import OpenedShard, Report, Salvaged, Shards
 from dragonfly_lit.data.table_files import SUFFIXES

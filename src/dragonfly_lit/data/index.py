@@ -14,7 +14,7 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from dragonfly_lit.data.samples import split_name
+from dragonfly_lit.data.members import split_name
 from dragonfly_lit.data.scan import Row, Scan, scan_shard
 from dragonfly_lit.io import atomic
 from dragonfly_lit.io.tar import MAX_MEMBER_BYTES, Gap, read_from, walk

@@ -26,7 +26,7 @@ from dragonfly_lit.data.index import (
     write_index,
 )
 from dragonfly_lit.data.making import how_to_make
-from dragonfly_lit.data.samples import BadSampleError
+from dragonfly_lit.data.members import BadSampleError
 from dragonfly_lit.data.scan import Row, Scan, scan_shard
 from dragonfly_lit.data.shards import Salvaged, Shards
 from dragonfly_lit.data.table_files import without_shards

@@ -8,9 +8,9 @@ from functools import partial
 from itertools import accumulate
 from typing import Any
 
+from dragonfly_lit.data.members import BadSampleError
 from dragonfly_lit.data.opening import open_source
 from dragonfly_lit.data.order import uniform
-from dragonfly_lit.data.samples import BadSampleError
 from dragonfly_lit.data.source import Source
 from dragonfly_lit.data.source_spec import SOURCE_KEYS, SourceSpec, check_keys, spec_of
 from dragonfly_lit.io.tar import MAX_MEMBER_BYTES

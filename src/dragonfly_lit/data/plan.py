@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from dragonfly_lit.data.members import BadSampleError
 from dragonfly_lit.data.mix import Mix, Source
 from dragonfly_lit.data.packing import BatchShape, Planned
-from dragonfly_lit.data.samples import BadSampleError
 from dragonfly_lit.processing.sequences import SequenceBuilder
 
 PROBED = 64

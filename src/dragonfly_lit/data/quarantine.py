@@ -9,7 +9,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dragonfly_lit.data.samples import BadSampleError
+from dragonfly_lit.data.members import BadSampleError
 from dragonfly_lit.io import disk
 
 MAX_TOO_LONG = 100

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from dragonfly_lit.data.samples import BadSampleError, is_read, raw_sample, split_name, to_record
+from dragonfly_lit.data.members import BadSampleError, is_read, raw_sample, split_name, to_record
 from dragonfly_lit.io.tar import MAX_MEMBER_BYTES, Gap, Member, ReadAt, read_from, walk
 from dragonfly_lit.processing.images import FORMATS, read_header
 from dragonfly_lit.spec.samples import Record

@@ -18,8 +18,8 @@ import numpy as np
 
 from dragonfly_lit.data.failures import RemoteError
 from dragonfly_lit.data.index import ShardEntry
+from dragonfly_lit.data.members import BadSampleError, RawSample, raw_sample, to_record
 from dragonfly_lit.data.remote import TRIES, Cache
-from dragonfly_lit.data.samples import BadSampleError, RawSample, raw_sample, to_record
 from dragonfly_lit.data.scan import TORN, Row, Scan, scan_shard
 from dragonfly_lit.io.tar import MAX_MEMBER_BYTES
 from dragonfly_lit.spec.samples import Record

@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from dragonfly_lit.data.failures import RemoteError
-from dragonfly_lit.data.samples import BadSampleError, ask, check_record, one_question, to_sample
+from dragonfly_lit.data.members import BadSampleError
+from dragonfly_lit.data.samples import ask, check_record, one_question, to_sample
 from dragonfly_lit.data.source_spec import SourceSpec
-from dragonfly_lit.data.table_files import SUFFIXES
 from dragonfly_lit.processing.sequences import SequenceBuilder, TokenizedSample, TooLongError
 from dragonfly_lit.spec.records import Record, Sample, Sequence
 from dragonfly_lit.spec.tokens import IGNORE
@@ -48,10 +48,6 @@ class Reader(Protocol):
     def describe(self, index: int) -> tuple[str, str]:
         """Where the record at `index` lies, for messages: a name, and a place there."""
         return type(self).__name__, f"#{index}"
-
-
-HELD_IN = (".tar", *SUFFIXES)
-"""Ends of the names of shards and tables, which the readers of this package say; other readers say what they like."""
 
 
 class Text(NamedTuple):
@@ -209,7 +205,7 @@ class Source:
             shard,
             place if record is None else record.key,
             reason,
-            source="" if shard.endswith(HELD_IN) else self.name,
+            source="" if self.spec.reader is None else self.name,
             place=place,
             kind="" if foreseen else type(error).__name__,
             too_long=isinstance(error, TooLongError),

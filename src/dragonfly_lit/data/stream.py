@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from dragonfly_lit.data.members import BadSampleError
 from dragonfly_lit.data.mix import Mix
 from dragonfly_lit.data.order import SourceOrder
 from dragonfly_lit.data.packing import BatchShape, Planned
 from dragonfly_lit.data.quarantine import Quarantine
-from dragonfly_lit.data.samples import BadSampleError
 from dragonfly_lit.data.source import Text
 from dragonfly_lit.processing.batches import pack
 from dragonfly_lit.processing.sequences import SequenceBuilder

@@ -12,9 +12,9 @@ import torch
 from torch.utils.data import Dataset
 
 from dragonfly_lit.data.loader import Failure, failure_of, make_loader, whole
+from dragonfly_lit.data.members import BadSampleError
 from dragonfly_lit.data.mix import Mix
 from dragonfly_lit.data.quarantine import Quarantine
-from dragonfly_lit.data.samples import BadSampleError
 from dragonfly_lit.data.source import Source
 from dragonfly_lit.processing.batches import collate
 from dragonfly_lit.processing.sequences import SequenceBuilder

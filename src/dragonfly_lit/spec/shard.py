@@ -1,4 +1,4 @@
-"""Fields of a shard record: `data_prep` writes them, `data/samples.py` reads them, nobody else spells them out.
+"""Fields of a shard record: `data_prep` writes them, `data/members.py` reads them, nobody else spells them out.
 
 A sample is `KEY.json` and its images: `KEY.jpg|jpeg|png|webp`, or `KEY.0.jpg`, `KEY.1.jpg` for several. The JSON is
 `{"id", "conversations": [{"role", "content": [{"type": "text", "text"} | {"type": "image"}]}], "source", "licence"}`
@@ -148,7 +148,7 @@ def _system(key: str, fields: Mapping[str, Any], turns: Sequence[Turn]) -> tuple
         raise ValueError(f"record {key}: {SYSTEM!r} must be a text, not {given!r:.60}.")
     if any(turn.role == "system" for turn in turns):
         raise ValueError(f"record {key}: {SYSTEM!r} is given, and its turns have one of that role. Leave one of them.")
-    return (Turn(role="system", text=given),)
+    return (_tagged(key, "system", given),)
 
 
 def _preference(key: str, fields: Mapping[str, Any], turns: tuple[Turn, ...]) -> tuple[Turn, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any
 
 from dragonfly_lit.spec.cells import is_given, shown_name
@@ -25,15 +25,23 @@ _CHOICE_COLUMN = re.compile(
 )
 
 
-def is_unread_image(name: str, value: Any, *, has_images: bool) -> bool:
-    """Whether a cell that was not read looks like an image that its row would lack.
+def check_no_images(row: Row, way_out: str, *, has_images: bool, known: Container[str] = ()) -> None:
+    """Raise where a cell that was not read looks like an image that its row would lack.
 
     Args:
-        name: of its column.
-        value: what it holds.
+        row: after its images were read.
+        way_out: what to do about it.
         has_images: whether the row has images anyway: then only a further one by number counts, such as `image_2`.
+        known: names of cells that are not images.
+
+    Raises:
+        RowError: it does; the message names the cell.
     """
-    return bool(_NUMBERED_COLUMN.fullmatch(name)) or (not has_images and looks_like_image(name, value))
+    for name in row.given(*map(str, row.values)):
+        if name in row.read or name in known:
+            continue
+        if _NUMBERED_COLUMN.fullmatch(name) or (not has_images and looks_like_image(name, row.values[name])):
+            raise row.error(shown_name(name), f"looks like an image, and would be left out. {way_out}")
 
 
 def looks_like_image(name: str, value: Any) -> bool:

@@ -125,7 +125,7 @@ OF_EVALUATE = [
     ("benchmark=popo", "benchmark=popo does not exist. Did you mean benchmark=pope? Use one of ai2d, .*"),
     ("benchmark.limt=4", f"benchmark.limt {NO_KEY}. Did you mean benchmark.limit=4?"),
     ("limit=4", f"limit {NO_KEY}: use benchmark.limit=4."),
-    ("batch_size=4", f"batch_size {NO_KEY}: a batch is counted in tokens. Use batch_tokens=4."),
+    ("batch_size=4", f"batch_size {NO_KEY}: a batch is counted in tokens. Use batch_tokens=TOKENS."),
     ("ckpt=x", f"ckpt {NO_KEY}: use checkpoint=PATH, or checkpoint=auto for the newest of all runs."),
     ("judge.modl=x", f"judge.modl {NO_KEY}. Did you mean judge.model=x?"),
     ("data=demo", "data is not a key of evaluate.py: it belongs to python train.py. Leave it out."),

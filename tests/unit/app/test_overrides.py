@@ -112,7 +112,12 @@ def test_a_list_of_values_needs_a_sweep():
         ("--stage", "--stage: a key has no dashes, and = before its value. Use KEY=VALUE, such as stage=1."),
         ("--lr 1e-4", "--lr: a key has no dashes, .* Every group of a stage has one. Use stage.groups.0.lr=1e-4."),
         ("-lr 1e-4", "-lr: a key has no dashes, .* Use stage.groups.0.lr=1e-4."),
-        ("--batch-size 4", "--batch-size: a key has no dashes, .* data.batch.size=4; .* data.batch.max_tokens=4."),
+        ("--batch-size 4", "--batch-size: a key has no dashes, .* data.batch.size=4; .* data.batch.max_tokens=TOKENS."),
+        (
+            "--epochs 3",
+            "--epochs: a key has no dashes, .* A stage is counted in optimizer steps. Use stage.steps=STEPS.",
+        ),
+        ("--max-steps 3", "--max-steps: a key has no dashes, .* Use stage.steps=3."),
         ("stage 2", "stage stands alone, without a value. Use stage=2."),
         ("stage = 2", "stage stands alone, without a value. Use stage=2."),
         ("stage: 2", "stage: stands alone, without a value. Use stage=2."),

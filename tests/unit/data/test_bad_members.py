@@ -5,7 +5,7 @@ import json
 import pytest
 from small_shards import picture, tar_of
 
-from dragonfly_lit.data.samples import BadSampleError, raw_sample, to_record
+from dragonfly_lit.data.members import BadSampleError, raw_sample, to_record
 
 TURNS = [{"from": "human", "value": "<image>What?"}, {"from": "gpt", "value": "Red."}]
 IMAGE = picture(0)

@@ -23,8 +23,8 @@ from data_prep.lint import lint_folder
 from dragonfly_lit.data.datamodule import DragonflyDataModule
 from dragonfly_lit.data.dataset import open_dataset
 from dragonfly_lit.data.index import index_folder, index_path, read_rows, sidecar_path
+from dragonfly_lit.data.members import BadSampleError, split_name
 from dragonfly_lit.data.remote import Cache, read_bytes
-from dragonfly_lit.data.samples import BadSampleError, split_name
 from dragonfly_lit.data.shards import Shards
 from dragonfly_lit.data.source import Source
 from dragonfly_lit.data.source_spec import SourceSpec

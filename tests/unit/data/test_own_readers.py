@@ -4,7 +4,8 @@ import pickle
 
 import pytest
 
-from dragonfly_lit.data.samples import BadSampleError, check_record
+from dragonfly_lit.data.members import BadSampleError
+from dragonfly_lit.data.samples import check_record
 from dragonfly_lit.data.source import Reader, Source
 from dragonfly_lit.data.source_spec import SourceSpec
 from dragonfly_lit.spec.samples import Record, Turn

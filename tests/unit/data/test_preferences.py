@@ -11,8 +11,9 @@ from data_prep.__main__ import main
 from data_prep.shards import write_indexed_shard
 from dragonfly_lit.data.dataset import open_dataset
 from dragonfly_lit.data.index import index_folder
+from dragonfly_lit.data.members import BadSampleError
 from dragonfly_lit.data.mix import Mix
-from dragonfly_lit.data.samples import BadSampleError, check_record
+from dragonfly_lit.data.samples import check_record
 from dragonfly_lit.models.tiny import tiny_model, tiny_tokenizer
 from dragonfly_lit.processing.sequences import SequenceBuilder, TooLongError
 from dragonfly_lit.spec.records import Record, Sample, Turn

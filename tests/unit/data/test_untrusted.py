@@ -20,7 +20,7 @@ from dragonfly_lit.data import fetching, remote
 from dragonfly_lit.data.datamodule import DragonflyDataModule
 from dragonfly_lit.data.dataset import open_dataset
 from dragonfly_lit.data.index import build_index, index_path, sidecar_path
-from dragonfly_lit.data.samples import BadSampleError
+from dragonfly_lit.data.members import BadSampleError
 from dragonfly_lit.data.shards import Shards
 
 

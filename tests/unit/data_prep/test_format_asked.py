@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from typing import Literal
 
 import pytest
@@ -9,6 +10,7 @@ from PIL import Image
 
 from data_prep.job import Job
 from data_prep.packing import pack
+from data_prep.sources.conversations import Options
 
 ROWS = {
     "llava": {
@@ -74,3 +76,11 @@ def test_a_later_row_that_lacks_a_column_is_not_of_another_format(tmp_path):
     with pytest.raises(ValueError, match=re.escape("row 2: conversations: is missing")) as told:
         pack(job(tmp_path, "llava", [ROWS["llava"], ROWS["messages"]]), workers=1)
     assert "--from" not in str(told.value)
+
+
+def test_questions_that_share_an_image_are_not_of_another_format_for_one_that_lacks_a_column(tmp_path):
+    rows = [ROWS["table"], {"image": "a.png", "answer": "Red."}]
+    for form in ("table", "parquet"):
+        with pytest.raises(ValueError, match="row 2: question: is missing") as told:
+            pack(replace(job(tmp_path, form, rows), options=Options(share_image=True)), workers=1)
+        assert "--from" not in str(told.value)

@@ -91,6 +91,14 @@ def test_two_of_them_are_refused(tmp_path, image, reader):
 
 
 @pytest.mark.parametrize("reader", READERS)
+def test_a_tag_in_it_is_no_word(tmp_path, image, reader):
+    """An image that comes with it is the system's, as in any other turn."""
+    row = {"conversations": [turns()[0] | {"value": "What?"}, turns()[1]], "system": "<image>Be brief."}
+    record = read_by(reader, tmp_path, row, image)
+    assert [(turn.text, turn.num_images) for turn in record.turns] == [("Be brief.", 1), ("What?", 0), ("Red.", 0)]
+
+
+@pytest.mark.parametrize("reader", READERS)
 def test_what_is_no_text_is_refused(tmp_path, image, reader):
     with pytest.raises(ValueError, match=r"system'?(:| must be)"):
         read_by(reader, tmp_path, {"conversations": turns(), "system": {"text": "Be brief."}}, image)

@@ -13,8 +13,9 @@ from test_tasks_layouts import cell, parquet, picture, put, scienceqa_hub, textv
 
 from data_prep.benchmark import describe, main
 from dragonfly_lit.evaluation.benchmarks.captions import METEORS
-from dragonfly_lit.evaluation.benchmarks.manifest import METRICS, manifest
+from dragonfly_lit.evaluation.benchmarks.manifest import manifest
 from dragonfly_lit.evaluation.benchmarks.registry import BENCHMARKS
+from dragonfly_lit.evaluation.metrics.by_name import METRICS
 from dragonfly_lit.evaluation.prompts import Template, prompt_book
 from dragonfly_lit.evaluation.question import Question
 
@@ -294,7 +295,7 @@ def test_the_prompt_of_the_default_set_is_named():
 @pytest.mark.parametrize(
     ("text", "split", "message"),
     [
-        ("Bild,question,answer\na.png,q,x\n", None, "row 1: Bild: looks like an image, and would not be shown. Say"),
+        ("Bild,question,answer\na.png,q,x\n", None, "row 1: Bild: looks like an image, and would be left out. Say"),
         ("question,answer,option_a,option_b\nq,A,x,y\n", None, "row 1: option_a: looks like choices of the question"),
         ("question,answer,split\nq,x,train\nq,x,tset\n", "test", "questions.csv line 3, row 2: split: found 'tset'"),
         ("question,answer,patient\nq,x,1\n", "test", "questions.csv: patient has 1 value, too few .*column split.$"),

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from webdataset.writer import TarWriter
 
-from dragonfly_lit.data.samples import raw_sample
+from dragonfly_lit.data.members import raw_sample
 from dragonfly_lit.io.tar import read_from, walk
 from dragonfly_lit.io.tar_writer import SampleWriter, header
 

@@ -1,6 +1,7 @@
 """The memory of a step by arithmetic is what one H200 held (torch 2.11, CUDA 13, transformers 5.17, random weights).
 
-All rows that were measured are here: those of `docs/performance.md`, and of `benchmarks/gpu/results/h200.json`.
+The rows that were measured are here, of `docs/performance.md` and of `benchmarks/gpu/results/h200.json`, but for two,
+which are named below with the reason.
 """
 
 import pytest
@@ -62,7 +63,8 @@ LEFT_BEHIND = {"accumulates": True}
     ],
 )
 def test_memory_is_what_an_h200_held(measured, size, stage, work, kind, mode, more):
-    assert memory_of(size, stage, work, kind, mode, **more).total / 1e9 == pytest.approx(measured, rel=0.1)
+    near = 0.02 if kind == "bfloat16" and more.get("compiled") else 0.1  # the default, and what is not so well known
+    assert memory_of(size, stage, work, kind, mode, **more).total / 1e9 == pytest.approx(measured, rel=near)
 
 
 def kept_by_torch(block, *inputs, **named):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -13,52 +13,27 @@ from dragonfly_lit.evaluation.benchmarks.base import Benchmark, Question
 from dragonfly_lit.evaluation.benchmarks.options import named, path_name
 from dragonfly_lit.evaluation.benchmarks.row_images import RowImages
 from dragonfly_lit.evaluation.benchmarks.rows import TABLES, ImageCell, question_rows
-from dragonfly_lit.evaluation.metrics.base import QuestionMetric, Score
-from dragonfly_lit.evaluation.metrics.caption import Captions
-from dragonfly_lit.evaluation.metrics.choice import MultipleChoice
-from dragonfly_lit.evaluation.metrics.medical import MedicalVQA
-from dragonfly_lit.evaluation.metrics.short import ANLS, ExactMatch, RelaxedAccuracy
-from dragonfly_lit.evaluation.metrics.vqa import VQAAccuracy
-from dragonfly_lit.evaluation.metrics.yes_no import POPE
+from dragonfly_lit.evaluation.metrics.base import QuestionMetric
+from dragonfly_lit.evaluation.metrics.by_name import MetricFactory, class_of, metric_of
+from dragonfly_lit.evaluation.metrics.short import ExactMatch
 from dragonfly_lit.evaluation.parsers import LETTERS
 from dragonfly_lit.evaluation.prompts import NUMBERED
-from dragonfly_lit.io.imports import locate
 from dragonfly_lit.spec.cells import shown_name
 from dragonfly_lit.spec.medical_vqa import answer_type
 from dragonfly_lit.spec.row_files import READERS
 from dragonfly_lit.spec.rows import Row, RowError, with_numbers
 from dragonfly_lit.spec.shard import SPLITS
 from dragonfly_lit.spec.table import DIVIDING, SHARES, Division, check_shares, divide, table_rows
-from dragonfly_lit.spec.unread import check_no_choices, is_unread_image
+from dragonfly_lit.spec.unread import check_no_choices, check_no_images
 
 log = logging.getLogger(__name__)
 
-MetricFactory = Callable[[Sequence[Question]], QuestionMetric]
-
-
-class ExactMatchAnyCase(ExactMatch):
-    """The same where gold answers may have capitals and full stops: GQA's, whose rule it is, have none."""
-
-    def score(self, prediction: str, question: Question) -> Score:
-        """1 if any accepted answer matches."""
-        plain = tuple(answer.strip().rstrip(".").lower() for answer in question.references)
-        return super().score(prediction, replace(question, references=plain))
-
-
-METRICS: Mapping[str, type[QuestionMetric]] = {
-    "exact_match": ExactMatchAnyCase,
-    "vqa_accuracy": VQAAccuracy,
-    "relaxed_accuracy": RelaxedAccuracy,
-    "anls": ANLS,
-    "multiple_choice": MultipleChoice,
-    "yes_no": POPE,
-    "medical_vqa": MedicalVQA,
-    "captions": Captions,
-}
 NUM_ANNOTATORS = 10
 TAG = "<image>"
 """What other formats put where an image stands."""
 ANSWERS = ("answers", "answer")
+BY_COLUMN = "Say benchmark.columns={image: NAME}, or take the column away."
+"""What to do about a column with images that is not read."""
 CHOICES = ("choices", "options")
 FIELDS = (
     "id", "question_id", "question", "image", "images", "answer", "answers", "choices", "options", "category", "split",
@@ -124,7 +99,7 @@ class Manifest(Benchmark):
     @property
     def metric_type(self) -> type[QuestionMetric]:  # pyright: ignore[reportIncompatibleVariableOverride] - likewise
         """The class that scores, which knows its headline."""
-        return _class_of(self.make_metric)
+        return class_of(self.make_metric)
 
     @property
     def parser(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride] - likewise
@@ -239,7 +214,7 @@ class Manifest(Benchmark):
         found = RowImages(folder=self.images, frames=self.frames, window=self.window)
         places = list(found.of(row, images, beside))
         text = _with_names(row, words, len(places))
-        _check_images(row, bool(places))
+        check_no_images(row, BY_COLUMN, has_images=bool(places), known=FIELDS)
         row = with_numbers(row, (*ANSWERS, *CHOICES, *LETTERS), whole=self.metric_name == "relaxed_accuracy")
         choices = row.choices(*CHOICES)
         if choices is None and (empty := next((name for name in CHOICES if row.values.get(name) is not None), None)):
@@ -290,35 +265,8 @@ def manifest(name: str, manifest: str | Path, metric: str | MetricFactory, **opt
         ValueError: there is no such metric.
     """
     options = {key: value for key, value in options.items() if value is not None or key not in ("split", "columns")}
-    if not isinstance(metric, str):
-        make, called = metric, _class_of(metric).__name__
-    elif "." in metric:  # the user's own configuration names it, so its module may be imported
-        make, called = locate(metric, where="benchmark.metric", trusted=[metric], base=QuestionMetric), metric
-    elif metric in METRICS:
-        make, called = METRICS[metric], metric
-    else:
-        raise ValueError(
-            f"benchmark.metric={metric!r}: use one of {', '.join(METRICS)}, or a class of your own, module.Class."
-        )
+    make, called = metric_of(metric)
     return Manifest(name=name, manifest=manifest, metric_name=called, make_metric=make, **options)
-
-
-def _class_of(make: MetricFactory) -> type[QuestionMetric]:
-    found = make.func if isinstance(make, partial) else make
-    if not (isinstance(found, type) and issubclass(found, QuestionMetric)):
-        raise ValueError(f"benchmark.metric: {found!r} is not a subclass of QuestionMetric. Derive it from it.")
-    return found
-
-
-def _check_images(row: Row, has_images: bool) -> None:
-    for name in row.given(*map(str, row.values)):
-        if (
-            name not in row.read
-            and name not in FIELDS
-            and is_unread_image(name, row.values[name], has_images=has_images)
-        ):
-            told = "looks like an image, and would not be shown. Say benchmark.columns={image: NAME}, or take it away."
-            raise row.error(shown_name(name), told)
 
 
 def _with_names(row: Row, text: str, num_images: int) -> str:
